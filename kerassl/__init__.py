@@ -1,0 +1,39 @@
+"""Self-supervised learning for Keras 3.
+
+Train an encoder with `fit` on images that nobody labelled, and see what it
+learned. Heavy libraries (KerasHub, TensorFlow Datasets, matplotlib) load on
+use.
+"""
+
+from kerassl import (
+    augmentation,
+    callbacks,
+    data,
+    encoders,
+    evaluation,
+    layers,
+    losses,
+    methods,
+    optimizers,
+    recipes,
+    training,
+)
+from kerassl.methods import SelfSupervisedModel, SimCLR
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SelfSupervisedModel",
+    "SimCLR",
+    "augmentation",
+    "callbacks",
+    "data",
+    "encoders",
+    "evaluation",
+    "layers",
+    "losses",
+    "methods",
+    "optimizers",
+    "recipes",
+    "training",
+]

@@ -1,0 +1,46 @@
+"""The command `kerassl`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from kerassl.cli import evaluate, pretrain
+from kerassl.cli.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells errors in one line, without the usage before them."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the message and exits with code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: the command line's words, by default the process's.
+
+    Returns:
+        The exit code: 0; 1 if training diverged; 2 for an argument that can't
+        be; 130 or 143 if it was interrupted.
+    """
+    parser = Parser(
+        prog="kerassl",
+        description="Self-supervised learning for Keras 3. The variable "
+        "KERAS_BACKEND chooses tensorflow, jax or torch.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (pretrain, evaluate):
+        module.add_parser(commands)
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except UserError as error:
+        print(f"kerassl: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -1,0 +1,173 @@
+"""`kerassl pretrain`: trains an encoder on images without labels."""
+
+import argparse
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.types import positive
+
+if TYPE_CHECKING:
+    from kerassl.runs import Run
+
+DESCRIPTION = """\
+Trains an encoder on images without labels, by a recipe of the method. OUTPUT
+gets recipe.json, history.csv, checkpoint.keras and encoder.keras. Ctrl-C stops
+after the current step; --resume then goes on exactly there.
+"""
+
+# The options that `--resume` takes from the run: they may be repeated, but not
+# changed. Each with its place in recipe.json.
+FIXED = {
+    "method": ("recipe", "method"),
+    "recipe": ("recipe", "name"),
+    "encoder": ("recipe", "encoder"),
+    "epochs": ("recipe", "epochs"),
+    "batch_size": ("recipe", "batch_size"),
+    "image_size": ("recipe", "image_size"),
+    "seed": ("recipe", "seed"),
+    "data": ("data",),
+    "limit": ("limit",),
+}
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "pretrain",
+        help="train an encoder on images without labels",
+        description=DESCRIPTION,
+    )
+    parser.set_defaults(command=run)
+    add = parser.add_argument
+    add("method", nargs="?", metavar="METHOD", help="such as simclr")
+    add(
+        "--data",
+        help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
+        "or a .npz or .npy file",
+    )
+    add("--output", required=True, help="the run's folder")
+    add("--recipe", help="cpu, cifar or imagenet (default: cpu)")
+    add("--encoder", help="such as resnet_nano (default: the recipe's)")
+    add("--epochs", type=positive, help="default: the recipe's")
+    add("--batch-size", type=positive, help="default: the recipe's")
+    add(
+        "--image-size",
+        type=positive,
+        help="resize images to it (default: the recipe's, or the data's own)",
+    )
+    add("--limit", type=positive, help="use this many images at most")
+    add("--seed", type=int, help="default: the recipe's")
+    add("--data-dir", help="where TFDS keeps its data sets")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--force", action="store_true", help="overwrite a run in OUTPUT"
+    )
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in OUTPUT; needs no other option",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    from kerassl import runs
+    from kerassl.cli.progress import progress
+    from kerassl.cli.signals import stop_on_signals
+
+    with user_errors():
+        training = _resumed(options) if options.resume else _new(options)
+    _describe(training)
+    if training.finished:
+        training.train()  # Completes the files, if it was killed at the end.
+        print("This run is finished. Evaluate it with: kerassl evaluate ...")
+        return 0
+    try:
+        with progress(training) as callback, stop_on_signals(training) as got:
+            training.train([callback])
+    except runs.DivergedError as error:
+        print(f"kerassl: error: {error}", file=sys.stderr)
+        return 1
+    if training.finished:
+        print(f"Finished. The encoder is {training.folder / 'encoder.keras'}")
+        return 0
+    print(
+        f"Stopped and saved at step {training.steps_done:,} of "
+        f"{training.total_steps:,}. Go on with:\n"
+        f"  kerassl pretrain --resume --output "
+        f"{shlex.quote(str(training.folder))}"
+    )
+    return 128 + got[0]
+
+
+def _new(options: argparse.Namespace) -> "Run":
+    from kerassl import recipes, runs
+
+    if options.method is None:
+        raise UserError(
+            f"Give a method: {', '.join(recipes.methods())}. Or give --resume."
+        )
+    recipe = recipes.get(options.method, options.recipe or "cpu").replace(
+        encoder=options.encoder,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        seed=options.seed,
+    )
+    if options.data is None:
+        raise UserError(
+            "Give the images with --data, such as fashion_mnist_small."
+        )
+    try:
+        return runs.start(
+            options.output,
+            recipe,
+            options.data,
+            limit=options.limit,
+            data_dir=options.data_dir,
+            overwrite=options.force,
+        )
+    except FileExistsError as error:
+        raise UserError(
+            f"{error} (--resume goes on with a run, --force overwrites it.)"
+        ) from error
+
+
+def _resumed(options: argparse.Namespace) -> "Run":
+    from kerassl import runs
+
+    settings = runs.read_settings(options.output)
+    for name, keys in FIXED.items():
+        value: Any = settings
+        for key in keys:
+            value = value[key]
+        given = getattr(options, name)
+        if given is not None and given != value:
+            option = name if name == "method" else f"--{name}"
+            raise UserError(
+                f"The run in {options.output} has {option.replace('_', '-')} "
+                f"{value}, not {given}. A run goes on as it began: leave out "
+                "the option, or start another run."
+            )
+    return runs.resume(options.output, data_dir=options.data_dir)
+
+
+def _describe(run: "Run") -> None:
+    recipe, settings = run.recipe, run.settings
+    count, size = len(run.data.images), "x".join(map(str, run.data.image_shape))
+    parameters = run.model.encoder.count_params()
+    rows = {
+        "method": f"{recipe.method}, recipe {recipe.name} {recipe.hash[:12]}",
+        "encoder": f"{recipe.encoder}, {parameters:,} parameters",
+        "images": f"{count:,} of {settings['data']}, {size}",
+        "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
+        f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",
+        "backend": f"{settings['backend']} on {settings['device']}",
+        "output": str(run.folder),
+    }
+    if run.steps_done:
+        rows["resumed"] = f"at step {run.steps_done:,}"
+    for name, value in rows.items():
+        print(f"{name:8} {value}", flush=True)

@@ -1,0 +1,215 @@
+"""One function that reads images from wherever they are."""
+
+import dataclasses
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerassl.data.arrays import check_images, load_file
+from kerassl.data.batches import ImageBatches
+from kerassl.data.folder import ImageFolder, load_folder
+
+_EMBEDDED = "fashion_mnist_small"
+_FASHION_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_FORMS = (
+    "'fashion_mnist_small' (comes with kerassl), a TFDS name such as "
+    "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz' "
+    "or 'PATH.npy'"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images, with labels if there are any.
+
+    It unpacks: `images, labels = data`.
+
+    Args:
+        images: A NumPy array `(N, height, width, channels)`, or an
+            `ImageFolder`, which decodes the images that are indexed.
+        labels: int64 of shape `(N,)`, or `None`.
+        class_names: What the labels stand for, or `None`.
+        name: Where the images come from.
+    """
+
+    images: Any
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    name: str = ""
+
+    def __iter__(self):
+        """Yields the images, then the labels."""
+        yield self.images
+        yield self.labels
+
+    def __repr__(self):
+        """Returns the name and the shape, not the pixels."""
+        return f"ImageData({self.name!r}, shape={tuple(self.images.shape)})"
+
+    @property
+    def image_shape(self):
+        """The shape `(height, width, channels)` of one image."""
+        return tuple(self.images.shape[1:])
+
+    def take(self, n):
+        """Returns the first `n` images, with their labels."""
+        if isinstance(self.images, ImageFolder):
+            images = self.images.select(slice(n))
+        else:
+            images = self.images[:n]
+        labels = None if self.labels is None else self.labels[:n]
+        return dataclasses.replace(self, images=images, labels=labels)
+
+    def batches(
+        self,
+        batch_size,
+        *,
+        shuffle=False,
+        seed=0,
+        drop_remainder=False,
+        epoch=0,
+        start_step=0,
+    ):
+        """Returns batches for `fit`; see `ImageBatches` for the arguments.
+
+        Example:
+        ```python
+        batches = data.batches(256, shuffle=True, drop_remainder=True)
+        model.fit(batches, epochs=10, shuffle=False)
+        ```
+        """
+        return ImageBatches(
+            self.images,
+            self.labels,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_remainder=drop_remainder,
+            epoch=epoch,
+            start_step=start_step,
+        )
+
+
+def load(
+    spec,
+    split="train",
+    *,
+    image_size=None,
+    limit=None,
+    data_dir=None,
+    max_unreadable=0.01,
+):
+    """Loads images.
+
+    Args:
+        spec: Where they are.
+            `"fashion_mnist_small"`: 10,000 + 2,000 images of Fashion-MNIST
+            that come with kerassl.
+            `"cifar10"`, `"tfds:NAME[/config][:version]"`: a data set of
+            TensorFlow Datasets, downloaded if it isn't on this machine.
+            `"folder:PATH"` or a folder's path: JPEG, PNG and WebP files,
+            labelled by their first-level sub-folder, or unlabelled if any
+            image lies directly in the folder. Sub-folders called `train`,
+            `test`, `val` or `validation`, and no others, are splits. Up to
+            1 GiB is decoded at once, a larger folder as it is needed.
+            `"PATH.npz"`: arrays `images` and `labels`, or `x_train`,
+            `y_train`, `x_test`, `y_test`. `"PATH.npy"`: the images.
+        split: `"train"`, `"test"`, `"validation"`; with TFDS also slices such
+            as `"train[:1000]"`.
+        image_size: An integer or `(height, width)`. Images of another size
+            have their short side resized and their centre cut out. Folders
+            use 224 without it.
+        limit: How many images to load at most: the first ones, or of a folder
+            evenly spaced ones, since its first ones are all of one class.
+        data_dir: Where TFDS keeps its data sets, if not in its own place.
+        max_unreadable: The share of unreadable files in a folder above which
+            loading fails. Fewer are skipped and named in the log.
+
+    Returns:
+        An `ImageData`.
+
+    Raises:
+        ValueError: If `spec` or `split` is unknown, or the images are no
+            good; the message says what was found and what is needed.
+        FileNotFoundError: If there is nothing at the path, or the data set
+            can't be downloaded.
+
+    Example:
+    ```python
+    data = kerassl.data.load("cifar10")
+    images, labels = kerassl.data.load("folder:photos", image_size=96)
+    ```
+    """
+    spec = os.fspath(spec)
+    if limit is not None and limit < 1:
+        raise ValueError(f"`limit` must be at least 1. Received: {limit}")
+    class_names = None
+    if spec == _EMBEDDED:
+        path = Path(__file__).parent / _EMBEDDED / "data.npz"
+        images, labels = load_file(path, split, image_size, limit)
+        class_names = _FASHION_CLASSES
+    elif spec.lower().endswith((".npz", ".npy")):
+        images, labels = load_file(spec, split, image_size, limit)
+    elif spec.startswith("folder:") or (
+        os.path.isdir(spec) and not spec.isidentifier()
+    ):
+        images, labels, class_names = load_folder(
+            spec.removeprefix("folder:"),
+            split,
+            image_size,
+            limit,
+            max_unreadable,
+        )
+    else:
+        builder = _find_builder(spec, data_dir)
+        if builder is None:  # A folder with a bare name; TFDS goes first.
+            return load(
+                f"folder:{spec}",
+                split,
+                image_size=image_size,
+                limit=limit,
+                max_unreadable=max_unreadable,
+            )
+        from kerassl.data.tfds import load_tfds
+
+        images, labels, class_names = load_tfds(
+            builder, split, image_size, limit
+        )
+        check_images(images, f"images of {spec}")
+    return ImageData(images, labels, class_names, spec)
+
+
+def _find_builder(spec, data_dir):
+    """Returns a TFDS builder, `None` for a folder, or raises."""
+    name = spec.removeprefix("tfds:")
+    nearest = difflib.get_close_matches(name, [_EMBEDDED])
+    if re.fullmatch(r"\w+(/[\w.+-]+)?(:[\w.*]+)?", name):
+        from kerassl.data.tfds import find_builder, nearest_names
+
+        builder = find_builder(name, data_dir)
+        if builder is not None:
+            return builder
+        if spec == name and os.path.isdir(spec):
+            return None
+        nearest += nearest_names(re.split("[/:]", name)[0])
+    hint = (
+        f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    )
+    raise ValueError(
+        f"There are no images called {spec!r}.{hint} Use one of: {_FORMS}."
+    )

@@ -1,0 +1,162 @@
+"""Images of TensorFlow Datasets."""
+
+import difflib
+import logging
+
+import keras
+import numpy as np
+
+from kerassl.data.arrays import parse_size, resize_image
+
+_MAX_BYTES = 32 * 2**30
+_CURES = (
+    "Build it with `tfds build {name}`, say where it is with `data_dir` (or "
+    "TFDS_DATA_DIR), or use your own images ('folder:PATH', 'PATH.npz') or "
+    "the data set that comes with kerassl, 'fashion_mnist_small'."
+)
+
+_logger = logging.getLogger("kerassl")
+
+
+def find_builder(name, data_dir):
+    """Returns the builder of a data set, or `None` if TFDS has none."""
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.registered.DatasetNotFoundError, ImportError):
+        return None
+    except (AssertionError, ValueError) as error:
+        # TFDS has the name, but not the version or the config.
+        raise ValueError(f"TFDS can't open {name!r}: {error}") from error
+
+
+def nearest_names(name):
+    """Returns the names of TFDS that are spelled most like `name`."""
+    import tensorflow_datasets as tfds
+
+    names = tfds.list_builders(with_community_datasets=False)
+    return difflib.get_close_matches(name.lower(), names, n=3)
+
+
+def load_tfds(builder, split, image_size, limit):
+    """Reads the images of a TFDS builder into memory.
+
+    Args:
+        builder: The builder; its data are downloaded if they aren't prepared.
+        split: A split or a slice of one, as in `"train[:1000]"`.
+        image_size: `None`, an integer or `(height, width)`.
+        limit: `None`, or how many images to read.
+
+    Returns:
+        Images, labels and class names; the last two may be `None`.
+    """
+    name = builder.info.full_name
+    image_key, label_key = _find_features(builder)
+    feature = builder.info.features[image_key]
+    size = None if image_size is None else parse_size(image_size)
+    if size is None and None in feature.shape:
+        raise ValueError(
+            f"The images of {name!r} have various sizes (shape "
+            f"{feature.shape}), so `image_size` is needed, such as "
+            "image_size=224."
+        )
+    _prepare(builder)
+    try:
+        count = builder.info.splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{name!r} has no split {split!r}. It has "
+            f"{sorted(builder.info.splits)}, and slices such as "
+            "'train[:1000]'."
+        ) from error
+    count = count if limit is None else min(count, limit)
+
+    shape = feature.shape if size is None else (*size, feature.shape[-1])
+    dtype = np.dtype(feature.np_dtype)
+    needed = count * int(np.prod(shape)) * dtype.itemsize
+    if needed > _MAX_BYTES:
+        raise ValueError(
+            f"The {count:,} images of {name!r} need {needed / 2**30:.0f} GiB "
+            f"of memory at {shape}, and {_MAX_BYTES // 2**30} GiB are allowed. "
+            "Use `limit`, a smaller `image_size`, or write the images to files "
+            "and use 'folder:PATH', which reads them as they are needed."
+        )
+    images = np.empty((count, *shape), dtype)
+    labels = None if label_key is None else np.empty(count, "int64")
+    examples = _examples(builder, split, count, image_key, label_key)
+    for index, (image, label) in enumerate(examples):
+        images[index] = image if size is None else resize_image(image, size)
+        if labels is not None:
+            labels[index] = label
+    names = None
+    if label_key is not None:
+        names = tuple(builder.info.features[label_key].names)
+    return images, labels, names
+
+
+def _find_features(builder):
+    """Returns the keys of the image and of the label (or `None`)."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+
+    def find(kind, preferred):
+        keys = [k for k, v in features.items() if isinstance(v, kind)]
+        return preferred if preferred in keys else next(iter(keys), None)
+
+    image_key = None
+    if hasattr(features, "items"):
+        image_key = find(tfds.features.Image, "image")
+    if image_key is None:
+        raise ValueError(
+            f"{builder.info.full_name!r} has no image feature, which kerassl "
+            f"needs. Its features are {features}"
+        )
+    return image_key, find(tfds.features.ClassLabel, "label")
+
+
+def _prepare(builder):
+    """Downloads a data set that isn't on this machine."""
+    if builder.is_prepared():
+        return
+    name = builder.info.full_name
+    _logger.warning("%s isn't in %s; downloading it.", name, builder.data_dir)
+    try:
+        builder.download_and_prepare()
+    except Exception as error:
+        raise FileNotFoundError(
+            f"The data set {name!r} isn't in {str(builder.data_dir)!r}, and "
+            f"downloading it failed ({type(error).__name__}: "
+            f"{str(error).strip()[:300]}). " + _CURES.format(name=builder.name)
+        ) from error
+
+
+def _examples(builder, split, count, image_key, label_key):
+    """Yields pairs of an image and a label (or `None`)."""
+    keys = [key for key in (image_key, label_key) if key is not None]
+    try:
+        # Needs no TensorFlow, but data in a format with random access.
+        source = builder.as_data_source(split)
+    except (NotImplementedError, ImportError):
+        source = None
+    if source is not None:
+        for index in range(count):
+            example = source[index]
+            yield example[image_key], example.get(label_key)
+        return
+
+    import tensorflow as tf
+
+    if keras.backend.backend() != "tensorflow":
+        try:  # Or TensorFlow takes the GPU's memory from the real backend.
+            tf.config.set_visible_devices([], "GPU")
+        except RuntimeError:
+            pass  # It runs already; whoever started it decided this.
+    dataset = builder.as_dataset(split=split).take(count)
+    dataset = dataset.map(lambda example: [example[key] for key in keys])
+    # Only images of one size can be batched, which is three times as fast.
+    static = None not in builder.info.features[image_key].shape
+    batches = dataset.batch(512 if static else 1).prefetch(2)
+    for images, *labels in batches.as_numpy_iterator():
+        yield from zip(images, labels[0] if labels else [None] * len(images))

@@ -1,0 +1,61 @@
+"""Stock KerasHub backbones, loaded on use."""
+
+from typing import Any
+
+# Widths, depths and heads of the ViTs: tiny, small and base are DeiT's and
+# ViT's; nano is ours, for CPUs.
+VITS = {
+    "vit_nano": dict(hidden_dim=96, num_layers=6, num_heads=3),
+    "vit_tiny": dict(hidden_dim=192, num_layers=12, num_heads=3),
+    "vit_small": dict(hidden_dim=384, num_layers=12, num_heads=6),
+    "vit_base": dict(hidden_dim=768, num_layers=12, num_heads=12),
+}
+RESNETS = {
+    "resnet_18": ("basic_block", (2, 2, 2, 2)),
+    "resnet_50": ("bottleneck_block", (3, 4, 6, 3)),
+}
+
+
+def resnet_backbone(name: str, image_shape: tuple[int, int, int]) -> Any:
+    """Returns an untrained `keras_hub.models.ResNetBackbone`."""
+    import keras_hub
+
+    block_type, blocks = RESNETS[name]
+    return keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=list(blocks),
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type=block_type,
+        image_shape=image_shape,
+        data_format="channels_last",
+        name="backbone",
+    )
+
+
+def vit_backbone(
+    name: str, image_shape: tuple[int, int, int], patch_size: int | None
+) -> Any:
+    """Returns an untrained `keras_hub.models.ViTBackbone`."""
+    import keras_hub
+
+    height, width = image_shape[:2]
+    if patch_size is None:
+        # About 64 patches for small images, the papers' 16 for large ones.
+        patch_size = 4 if height <= 48 else 8 if height <= 112 else 16
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f"Images of {height}x{width} can't be cut in patches of "
+            f"{patch_size}x{patch_size}. Choose a `patch_size` that divides "
+            "both."
+        )
+    size = VITS[name]
+    return keras_hub.models.ViTBackbone(
+        image_shape=image_shape,
+        patch_size=(patch_size, patch_size),
+        mlp_dim=4 * size["hidden_dim"],
+        data_format="channels_last",
+        name="backbone",
+        **size,
+    )

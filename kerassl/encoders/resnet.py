@@ -1,0 +1,97 @@
+"""Residual networks for small images, as graphs of core Keras layers.
+
+KerasHub's ResNet strides twice before its first block, too early for images
+of 32 pixels. These are plain Functional models, so that a published one loads
+with Keras alone.
+"""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+
+def small_resnet(
+    inputs: Any,
+    widths: tuple[int, ...],
+    blocks: tuple[int, ...],
+    bottleneck: bool = False,
+    stem_strides: int = 1,
+) -> Any:
+    """Returns the pooled features of a ResNet with a 3x3 stem and no pooling.
+
+    Args:
+        inputs: normalised images `(N, H, W, C)`.
+        widths: the width of each stage. The first stage keeps the resolution,
+            each later one halves it.
+        blocks: the number of residual blocks of each stage.
+        bottleneck: bool. Blocks of 1x1, 3x3, 1x1 with a fourfold output, or of
+            two 3x3 convolutions.
+        stem_strides: int. 1 is the field's CIFAR architecture.
+
+    Returns:
+        A tensor `(N, widths[-1])`, or four times as wide with `bottleneck`.
+
+    Reference:
+        - [He et al., 2015](https://arxiv.org/abs/1512.03385)
+    """
+    x = _conv(inputs, widths[0], 3, stem_strides, "stem")
+    x = layers.ReLU(name="stem_relu")(x)
+    block = _bottleneck_block if bottleneck else _basic_block
+    for stage, (width, count) in enumerate(zip(widths, blocks), start=1):
+        for i in range(1, count + 1):
+            strides = 2 if stage > 1 and i == 1 else 1
+            x = block(x, width, strides, f"stage{stage}_block{i}")
+        # A no-op that gives each stage's output a stable name.
+        x = layers.Identity(name=f"stage{stage}")(x)
+    return layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+def _conv(
+    x: Any, width: int, kernel: int, strides: int, name: str
+) -> keras.KerasTensor:
+    # Explicit symmetric padding: "same" pads strided convolutions on one side
+    # only, which is neither the papers' architecture nor symmetric to flips.
+    if kernel == 3 and strides == 2:
+        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        padding = "valid"
+    else:
+        padding = "same"
+    x = layers.Conv2D(
+        width,
+        kernel,
+        strides=strides,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
+    return layers.BatchNormalization(
+        momentum=0.9, epsilon=1e-5, name=f"{name}_norm"
+    )(x)
+
+
+def _shortcut(x: Any, width: int, strides: int, name: str) -> Any:
+    if strides == 1 and x.shape[-1] == width:
+        return x
+    return _conv(x, width, 1, strides, f"{name}_shortcut")
+
+
+def _basic_block(x: Any, width: int, strides: int, name: str) -> Any:
+    shortcut = _shortcut(x, width, strides, name)
+    x = _conv(x, width, 3, strides, f"{name}_1")
+    x = layers.ReLU(name=f"{name}_1_relu")(x)
+    x = _conv(x, width, 3, 1, f"{name}_2")
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu")(x)
+
+
+def _bottleneck_block(x: Any, width: int, strides: int, name: str) -> Any:
+    shortcut = _shortcut(x, 4 * width, strides, name)
+    x = _conv(x, width, 1, 1, f"{name}_1")
+    x = layers.ReLU(name=f"{name}_1_relu")(x)
+    x = _conv(x, width, 3, strides, f"{name}_2")
+    x = layers.ReLU(name=f"{name}_2_relu")(x)
+    x = _conv(x, 4 * width, 1, 1, f"{name}_3")
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu")(x)

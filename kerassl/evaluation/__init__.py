@@ -1,0 +1,5 @@
+"""Evaluation of representations."""
+
+from kerassl.evaluation.knn import knn
+
+__all__ = ["knn"]

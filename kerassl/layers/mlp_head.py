@@ -1,0 +1,139 @@
+"""The multi-layer head that follows an encoder: projector or predictor."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+OUTPUT_NORMALIZATIONS = (None, "batch", "batch_no_bias", "batch_no_affine")
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class MLPHead(keras.layers.Layer):
+    """Dense layers with batch normalization and ReLU in between.
+
+    One class says every head of the joint-embedding family; the methods state
+    which one their authors' code has. SimCLR's projector, for one, is
+    `MLPHead((2048, 128), output_normalization="batch_no_bias")`.
+
+    Args:
+        units: sequence of positive ints: the width of each dense layer, the
+            last one being the output.
+        hidden_normalization: bool. Batch normalization before each ReLU.
+        hidden_bias: bool. A bias in the hidden dense layers (without effect on
+            the function where batch normalization follows).
+        output_bias: bool. A bias in the last dense layer.
+        output_normalization: what follows the last dense layer: `None`,
+            `"batch"` (batch normalization with scale and offset),
+            `"batch_no_bias"` (scale alone) or `"batch_no_affine"`.
+        **kwargs: the arguments of `keras.layers.Layer`.
+
+    Input shape: `(N, C)`. Output shape: `(N, units[-1])`.
+
+    Raises:
+        ValueError: if `units` is empty or not positive, or
+            `output_normalization` is none of the four.
+
+    Example:
+    ```python
+    head = kerassl.layers.MLPHead((512, 128), output_normalization="batch")
+    projections = head(keras.random.normal((32, 512)), training=True)
+    ```
+    """
+
+    def __init__(
+        self,
+        units: Sequence[int],
+        *,
+        hidden_normalization: bool = True,
+        hidden_bias: bool = False,
+        output_bias: bool = False,
+        output_normalization: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not units or any(int(width) < 1 for width in units):
+            raise ValueError(
+                "`units` must hold at least one positive width. "
+                f"Received: units={units}"
+            )
+        if output_normalization not in OUTPUT_NORMALIZATIONS:
+            raise ValueError(
+                f"`output_normalization` must be one of "
+                f"{OUTPUT_NORMALIZATIONS}. Received: {output_normalization!r}"
+            )
+        self.units = tuple(int(width) for width in units)
+        self.hidden_normalization = hidden_normalization
+        self.hidden_bias = hidden_bias
+        self.output_bias = output_bias
+        self.output_normalization = output_normalization
+
+        # === Layers ===
+        stack: list[keras.layers.Layer] = []
+        for i, width in enumerate(self.units[:-1], start=1):
+            stack.append(self._dense(width, hidden_bias, f"dense_{i}"))
+            if hidden_normalization:
+                stack.append(self._batch_normalization(f"norm_{i}"))
+            stack.append(
+                keras.layers.ReLU(name=f"relu_{i}", dtype=self.dtype_policy)
+            )
+        stack.append(self._dense(self.units[-1], output_bias, "dense_output"))
+        if output_normalization is not None:
+            stack.append(
+                self._batch_normalization(
+                    "norm_output",
+                    scale=output_normalization != "batch_no_affine",
+                    center=output_normalization == "batch",
+                )
+            )
+        self.stack = stack
+
+    def _dense(self, units: int, bias: bool, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units, use_bias=bias, name=name, dtype=self.dtype_policy
+        )
+
+    def _batch_normalization(
+        self, name: str, **kwargs: Any
+    ) -> keras.layers.BatchNormalization:
+        # Keras's defaults (.99, 1e-3) are neither the authors' nor good for
+        # the few steps of a small run.
+        return keras.layers.BatchNormalization(
+            momentum=0.9,
+            epsilon=1e-5,
+            name=name,
+            dtype=self.dtype_policy,
+            **kwargs,
+        )
+
+    def build(self, input_shape: Sequence[int]) -> None:
+        """Creates the weights for inputs of shape `(N, C)`."""
+        shape = tuple(input_shape)
+        for layer in self.stack:
+            layer.build(shape)
+            shape = layer.compute_output_shape(shape)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Maps features of shape `(N, C)` to `(N, units[-1])`."""
+        x = inputs
+        for layer in self.stack:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                x = layer(x, training=training)
+            else:
+                x = layer(x)
+        return x
+
+    def compute_output_shape(self, input_shape: Sequence[int]) -> tuple:
+        """Returns `(N, units[-1])`."""
+        return (*input_shape[:-1], self.units[-1])
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "units": list(self.units),
+            "hidden_normalization": self.hidden_normalization,
+            "hidden_bias": self.hidden_bias,
+            "output_bias": self.output_bias,
+            "output_normalization": self.output_normalization,
+        }

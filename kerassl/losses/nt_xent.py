@@ -1,0 +1,62 @@
+"""Normalised temperature-scaled cross entropy, the loss of SimCLR."""
+
+from typing import Any
+
+from keras import ops
+
+# Excludes a projection's similarity with itself. Far below any logit, yet
+# finite, so that no `inf - inf` can arise.
+MASKED = -1e9
+
+
+def nt_xent(
+    projection_1: Any, projection_2: Any, temperature: float = 0.1
+) -> tuple[Any, Any]:
+    """Computes the NT-Xent loss of pairs of projections.
+
+    Each of the 2N projections has to pick its partner among the 2N - 1 others,
+    by cosine similarity. The loss is the mean of the 2N cross entropies, as in
+    Algorithm 1 of the paper.
+
+    Args:
+        projection_1: float tensor of shape `(N, D)`, of any scale: the
+            function normalises it.
+        projection_2: float tensor of shape `(N, D)`; row `i` shows the same
+            image as row `i` of `projection_1`.
+        temperature: float > 0. The similarities in [-1, 1] are divided by it.
+
+    Returns:
+        Two float32 scalars: the loss (at chance about `log(2N - 1)`), and the
+        share in [0, 1] of projections that pick their partner.
+
+    Example:
+    ```python
+    z1 = keras.random.normal((256, 128))
+    z2 = keras.random.normal((256, 128))
+    loss, accuracy = kerassl.losses.nt_xent(z1, z2, temperature=0.5)
+    ```
+
+    Reference:
+        - [Chen et al., 2020, SimCLR](https://arxiv.org/abs/2002.05709)
+        - google-research/simclr, `tf2/objective.py`, which sums the losses of
+          both directions: its value is twice this one.
+    """
+    # Half precision would overflow in the logits' exponentials.
+    projections = ops.cast(
+        ops.concatenate([projection_1, projection_2]), "float32"
+    )
+    projections = ops.normalize(projections, axis=-1)
+    logits = ops.matmul(projections, ops.transpose(projections)) / temperature
+    total = ops.shape(logits)[0]
+    index = ops.arange(total)
+    itself = ops.equal(index[:, None], index[None, :])
+    logits = ops.where(itself, ops.cast(MASKED, "float32"), logits)
+    partner = ops.mod(index + total // 2, total)
+    loss = ops.mean(
+        ops.logsumexp(logits, axis=-1)
+        - ops.sum(projections * ops.roll(projections, total // 2, 0), axis=-1)
+        / temperature
+    )
+    picked = ops.cast(ops.argmax(logits, axis=-1), partner.dtype)
+    accuracy = ops.mean(ops.cast(ops.equal(picked, partner), "float32"))
+    return loss, accuracy

@@ -1,0 +1,285 @@
+"""The one contract of an approach: augment, forward, objective, update."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerassl import encoders
+from kerassl.training import check_first_batch, train_step
+
+# The name that Keras gives the variable of every `SeedGenerator`.
+SEED_STATE = "seed_generator_state"
+
+
+class SelfSupervisedModel(keras.Model):
+    """Trains an encoder on images that nobody labelled, with `fit`.
+
+    An approach is a subclass with three short methods and no `train_step`
+    (`forward_views`, since PyTorch claims `forward` for every Keras layer):
+
+    - `forward_views(views, training)`: a dict of views to a dict of outputs;
+    - `objective(outputs)`: the outputs to a dict of scalars, `"loss"` and the
+      metrics named in `metric_names`;
+    - `after_update()`: what moves once the optimizer has stepped (a momentum
+      network, normalised prototypes); by default nothing.
+
+    It makes all its layers in `__init__`, built, so that shapes are known
+    before data arrives. State (momentum networks, queues) is non-trainable
+    weights: it is saved, restored and distributed with the model.
+
+    `fit` takes what Keras takes (arrays, `tf.data`, `PyDataset`, torch
+    `DataLoader`), with or without labels: they are ignored. Images are of the
+    encoder's shape, uint8 or float in [0, 255]. Views may also be given
+    ready-made, as a dict with the augmenter's view names.
+
+    Args:
+        encoder: `keras.Model` from images to features, or a KerasHub or KerasCV
+            backbone; see `kerassl.encoders.as_encoder`.
+        augmenter: `kerassl.augmentation.ViewAugmenter`, or any layer from
+            images to a dict of views.
+        **kwargs: the arguments of `keras.Model`.
+
+    Example:
+    ```python
+    class Twins(kerassl.methods.SelfSupervisedModel):
+        def forward_views(self, views, training):
+            return {
+                name: self.encoder(view, training=training)
+                for name, view in views.items()
+            }
+
+        def objective(self, outputs):
+            difference = outputs["view_1"] - outputs["view_2"]
+            return {"loss": keras.ops.mean(keras.ops.square(difference))}
+    ```
+    """
+
+    #: The scalars besides `"loss"` that `objective` returns.
+    metric_names: tuple[str, ...] = ()
+
+    def __init__(
+        self, encoder: Any, augmenter: keras.layers.Layer, **kwargs: Any
+    ):
+        # Images stay as they come: float16 can't hold all of [0, 255] exactly.
+        super().__init__(autocast=False, **kwargs)
+        self.encoder = encoders.as_encoder(encoder)
+        self.augmenter = augmenter
+        self.objective_metrics = [
+            keras.metrics.Mean(name=name) for name in self.metric_names
+        ]
+        self.built = True
+
+    # === What an approach writes ===
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Maps views to the outputs that the objective needs.
+
+        Args:
+            views: dict of name to images `(N, H, W, C)`, values in [0, 255].
+            training: bool.
+
+        Returns:
+            A dict of tensors.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} lacks `forward_views`."
+        )
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Maps `forward_views`'s outputs to scalars.
+
+        Args:
+            outputs: what `forward_views` returned.
+
+        Returns:
+            A dict with `"loss"`, a float32 scalar to minimise, and a scalar
+            for each of `metric_names`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} lacks `objective`.")
+
+    def after_update(self) -> None:
+        """Moves what follows the optimizer's step. Assign to variables here."""
+
+    # === What Keras calls ===
+
+    def call(self, inputs: Any, training: bool = False) -> dict[str, Any]:
+        """Makes views, or takes ready ones, and runs `forward_views`."""
+        return self.forward_views(self.make_views(inputs), training=training)
+
+    def make_views(self, inputs: Any) -> dict[str, Any]:
+        """Returns the views of a batch: ready-made ones, or new random ones.
+
+        Args:
+            inputs: images `(N, H, W, C)`; or a dict of views with the names of
+                the augmenter's; or a dict with the images under `"image"`, as
+                TensorFlow Datasets has them.
+
+        Returns:
+            A dict of view name to images.
+
+        Raises:
+            ValueError: if the dict has neither, or the images' shape is not
+                the encoder's.
+        """
+        names = self.augmenter.view_names
+        if isinstance(inputs, Mapping):
+            if set(names) <= set(inputs):
+                return {name: inputs[name] for name in names}
+            if "image" not in inputs:
+                raise ValueError(
+                    f"A dict of inputs must hold the views {list(names)} or "
+                    f"'image'. Found: {sorted(inputs)}"
+                )
+            inputs = inputs["image"]
+        channels = self.encoder.input_shape[-1]
+        if len(inputs.shape) != 4 or inputs.shape[-1] != channels:
+            raise ValueError(
+                f"{self.name} needs images of shape (batch, height, width, "
+                f"{channels}), channels last. Found: {tuple(inputs.shape)}"
+            )
+        return self.augmenter(inputs)
+
+    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+        """Configures the model for training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: the name of an optimizer, or an instance.
+            **kwargs: the other arguments of `keras.Model.compile`, but
+                `loss` and the metrics: the approach brings its own.
+
+        Raises:
+            ValueError: if a loss or metrics are given.
+        """
+        given = [
+            name
+            for name in ("loss", "loss_weights", "metrics", "weighted_metrics")
+            if kwargs.get(name) is not None
+        ]
+        if given:
+            raise ValueError(
+                f"{type(self).__name__} brings its own loss and metrics, and "
+                f"ignores labels. Leave out {', '.join(given)}; to measure "
+                "with labels, use `kerassl.callbacks.KNNMonitor`."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles with a saved optimizer; Keras asks for it on loading."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains on images, as `keras.Model.fit` does; labels are ignored.
+
+        Args:
+            x: the data; see the class.
+            *args: as in `keras.Model.fit`.
+            **kwargs: as in `keras.Model.fit`.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: if the first images have another shape, type or range
+                than they need.
+        """
+        check_first_batch(x, self.encoder.input_shape[-1])
+        return super().fit(x, *args, **kwargs)
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs Keras's step, then `after_update`."""
+        return train_step(self, super().train_step, *args, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the objective's loss, and keeps its metrics."""
+        scalars = self.objective(y_pred)
+        for metric in self.objective_metrics:
+            metric.update_state(scalars[metric.name])
+        return scalars["loss"] + sum(self.losses)
+
+    # === What a user calls ===
+
+    def embed(
+        self, images: Any, batch_size: int = 256, verbose: int | str = 0
+    ) -> np.ndarray:
+        """Returns the encoder's features, in inference mode.
+
+        Args:
+            images: array `(N, H, W, C)`, uint8 or float in [0, 255], or a data
+                set of them as `keras.Model.predict` takes it.
+            batch_size: int, for arrays.
+            verbose: as in `keras.Model.predict`.
+
+        Returns:
+            A float32 NumPy array `(N, D)`.
+        """
+        return encoders.embed(
+            self.encoder, images, batch_size=batch_size, verbose=verbose
+        )
+
+    # === Saving ===
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the model's own weights, and the state of all random seeds.
+
+        Keras leaves seeds out; a run that goes on elsewhere must draw the views
+        that it would have drawn here.
+        """
+        super().save_own_variables(store)
+        for i, state in enumerate(self._seed_states()):
+            store[f"seed_{i}"] = keras.ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        seeds = {
+            f"seed_{i}": state for i, state in enumerate(self._seed_states())
+        }
+        missing = sorted(set(seeds) - set(store.keys()))
+        if missing:
+            raise ValueError(
+                f"The file lacks the random state {missing} of {self.name}; "
+                f"it holds {sorted(store.keys())}."
+            )
+        for name, state in seeds.items():
+            state.assign(store[name])
+        super().load_own_variables(
+            {k: store[k] for k in store.keys() if k not in seeds}
+        )
+
+    def _seed_states(self) -> list:
+        return [v for v in self.variables if v.name == SEED_STATE]
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        serialize: Callable = keras.saving.serialize_keras_object
+        return {
+            "name": self.name,
+            "dtype": serialize(self.dtype_policy),
+            "encoder": serialize(self.encoder),
+            "augmenter": serialize(self.augmenter),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: Any = None) -> Any:
+        """Builds the model from `get_config`'s dict."""
+        return cls(
+            **{
+                key: keras.saving.deserialize_keras_object(
+                    value, custom_objects=custom_objects
+                )
+                if isinstance(value, dict) and "class_name" in value
+                else value
+                for key, value in config.items()
+            }
+        )

@@ -1,0 +1,126 @@
+"""SimCLR: every other image of the batch is a negative."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerassl import augmentation, encoders
+from kerassl.layers import MLPHead
+from kerassl.losses import nt_xent
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import gather
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class SimCLR(SelfSupervisedModel):
+    """A simple framework for contrastive learning.
+
+    Two random views of each image pass the encoder and a projector, as one
+    batch of 2N. Each projection has to pick the other view of its image among
+    the 2N - 1 others (`kerassl.losses.nt_xent`). The projector is thrown away
+    after training: `encoder` and `embed` give the features before it.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone.
+        temperature: float > 0.
+        projection_dim: int. The width of the projections.
+        version: 1 or 2: the projector has two dense layers as in the first
+            paper, or three as in the second. The hidden ones are as wide as the
+            features.
+        augmenter: a `ViewAugmenter` of two views. By default
+            `kerassl.augmentation.simclr` at the encoder's image size.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the augmenter makes
+            other than two views.
+
+    Metrics: `contrastive_accuracy`, the share of projections that pick their
+    partner.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    model = kerassl.SimCLR(encoder, temperature=0.5)
+    model.compile(kerassl.optimizers.LARS(1.0, weight_decay=1e-4))
+    model.fit(images, batch_size=512, epochs=100)
+    features = model.embed(images)
+    ```
+
+    Deviations from google-research/simclr: the loss is the paper's mean over
+    2N terms (the code's is twice that, which matters to optimizers that are
+    not scale-free); colour jitter and blur as `kerassl.augmentation` says; the
+    second paper's memory of a momentum encoder is left out.
+
+    Reference:
+        - [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
+        - [Chen et al., 2020, SimCLRv2](https://arxiv.org/abs/2006.10029)
+    """
+
+    metric_names = ("contrastive_accuracy",)
+
+    def __init__(
+        self,
+        encoder: Any,
+        temperature: float = 0.1,
+        projection_dim: int = 128,
+        version: int = 1,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        if temperature <= 0:
+            raise ValueError(
+                f"`temperature` must be above 0. Received: {temperature}"
+            )
+        if version not in (1, 2):
+            raise ValueError(f"`version` must be 1 or 2. Received: {version}")
+        encoder = encoders.as_encoder(encoder)
+        if augmenter is None:
+            augmenter = augmentation.simclr(encoders.image_size(encoder))
+        if len(augmenter.view_names) != 2:
+            raise ValueError(
+                "SimCLR compares two views. The augmenter makes "
+                f"{list(augmenter.view_names)}."
+            )
+        super().__init__(encoder, augmenter, **kwargs)
+        self.temperature = temperature
+        self.projection_dim = projection_dim
+        self.version = version
+        width = self.encoder.output_shape[-1]
+        self.projector = MLPHead(
+            (width,) * version + (projection_dim,),
+            output_normalization="batch_no_bias",
+            dtype=self.dtype_policy,
+            name="projector",
+        )
+        self.projector.build((None, width))
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Projects both views in one pass: one set of batch statistics."""
+        images = ops.concatenate([views[n] for n in self.augmenter.view_names])
+        features = self.encoder(images, training=training)
+        projections = self.projector(features, training=training)
+        first, second = ops.split(projections, 2)
+        return {"projection_1": first, "projection_2": second}
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Compares the projections of the global batch."""
+        loss, accuracy = nt_xent(
+            gather(outputs["projection_1"]),
+            gather(outputs["projection_2"]),
+            self.temperature,
+        )
+        return {"loss": loss, "contrastive_accuracy": accuracy}
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "projection_dim": self.projection_dim,
+            "version": self.version,
+        }

@@ -1,0 +1,6 @@
+"""Optimizers and learning-rate schedules that Keras lacks."""
+
+from kerassl.optimizers.lars import LARS
+from kerassl.optimizers.schedules import warmup_cosine
+
+__all__ = ["LARS", "warmup_cosine"]

@@ -1,0 +1,112 @@
+"""LARS: layer-wise adaptive rate scaling."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class LARS(keras.optimizers.Optimizer):
+    """Momentum SGD whose step on each kernel follows the kernel's norm.
+
+    For a kernel `w` with gradient `g`:
+
+    ```
+    u = g + weight_decay * w
+    trust = trust_coefficient * |w| / |u|       (1 where either norm is 0)
+    m = momentum * m - learning_rate * trust * u
+    w = w + m
+    ```
+
+    Variables of rank 0 and 1 (biases, and the scales and offsets of
+    normalization layers) get neither weight decay nor the trust ratio, as the
+    code of SimCLR, BYOL, MoCo v3 and Barlow Twins has it.
+
+    Args:
+        learning_rate: float, schedule or callable. Note its scale: SimCLR
+            takes 0.3 for a batch of 256.
+        momentum: float in [0, 1).
+        weight_decay: float >= 0. L2 strength, added to the gradient before
+            the norm is taken (Keras's own optimizers decay after the step).
+        trust_coefficient: float > 0, the paper's eta.
+        exclude_bias_and_norm: bool. `False` treats all variables as kernels.
+        **kwargs: the other arguments of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+    ```python
+    rate = kerassl.optimizers.warmup_cosine(0.3, total_steps=10_000)
+    optimizer = kerassl.optimizers.LARS(rate, weight_decay=1e-6)
+    ```
+
+    Reference:
+        - [You et al., 2017](https://arxiv.org/abs/1708.03888)
+        - google-research/simclr, `tf2/lars_optimizer.py` (classic momentum:
+          the learning rate is inside it).
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.3,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 0.001,
+        exclude_bias_and_norm: bool = True,
+        name: str = "lars",
+        **kwargs: Any,
+    ):
+        # Keras would apply its `weight_decay` outside the trust ratio.
+        super().__init__(learning_rate=learning_rate, name=name, **kwargs)
+        if not 0 <= momentum < 1:
+            raise ValueError(
+                f"`momentum` must be in [0, 1). Received: {momentum}"
+            )
+        if weight_decay < 0 or trust_coefficient <= 0:
+            raise ValueError(
+                "`weight_decay` must be >= 0 and `trust_coefficient` > 0. "
+                f"Received: weight_decay={weight_decay}, "
+                f"trust_coefficient={trust_coefficient}"
+            )
+        self.momentum = momentum
+        self.l2 = weight_decay
+        self.trust_coefficient = trust_coefficient
+        self.exclude_bias_and_norm = exclude_bias_and_norm
+
+    def build(self, variables: list) -> None:
+        """Creates a momentum slot for each variable."""
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = self.add_optimizer_variables(variables, "momentum")
+        self.slots = {id(v): i for i, v in enumerate(variables)}
+
+    def update_step(
+        self, gradient: Any, variable: keras.Variable, learning_rate: Any
+    ) -> None:
+        """Moves one variable against its gradient."""
+        gradient = ops.cast(gradient, variable.dtype)
+        rate = ops.cast(learning_rate, variable.dtype)
+        if not self.exclude_bias_and_norm or len(variable.shape) > 1:
+            gradient = gradient + self.l2 * ops.convert_to_tensor(variable)
+            weight_norm = ops.norm(variable)
+            update_norm = ops.norm(gradient)
+            adapts = ops.logical_and(weight_norm > 0, update_norm > 0)
+            # The inner `where` keeps the unused branch finite.
+            ratio = weight_norm / ops.where(adapts, update_norm, 1.0)
+            rate = rate * ops.where(adapts, self.trust_coefficient * ratio, 1.0)
+        slot = self.momentums[self.slots[id(variable)]]
+        self.assign(slot, self.momentum * slot - rate * gradient)
+        self.assign_add(variable, slot)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "weight_decay": self.l2,
+            "trust_coefficient": self.trust_coefficient,
+            "exclude_bias_and_norm": self.exclude_bias_and_norm,
+        }

@@ -1,0 +1,50 @@
+"""The field's learning-rate schedule, in Keras's own class."""
+
+import keras
+
+
+def warmup_cosine(
+    peak: float, total_steps: int, warmup_steps: int = 0, final: float = 0.0
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Returns linear warmup from 0 to `peak`, then a cosine to `final`.
+
+    The cosine runs over `total_steps - warmup_steps`, as in the code of
+    SimCLR, BYOL and Barlow Twins.
+
+    Args:
+        peak: float > 0. The learning rate at the end of the warmup.
+        total_steps: int. The number of optimizer steps of the whole run.
+        warmup_steps: int in [0, total_steps).
+        final: float in [0, peak]. The learning rate at the end.
+
+    Returns:
+        A `keras.optimizers.schedules.CosineDecay`.
+
+    Raises:
+        ValueError: if the steps or the rates don't fit together.
+
+    Example:
+    ```python
+    rate = kerassl.optimizers.warmup_cosine(
+        0.3, total_steps=1000, warmup_steps=100
+    )
+    optimizer = keras.optimizers.SGD(rate, momentum=0.9)
+    ```
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            "`warmup_steps` must be at least 0 and below `total_steps`. "
+            f"Received: warmup_steps={warmup_steps}, total_steps={total_steps}"
+        )
+    if not 0 <= final <= peak or peak <= 0:
+        raise ValueError(
+            "The rates must satisfy 0 <= final <= peak and peak > 0. "
+            f"Received: final={final}, peak={peak}"
+        )
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup_steps else peak,
+        decay_steps=total_steps - warmup_steps,
+        alpha=final / peak,
+        warmup_target=peak if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )

@@ -1,0 +1,26 @@
+"""Refuses a name that isn't among the known ones."""
+
+import difflib
+from collections.abc import Iterable
+
+
+def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
+    """Refuses a name that isn't among the choices, and says which are near.
+
+    Args:
+        kind: str, what is chosen, as in "There is no {kind} ...".
+        name: str, the name to check.
+        choices: the known names.
+
+    Raises:
+        ValueError: with the nearest names, and all of them.
+    """
+    names = list(choices)
+    if name in names:
+        return
+    nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+    raise ValueError(
+        f"There is no {kind} {name!r}. "
+        + (f"Nearest: {', '.join(nearest)}. " if nearest else "")
+        + f"All: {', '.join(names)}."
+    )

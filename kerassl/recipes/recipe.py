@@ -1,0 +1,195 @@
+"""The hyperparameters of a run, as plain data."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kerassl import augmentation, encoders, methods, optimizers
+from kerassl.recipes.choices import check_choice
+
+# What the names in recipes stand for. A new method adds its class here and a
+# TOML file with its recipes beside this one.
+METHODS: dict[str, Callable] = {
+    "simclr": methods.SimCLR,
+}
+VIEWS: dict[str, Callable] = {
+    "simclr": augmentation.simclr,
+    "moco_v1": augmentation.moco_v1,
+    "moco_v2": augmentation.moco_v2,
+    "byol": augmentation.byol,
+    "swav": augmentation.swav,
+}
+# Keras's own optimizers decay weights apart from the gradient: by
+# learning_rate * weight_decay * weight, which momentum doesn't see. Papers with
+# SGD mean L2, which it does: the same number is not quite the same decay.
+OPTIMIZERS: dict[str, Callable] = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "lars": optimizers.LARS,
+}
+# How the learning rate grows with the batch, from that of 256 images.
+SCALINGS: dict[str, Callable[[float], float]] = {
+    "linear": lambda batch_size: batch_size / 256,
+    "sqrt": lambda batch_size: (batch_size / 256) ** 0.5,
+    "none": lambda batch_size: 1.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """All hyperparameters of a pretraining run, as plain data.
+
+    Args:
+        method: str, as in `kerassl.recipes.methods()`.
+        name: str, the recipe's name among those of its method.
+        encoder: str, as in `kerassl.encoders.names()`.
+        epochs: int > 0.
+        batch_size: int > 0.
+        method_args: the arguments of the method's class.
+        views: `"preset"`, the name of a function in `kerassl.augmentation`,
+            and its arguments.
+        optimizer: `"name"`, `"learning_rate"` at a batch of 256 images, and
+            the optimizer's other arguments.
+        schedule: `"scaling"` of the learning rate with the batch (`"linear"`,
+            `"sqrt"` or `"none"`), `"warmup_epochs"`, and `"warmup_share"`, the
+            largest share of the run that the warmup takes when a run is
+            shortened. After the warmup comes a cosine to 0.
+        image_size: int, or `None` for that of the data.
+        seed: int, of the first weights, the order of the images and the views.
+
+    Raises:
+        ValueError: if a name is unknown, with the nearest ones, or a number is
+            out of its range.
+
+    Example:
+    ```python
+    recipe = kerassl.recipes.get("simclr", "cpu").replace(epochs=20)
+    model = kerassl.recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=39)
+    ```
+    """
+
+    method: str
+    name: str
+    encoder: str
+    epochs: int
+    batch_size: int
+    method_args: dict[str, Any]
+    views: dict[str, Any]
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    image_size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the names and the numbers."""
+        check_choice("method", self.method, METHODS)
+        check_choice("encoder", self.encoder, encoders.names())
+        check_choice("preset of views", self.views.get("preset", ""), VIEWS)
+        check_choice("optimizer", self.optimizer.get("name", ""), OPTIMIZERS)
+        check_choice("scaling", self.schedule.get("scaling", ""), SCALINGS)
+        for name in ("epochs", "batch_size", "image_size"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(
+                    f"`{name}` must be a positive integer. Received: {value!r}"
+                )
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(
+                f"`seed` must be in [0, 2**32). Received: {self.seed}"
+            )
+
+    def replace(self, **changes: Any) -> "Recipe":
+        """Returns a copy with other values for some fields.
+
+        Args:
+            **changes: field to value. `None` leaves a field as it is.
+
+        Returns:
+            A `Recipe`.
+        """
+        given = {k: v for k, v in changes.items() if v is not None}
+        return dataclasses.replace(self, **given)
+
+    def resolve(self, steps_per_epoch: int) -> dict[str, Any]:
+        """Returns what follows from the recipe for a number of images.
+
+        Args:
+            steps_per_epoch: int > 0.
+
+        Returns:
+            A dict: `learning_rate`, its peak after scaling; `total_steps`;
+            `warmup_steps`.
+        """
+        total = self.epochs * steps_per_epoch
+        warmup = self.schedule.get("warmup_epochs", 0) * steps_per_epoch
+        longest = self.schedule.get("warmup_share", 1.0) * total
+        scale = SCALINGS[self.schedule["scaling"]](self.batch_size)
+        return {
+            "learning_rate": self.optimizer["learning_rate"] * scale,
+            "total_steps": total,
+            "warmup_steps": int(min(warmup, longest, total - 1)),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "Recipe":
+        """Makes a recipe of `to_dict`'s fields.
+
+        Raises:
+            ValueError: if a field is missing or unknown.
+        """
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise ValueError(f"This is no recipe: {error}") from error
+
+    @property
+    def hash(self) -> str:
+        """The SHA-256 of the fields, as 64 hexadecimal digits."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def build_model(
+    recipe: Recipe, image_shape: tuple[int, ...], steps_per_epoch: int
+) -> methods.SelfSupervisedModel:
+    """Builds a compiled model, with the same first weights at each call.
+
+    Sets the random seed of the process to the recipe's.
+
+    Args:
+        recipe: `Recipe`.
+        image_shape: `(height, width, channels)` of the images.
+        steps_per_epoch: int > 0; the schedule needs it.
+
+    Returns:
+        A `SelfSupervisedModel`, compiled.
+
+    Raises:
+        ValueError: if the encoder or the views don't fit the images.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    encoder = encoders.build(recipe.encoder, image_shape)
+    views = dict(recipe.views)
+    make_views = VIEWS[views.pop("preset")]
+    model = METHODS[recipe.method](
+        encoder,
+        augmenter=make_views(encoders.image_size(encoder), **views),
+        **recipe.method_args,
+    )
+    plan = recipe.resolve(steps_per_epoch)
+    rate = optimizers.warmup_cosine(
+        plan["learning_rate"], plan["total_steps"], plan["warmup_steps"]
+    )
+    arguments = dict(recipe.optimizer, learning_rate=rate)
+    make_optimizer = OPTIMIZERS[arguments.pop("name")]
+    model.compile(make_optimizer(**arguments))
+    return model

@@ -1,0 +1,16 @@
+"""What every approach shares: steps, momentum networks, queues, gather."""
+
+from kerassl.training.gather import gather
+from kerassl.training.inputs import check_first_batch
+from kerassl.training.momentum import CosineMomentum, MomentumNetwork
+from kerassl.training.queue import FeatureQueue
+from kerassl.training.step import train_step
+
+__all__ = [
+    "CosineMomentum",
+    "FeatureQueue",
+    "MomentumNetwork",
+    "check_first_batch",
+    "gather",
+    "train_step",
+]

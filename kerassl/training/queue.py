@@ -1,0 +1,93 @@
+"""A first-in, first-out memory of features, as weights of the model."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class FeatureQueue(keras.layers.Layer):
+    """Holds the last `size` features, newest first.
+
+    They are its only weight, `features`, of shape `(size, dim)` and float32 in
+    every dtype policy. It starts with random unit vectors, as MoCo's. The
+    newest features come in at the front and push the oldest out at the back:
+    there is no pointer, so shapes stay static on every backend and any batch up
+    to `size` fits.
+
+    Args:
+        size: int > 0. The number of features to hold.
+        dim: int > 0. The width of a feature.
+        seed: int or `None`, for the random start.
+        **kwargs: the arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if `size` or `dim` is not positive.
+
+    Example:
+    ```python
+    queue = kerassl.training.FeatureQueue(size=4096, dim=128)
+    negatives = queue.features                # (4096, 128), float32
+    queue.enqueue(ops.normalize(keys))        # after the logits
+    ```
+
+    Reference:
+        - [He et al., 2020, MoCo](https://arxiv.org/abs/1911.05722)
+    """
+
+    def __init__(
+        self, size: int, dim: int, seed: int | None = None, **kwargs: Any
+    ):
+        super().__init__(**kwargs)
+        if size < 1 or dim < 1:
+            raise ValueError(
+                "`size` and `dim` must be positive. "
+                f"Received: size={size}, dim={dim}"
+            )
+        self.size = size
+        self.dim = dim
+        self.seed = seed
+        # float32 in every dtype policy: keys are compared with it for long.
+        self.features = self.add_weight(
+            name="features",
+            shape=(size, dim),
+            dtype="float32",
+            initializer=self._random_unit_vectors,
+            trainable=False,
+        )
+        self.built = True
+
+    def _random_unit_vectors(self, shape: tuple, dtype: Any = None) -> Any:
+        values = keras.random.normal(shape, dtype="float32", seed=self.seed)
+        return ops.normalize(values, axis=-1)
+
+    def enqueue(self, features: Any) -> None:
+        """Puts a batch in and drops as many of the oldest.
+
+        Args:
+            features: tensor of shape `(N, dim)` with N <= size. Gradients
+                don't flow into the queue.
+
+        Raises:
+            ValueError: if the features don't fit.
+        """
+        count, dim = features.shape
+        if dim != self.dim or (count is not None and count > self.size):
+            raise ValueError(
+                f"The queue holds {self.size} features of width {self.dim}, "
+                f"and can't take a batch of shape {tuple(features.shape)}. "
+                "Make the queue at least as long as the (global) batch."
+            )
+        features = ops.cast(ops.stop_gradient(features), "float32")
+        kept = ops.concatenate([features, self.features])[: self.size]
+        self.features.assign(kept)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "dim": self.dim,
+            "seed": self.seed,
+        }

@@ -1,0 +1,98 @@
+"""One training step for three backends: Keras's own, then `after_update`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
+    """Runs Keras's own training step and then the model's `after_update`.
+
+    The step comes from Keras, and with it loss scaling, gradient accumulation,
+    compilation, metrics and distribution. `after_update` sees the weights and
+    the `optimizer.iterations` that the optimizer left. What it assigns is kept
+    only if the optimizer really stepped: neither on the micro-steps of gradient
+    accumulation, nor when float16 gradients overflowed.
+
+    Args:
+        model: a compiled `SelfSupervisedModel`.
+        keras_step: the bound `train_step` of `keras.Model`.
+        *args: what Keras passes to it: `(state, data)` on JAX, `(data,)` on
+            TensorFlow and PyTorch.
+
+    Returns:
+        What `keras_step` returns, with `after_update`'s changes in the state
+        on JAX; TensorFlow's and PyTorch's are assigned in place.
+    """
+    if keras.backend.backend() == "jax":
+        return _functional_step(model, keras_step, *args)
+    return _stateful_step(model, keras_step, *args)
+
+
+def _functional_step(
+    model: Any, keras_step: Callable, state: tuple, data: Any
+) -> tuple:
+    optimizer_variables = model.optimizer.variables
+    with keras.StatelessScope(list(zip(optimizer_variables, state[2]))):
+        before = ops.convert_to_tensor(model.optimizer.iterations)
+    logs, (trainable, non_trainable, optimizer, metrics) = keras_step(
+        state, data
+    )
+    values = {
+        id(variable): value
+        for variable, value in zip(
+            model.trainable_variables + model.non_trainable_variables,
+            [*trainable, *non_trainable],
+        )
+    }
+    scope = list(zip(optimizer_variables, optimizer)) + [
+        (variable, values[id(variable)])
+        for variable in model.trainable_variables
+        + model.non_trainable_variables
+    ]
+    for variable, value in _changes(model, before, scope):
+        values[id(variable)] = value
+    return logs, (
+        [values[id(variable)] for variable in model.trainable_variables],
+        [values[id(variable)] for variable in model.non_trainable_variables],
+        optimizer,
+        metrics,
+    )
+
+
+def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
+    # A copy, since PyTorch moves the variable's own tensor.
+    before = ops.copy(ops.convert_to_tensor(model.optimizer.iterations))
+    logs = keras_step(data)
+    for variable, value in _changes(model, before, []):
+        variable.assign(value)
+    return logs
+
+
+def _changes(model: Any, before: Any, scope: list) -> list[tuple[Any, Any]]:
+    """Returns what `after_update` assigns, as (variable, value) pairs."""
+    given = {id(variable): value for variable, value in scope}
+    with keras.StatelessScope(scope) as after:
+        model.after_update()
+        stepped = ops.greater(model.optimizer.iterations, before)
+    changes = []
+    for variable in model.trainable_variables + model.non_trainable_variables:
+        new = after.get_current_value(variable)
+        old = given.get(id(variable))
+        if new is None or new is old:
+            continue
+        if _may_skip(model.optimizer):
+            if old is None:
+                old = ops.convert_to_tensor(variable)
+            new = ops.where(stepped, new, old)
+        changes.append((variable, new))
+    return changes
+
+
+def _may_skip(optimizer: Any) -> bool:
+    """Says whether some calls of the optimizer leave the weights alone."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return True
+    return bool(optimizer.gradient_accumulation_steps)

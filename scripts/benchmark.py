@@ -1,0 +1,229 @@
+"""Measures what a method's step costs beside its encoder's.
+
+    KERAS_BACKEND=jax python scripts/benchmark.py simclr \
+        --encoder resnet_nano --batch-size 256 --image-size 32
+
+The last line of the output is one JSON object:
+
+- `samples_per_second`: images through the whole step of `fit`, from uint8 in
+  memory: views, forward, backward, optimizer.
+- `encoder_samples_per_second`: the same `fit` of the same model on ready views,
+  so without the augmenter.
+- `step_ratio`: the second over the first, at least 1; `step_ratio_raw` as
+  measured.
+- `views_per_second`: views that the augmenter makes alone, compiled as the
+  backend compiles.
+- `peak_memory_mb`: the largest memory of the process, without a GPU's.
+
+and what ran. Everything is compiled first. Then the three take turns in several
+rounds, and the best time of each counts, so that other work on the machine
+hits none of them alone.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# It measures this checkout, whether that is installed or not.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import keras
+import numpy as np
+
+from kerassl import recipes, runs
+
+
+class Repeated(keras.utils.PyDataset):
+    """The same batch at each step.
+
+    Args:
+        batch: what `fit` takes.
+        steps: int > 0.
+    """
+
+    def __init__(self, batch: Any, steps: int):
+        super().__init__()
+        self.batch = batch
+        self.steps = steps
+
+    def __len__(self) -> int:
+        """Returns the number of steps."""
+        return self.steps
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns the batch."""
+        return self.batch
+
+
+class RandomBatches(Repeated):
+    """Batches of images that are drawn anew at each step, as in training."""
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns a batch of images in another order."""
+        order = np.random.default_rng(index).permutation(len(self.batch))
+        return (self.batch[order],)
+
+
+def compiled_augmenter(augmenter: Any, images: np.ndarray) -> Callable:
+    """Returns a function that makes the views of the images, and waits."""
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        step = jax.jit(augmenter.stateless_call)
+        state = [v.value for v in augmenter.non_trainable_variables]
+
+        def make() -> dict:
+            nonlocal state
+            views, state = step([], state, images)
+            return jax.block_until_ready(views)
+
+        return make
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        function = tf.function(augmenter)
+        tensor = tf.constant(images)
+
+        def make() -> dict:
+            views = function(tensor)
+            return {name: _wait(view) for name, view in views.items()}
+
+        return make
+
+    import torch
+
+    tensor = keras.ops.convert_to_tensor(images)
+
+    def make() -> dict:
+        with torch.no_grad():
+            views = augmenter(tensor)
+        return {name: _wait(view) for name, view in views.items()}
+
+    return make
+
+
+def _wait(view: Any) -> Any:
+    """Waits for a tensor by reading one number of it."""
+    keras.ops.convert_to_numpy(view[:1, :1, :1, :1])
+    return view
+
+
+def ready(views: dict[str, Any], steps: int) -> Any:
+    """Returns the views at each step, for `fit`, with no copy on the way."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensors(views).repeat(steps)
+    return Repeated(views, steps)
+
+
+def measure(model: Any, images: np.ndarray, steps: int, rounds: int) -> dict:
+    """Returns the best seconds of each part, of `steps` steps."""
+    make_views = compiled_augmenter(model.augmenter, images)
+    views = make_views()
+
+    def fit(batches: Any) -> None:
+        model.fit(batches, shuffle=False, verbose=0)
+
+    def augment() -> None:
+        for _ in range(steps):
+            make_views()
+
+    parts: dict[str, Callable[[], None]] = {
+        "whole": lambda: fit(RandomBatches(images, steps)),
+        "encoder": lambda: fit(ready(views, steps)),
+        "views": augment,
+    }
+    for batches in (RandomBatches(images, 2), ready(views, 2)):
+        fit(batches)
+    best = dict.fromkeys(parts, float("inf"))
+    for _ in range(rounds):
+        for name, part in parts.items():
+            start = time.perf_counter()
+            part()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def processor() -> str:
+    """Returns the name of the processor, as far as the system tells it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def main() -> int:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description="Measure a method's training step, its encoder alone and "
+        "its views alone, on the backend that KERAS_BACKEND names."
+    )
+    add = parser.add_argument
+    add("method", help="such as simclr")
+    add("--encoder", default="resnet_nano")
+    add("--batch-size", type=int, default=256)
+    add("--image-size", type=int, default=32)
+    add("--channels", type=int, default=3, choices=(1, 3))
+    add("--steps", type=int, default=10, help="steps of a round (10)")
+    add("--rounds", type=int, default=10)
+    arguments = parser.parse_args()
+    for name in ("steps", "rounds"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    shape = (arguments.image_size, arguments.image_size, arguments.channels)
+    try:
+        recipe = recipes.get(arguments.method).replace(
+            encoder=arguments.encoder, batch_size=arguments.batch_size
+        )
+        model = recipes.build_model(recipe, shape, arguments.steps)
+    except ValueError as error:
+        parser.error(str(error))
+    images = np.random.default_rng(0).integers(
+        0, 256, (arguments.batch_size, *shape), dtype="uint8"
+    )
+    seconds = measure(model, images, arguments.steps, arguments.rounds)
+    samples = arguments.batch_size * arguments.steps
+    ratio = seconds["whole"] / seconds["encoder"]
+    count = len(model.augmenter.view_names)
+    # Linux counts in KiB, macOS in bytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    result = {
+        "samples_per_second": round(samples / seconds["whole"], 1),
+        "encoder_samples_per_second": round(samples / seconds["encoder"], 1),
+        "step_ratio": round(max(1.0, ratio), 4),
+        "step_ratio_raw": round(ratio, 4),
+        "views_per_second": round(count * samples / seconds["views"], 1),
+        "peak_memory_mb": round(peak, 1),
+        "method": arguments.method,
+        "encoder": arguments.encoder,
+        "batch_size": arguments.batch_size,
+        "image_size": arguments.image_size,
+        "channels": arguments.channels,
+        "steps": arguments.steps,
+        "rounds": arguments.rounds,
+        **runs.environment(),
+        "cpu": processor(),
+        "threads": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,437 @@
+"""SimCLR in plain PyTorch with torchvision's views: the outside baseline.
+
+What a user without kerassl would write, for scores and speed to be compared
+with. It needs torch, torchvision, NumPy and Pillow, neither Keras nor kerassl,
+and reads CIFAR-10 from an .npz file with `x_train`, `y_train`, `x_test` and
+`y_test` (images uint8, NHWC):
+
+    python scripts/torch_baseline.py --data cifar10.npz --epochs 10 --seed 0
+    python scripts/torch_baseline.py --data cifar10.npz --views-only
+
+Each run prints one JSON line. Weights start from torch's defaults; with
+`--init he` from kerassl's: He's normal distribution of fan-in in the encoder
+and Glorot's uniform one in the projector. The data are those of
+`scripts/compare_views.py`: the first 10,000 training images, and kNN (k = 20,
+temperature 0.07) from all of them to the first 2,000 test images. That script's
+warmup of a tenth of the steps is `--warmup-steps` here, by default none.
+
+Two rates of training, both in images (each is two views) per second:
+
+- `samples_per_second`: end to end, with the loader. Of several epochs the
+  first, in which the workers start, doesn't count; of one epoch its first step.
+- `bare_samples_per_second`: the training step alone on views that are ready,
+  the best of five repeats after the run.
+"""
+
+import argparse
+import json
+import math
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import torch
+import torchvision
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+TEST_IMAGES = 2000
+
+# Views.
+
+
+def simclr_views(
+    size: int, strength: float, blur: bool, interpolation: str
+) -> transforms.Compose:
+    """Returns SimCLR's random view: a PIL image in, a tensor in [0, 1] out."""
+    jitter = transforms.ColorJitter(
+        0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength
+    )
+    steps: list[Any] = [
+        transforms.RandomResizedCrop(
+            size,
+            scale=(0.08, 1.0),
+            interpolation=transforms.InterpolationMode(interpolation),
+        ),
+        transforms.RandomHorizontalFlip(),
+        transforms.RandomApply([jitter], 0.8),
+        transforms.RandomGrayscale(0.2),
+    ]
+    if blur:
+        gaussian = transforms.GaussianBlur(23, (0.1, 2.0))
+        steps.append(transforms.RandomApply([gaussian], 0.5))
+    return transforms.Compose([*steps, transforms.ToTensor()])
+
+
+class TwoViews(Dataset):
+    """Two random views of each image."""
+
+    def __init__(self, images: np.ndarray, transform: transforms.Compose):
+        """Keeps the uint8 images (N, H, W, C) and the transform."""
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        """Returns how many images there are."""
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns two views of an image."""
+        picture = Image.fromarray(self.images[index])
+        return self.transform(picture), self.transform(picture)
+
+
+# The model.
+
+
+def convolution(
+    inputs: int, outputs: int, kernel: int, stride: int
+) -> nn.Sequential:
+    """Returns a convolution with batch normalization."""
+    return nn.Sequential(
+        nn.Conv2d(
+            inputs, outputs, kernel, stride, padding=kernel // 2, bias=False
+        ),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+class Block(nn.Module):
+    """A basic residual block."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        """Makes the layers."""
+        super().__init__()
+        self.first = convolution(inputs, outputs, 3, stride)
+        self.second = convolution(outputs, outputs, 3, 1)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Adds the residual to the shortcut."""
+        residual = self.second(functional.relu(self.first(x)))
+        return functional.relu(residual + self.shortcut(x))
+
+
+class SimCLR(nn.Module):
+    """The encoder `resnet_nano` and a projector of two layers."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self) -> None:
+        """Makes the layers."""
+        super().__init__()
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        self.register_buffer("mean", mean[:, None, None])
+        self.register_buffer("std", std[:, None, None])
+        self.encoder = nn.Sequential(
+            convolution(3, 32, 3, 2),
+            nn.ReLU(),
+            Block(32, 32, 1),
+            Block(32, 64, 2),
+            Block(64, 128, 2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.projector = nn.Sequential(
+            nn.Linear(128, 128, bias=False),
+            nn.BatchNorm1d(128),
+            nn.ReLU(),
+            nn.Linear(128, 64, bias=False),
+            nn.BatchNorm1d(64),
+        )
+
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the features of images in [0, 1]."""
+        return self.encoder((x - self.mean) / self.std)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns the projections of images in [0, 1]."""
+        return self.projector(self.embed(x))
+
+
+def initialize_as_keras(model: nn.Module) -> None:
+    """Draws the weights anew from the distributions of kerassl's models."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_in = module.weight[0].numel()
+            # Two standard deviations are cut off, and made up for.
+            std = math.sqrt(2 / fan_in) / 0.87962566103423978
+            nn.init.trunc_normal_(module.weight, 0, std, -2 * std, 2 * std)
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+
+
+def nt_xent(projections: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Returns the mean cross-entropy over the 2N projections."""
+    count = len(projections)
+    z = functional.normalize(projections)
+    logits = z @ z.T / temperature
+    logits.fill_diagonal_(-math.inf)
+    partners = (torch.arange(count) + count // 2) % count
+    return functional.cross_entropy(logits, partners)
+
+
+# Training.
+
+
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    views: tuple[torch.Tensor, torch.Tensor],
+    temperature: float,
+) -> float:
+    """Takes one step and returns the loss."""
+    loss = nt_xent(model(torch.cat(tuple(views))), temperature)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def rate_at(step: int, total: int, warmup: int) -> float:
+    """Returns the share of the learning rate: a linear rise, then a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train(
+    model: nn.Module, images: np.ndarray, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Trains the model and returns the rate and the last epoch's loss."""
+    transform = simclr_views(32, 0.5, False, arguments.interpolation)
+    loader = DataLoader(
+        TwoViews(images, transform),
+        batch_size=arguments.batch_size,
+        shuffle=True,
+        drop_last=True,
+        num_workers=arguments.workers,
+        persistent_workers=arguments.workers > 0,
+    )
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=arguments.learning_rate, momentum=0.9
+    )
+    total = arguments.epochs * len(loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rate_at(step, total, arguments.warmup_steps)
+    )
+    model.train()
+    begin = start = time.perf_counter()
+    counted = 0
+    losses: list[float] = []
+    for epoch in range(arguments.epochs):
+        losses = []
+        for step, views in enumerate(loader):
+            losses.append(
+                train_step(model, optimizer, views, arguments.temperature)
+            )
+            schedule.step()
+            counted += 1
+            if arguments.epochs == 1 and step == 0:
+                start, counted = time.perf_counter(), 0
+        if arguments.epochs > 1 and epoch == 0:
+            start, counted = time.perf_counter(), 0
+    end = time.perf_counter()
+    rate = counted * arguments.batch_size / (end - start)
+    return {
+        "loss": round(float(np.mean(losses)), 4),
+        "seconds": round(end - begin, 1),
+        "samples_per_second": round(rate, 1),
+    }
+
+
+def bare_rate(
+    images: np.ndarray, arguments: argparse.Namespace, steps: int = 10
+) -> float:
+    """Returns the images per second of the training step, on ready views."""
+    model = SimCLR().train()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=arguments.learning_rate, momentum=0.9
+    )
+    batch = to_tensor(images[: arguments.batch_size])
+    views = (batch, batch.flip(-1))
+    best = math.inf
+    for _ in range(6):  # The first one, a warm-up, is never the best.
+        start = time.perf_counter()
+        for _ in range(steps):
+            train_step(model, optimizer, views, arguments.temperature)
+        best = min(best, time.perf_counter() - start)
+    return round(steps * len(batch) / best, 1)
+
+
+# Evaluation.
+
+
+def to_tensor(images: np.ndarray) -> torch.Tensor:
+    """Makes a float tensor (N, C, H, W) in [0, 1] of uint8 images."""
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2)
+    return tensor.float().div(255).contiguous()
+
+
+@torch.no_grad()
+def features(model: SimCLR, images: np.ndarray) -> torch.Tensor:
+    """Returns the normalised features of uint8 images."""
+    model.eval()
+    blocks = [
+        model.embed(to_tensor(images[start : start + 500]))
+        for start in range(0, len(images), 500)
+    ]
+    return functional.normalize(torch.cat(blocks))
+
+
+def knn(
+    model: SimCLR,
+    bank: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    k: int = 20,
+    temperature: float = 0.07,
+) -> float:
+    """Returns the accuracy of weighted nearest neighbours."""
+    labels = torch.from_numpy(bank[1])
+    similarities = features(model, test[0]) @ features(model, bank[0]).T
+    values, nearest = similarities.topk(k)
+    weights = torch.exp(values / temperature)
+    one_hot = functional.one_hot(labels)[nearest]
+    predicted = (weights[..., None] * one_hot).sum(1).argmax(1)
+    correct = predicted == torch.from_numpy(test[1])
+    return round(correct.float().mean().item(), 4)
+
+
+# The speed of the views.
+
+
+def views_per_second(
+    pictures: list[Image.Image], transform: transforms.Compose, repeats: int
+) -> dict[str, Any]:
+    """Returns the rate of the best repeat and of all."""
+    rates = []
+    for picture in pictures[:20]:
+        transform(picture)
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for picture in pictures:
+            transform(picture)
+        rates.append(len(pictures) / (time.perf_counter() - start))
+    return {
+        "views_per_second": round(max(rates), 1),
+        "repeats": [round(rate, 1) for rate in rates],
+    }
+
+
+def measure_views(
+    images: np.ndarray, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Measures SimCLR's views at 32 and 224 px in one process and thread.
+
+    The sources at 224 px are images of 256 px, enlarged from the data set's: no
+    step's time depends on what an image shows.
+    """
+    torch.set_num_threads(1)
+    small = [Image.fromarray(image) for image in images[:2000]]
+    large = [
+        picture.resize((256, 256), Image.Resampling.BICUBIC)
+        for picture in small[:200]
+    ]
+    kind, repeats = arguments.interpolation, arguments.repeats
+    return {
+        "interpolation": kind,
+        "32": views_per_second(
+            small, simclr_views(32, 0.5, False, kind), repeats
+        ),
+        "224": views_per_second(
+            large, simclr_views(224, 1.0, True, kind), repeats
+        ),
+    }
+
+
+# The command line.
+
+
+def versions() -> dict[str, str]:
+    """Returns what it ran on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def run(data: Any, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Trains once and returns the scores and rates."""
+    limit = arguments.images
+    bank = data["x_train"][:limit], data["y_train"][:limit].astype("int64")
+    test = (
+        data["x_test"][:TEST_IMAGES],
+        data["y_test"][:TEST_IMAGES].astype("int64"),
+    )
+    model = SimCLR()
+    if arguments.init == "he":
+        initialize_as_keras(model)
+    untrained = knn(model, bank, test)
+    trained = train(model, bank[0], arguments)
+    return {
+        "epochs": arguments.epochs,
+        "knn": knn(model, bank, test),
+        "knn_untrained": untrained,
+        **trained,
+        "bare_samples_per_second": bare_rate(bank[0], arguments),
+        "images": len(bank[0]),
+        "batch_size": arguments.batch_size,
+        "warmup_steps": arguments.warmup_steps,
+        "interpolation": arguments.interpolation,
+        "init": arguments.init,
+        "workers": arguments.workers,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    """Runs what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description="SimCLR in plain PyTorch with torchvision's views."
+    )
+    parser.add_argument("--data", type=Path, required=True, help="an .npz file")
+    parser.add_argument("--views-only", action="store_true")
+    parser.add_argument("--repeats", type=int, default=7, help="of the views")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--learning-rate", type=float, default=0.12)
+    parser.add_argument("--warmup-steps", type=int, default=0)
+    parser.add_argument("--temperature", type=float, default=0.2)
+    parser.add_argument(
+        "--interpolation", choices=["bilinear", "bicubic"], default="bicubic"
+    )
+    parser.add_argument("--init", choices=["torch", "he"], default="torch")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    if arguments.images < arguments.batch_size:
+        parser.error("--images must be at least --batch-size")
+
+    torch.manual_seed(arguments.seed)
+    with np.load(arguments.data) as data:
+        if arguments.views_only:
+            record = measure_views(data["x_train"][:2000], arguments)
+        else:
+            record = run(data, arguments)
+    record |= {"seed": arguments.seed, "versions": versions()}
+    print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main()

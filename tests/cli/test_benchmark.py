@@ -1,0 +1,51 @@
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Returns a function that runs the script in this process."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def run(arguments):
+        monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments.split()])
+        return module.main()
+
+    return run
+
+
+def test_the_last_line_is_json(benchmark, capsys):
+    code = benchmark(
+        "simclr --encoder resnet_nano --batch-size 8 --image-size 16 "
+        "--channels 1 --steps 2 --rounds 2"
+    )
+    assert code == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for name in (
+        "samples_per_second",
+        "encoder_samples_per_second",
+        "views_per_second",
+        "peak_memory_mb",
+        "step_ratio_raw",
+    ):
+        assert result[name] > 0, name
+    assert result["step_ratio"] == max(1, result["step_ratio_raw"])
+    assert result["backend"] == keras.config.backend()
+    assert result["batch_size"] == 8
+
+
+def test_unknown_methods_are_refused(benchmark, capsys):
+    with pytest.raises(SystemExit) as error:
+        benchmark("simclear")
+    assert error.value.code == 2
+    assert "simclr" in capsys.readouterr().err

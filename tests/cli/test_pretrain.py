@@ -1,0 +1,209 @@
+"""The command line, end to end and in processes of its own."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kerassl.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+ARGUMENTS = (
+    "pretrain simclr --data fashion_mnist_small --encoder resnet_nano "
+    "--limit 256 --epochs 2 --batch-size 32 --output"
+).split()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a finished run; it also holds what was printed."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main([*ARGUMENTS, str(folder)]) == 0
+    (folder / "printed.txt").write_text(out.getvalue())
+    return folder
+
+
+def refused(capsys, *arguments):
+    """Returns the one line that tells an error."""
+    try:
+        code = main(arguments)
+    except SystemExit as error:  # argparse's
+        code = error.code
+    assert code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def process(folder, *arguments):
+    """Starts `pretrain` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kerassl", *(arguments or ARGUMENTS), folder],
+        env={
+            **os.environ,
+            "KERAS_BACKEND": keras.config.backend(),
+            "PYTHONPATH": str(ROOT),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition, running, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def wait_for_line(start, running):
+    for line in running.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(running.communicate())
+
+
+def assert_equal_runs(folder, other):
+    histories = []
+    for path in (folder, other):
+        with open(path / "history.csv", newline="") as file:
+            histories.append(
+                [
+                    (row["epoch"], row["loss"], row["contrastive_accuracy"])
+                    for row in csv.DictReader(file)
+                ]
+            )
+    assert histories[0] == histories[1]
+    for name in ("encoder.keras", "checkpoint.keras"):
+        weights = [
+            keras.saving.load_model(path / name).get_weights()
+            for path in (folder, other)
+        ]
+        for a, b in zip(*weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_pretrain_then_evaluate(finished, capsys):
+    arguments = ["evaluate", str(finished), "--data", "fashion_mnist_small"]
+    limits = ["--train-limit", "300", "--test-limit", "100"]
+    assert main([*arguments, *limits, "--protocol", "knn", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["run"] == str(finished)
+    assert result["data"] == "fashion_mnist_small"
+    assert 0.2 < result["knn"]["accuracy"] <= 1
+    assert 0.2 < result["knn"]["untrained_accuracy"] <= 1
+    assert result["knn"]["k"] == 20
+    assert result["knn"]["train_size"] == 300
+
+
+def test_a_run_is_described_before_it_starts(finished):
+    out = (finished / "printed.txt").read_text()
+    before, after = out.split("epoch 1/2  ")
+    settings = json.loads((finished / "recipe.json").read_text())
+    for part in (
+        "simclr",
+        "resnet_nano, 308,128 parameters",
+        "256 of fashion_mnist_small, 28x28x1",
+        "16 = 2 epochs x 8, batch 32",
+        keras.config.backend(),
+        settings["recipe_hash"][:12],
+    ):
+        assert part in before
+    for part in ("loss ", "images/s", "left", "epoch 2/2", "encoder.keras"):
+        assert part in after
+
+
+def test_a_run_is_overwritten_by_force_alone(finished, tmp_path, capsys):
+    before = (finished / "checkpoint.keras").read_bytes()
+    line = refused(capsys, *ARGUMENTS, str(finished))
+    assert "holds a run already" in line and "--force" in line
+    # Force removes nothing before the arguments and the data are checked.
+    force = [*ARGUMENTS, str(finished), "--force"]
+    assert "no encoder" in refused(capsys, *force, "--encoder", "resnet")
+    refused(capsys, *force, "--data", "folder:nowhere")
+    assert "4096" in refused(capsys, *force, "--batch-size", "4096")
+    assert (finished / "checkpoint.keras").read_bytes() == before
+
+    (tmp_path / "recipe.json").write_text("{}")
+    (tmp_path / "mine.txt").write_text("keep")
+    arguments = [*ARGUMENTS, str(tmp_path), "--limit", "64", "--epochs", "1"]
+    assert main([*arguments, "--force"]) == 0
+    assert json.loads((tmp_path / "recipe.json").read_text())["limit"] == 64
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    "wrong, right",
+    [
+        ("pretrain simclear --data cifar10 --output x", "simclr"),
+        ("pretrain simclr --recipe cifer --data cifar10 --output x", "cifar"),
+        (
+            "pretrain simclr --encoder resnet_nan --data cifar10 --output x",
+            "resnet_nano",
+        ),
+        (
+            "pretrain simclr --data fashion_mnist_smal --output x",
+            "fashion_mnist_small",
+        ),
+        ("pretrain simclr --output x", "--data"),
+        ("pretrain --data cifar10 --output x", "simclr"),
+        ("pretrain simclr --data cifar10 --output x --epochs 0", "positive"),
+        ("pretrain simclr --data cifar10", "--output"),
+        ("pretend", "pretrain"),
+        ("evaluate nowhere --data fashion_mnist_small", "encoder.keras"),
+        (
+            "evaluate nowhere --data fashion_mnist_small --protocol kn",
+            "knn",
+        ),
+        ("pretrain --resume --output nowhere", "holds no run"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_one_line(
+    wrong, right, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert right in refused(capsys, *wrong.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_resume_of_a_finished_run(finished, capsys):
+    assert main(["pretrain", "--resume", "--output", str(finished)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    same = [*ARGUMENTS, str(finished), "--resume"]
+    assert main(same) == 0
+    capsys.readouterr()
+    line = refused(capsys, *same, "--batch-size", "64")
+    assert "--batch-size 32, not 64" in line
+
+
+def test_interrupted_runs_go_on_exactly(finished, tmp_path):
+    running = process(tmp_path)
+    wait_for_line("epoch 1/2", running)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 130, (out, err)
+    assert "Stopping after this step" in err
+    assert f"kerassl pretrain --resume --output {tmp_path}" in out
+    assert main(["pretrain", "--resume", "--output", str(tmp_path)]) == 0
+    assert_equal_runs(tmp_path, finished)
+
+
+def test_killed_runs_go_on_exactly(finished, tmp_path):
+    running = process(tmp_path)
+    wait_for((tmp_path / "history.csv").exists, running)
+    running.kill()
+    running.communicate()
+    assert main(["pretrain", "--resume", "--output", str(tmp_path)]) == 0
+    assert_equal_runs(tmp_path, finished)

@@ -1,0 +1,254 @@
+"""What every method must do, on real small images, on each backend."""
+
+import functools
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerassl import data
+from tests.contracts.methods import METHODS, tiny_encoder
+
+BATCH = 32
+BACKEND = keras.backend.backend()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("fashion_mnist_small", "train", limit=512).images
+
+
+@pytest.fixture(params=METHODS)
+def make(request):
+    """A function that makes and compiles the method."""
+
+    def build(optimizer=None, **compile_arguments):
+        model = METHODS[request.param](tiny_encoder())
+        model.compile(
+            optimizer or keras.optimizers.Adam(0.01),
+            **compile_arguments,
+        )
+        return model
+
+    return build
+
+
+def values(variables):
+    return [ops.convert_to_numpy(v) for v in variables]
+
+
+def moved(before, variables):
+    return [
+        np.abs(a.astype("float64") - b).max() > 0
+        for a, b in zip(before, values(variables))
+    ]
+
+
+def fit(model, images, epochs=2, **kwargs):
+    history = model.fit(
+        images, batch_size=BATCH, epochs=epochs, verbose=0, **kwargs
+    ).history
+    for name, scalars in history.items():
+        assert np.isfinite(scalars).all(), (name, scalars)
+    return history
+
+
+def as_json(config):
+    # A tuple in a config comes back as a list.
+    return json.dumps(config, sort_keys=True)
+
+
+def statistics(model):
+    """The moving means and variances of batch normalization."""
+    return [v for v in model.non_trainable_variables if "moving" in v.path]
+
+
+def test_it_learns_and_moves_what_it_should(make, images):
+    model = make()
+    trainable = values(model.trainable_variables)
+    moving = values(statistics(model))
+    assert len(moving) >= 4
+    history = fit(model, images)
+    assert history["loss"][1] < history["loss"][0]
+    assert set(model.metric_names) < set(history)
+    assert all(moved(trainable, model.trainable_variables))
+    assert all(moved(moving, statistics(model)))
+
+
+def test_frozen_weights_stay(make, images):
+    model = make()
+    first = next(
+        layer
+        for layer in model.encoder.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    )
+    first.trainable = False
+    before = values(first.weights)
+    fit(model, images, epochs=1)
+    assert not any(moved(before, first.weights))
+
+
+def test_labels_change_nothing(make, images):
+    histories = []
+    for y in (None, np.arange(len(images))):
+        keras.utils.set_random_seed(3)
+        histories.append(fit(make(), images, epochs=1, y=y))
+    assert histories[0] == histories[1]
+
+
+def test_it_takes_data_sets_and_partial_batches(make, images):
+    batches = data.load("fashion_mnist_small", limit=40).batches(BATCH)
+    model = make()
+    history = model.fit(batches, verbose=0, shuffle=False).history
+    assert np.isfinite(history["loss"]).all()
+
+
+def test_evaluate_gives_the_objective(make, images):
+    model = make()
+    before = values(model.trainable_variables + statistics(model))
+    scores = model.evaluate(
+        images, batch_size=BATCH, verbose=0, return_dict=True
+    )
+    assert set(scores) == {"loss", *model.metric_names}
+    assert all(math.isfinite(score) for score in scores.values())
+    assert not any(moved(before, model.trainable_variables + statistics(model)))
+
+
+def test_embed_gives_the_encoders_features(make, images):
+    model = make()
+    features = model.embed(images[:10])
+    assert features.dtype == np.float32
+    assert features.shape == (10, model.encoder.output_shape[-1])
+    expected = ops.convert_to_numpy(
+        model.encoder(ops.convert_to_tensor(images[:10]), training=False)
+    )
+    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    loaded = data.load("fashion_mnist_small", limit=10)
+    np.testing.assert_allclose(
+        model.embed(loaded), features, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_ready_made_views_skip_the_augmenter(make, images):
+    model = make()
+    views = {
+        name: ops.convert_to_numpy(view)
+        for name, view in model.make_views(images[:64]).items()
+    }
+    seeds = values(v for v in model.variables if "seed" in v.name)
+    fit(model, views, epochs=1)
+    after = values(v for v in model.variables if "seed" in v.name)
+    np.testing.assert_array_equal(seeds, after)
+    same = model.make_views(views)
+    for name in views:
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(same[name]), views[name]
+        )
+
+
+def test_views_differ_within_a_batch_and_between_calls(make, images):
+    model = make()
+    twice = np.repeat(images[:1], 2, axis=0)
+    seen = []
+    for _ in range(2):
+        for view in model.make_views(twice).values():
+            seen += list(ops.convert_to_numpy(view))
+    for i in range(len(seen)):
+        for j in range(i):
+            assert np.abs(seen[i] - seen[j]).max() > 1
+
+
+def test_a_saved_run_goes_on_elsewhere(make, images, tmp_path):
+    model = make()
+    fit(model, images, epochs=1)
+    model.save(tmp_path / "run.keras")
+    again = keras.saving.load_model(tmp_path / "run.keras")
+    assert type(again) is type(model)
+    assert as_json(again.get_config()) == as_json(model.get_config())
+    here = fit(model, images, epochs=1, shuffle=False)
+    there = fit(again, images, epochs=1, shuffle=False)
+    assert here["loss"] == pytest.approx(there["loss"], rel=1e-6)
+    for a, b in zip(values(model.variables), values(again.variables)):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_config_round_trip(make):
+    model = make()
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(model)
+    )
+    assert as_json(again.get_config()) == as_json(model.get_config())
+    shapes = [tuple(w.shape) for w in model.weights]
+    assert [tuple(w.shape) for w in again.weights] == shapes
+    assert again.optimizer is None or type(again.optimizer) is type(
+        model.optimizer
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(make, images, policy):
+    keras.config.set_dtype_policy(policy)
+    model = make()
+    before = values(model.trainable_variables)
+    history = fit(model, images)
+    assert history["loss"][1] < history["loss"][0]
+    assert any(moved(before, model.trainable_variables))
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert is_scaled == (policy == "mixed_float16")
+
+
+def test_jit_compile(make, images, monkeypatch):
+    if BACKEND == "torch":
+        import torch
+
+        # Tracing forward, backward and optimizer is the method's part; the
+        # minute that Inductor takes for each to generate C++ is not.
+        traced = functools.partial(torch.compile, backend="aot_eager")
+        monkeypatch.setattr(torch, "compile", traced)
+    model = make(jit_compile=True)
+    history = fit(model, images[:128])
+    assert history["loss"][1] < history["loss"][0] * 1.1
+
+
+def test_gradient_accumulation(make, images):
+    model = make(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    before = values(model.trainable_variables)
+    fit(model, images[:BATCH], epochs=1)
+    assert not any(moved(before, model.trainable_variables))
+    fit(model, images[:BATCH], epochs=1)
+    assert any(moved(before, model.trainable_variables))
+    assert int(model.optimizer.iterations) == 1
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras allows 1 on PyTorch")
+def test_steps_per_execution(make, images):
+    model = make(steps_per_execution=2)
+    history = fit(model, images)
+    assert history["loss"][1] < history["loss"][0]
+    assert int(model.optimizer.iterations) == 2 * len(images) // BATCH
+
+
+def test_a_loss_or_metrics_are_refused(make):
+    model = make()
+    with pytest.raises(ValueError, match="brings its own loss"):
+        model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="KNNMonitor"):
+        model.compile("sgd", metrics=["accuracy"])
+
+
+@pytest.mark.parametrize(
+    "x,message",
+    [
+        (np.zeros((4, 28, 28, 3), "uint8"), "channels"),
+        (np.zeros((4, 28, 28), "uint8"), "28, 28"),
+        (np.random.rand(4, 28, 28, 1).astype("float32"), "255"),
+        ({"pixels": np.zeros((4, 28, 28, 1))}, "view_1"),
+    ],
+)
+def test_wrong_input_is_refused_before_work(make, x, message):
+    with pytest.raises(ValueError, match=message):
+        make().fit(x, verbose=0)

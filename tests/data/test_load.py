@@ -1,0 +1,165 @@
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kerassl.data
+
+EMBEDDED = Path(kerassl.data.__file__).parent / "fashion_mnist_small"
+
+
+def tfds_or_skip(name):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    if not tfds.builder(name).is_prepared():
+        pytest.skip(f"{name} isn't prepared on this machine.")
+
+
+def test_embedded_data():
+    data = kerassl.data.load("fashion_mnist_small")
+    images, labels = data
+    assert images.shape == (10_000, 28, 28, 1) and images.dtype == "uint8"
+    assert data.image_shape == (28, 28, 1)
+    assert labels.dtype == "int64"
+    np.testing.assert_array_equal(np.bincount(labels), [1000] * 10)
+    assert len(set(labels[:50])) == 10  # Any beginning is mixed.
+    assert data.class_names[9] == "Ankle boot"
+    test = kerassl.data.load("fashion_mnist_small", "test", limit=500)
+    assert len(test.images) == len(test.labels) == 500
+    assert test.take(3).images.shape == (3, 28, 28, 1)
+    with pytest.raises(ValueError, match="validation"):
+        kerassl.data.load("fashion_mnist_small", "validation")
+
+
+def test_embedded_file_is_the_one_it_says():
+    content = (EMBEDDED / "data.npz").read_bytes()
+    assert len(content) < 6e6
+    assert (
+        hashlib.sha256(content).hexdigest()
+        in (EMBEDDED / "ORIGIN.md").read_text()
+    )
+    assert "Zalando SE" in (EMBEDDED / "LICENSE").read_text()
+
+
+def test_embedded_is_part_of_the_original():
+    tfds_or_skip("fashion_mnist")
+    original, labels = kerassl.data.load("fashion_mnist", "test")
+    keep = [np.flatnonzero(labels == c)[:200] for c in range(10)]
+    keep = np.sort(np.concatenate(keep))
+    small = kerassl.data.load("fashion_mnist_small", "test")
+    np.testing.assert_array_equal(small.images, original[keep])
+    np.testing.assert_array_equal(small.labels, labels[keep])
+
+
+def test_cifar10():
+    tfds_or_skip("cifar10")
+    data = kerassl.data.load("cifar10", "test[:100]", limit=64)
+    assert data.images.shape == (64, 32, 32, 3)
+    assert data.images.std() > 30
+    assert data.labels.shape == (64,) and len(data.class_names) == 10
+    again = kerassl.data.load("tfds:cifar10", "test", limit=64)
+    np.testing.assert_array_equal(data.images, again.images)
+    small = kerassl.data.load("cifar10", "test", limit=8, image_size=(16, 8))
+    assert small.image_shape == (16, 8, 3)
+    with pytest.raises(ValueError, match=r"'dev'.*'test', 'train'"):
+        kerassl.data.load("cifar10", "dev")
+
+
+def test_data_set_that_is_not_there(tmp_path, monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def offline(self, **kwargs):
+        raise OSError("no network")
+
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder, "download_and_prepare", offline
+    )
+    with pytest.raises(FileNotFoundError) as error:
+        kerassl.data.load("cifar10", data_dir=tmp_path)
+    for part in ("cifar10", str(tmp_path), "no network", "tfds build"):
+        assert part in str(error.value)
+
+
+def fake_tfds(folder, name, features, examples):
+    """Writes a TFDS of a few examples, and returns its name."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features(tfds)),
+        split_datasets={"train": list(enumerate(examples))},
+        data_dir=folder,
+        disable_shuffling=True,
+    )
+    return name
+
+
+def test_images_of_various_sizes(tmp_path):
+    name = fake_tfds(
+        tmp_path,
+        "various",
+        lambda tfds: {"image": tfds.features.Image(shape=(None, None, 3))},
+        [{"image": np.full((20 + i, 30, 3), 7 * i, "uint8")} for i in range(5)],
+    )
+    with pytest.raises(ValueError, match="image_size"):
+        kerassl.data.load(name, data_dir=tmp_path)
+    data = kerassl.data.load(f"tfds:{name}", image_size=8, data_dir=tmp_path)
+    assert data.images.shape == (5, 8, 8, 3)
+    assert data.labels is None and data.class_names is None
+    np.testing.assert_array_equal(data.images[:, 0, 0, 0], 7 * np.arange(5))
+
+
+def test_data_set_without_images(tmp_path):
+    name = fake_tfds(
+        tmp_path,
+        "wordy",
+        lambda tfds: {"text": tfds.features.Text()},
+        [{"text": "word"}],
+    )
+    with pytest.raises(ValueError, match="no image feature"):
+        kerassl.data.load(name, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "spec, nearest",
+    [
+        ("cifer10", "'cifar10'"),
+        ("tfds:fashion_mnits", "'fashion_mnist'"),
+        ("fashion_mnist_smal", "'fashion_mnist_small'"),
+    ],
+)
+def test_unknown_name_offers_the_nearest(spec, nearest):
+    pytest.importorskip("tensorflow_datasets")
+    with pytest.raises(ValueError, match=f"Did you mean .*{nearest}"):
+        kerassl.data.load(spec)
+
+
+def test_unknown_forms_and_arguments():
+    for spec in ("no/such/path/at all", "s3://bucket", ""):
+        with pytest.raises(ValueError, match=re.escape("'folder:PATH'")):
+            kerassl.data.load(spec)
+    with pytest.raises(ValueError, match="limit"):
+        kerassl.data.load("fashion_mnist_small", limit=0)
+    for size in (0, (8, 8, 8), 7.5, "big"):
+        with pytest.raises(ValueError, match="image_size"):
+            kerassl.data.load("fashion_mnist_small", image_size=size)
+
+
+def test_import_stays_light():
+    code = (
+        "import sys, json, keras; before = set(sys.modules);"
+        "import kerassl.data; added = sorted(set(sys.modules) - before);"
+        "print(json.dumps(added))"
+    )
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    environment["PYTHONPATH"] = str(Path(kerassl.data.__file__).parents[2])
+    output = subprocess.check_output(
+        [sys.executable, "-c", code], env=environment, text=True
+    )
+    added = {m.split(".")[0] for m in json.loads(output.splitlines()[-1])}
+    assert not added & {"PIL", "tensorflow", "tensorflow_datasets"}

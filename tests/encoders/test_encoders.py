@@ -1,0 +1,195 @@
+"""Encoders by name and by hand."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerassl import encoders
+
+WIDTHS = {
+    "resnet_nano": 128,
+    "resnet_18_small": 512,
+    "resnet_50_small": 2048,
+    "resnet_18": 512,
+    "resnet_50": 2048,
+    "vit_nano": 96,
+    "vit_tiny": 192,
+    "vit_small": 384,
+    "vit_base": 768,
+}
+
+
+def pixels(shape, count=2):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, *shape)).astype("uint8")
+
+
+def test_the_names():
+    assert encoders.names() == list(WIDTHS)
+
+
+@pytest.mark.parametrize(
+    "name,shape",
+    [(name, (32, 32, 3)) for name in WIDTHS]
+    + [(n, (28, 28, 1)) for n in ("resnet_nano", "resnet_18", "vit_nano")],
+)
+def test_each_name_gives_features(name, shape):
+    encoder = encoders.build(name, shape)
+    assert encoder.name == name
+    assert encoder.input_shape == (None, *shape)
+    assert encoder.output_shape == (None, WIDTHS[name])
+    features = encoders.embed(encoder, pixels(shape))
+    assert features.shape == (2, WIDTHS[name])
+    assert features.dtype == np.float32 and np.isfinite(features).all()
+    assert np.abs(features[0] - features[1]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "name,millions",
+    [("resnet_nano", 0.309), ("resnet_18_small", 11.18), ("vit_nano", 0.68)],
+)
+def test_sizes_are_as_documented(name, millions):
+    count = encoders.build(name, (32, 32, 3)).count_params() / 1e6
+    assert count == pytest.approx(millions, rel=0.02)
+
+
+def test_normalization_is_inside():
+    encoder = encoders.build(
+        "resnet_nano", (8, 8, 3), mean=(0.5, 0.5, 0.5), std=(0.1, 0.2, 0.5)
+    )
+    inner = keras.Model(
+        encoder.input, encoder.get_layer("normalization").output
+    )
+    x = np.full((1, 8, 8, 3), 255, "uint8")
+    out = ops.convert_to_numpy(inner(x))[0, 0, 0]
+    np.testing.assert_allclose(out, [5.0, 2.5, 1.0], rtol=1e-5)
+
+
+def test_uint8_and_float_are_the_same():
+    encoder = encoders.build("resnet_nano", (16, 16, 3))
+    x = pixels((16, 16, 3))
+    np.testing.assert_allclose(
+        encoders.embed(encoder, x),
+        encoders.embed(encoder, x.astype("float32")),
+        rtol=1e-6,
+    )
+
+
+def test_stages_halve_and_have_names():
+    encoder = encoders.build("resnet_18_small", (32, 32, 3))
+    shapes = [encoder.get_layer(f"stage{i}").output.shape for i in (1, 2, 3, 4)]
+    assert [s[1] for s in shapes] == [32, 16, 8, 4]
+    assert [s[-1] for s in shapes] == [64, 128, 256, 512]
+
+
+def test_small_resnets_load_with_keras_alone(tmp_path):
+    encoder = encoders.build("resnet_nano", (16, 16, 3))
+    encoder.save(tmp_path / "encoder.keras")
+    np.save(tmp_path / "x.npy", pixels((16, 16, 3)))
+    code = (
+        "import sys; sys.modules['kerassl'] = None\n"
+        "import keras, numpy as np\n"
+        f"m = keras.saving.load_model({str(tmp_path / 'encoder.keras')!r})\n"
+        f"x = np.load({str(tmp_path / 'x.npy')!r})\n"
+        f"np.save({str(tmp_path / 'y.npy')!r}, m.predict(x, verbose=0))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "y.npy"),
+        encoders.embed(encoder, np.load(tmp_path / "x.npy")),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_the_backbone_is_stock_kerashub():
+    import keras_hub
+
+    encoder = encoders.build("vit_nano", (32, 32, 3))
+    backbone = encoder.get_layer("backbone")
+    assert type(backbone) is keras_hub.models.ViTBackbone
+
+
+def test_a_vit_gives_its_class_token():
+    encoder = encoders.build("vit_nano", (32, 32, 3))
+    x = pixels((32, 32, 3))
+    normalised = encoder.get_layer("normalization")(x)
+    tokens = ops.convert_to_numpy(encoder.get_layer("backbone")(normalised))
+    assert tokens.shape == (2, 65, 96)
+    np.testing.assert_allclose(
+        encoders.embed(encoder, x), tokens[:, 0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_any_model_is_accepted():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    flat = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(x)))
+    assert encoders.as_encoder(flat) is flat
+    pooled = encoders.as_encoder(keras.Model(inputs, layers.Conv2D(7, 3)(x)))
+    assert pooled.output_shape == (None, 7)
+    tokens = layers.Reshape((4, 16, 3))(x)
+    tokens = layers.Reshape((64, 3))(tokens)
+    mean = encoders.as_encoder(keras.Model(inputs, tokens))
+    images = pixels((8, 8, 3))
+    np.testing.assert_allclose(
+        encoders.embed(mean, images),
+        images.mean((1, 2)) / 255,
+        rtol=1e-4,
+    )
+
+
+def test_a_kerashub_backbone_is_accepted():
+    import keras_hub
+
+    backbone = keras_hub.models.ViTBackbone(
+        image_shape=(16, 16, 3),
+        patch_size=(4, 4),
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=8,
+        mlp_dim=16,
+    )
+    encoder = encoders.as_encoder(backbone)
+    assert encoder.output_shape == (None, 8)
+
+
+@pytest.mark.parametrize(
+    "model,message",
+    [
+        ("resnet_nano", "kerassl.encoders.build"),
+        (keras.Sequential([keras.layers.Dense(3)]), "not known"),
+        (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), "N, H"),
+    ],
+)
+def test_other_things_are_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        encoders.as_encoder(model)
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(ValueError, match="Nearest: resnet_nano"):
+        encoders.build("resnet-nano", (32, 32, 3))
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (dict(image_shape=(32, 32)), "image_shape"),
+        (dict(image_shape=(32, 32, 4)), "channels"),
+        (dict(image_shape=(32, 32, 3), mean=(0.5,)), "mean"),
+        (dict(image_shape=(32, 32, 3), patch_size=4), "ViT"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        encoders.build("resnet_nano", **arguments)
+
+
+def test_patches_must_fit():
+    with pytest.raises(ValueError, match="patch_size"):
+        encoders.build("vit_nano", (30, 30, 3))

@@ -1,0 +1,68 @@
+"""Weighted kNN against scikit-learn's."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import KNeighborsClassifier
+
+from kerassl.evaluation import knn
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    train=st.integers(20, 300),
+    test=st.integers(1, 600),
+    dim=st.integers(2, 16),
+    k=st.integers(1, 20),
+    temperature=st.sampled_from([0.02, 0.07, 0.5]),
+    seed=st.integers(0, 10_000),
+)
+def test_it_is_scikit_learns(train, test, dim, k, temperature, seed):
+    rng = np.random.default_rng(seed)
+    bank, queries = rng.normal(size=(train, dim)), rng.normal(size=(test, dim))
+    labels = rng.integers(0, 4, train) * 7 - 3
+    truth = rng.integers(0, 4, test) * 7 - 3
+    classifier = KNeighborsClassifier(
+        k,
+        metric="cosine",
+        algorithm="brute",
+        weights=lambda distance: np.exp((1 - distance) / temperature),
+    ).fit(bank, labels)
+    scores = knn(bank, labels, queries, truth, k=k, temperature=temperature)
+    expected = classifier.score(queries, truth)
+    # float32 may order equal neighbours otherwise: at most one query a run.
+    assert abs(scores["accuracy"] - expected) <= 1.01 / test
+    assert scores["k"] == k and scores["train_size"] == train
+
+
+def test_scores_of_separate_classes():
+    bank = np.repeat(np.eye(3), 10, axis=0)
+    labels = np.repeat([0, 1, 2], 10)
+    assert knn(bank, labels, np.eye(3), [0, 1, 2], k=5)["accuracy"] == 1.0
+    assert knn(bank, labels, np.eye(3), [1, 2, 0], k=5)["accuracy"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (dict(train_labels=None), "no labels"),
+        (dict(test_labels=[0]), r"\(4, 3\) and \(1,\)"),
+        (dict(test_features=np.ones((4, 2))), "3 and 2"),
+        (dict(k=7), "between 1 and the 6"),
+        (dict(k=0), "between 1"),
+        (dict(temperature=0.0), "temperature"),
+        (dict(train_features=np.full((6, 3), np.nan)), "not finite"),
+        (dict(test_features=np.ones((0, 3)), test_labels=[]), "empty"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    arguments = dict(
+        train_features=np.ones((6, 3)),
+        train_labels=np.arange(6),
+        test_features=np.ones((4, 3)),
+        test_labels=np.arange(4),
+        k=2,
+    )
+    with pytest.raises(ValueError, match=message):
+        knn(**(arguments | change))

@@ -1,0 +1,73 @@
+"""NT-Xent against the loops of the paper's Algorithm 1."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import ops
+
+from kerassl.losses import nt_xent
+
+
+def by_loops(z1, z2, temperature):
+    z = [v / np.linalg.norm(v) for v in np.concatenate([z1, z2])]
+    total, count = 0.0, len(z1)
+    picked = 0
+    for i in range(2 * count):
+        partner = (i + count) % (2 * count)
+        similarity = [
+            float(z[i] @ z[k]) / temperature for k in range(2 * count)
+        ]
+        others = [k for k in range(2 * count) if k != i]
+        denominator = sum(math.exp(similarity[k]) for k in others)
+        total -= math.log(math.exp(similarity[partner]) / denominator)
+        picked += max(others, key=lambda k: similarity[k]) == partner
+    return total / (2 * count), picked / (2 * count)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    count=st.integers(1, 9),
+    dim=st.integers(2, 8),
+    temperature=st.sampled_from([0.07, 0.2, 1.0]),
+    seed=st.integers(0, 1000),
+)
+def test_it_is_the_papers(count, dim, temperature, seed):
+    rng = np.random.default_rng(seed)
+    z1 = rng.normal(size=(count, dim)).astype("float32")
+    z2 = (z1 + rng.normal(size=z1.shape)).astype("float32")
+    loss, accuracy = nt_xent(
+        ops.convert_to_tensor(z1), ops.convert_to_tensor(z2), temperature
+    )
+    expected, picked = by_loops(z1.astype(float), z2.astype(float), temperature)
+    assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert float(accuracy) == pytest.approx(picked)
+
+
+def test_scale_and_order_of_views_are_nothing():
+    rng = np.random.default_rng(0)
+    z1, z2 = rng.normal(size=(2, 6, 4)).astype("float32")
+    loss, _ = nt_xent(z1, z2, 0.5)
+    assert float(nt_xent(5 * z2, z1, 0.5)[0]) == pytest.approx(
+        float(loss), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_stays_finite(dtype):
+    z = ops.cast(ops.eye(8), dtype)
+    loss, accuracy = nt_xent(z, z, 0.01)
+    assert str(
+        ops.dtype(loss) if hasattr(ops, "dtype") else loss.dtype
+    ).endswith("float32")
+    assert math.isfinite(float(loss)) and float(loss) < 1e-3
+    assert float(accuracy) == 1.0
+
+
+def test_chance_level():
+    rng = np.random.default_rng(0)
+    z1, z2 = rng.normal(size=(2, 64, 2048)).astype("float32")
+    loss, _ = nt_xent(z1, z2, 1.0)
+    assert float(loss) == pytest.approx(math.log(127), abs=0.02)

@@ -1,0 +1,99 @@
+"""LARS against NumPy, and the warmup-cosine schedule."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from kerassl.optimizers import LARS, warmup_cosine
+
+
+def numpy_lars(w, m, g, rate, momentum, decay, eta):
+    if w.ndim > 1:
+        u = g + decay * w
+        trust = eta * np.linalg.norm(w) / np.linalg.norm(u)
+    else:
+        u, trust = g, 1.0
+    m = momentum * m - rate * trust * u
+    return w + m, m
+
+
+def test_lars_is_the_papers():
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=s).astype("float32") for s in [(4, 3), (3,)]]
+    variables = [keras.Variable(v) for v in values]
+    optimizer = LARS(0.5, momentum=0.9, weight_decay=0.1)
+    slots = [np.zeros_like(v) for v in values]
+    for _ in range(4):
+        grads = [rng.normal(size=v.shape).astype("float32") for v in values]
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(g) for g in grads], variables
+        )
+        for i, g in enumerate(grads):
+            values[i], slots[i] = numpy_lars(
+                values[i], slots[i], g, 0.5, 0.9, 0.1, 0.001
+            )
+    for variable, value in zip(variables, values):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(variable), value, rtol=2e-5, atol=1e-6
+        )
+
+
+def test_lars_zero_norms_stay_finite():
+    variable = keras.Variable(np.zeros((2, 2), "float32"))
+    optimizer = LARS(1.0)
+    optimizer.apply([keras.ops.zeros((2, 2))], [variable])
+    optimizer.apply([keras.ops.ones((2, 2))], [variable])
+    assert np.isfinite(keras.ops.convert_to_numpy(variable)).all()
+
+
+def test_lars_can_treat_all_alike():
+    variable = keras.Variable(np.full((4,), 2.0, "float32"))
+    optimizer = LARS(1.0, exclude_bias_and_norm=False, trust_coefficient=0.01)
+    optimizer.apply([keras.ops.ones((4,))], [variable])
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(variable), 2.0 - 0.01 * 2.0, rtol=1e-5
+    )
+
+
+def test_lars_config_round_trip():
+    optimizer = LARS(warmup_cosine(0.3, 10, 2), weight_decay=1e-4)
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(optimizer)
+    )
+    assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("wrong", [dict(momentum=1.0), dict(weight_decay=-1.0)])
+def test_lars_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        LARS(**wrong)
+
+
+def test_warmup_cosine_is_simclrs():
+    rate = warmup_cosine(0.8, total_steps=110, warmup_steps=10, final=0.08)
+    for step in range(0, 111, 5):
+        if step < 10:
+            expected = 0.8 * step / 10
+        else:
+            done = (step - 10) / 100
+            expected = 0.08 + 0.72 * 0.5 * (1 + math.cos(math.pi * done))
+        assert float(rate(step)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_no_warmup_starts_at_the_peak():
+    assert float(warmup_cosine(0.8, 100)(0)) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(total_steps=10, warmup_steps=10),
+        dict(total_steps=0),
+        dict(total_steps=10, final=1.0),
+    ],
+)
+def test_warmup_cosine_refuses(wrong):
+    with pytest.raises(ValueError):
+        warmup_cosine(0.5, **wrong)

@@ -1,0 +1,114 @@
+import dataclasses
+import json
+
+import keras
+import pytest
+
+from kerassl import encoders, recipes
+
+RECIPES = [
+    (method, name)
+    for method in recipes.methods()
+    for name in recipes.names(method)
+]
+
+
+@pytest.mark.parametrize("method, name", RECIPES)
+def test_every_recipe_builds_a_compiled_model(method, name):
+    recipe = recipes.get(method, name)
+    assert recipe.encoder in encoders.names()
+    # The recipe's own encoder is tested where encoders are.
+    recipe = recipe.replace(encoder="resnet_nano")
+    model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=10)
+    assert model.compiled
+    rate = model.optimizer.learning_rate
+    assert float(keras.ops.convert_to_numpy(rate)) >= 0
+
+
+@pytest.mark.parametrize("method, name", RECIPES)
+def test_recipes_survive_json(method, name):
+    recipe = recipes.get(method, name)
+    text = json.dumps(recipe.to_dict())
+    again = recipes.Recipe.from_dict(json.loads(text))
+    assert again == recipe
+    assert again.hash == recipe.hash
+
+
+def test_hash_depends_on_content_alone():
+    recipe = recipes.get("simclr", "cpu")
+    assert len(recipe.hash) == 64
+    turned = dataclasses.replace(
+        recipe, optimizer=dict(reversed(recipe.optimizer.items()))
+    )
+    assert turned.hash == recipe.hash
+    for changes in (
+        {"seed": 1},
+        {"epochs": 11},
+        {"optimizer": {**recipe.optimizer, "learning_rate": 0.13}},
+        {"views": {**recipe.views, "crop_area": [0.1, 1.0]}},
+    ):
+        assert recipe.replace(**changes).hash != recipe.hash
+
+
+def test_replace_leaves_what_is_none():
+    recipe = recipes.get("simclr", "cpu")
+    assert recipe.replace(encoder=None, epochs=None) == recipe
+
+
+@pytest.mark.parametrize(
+    "scaling, expected", [("linear", 2.0), ("sqrt", 2**0.5), ("none", 1.0)]
+)
+def test_scaling_of_the_learning_rate(scaling, expected):
+    recipe = recipes.get("simclr", "cpu")
+    recipe = recipe.replace(
+        batch_size=512,
+        optimizer={"name": "sgd", "learning_rate": 1.0},
+        schedule={**recipe.schedule, "scaling": scaling},
+    )
+    assert recipe.resolve(10)["learning_rate"] == pytest.approx(expected)
+
+
+def test_warmup_takes_a_bounded_share_of_short_runs():
+    recipe = recipes.get("simclr", "imagenet")  # 10 epochs of 100
+    assert recipe.resolve(7)["warmup_steps"] == 70
+    assert recipe.replace(epochs=20).resolve(10)["warmup_steps"] == 20
+    assert recipe.replace(epochs=1).resolve(1) == {
+        "learning_rate": pytest.approx(4.8),
+        "total_steps": 1,
+        "warmup_steps": 0,
+    }
+
+
+def test_build_model_repeats_the_first_weights():
+    recipe = recipes.get("simclr", "cpu")
+    first, second, other = (
+        recipes.build_model(r, (28, 28, 1), 10).encoder.get_weights()
+        for r in (recipe, recipe, recipe.replace(seed=1))
+    )
+    assert all((a == b).all() for a, b in zip(first, second))
+    assert any((a != b).any() for a, b in zip(first, other))
+
+
+def test_names_are_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="no method 'simclear'.*simclr"):
+        recipes.get("simclear")
+    with pytest.raises(ValueError, match="no recipe of simclr 'cifer'.*cifar"):
+        recipes.get("simclr", "cifer")
+    with pytest.raises(ValueError, match="no encoder 'resnet_18_smal'"):
+        recipes.get("simclr").replace(encoder="resnet_18_smal")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"epochs": 0}, {"batch_size": -1}, {"image_size": 0}, {"seed": -1}],
+)
+def test_numbers_are_refused_by_name(changes):
+    (name,) = changes
+    with pytest.raises(ValueError, match=f"`{name}`"):
+        recipes.get("simclr").replace(**changes)
+
+
+def test_unknown_fields_are_refused():
+    fields = {**recipes.get("simclr").to_dict(), "colour": "red"}
+    with pytest.raises(ValueError, match="colour"):
+        recipes.Recipe.from_dict(fields)
