@@ -74,40 +74,34 @@ class RandomBatches(Repeated):
 def compiled_augmenter(augmenter: Any, images: np.ndarray) -> Callable:
     """Returns a function that makes the views of the images, and waits."""
     backend = keras.config.backend()
+    tensor = keras.ops.convert_to_tensor(images)
     if backend == "jax":
         import jax
 
         step = jax.jit(augmenter.stateless_call)
         state = [v.value for v in augmenter.non_trainable_variables]
 
-        def make() -> dict:
+        def views() -> dict:
             nonlocal state
-            views, state = step([], state, images)
-            return jax.block_until_ready(views)
+            made, state = step([], state, tensor)
+            return made
 
-        return make
-    if backend == "tensorflow":
+    elif backend == "tensorflow":
         import tensorflow as tf
 
         function = tf.function(augmenter)
-        tensor = tf.constant(images)
 
-        def make() -> dict:
-            views = function(tensor)
-            return {name: _wait(view) for name, view in views.items()}
+        def views() -> dict:
+            return function(tensor)
 
-        return make
+    else:
+        import torch
 
-    import torch
+        def views() -> dict:
+            with torch.no_grad():
+                return augmenter(tensor)
 
-    tensor = keras.ops.convert_to_tensor(images)
-
-    def make() -> dict:
-        with torch.no_grad():
-            views = augmenter(tensor)
-        return {name: _wait(view) for name, view in views.items()}
-
-    return make
+    return lambda: {name: _wait(view) for name, view in views().items()}
 
 
 def _wait(view: Any) -> Any:

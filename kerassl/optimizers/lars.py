@@ -81,7 +81,6 @@ class LARS(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
-        self.slots = {id(v): i for i, v in enumerate(variables)}
 
     def update_step(
         self, gradient: Any, variable: keras.Variable, learning_rate: Any
@@ -97,7 +96,9 @@ class LARS(keras.optimizers.Optimizer):
             # The inner `where` keeps the unused branch finite.
             ratio = weight_norm / ops.where(adapts, update_norm, 1.0)
             rate = rate * ops.where(adapts, self.trust_coefficient * ratio, 1.0)
-        slot = self.momentums[self.slots[id(variable)]]
+        # Keras's own optimizers find their slots so: on TensorFlow the variable
+        # that arrives here is not the one that `build` saw.
+        slot = self.momentums[self._get_variable_index(variable)]
         self.assign(slot, self.momentum * slot - rate * gradient)
         self.assign_add(variable, slot)
 

@@ -284,7 +284,7 @@ def test_views_differ_as_much_as_the_slow_ones(preset):
     np.testing.assert_allclose(ours, theirs, rtol=0.05, atol=0.004)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     extent=st.integers(1, 40),
     size=st.integers(1, 40),

@@ -27,7 +27,7 @@ def by_loops(z1, z2, temperature):
     return total / (2 * count), picked / (2 * count)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     count=st.integers(1, 9),
     dim=st.integers(2, 8),
