@@ -21,6 +21,9 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 TORCH=${KERASSL_TORCH:-torch==2.13.0}
 export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+# Threads that wait must not spin: beside another process on the same cores
+# that made PyTorch's steps ten times slower here.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() {

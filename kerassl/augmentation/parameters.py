@@ -1,5 +1,7 @@
 """The views of the papers."""
 
+from typing import Any
+
 from kerassl.augmentation.augmenter import ViewAugmenter
 from kerassl.augmentation.view import View
 
@@ -117,7 +119,7 @@ def byol(
     Reference:
         - [Grill et al., 2020](https://arxiv.org/abs/2006.07733), table 6.
     """
-    settings = dict(
+    settings: dict[str, Any] = dict(
         crop_area=crop_area,
         interpolation="bicubic",
         brightness=0.4,

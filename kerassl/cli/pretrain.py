@@ -1,6 +1,7 @@
 """`kerassl pretrain`: trains an encoder on images without labels."""
 
 import argparse
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,7 @@ def add_parser(commands: Any) -> None:
         help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
         "or a .npz or .npy file",
     )
-    add("--output", required=True, help="the run's folder")
+    add("--output", help="the run's folder (default: runs/METHOD_DATA)")
     add("--recipe", help="cpu, cifar or imagenet (default: cpu)")
     add("--encoder", help="such as resnet_nano (default: the recipe's)")
     add("--epochs", type=positive, help="default: the recipe's")
@@ -67,7 +68,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in OUTPUT; needs no other option",
+        help="go on with the run in OUTPUT; needs --output alone",
     )
 
 
@@ -120,6 +121,9 @@ def _new(options: argparse.Namespace) -> "Run":
         raise UserError(
             "Give the images with --data, such as fashion_mnist_small."
         )
+    if options.output is None:
+        data = re.sub(r"[^\w.-]+", "_", options.data)
+        options.output = f"runs/{options.method}_{data}"
     try:
         return runs.start(
             options.output,
@@ -138,6 +142,8 @@ def _new(options: argparse.Namespace) -> "Run":
 def _resumed(options: argparse.Namespace) -> "Run":
     from kerassl import runs
 
+    if options.output is None:
+        raise UserError("Give the run's folder with --output.")
     settings = runs.read_settings(options.output)
     for name, keys in FIXED.items():
         value: Any = settings

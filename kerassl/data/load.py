@@ -106,14 +106,14 @@ class ImageData:
 
 
 def load(
-    spec,
-    split="train",
+    spec: str,
+    split: str = "train",
     *,
-    image_size=None,
-    limit=None,
-    data_dir=None,
-    max_unreadable=0.01,
-):
+    image_size: int | tuple[int, int] | None = None,
+    limit: int | None = None,
+    data_dir: str | None = None,
+    max_unreadable: float = 0.01,
+) -> ImageData:
     """Loads images.
 
     Args:

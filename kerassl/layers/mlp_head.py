@@ -106,7 +106,7 @@ class MLPHead(keras.layers.Layer):
             **kwargs,
         )
 
-    def build(self, input_shape: Sequence[int]) -> None:
+    def build(self, input_shape: Sequence[int | None]) -> None:
         """Creates the weights for inputs of shape `(N, C)`."""
         shape = tuple(input_shape)
         for layer in self.stack:
