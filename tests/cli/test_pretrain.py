@@ -144,6 +144,13 @@ def test_a_run_is_overwritten_by_force_alone(finished, tmp_path, capsys):
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
+def test_a_run_has_a_folder_by_default(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*ARGUMENTS[:-1], "--limit", "32", "--epochs", "1"]
+    assert main(arguments) == 0
+    assert (tmp_path / "runs/simclr_fashion_mnist_small/recipe.json").exists()
+
+
 @pytest.mark.parametrize(
     "wrong, right",
     [
@@ -160,7 +167,7 @@ def test_a_run_is_overwritten_by_force_alone(finished, tmp_path, capsys):
         ("pretrain simclr --output x", "--data"),
         ("pretrain --data cifar10 --output x", "simclr"),
         ("pretrain simclr --data cifar10 --output x --epochs 0", "positive"),
-        ("pretrain simclr --data cifar10", "--output"),
+        ("pretrain --resume", "--output"),
         ("pretend", "pretrain"),
         ("evaluate nowhere --data fashion_mnist_small", "encoder.keras"),
         (
@@ -176,6 +183,17 @@ def test_wrong_arguments_are_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     assert right in refused(capsys, *wrong.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_the_folder_has_a_name_by_default(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/simclr_fashion_mnist_small")
+    folder.mkdir(parents=True)
+    (folder / "recipe.json").touch()
+    line = refused(
+        capsys, *"pretrain simclr --data fashion_mnist_small".split()
+    )
+    assert f"{folder} holds a run already" in line
 
 
 def test_resume_of_a_finished_run(finished, capsys):

@@ -193,3 +193,18 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_patches_must_fit():
     with pytest.raises(ValueError, match="patch_size"):
         encoders.build("vit_nano", (30, 30, 3))
+
+
+def test_a_kerascv_backbone_is_accepted():
+    keras_cv = pytest.importorskip("keras_cv")
+    backbone = keras_cv.models.ResNetBackbone(
+        stackwise_filters=[8, 16],
+        stackwise_blocks=[1, 1],
+        stackwise_strides=[1, 2],
+        input_shape=(32, 32, 3),
+        include_rescaling=True,
+    )
+    encoder = encoders.as_encoder(backbone)
+    assert encoder.output_shape == (None, 64)  # 4 x 16: bottleneck blocks
+    features = encoders.embed(encoder, pixels((32, 32, 3)))
+    assert np.isfinite(features).all()
