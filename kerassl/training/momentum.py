@@ -143,7 +143,8 @@ class MomentumNetwork(keras.layers.Layer):
         targets = self.network.weights
         for i in self.parameters_at:
             target = ops.convert_to_tensor(targets[i])
-            source = ops.convert_to_tensor(sources[i])
+            # PyTorch would record a graph of the average otherwise.
+            source = ops.stop_gradient(ops.convert_to_tensor(sources[i]))
             m = (
                 self.momentum
                 if momentum is None

@@ -40,18 +40,10 @@ def _functional_step(
     logs, (trainable, non_trainable, optimizer, metrics) = keras_step(
         state, data
     )
-    values = {
-        id(variable): value
-        for variable, value in zip(
-            model.trainable_variables + model.non_trainable_variables,
-            [*trainable, *non_trainable],
-        )
-    }
-    scope = list(zip(optimizer_variables, optimizer)) + [
-        (variable, values[id(variable)])
-        for variable in model.trainable_variables
-        + model.non_trainable_variables
-    ]
+    variables = model.trainable_variables + model.non_trainable_variables
+    scope = list(zip(variables, [*trainable, *non_trainable]))
+    values = {id(variable): value for variable, value in scope}
+    scope += zip(optimizer_variables, optimizer)
     for variable, value in _changes(model, before, scope):
         values[id(variable)] = value
     return logs, (
