@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from kerassl import data, encoders, recipes, runs
+from kerassl.runs.evaluate import untrained
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return encoders.build("resnet_nano", (28, 28, 1))
+
+
+@pytest.fixture(scope="module")
+def folder(encoder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("encoder")
+    encoder.save(folder / "encoder.keras")
+    return folder
+
+
+def test_load_encoder_takes_folders_files_and_training_models(
+    encoder, folder, tmp_path
+):
+    images = data.load("fashion_mnist_small", limit=4).images
+    expected = encoder.predict(images, verbose=0)
+    recipe = recipes.get("simclr")
+    model = recipes.build_model(recipe, (28, 28, 1), 1)
+    model.encoder.set_weights(encoder.get_weights())
+    model.save(tmp_path / "training.keras")
+    for source in (
+        folder,
+        folder / "encoder.keras",
+        tmp_path / "training.keras",
+    ):
+        loaded = runs.load_encoder(source)
+        np.testing.assert_allclose(
+            loaded.predict(images, verbose=0), expected, atol=1e-5
+        )
+
+
+def test_load_encoder_says_what_it_looked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Looked for .*encoder.keras"):
+        runs.load_encoder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        runs.load_encoder("nowhere")
+
+
+def test_untrained_has_other_weights_and_always_the_same(encoder):
+    first, second = untrained(encoder), untrained(encoder)
+    kernels = [
+        next(w for w in e.get_weights() if w.ndim == 4)
+        for e in (encoder, first, second)
+    ]
+    assert (kernels[1] == kernels[2]).all()
+    assert (kernels[0] != kernels[1]).any()
+
+
+def test_knn(folder):
+    subject = runs.Evaluation(
+        folder, "fashion_mnist_small", train_limit=200, test_limit=100
+    )
+    protocol = runs.protocol("knn", k=5)
+    protocol.check(subject)
+    scores = protocol.measure(subject)
+    assert 0.2 < scores["accuracy"] <= 1
+    assert 0.2 < scores["untrained_accuracy"] <= 1
+    assert (scores["k"], scores["train_size"], scores["test_size"]) == (
+        5,
+        200,
+        100,
+    )
+    with pytest.raises(ValueError, match="`k` must be between 1 and the 200"):
+        runs.protocol("knn", k=201).check(subject)
+    with pytest.raises(ValueError, match="`temperature`"):
+        runs.protocol("knn", temperature=0.0).check(subject)
+
+
+def test_protocols_are_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="no protocol 'kmm'.*knn"):
+        runs.protocol("kmm")
+
+
+def test_data_are_checked_before_any_work(folder, tmp_path):
+    path = tmp_path / "colour.npz"
+    images = np.arange(10 * 28 * 28 * 3, dtype="uint8").reshape(10, 28, 28, 3)
+    labels = np.arange(10)
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(ValueError, match="1 channels.* have 3"):
+        runs.Evaluation(folder, str(path))

@@ -1,0 +1,219 @@
+import json
+import os
+import signal
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from kerassl import recipes, runs
+from kerassl.cli.signals import stop_on_signals
+from kerassl.runs.checkpoint import MEMBER
+from kerassl.runs.files import replacing
+
+RECIPE = recipes.get("simclr").replace(epochs=2, batch_size=32)
+STEPS = 4  # an epoch
+TIMES = ("seconds", "images_per_second")
+
+
+class At(keras.callbacks.Callback):
+    """Does something before a step of the run."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.left = step
+        self.action = action
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            self.action()
+
+
+def start(folder, **changes):
+    return runs.start(
+        folder, RECIPE.replace(**changes), "fashion_mnist_small", limit=130
+    )
+
+
+def rows(run):
+    return [
+        {name: value for name, value in row.items() if name not in TIMES}
+        for row in run.position.history
+    ]
+
+
+def assert_same(run, other):
+    assert run.finished and other.finished
+    assert rows(run) == rows(other)
+    for variables in (
+        (run.model.variables, other.model.variables),
+        (run.model.optimizer.variables, other.model.optimizer.variables),
+    ):
+        for a, b in zip(*variables, strict=True):
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
+            )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    run = start(tmp_path_factory.mktemp("runs") / "whole")
+    run.train()
+    return run
+
+
+def test_a_run_leaves_its_files(whole):
+    assert sorted(path.name for path in whole.folder.iterdir()) == [
+        "checkpoint.keras",
+        "encoder.keras",
+        "history.csv",
+        "recipe.json",
+    ]
+    settings = runs.read_settings(whole.folder)
+    assert settings["recipe"] == RECIPE.to_dict()
+    assert settings["recipe_hash"] == RECIPE.hash
+    assert settings["backend"] == keras.config.backend()
+    assert settings["limit"] == 130
+    header, *lines = (whole.folder / "history.csv").read_text().splitlines()
+    assert header.startswith("epoch,loss,contrastive_accuracy,seconds,images_")
+    assert [line.split(",")[0] for line in lines] == ["1", "2"]
+    encoder = keras.saving.load_model(whole.folder / "encoder.keras")
+    images = np.zeros((2, *whole.data.image_shape), "uint8")
+    np.testing.assert_allclose(
+        encoder.predict(images, verbose=0),
+        whole.model.embed(images),
+        atol=1e-6,
+    )
+
+
+def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
+    step = STEPS + 1
+    run = start(tmp_path)
+    run.train([At(step, run.stop)])
+    assert run.steps_done == step and not run.finished
+    again = runs.resume(tmp_path)
+    assert again.steps_done == step
+    again.train()
+    assert_same(again, whole)
+    assert (tmp_path / "history.csv").read_text().count("\n") == 3
+
+
+def test_a_run_that_died_in_its_first_epoch_starts_again(whole, tmp_path):
+    def die():
+        raise SystemExit
+
+    run = start(tmp_path)
+    with pytest.raises(SystemExit):
+        run.train([At(2, die)])
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+    again = runs.resume(tmp_path)
+    again.train()
+    assert_same(again, whole)
+
+
+def test_resume_repairs_files_older_than_the_checkpoint(whole):
+    for name in ("encoder.keras", "history.csv"):
+        (whole.folder / name).unlink()
+    run = runs.resume(whole.folder)
+    assert run.finished
+    run.train()
+    assert (whole.folder / "encoder.keras").exists()
+    assert (whole.folder / "history.csv").read_text().count("\n") == 3
+
+
+def test_divergence_keeps_the_last_checkpoint(whole, tmp_path):
+    run = start(tmp_path)
+    run.train([At(STEPS, run.stop)])
+    assert (run.position.epoch, run.position.step) == (1, 0)
+    assert rows(run) == rows(whole)[:1]
+    before = (tmp_path / "checkpoint.keras").read_bytes()
+
+    class Poison(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            weight = run.model.trainable_variables[0]
+            weight.assign(np.full(weight.shape, np.nan, "float32"))
+
+    run.stopping = False
+    # XLA's ReLU makes 0 of NaN on a CPU: there the loss stays finite.
+    with pytest.raises(runs.DivergedError, match="step . of 8 .epoch 2"):
+        run.train([Poison()])
+    assert (tmp_path / "checkpoint.keras").read_bytes() == before
+
+
+def test_nothing_is_touched_before_a_new_run_trains(whole):
+    before = sorted((p.name, p.stat().st_mtime) for p in whole.folder.iterdir())
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        start(whole.folder)
+    recipe = RECIPE.replace(batch_size=4096)
+    with pytest.raises(ValueError, match="130 images.*at most 130"):
+        runs.start(
+            whole.folder,
+            recipe,
+            "fashion_mnist_small",
+            limit=130,
+            overwrite=True,
+        )
+    runs.start(
+        whole.folder, RECIPE, "fashion_mnist_small", limit=130, overwrite=True
+    )
+    after = sorted((p.name, p.stat().st_mtime) for p in whole.folder.iterdir())
+    assert before == after
+
+
+def test_resume_refuses_what_can_not_go_on(whole, tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        runs.resume(tmp_path)
+    settings = runs.read_settings(whole.folder)
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({**settings, "backend": "abacus"}))
+    with pytest.raises(ValueError, match="KERAS_BACKEND=abacus"):
+        runs.resume(tmp_path)
+    changed = {**settings, "recipe": RECIPE.replace(seed=9).to_dict()}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="was changed"):
+        runs.resume(tmp_path)
+    path.write_text(json.dumps(settings))
+    (tmp_path / "checkpoint.keras").write_bytes(b"PK, but no zip")
+    with pytest.raises(ValueError, match="no checkpoint of a kerassl run"):
+        runs.resume(tmp_path)
+
+
+def test_the_position_is_in_the_checkpoint(whole):
+    with zipfile.ZipFile(whole.folder / "checkpoint.keras") as archive:
+        position = json.loads(archive.read(MEMBER))
+    assert position["epoch"] == 2 and position["step"] == 0
+
+
+def test_replacing_is_all_or_nothing(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_stops_and_the_second_kills(number):
+    class FakeRun:
+        stopped = 0
+
+        def stop(self):
+            self.stopped += 1
+
+    run = FakeRun()
+    before = signal.getsignal(number)
+    with stop_on_signals(run) as received:
+        os.kill(os.getpid(), number)
+        assert run.stopped == 1
+        assert signal.getsignal(number) is signal.SIG_DFL
+    assert received == [number]
+    assert signal.getsignal(number) is before
