@@ -16,6 +16,7 @@ from kerassl import (
     methods,
     optimizers,
     recipes,
+    runs,
     training,
 )
 from kerassl.methods import SelfSupervisedModel, SimCLR
@@ -35,5 +36,6 @@ __all__ = [
     "methods",
     "optimizers",
     "recipes",
+    "runs",
     "training",
 ]
