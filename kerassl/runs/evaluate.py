@@ -54,7 +54,6 @@ class Evaluation:
         FileNotFoundError: if there is no such encoder, or no such data.
 
     Example:
-
     ```python
     subject = kerassl.runs.Evaluation("runs/a", "fashion_mnist_small")
     kerassl.runs.protocol("knn", k=20).measure(subject)["accuracy"]

@@ -284,7 +284,6 @@ def start(
         FileExistsError: if the folder has a run, and `overwrite` is `False`.
 
     Example:
-
     ```python
     recipe = kerassl.recipes.get("simclr", "cpu").replace(epochs=2)
     run = kerassl.runs.start("runs/a", recipe, "fashion_mnist_small")
@@ -329,7 +328,6 @@ def resume(folder: str | Path, *, data_dir: str | None = None) -> Run:
         FileNotFoundError: if the folder holds no run, or the data are gone.
 
     Example:
-
     ```python
     run = kerassl.runs.resume("runs/a")
     if not run.finished:
