@@ -1,5 +1,6 @@
-"""Layers that approaches share: projection and prediction heads."""
+"""Layers that approaches share: projectors, predictors and prototypes."""
 
 from kerassl.layers.mlp_head import MLPHead
+from kerassl.layers.prototypes import Prototypes
 
-__all__ = ["MLPHead"]
+__all__ = ["MLPHead", "Prototypes"]

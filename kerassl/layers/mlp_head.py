@@ -113,6 +113,15 @@ class MLPHead(keras.layers.Layer):
             layer.build(shape)
             shape = layer.compute_output_shape(shape)
 
+    def hidden_layers(self, count: int) -> list[keras.layers.Layer]:
+        """Returns what makes up the first hidden layers, in order.
+
+        Args:
+            count: int in [0, len(units) - 1], the dense layers to include,
+                each with its batch normalization and ReLU.
+        """
+        return self.stack[: count * (3 if self.hidden_normalization else 2)]
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Maps features of shape `(N, C)` to `(N, units[-1])`."""
         x = inputs

@@ -1,5 +1,22 @@
 """Losses: pure float32 functions of arrays, one file a loss."""
 
+from kerassl.losses.barlow_twins import barlow_twins, cross_correlation
+from kerassl.losses.info_nce import info_nce
+from kerassl.losses.negative_cosine import negative_cosine, output_std
 from kerassl.losses.nt_xent import nt_xent
+from kerassl.losses.swapped_prediction import sinkhorn, swapped_prediction
+from kerassl.losses.unit_vectors import unit_vectors
+from kerassl.losses.vicreg import vicreg
 
-__all__ = ["nt_xent"]
+__all__ = [
+    "barlow_twins",
+    "cross_correlation",
+    "info_nce",
+    "negative_cosine",
+    "nt_xent",
+    "output_std",
+    "sinkhorn",
+    "swapped_prediction",
+    "unit_vectors",
+    "vicreg",
+]

@@ -4,6 +4,8 @@ from typing import Any
 
 from keras import ops
 
+from kerassl.losses.unit_vectors import unit_vectors
+
 # Excludes a projection's similarity with itself. Far below any logit, yet
 # finite, so that no `inf - inf` can arise.
 MASKED = -1e9
@@ -42,10 +44,7 @@ def nt_xent(
           both directions: its value is twice this one.
     """
     # Half precision would overflow in the logits' exponentials.
-    projections = ops.cast(
-        ops.concatenate([projection_1, projection_2]), "float32"
-    )
-    projections = ops.normalize(projections, axis=-1)
+    projections = unit_vectors(ops.concatenate([projection_1, projection_2]))
     logits = ops.matmul(projections, ops.transpose(projections)) / temperature
     total = ops.shape(logits)[0]
     index = ops.arange(total)

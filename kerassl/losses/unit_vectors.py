@@ -1,0 +1,30 @@
+"""Rows of norm 1, with a gradient that is always finite."""
+
+from typing import Any
+
+from keras import ops
+
+
+def unit_vectors(x: Any) -> Any:
+    """Scales each row to norm 1, in float32; rows of zeros stay zeros.
+
+    `keras.ops.normalize` gives NaN gradients for rows of zeros, which a ReLU
+    before a bias-free layer does make.
+
+    Args:
+        x: float tensor of shape `(N, D)`.
+
+    Returns:
+        A float32 tensor of shape `(N, D)`.
+
+    Example:
+    ```python
+    z = kerassl.losses.unit_vectors(projections)
+    ```
+    """
+    x = ops.cast(x, "float32")
+    squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
+    # The root is taken of the chosen value alone: the gradient of one that is
+    # thrown away would still be 0 times infinity.
+    squares = ops.where(squares > 1e-24, squares, ops.ones_like(squares))
+    return x * ops.rsqrt(squares)
