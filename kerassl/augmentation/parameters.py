@@ -46,11 +46,16 @@ def simclr(
     return ViewAugmenter([view, view], seed=seed)
 
 
-def moco_v1(size: int, seed: int | None = None) -> ViewAugmenter:
+def moco_v1(
+    size: int,
+    crop_area: tuple[float, float] = (0.2, 1.0),
+    seed: int | None = None,
+) -> ViewAugmenter:
     """Returns the two views of MoCo v1: jitter always, no blur.
 
     Args:
         size: int, the views' height and width in pixels.
+        crop_area: (low, high), as in `View`.
         seed: int or `None`.
 
     Returns:
@@ -63,7 +68,7 @@ def moco_v1(size: int, seed: int | None = None) -> ViewAugmenter:
     """
     view = View(
         size,
-        crop_area=(0.2, 1.0),
+        crop_area=crop_area,
         jitter=1.0,
         brightness=0.4,
         contrast=0.4,
@@ -74,11 +79,19 @@ def moco_v1(size: int, seed: int | None = None) -> ViewAugmenter:
     return ViewAugmenter([view, view], seed=seed)
 
 
-def moco_v2(size: int, seed: int | None = None) -> ViewAugmenter:
+def moco_v2(
+    size: int,
+    crop_area: tuple[float, float] = (0.2, 1.0),
+    blur: float | None = None,
+    seed: int | None = None,
+) -> ViewAugmenter:
     """Returns the two views of MoCo v2, also SimSiam's.
 
     Args:
         size: int, the views' height and width in pixels.
+        crop_area: (low, high), as in `View`.
+        blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
+            pixels, as SimSiam's paper has it for CIFAR-10.
         seed: int or `None`.
 
     Returns:
@@ -89,11 +102,12 @@ def moco_v2(size: int, seed: int | None = None) -> ViewAugmenter:
     """
     view = View(
         size,
-        crop_area=(0.2, 1.0),
+        crop_area=crop_area,
         brightness=0.4,
         contrast=0.4,
         saturation=0.4,
         hue=0.1,
+        blur=(0.0 if size <= 32 else 0.5) if blur is None else blur,
     )
     return ViewAugmenter([view, view], seed=seed)
 
@@ -101,6 +115,8 @@ def moco_v2(size: int, seed: int | None = None) -> ViewAugmenter:
 def byol(
     size: int,
     crop_area: tuple[float, float] = (0.08, 1.0),
+    blur: tuple[float, float] | None = None,
+    solarize: tuple[float, float] = (0.0, 0.2),
     seed: int | None = None,
 ) -> ViewAugmenter:
     """Returns BYOL's unequal pair, also Barlow Twins' and MoCo v3's.
@@ -111,6 +127,9 @@ def byol(
     Args:
         size: int, the views' height and width in pixels.
         crop_area: (low, high), as in `View`; MoCo v3 has (0.2, 1).
+        blur: its probability in [0, 1] for each view. By default (1, 0.1), and
+            (0, 0) up to 32 pixels, where it would leave little to see.
+        solarize: its probability in [0, 1] for each view.
         seed: int or `None`.
 
     Returns:
@@ -127,10 +146,12 @@ def byol(
         saturation=0.2,
         hue=0.1,
     )
+    if blur is None:
+        blur = (0.0, 0.0) if size <= 32 else (1.0, 0.1)
     return ViewAugmenter(
         [
-            View(size, blur=1.0, **settings),
-            View(size, blur=0.1, solarize=0.2, **settings),
+            View(size, blur=blur[i], solarize=solarize[i], **settings)
+            for i in range(2)
         ],
         seed=seed,
     )
@@ -138,16 +159,27 @@ def byol(
 
 def swav(
     size: int = 224,
-    small_size: int = 96,
+    small_size: int | None = None,
     small_views: int = 6,
+    crop_area: tuple[float, float] = (0.14, 1.0),
+    small_crop_area: tuple[float, float] = (0.05, 0.14),
+    strength: float | None = None,
+    blur: float | None = None,
     seed: int | None = None,
 ) -> ViewAugmenter:
     """Returns SwAV's multi-crop: two large views, and small ones.
 
     Args:
         size: int, the large views' height and width in pixels.
-        small_size: int, the small views'.
+        small_size: int, the small views'. By default 3/7 of it, the paper's 96
+            to 224, but at least 16.
         small_views: int >= 0, their number.
+        crop_area: (low, high) of the large views, as in `View`.
+        small_crop_area: (low, high) of the small views.
+        strength: float >= 0, of the colour jitter. By default 1, and 0.5 up to
+            32 pixels, as SimCLR's.
+        blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
+            pixels.
         seed: int or `None`.
 
     Returns:
@@ -156,6 +188,19 @@ def swav(
     Reference:
         - [Caron et al., 2020](https://arxiv.org/abs/2006.09882)
     """
-    large = View(size, crop_area=(0.14, 1.0))
-    small = View(small_size, crop_area=(0.05, 0.14))
-    return ViewAugmenter([large, large] + [small] * small_views, seed=seed)
+    small = size <= 32
+    strength = (0.5 if small else 1.0) if strength is None else strength
+    settings: dict[str, Any] = dict(
+        brightness=0.8 * strength,
+        contrast=0.8 * strength,
+        saturation=0.8 * strength,
+        hue=0.2 * strength,
+        blur=(0.0 if small else 0.5) if blur is None else blur,
+    )
+    if small_size is None:
+        small_size = max(16, round(size * 3 / 7))
+    large_view = View(size, crop_area=crop_area, **settings)
+    small_view = View(small_size, crop_area=small_crop_area, **settings)
+    return ViewAugmenter(
+        [large_view] * 2 + [small_view] * small_views, seed=seed
+    )

@@ -112,6 +112,16 @@ class ImageBatches(keras.utils.PyDataset):
                 f"epoch has. Received: workers={value}"
             )
 
+    @property
+    def batch_sizes(self):
+        """The sizes of this epoch's first and last batch, without repeats."""
+        count = len(self.images)
+        steps = (self.start_step, self.steps_per_epoch - 1)
+        sizes = [
+            min(self.batch_size, count - i * self.batch_size) for i in steps
+        ]
+        return list(dict.fromkeys(sizes))
+
     def __len__(self):
         """Returns the number of steps in the current epoch."""
         return self.steps_per_epoch - self.start_step

@@ -105,7 +105,9 @@ def build(
     if name in SMALL_RESNETS:
         features = small_resnet(x, **SMALL_RESNETS[name])
     elif name in RESNETS:
-        features = _pooled(resnet_backbone(name, shape), x)
+        # Open in size, so that `at_size` works.
+        backbone = resnet_backbone(name, (None, None, shape[-1]))
+        features = _pooled(backbone, x)
     else:
         features = _pooled(vit_backbone(name, shape, patch_size), x)
     return keras.Model(inputs, features, name=name)
@@ -165,6 +167,39 @@ def as_encoder(model: Any) -> keras.Model:
         return model
     images = keras.Input(inputs[1:], name="images")
     return keras.Model(images, _pooled(model, images), name=model.name)
+
+
+def at_size(encoder: keras.Model, size: int) -> keras.Model:
+    """Returns the same layers, with the same weights, for another image size.
+
+    Multi-crop needs it: one encoder sees large and small views.
+
+    Args:
+        encoder: Functional `keras.Model` from images to features.
+        size: int, height and width of the images.
+
+    Returns:
+        A `keras.Model` that shares all layers; the encoder itself if it takes
+        that size.
+
+    Raises:
+        ValueError: if a layer is tied to one size, as a ViT's positions are.
+    """
+    height, width, channels = encoder.input_shape[1:]
+    if height in (None, size) and width in (None, size):
+        return encoder
+    try:
+        return keras.models.clone_model(
+            encoder,
+            input_tensors=keras.Input((size, size, channels), name="images"),
+            clone_function=lambda layer: layer,
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"The encoder {encoder.name!r} can't take images of "
+            f"{size}x{size} beside {height}x{width}: {error} Take a ResNet, or "
+            "views of one size."
+        ) from error
 
 
 def _pooled(model: keras.Model, images: Any) -> Any:

@@ -16,7 +16,7 @@ RESNETS = {
 }
 
 
-def resnet_backbone(name: str, image_shape: tuple[int, int, int]) -> Any:
+def resnet_backbone(name: str, image_shape: tuple[int | None, ...]) -> Any:
     """Returns an untrained `keras_hub.models.ResNetBackbone`."""
     import keras_hub
 

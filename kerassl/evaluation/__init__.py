@@ -1,5 +1,6 @@
 """Evaluation of representations."""
 
 from kerassl.evaluation.knn import knn
+from kerassl.evaluation.representation import effective_rank, feature_spread
 
-__all__ = ["knn"]
+__all__ = ["effective_rank", "feature_spread", "knn"]

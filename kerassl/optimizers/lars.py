@@ -31,6 +31,9 @@ class LARS(keras.optimizers.Optimizer):
             the norm is taken (Keras's own optimizers decay after the step).
         trust_coefficient: float > 0, the paper's eta.
         exclude_bias_and_norm: bool. `False` treats all variables as kernels.
+        bias_rate_scale: float > 0. Excluded variables take this share of the
+            learning rate. Barlow Twins' code has 0.024, since its loss is large
+            and they have no trust ratio to make up for it.
         **kwargs: the other arguments of `keras.optimizers.Optimizer`.
 
     Raises:
@@ -55,6 +58,7 @@ class LARS(keras.optimizers.Optimizer):
         weight_decay: float = 0.0,
         trust_coefficient: float = 0.001,
         exclude_bias_and_norm: bool = True,
+        bias_rate_scale: float = 1.0,
         name: str = "lars",
         **kwargs: Any,
     ):
@@ -64,16 +68,19 @@ class LARS(keras.optimizers.Optimizer):
             raise ValueError(
                 f"`momentum` must be in [0, 1). Received: {momentum}"
             )
-        if weight_decay < 0 or trust_coefficient <= 0:
+        if weight_decay < 0 or trust_coefficient <= 0 or bias_rate_scale <= 0:
             raise ValueError(
-                "`weight_decay` must be >= 0 and `trust_coefficient` > 0. "
-                f"Received: weight_decay={weight_decay}, "
-                f"trust_coefficient={trust_coefficient}"
+                "`weight_decay` must be >= 0, `trust_coefficient` and "
+                "`bias_rate_scale` > 0. Received: "
+                f"weight_decay={weight_decay}, "
+                f"trust_coefficient={trust_coefficient}, "
+                f"bias_rate_scale={bias_rate_scale}"
             )
         self.momentum = momentum
         self.l2 = weight_decay
         self.trust_coefficient = trust_coefficient
         self.exclude_bias_and_norm = exclude_bias_and_norm
+        self.bias_rate_scale = bias_rate_scale
 
     def build(self, variables: list) -> None:
         """Creates a momentum slot for each variable."""
@@ -90,12 +97,15 @@ class LARS(keras.optimizers.Optimizer):
         rate = ops.cast(learning_rate, variable.dtype)
         if not self.exclude_bias_and_norm or len(variable.shape) > 1:
             gradient = gradient + self.l2 * ops.convert_to_tensor(variable)
-            weight_norm = ops.norm(variable)
-            update_norm = ops.norm(gradient)
+            # Flat, since TensorFlow's `norm` takes no scalars.
+            weight_norm = ops.norm(ops.reshape(variable, (-1,)))
+            update_norm = ops.norm(ops.reshape(gradient, (-1,)))
             adapts = ops.logical_and(weight_norm > 0, update_norm > 0)
             # The inner `where` keeps the unused branch finite.
             ratio = weight_norm / ops.where(adapts, update_norm, 1.0)
             rate = rate * ops.where(adapts, self.trust_coefficient * ratio, 1.0)
+        else:
+            rate = rate * self.bias_rate_scale
         # Keras's own optimizers find their slots so: on TensorFlow the variable
         # that arrives here is not the one that `build` saw.
         slot = self.momentums[self._get_variable_index(variable)]
@@ -110,4 +120,5 @@ class LARS(keras.optimizers.Optimizer):
             "weight_decay": self.l2,
             "trust_coefficient": self.trust_coefficient,
             "exclude_bias_and_norm": self.exclude_bias_and_norm,
+            "bias_rate_scale": self.bias_rate_scale,
         }

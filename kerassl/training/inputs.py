@@ -1,12 +1,13 @@
 """Looks at the first images before a run starts."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerassl.data import check_images
+from kerassl.data import ImageBatches, check_images
 
 # Enough to see a wrong range, few enough to cost nothing.
 LOOKED_AT = 256
@@ -36,6 +37,48 @@ def check_first_batch(x: Any, channels: int) -> None:
             f"The encoder takes images of {channels} channels. Found images "
             f"of shape {images.shape[1:]}."
         )
+
+
+def batch_sizes(
+    x: Any, batch_size: int | None = None, validation_split: float = 0.0
+) -> list[int]:
+    """Returns the sizes of the batches that `fit` will see, as far as known.
+
+    Args:
+        x: the first argument of `fit`.
+        batch_size: its batch size, for arrays.
+        validation_split: its share of arrays that isn't trained on.
+
+    Returns:
+        The size of the full batches and that of the last one, if it differs;
+        nothing for data sets that don't say.
+    """
+    if isinstance(x, Mapping):
+        x = next(iter(x.values()), None)
+    if isinstance(x, ImageBatches):
+        return x.batch_sizes
+    if isinstance(x, keras.utils.PyDataset):
+        # An endless one has no last batch.
+        if x.num_batches is None:
+            return []
+        ends = {0, x.num_batches - 1}
+        return [len(_first_array(x[i])) for i in sorted(ends)]
+    if hasattr(x, "element_spec"):  # tf.data
+        shape = getattr(_first_array(x.element_spec), "shape", None)
+        return [shape[0]] if shape and shape[0] is not None else []
+    if not hasattr(x, "shape"):
+        return []
+    count = math.floor(len(x) * (1 - validation_split))
+    full = min(batch_size or 32, count)
+    last = count % full if full else 0
+    return [full, last] if last else [full]
+
+
+def _first_array(batch: Any) -> Any:
+    while isinstance(batch, (tuple, list, Mapping)):
+        values = batch.values() if isinstance(batch, Mapping) else batch
+        batch = next(iter(values))
+    return batch
 
 
 def _first_batch(x: Any) -> Any:

@@ -11,25 +11,26 @@ class FeatureQueue(keras.layers.Layer):
     """Holds the last `size` features, newest first.
 
     They are its only weight, `features`, of shape `(size, dim)` and float32 in
-    every dtype policy. It starts with random unit vectors, as MoCo's. The
-    newest features come in at the front and push the oldest out at the back:
-    there is no pointer, so shapes stay static on every backend and any batch up
-    to `size` fits.
+    every dtype policy. It starts with random unit vectors, as MoCo's, or with
+    zeros, as SwAV's, which can tell when it is full. The newest features come
+    in at the front and push the oldest out at the back: there is no pointer, so
+    shapes stay static on every backend and any batch up to `size` fits.
 
     Args:
         size: int > 0. The number of features to hold.
         dim: int > 0. The width of a feature.
+        start: `"random"` or `"zeros"`.
         seed: int or `None`, for the random start.
         **kwargs: the arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `size` or `dim` is not positive.
+        ValueError: if `size` or `dim` is not positive, or `start` is neither.
 
     Example:
     ```python
     queue = kerassl.training.FeatureQueue(size=4096, dim=128)
-    negatives = queue.features                # (4096, 128), float32
-    queue.enqueue(ops.normalize(keys))        # after the logits
+    negatives = queue.snapshot()              # (4096, 128), float32
+    queue.enqueue(ops.normalize(keys))
     ```
 
     Reference:
@@ -37,7 +38,12 @@ class FeatureQueue(keras.layers.Layer):
     """
 
     def __init__(
-        self, size: int, dim: int, seed: int | None = None, **kwargs: Any
+        self,
+        size: int,
+        dim: int,
+        start: str = "random",
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         if size < 1 or dim < 1:
@@ -45,15 +51,22 @@ class FeatureQueue(keras.layers.Layer):
                 "`size` and `dim` must be positive. "
                 f"Received: size={size}, dim={dim}"
             )
+        if start not in ("random", "zeros"):
+            raise ValueError(
+                f"`start` must be 'random' or 'zeros'. Received: {start!r}"
+            )
         self.size = size
         self.dim = dim
+        self.start = start
         self.seed = seed
         # float32 in every dtype policy: keys are compared with it for long.
         self.features = self.add_weight(
             name="features",
             shape=(size, dim),
             dtype="float32",
-            initializer=self._random_unit_vectors,
+            initializer=self._random_unit_vectors
+            if start == "random"
+            else "zeros",
             trainable=False,
         )
         self.built = True
@@ -61,6 +74,14 @@ class FeatureQueue(keras.layers.Layer):
     def _random_unit_vectors(self, shape: tuple, dtype: Any = None) -> Any:
         values = keras.random.normal(shape, dtype="float32", seed=self.seed)
         return ops.normalize(values, axis=-1)
+
+    def snapshot(self) -> Any:
+        """Returns the features as they are now, `(size, dim)`, as a constant.
+
+        Losses need it: on PyTorch `enqueue` writes into `features` itself,
+        before the backward pass.
+        """
+        return ops.stop_gradient(ops.copy(ops.convert_to_tensor(self.features)))
 
     def enqueue(self, features: Any) -> None:
         """Puts a batch in and drops as many of the oldest.
@@ -89,5 +110,6 @@ class FeatureQueue(keras.layers.Layer):
             **super().get_config(),
             "size": self.size,
             "dim": self.dim,
+            "start": self.start,
             "seed": self.seed,
         }

@@ -208,3 +208,127 @@ def test_a_kerascv_backbone_is_accepted():
     assert encoder.output_shape == (None, 64)  # 4 x 16: bottleneck blocks
     features = encoders.embed(encoder, pixels((32, 32, 3)))
     assert np.isfinite(features).all()
+
+
+# === at_size ===
+
+
+@pytest.mark.parametrize("name", ["resnet_nano", "resnet_18"])
+def test_another_size_shares_all_weights(name):
+    encoder = encoders.build(name, (32, 32, 3))
+    small = encoders.at_size(encoder, 20)
+    assert small.input_shape == (None, 20, 20, 3)
+    assert small.output_shape == encoder.output_shape
+    assert encoder.input_shape == (None, 32, 32, 3)
+    assert [id(w) for w in small.weights] == [id(w) for w in encoder.weights]
+    assert len(small.trainable_weights) == len(encoder.trainable_weights)
+    x = pixels((20, 20, 3))
+    before = encoders.embed(small, x)
+    assert before.shape == (2, WIDTHS[name])
+    assert np.isfinite(before).all()
+    # A fresh encoder of that size with these weights is the same.
+    if name == "resnet_nano":
+        fresh = encoders.build(name, (20, 20, 3))
+        fresh.set_weights(encoder.get_weights())
+        np.testing.assert_allclose(
+            encoders.embed(fresh, x), before, rtol=1e-4, atol=1e-5
+        )
+    # A change in one shows in the other, both ways.
+    encoder.set_weights([0.5 * w for w in encoder.get_weights()])
+    changed = encoders.embed(small, x)
+    assert np.abs(changed - before).max() > 1e-4
+    # Statistics too: batch normalization learns from both sizes.
+    statistics = [v for v in encoder.weights if "moving_mean" in v.path]
+    old = [ops.convert_to_numpy(v) for v in statistics]
+    small(ops.convert_to_tensor(x.astype("float32")), training=True)
+    assert all(
+        np.abs(a - ops.convert_to_numpy(v)).max() > 0
+        for a, v in zip(old, statistics)
+    )
+
+
+def test_a_size_can_come_back():
+    encoder = encoders.build("resnet_nano", (32, 32, 3))
+    again = encoders.at_size(encoders.at_size(encoder, 20), 32)
+    x = pixels((32, 32, 3))
+    np.testing.assert_array_equal(
+        encoders.embed(again, x), encoders.embed(encoder, x)
+    )
+    for size in (20, 28):  # Not of the first alone.
+        assert encoders.at_size(encoder, size).input_shape[1] == size
+
+
+@pytest.mark.parametrize("name", ["resnet_nano", "resnet_18", "vit_nano"])
+def test_the_same_size_is_the_encoder_itself(name):
+    encoder = encoders.build(name, (32, 32, 3))
+    assert encoders.at_size(encoder, 32) is encoder
+
+
+def test_an_open_size_is_the_encoder_itself():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    encoder = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    assert encoders.at_size(encoder, 17) is encoder
+
+
+def fixed_resnet():
+    """As a user may bring it: KerasHub's own, for one size."""
+    import keras_hub
+
+    backbone = keras_hub.models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[3],
+        stackwise_num_filters=[64],
+        stackwise_num_blocks=[1],
+        stackwise_num_strides=[1],
+        block_type="basic_block",
+        image_shape=(32, 32, 3),
+    )
+    return encoders.as_encoder(backbone)
+
+
+def flat():
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, layers.Dense(5)(x))
+
+
+def subclassed():
+    class Encoder(keras.Model):
+        input_shape, output_shape = (None, 32, 32, 3), (None, 3)
+
+        def call(self, x):
+            return ops.mean(x, axis=(1, 2))
+
+    return Encoder()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: encoders.build("vit_nano", (32, 32, 3)),
+        fixed_resnet,
+        flat,
+        subclassed,
+    ],
+    ids=["vit", "fixed_resnet", "flat", "subclassed"],
+)
+def test_what_is_tied_to_one_size_is_refused(make):
+    with pytest.raises(ValueError, match="Take a ResNet, or views of one size"):
+        encoders.at_size(make(), 20)
+
+
+def test_a_sequential_model_is_taken():
+    encoder = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(4, 3),
+            layers.GlobalAveragePooling2D(),
+        ]
+    )
+    small = encoders.at_size(encoder, 20)
+    assert small.input_shape == (None, 20, 20, 3)
+    assert [id(w) for w in small.weights] == [id(w) for w in encoder.weights]
+    x = pixels((20, 20, 3))
+    assert encoders.embed(small, x).shape == (2, 4)
+    assert encoders.embed(encoder, pixels((32, 32, 3))).shape == (2, 4)

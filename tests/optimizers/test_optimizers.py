@@ -57,6 +57,34 @@ def test_lars_can_treat_all_alike():
     )
 
 
+@pytest.mark.parametrize("exclude", [True, False])
+def test_lars_can_slow_biases(exclude):
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=s).astype("float32") for s in [(4, 3), (3,), ()]]
+    gradients = [rng.normal(size=v.shape).astype("float32") for v in values]
+    moves = []
+    for scale in (1.0, 0.024):
+        variables = [keras.Variable(v) for v in values]
+        optimizer = LARS(
+            0.5, bias_rate_scale=scale, exclude_bias_and_norm=exclude
+        )
+        for _ in range(3):
+            optimizer.apply(
+                [keras.ops.convert_to_tensor(g) for g in gradients], variables
+            )
+        moves.append(
+            [
+                keras.ops.convert_to_numpy(variable) - value
+                for variable, value in zip(variables, values)
+            ]
+        )
+    for full, slow, value in zip(*moves, values):
+        share = 0.024 if exclude and value.ndim < 2 else 1.0
+        np.testing.assert_allclose(slow, share * full, rtol=1e-3, atol=1e-6)
+    again = LARS.from_config(optimizer.get_config())
+    assert again.bias_rate_scale == 0.024
+
+
 def test_lars_config_round_trip():
     optimizer = LARS(warmup_cosine(0.3, 10, 2), weight_decay=1e-4)
     again = keras.saving.deserialize_keras_object(
@@ -65,7 +93,14 @@ def test_lars_config_round_trip():
     assert again.get_config() == optimizer.get_config()
 
 
-@pytest.mark.parametrize("wrong", [dict(momentum=1.0), dict(weight_decay=-1.0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(momentum=1.0),
+        dict(weight_decay=-1.0),
+        dict(bias_rate_scale=0.0),
+    ],
+)
 def test_lars_refuses(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         LARS(**wrong)

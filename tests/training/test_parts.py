@@ -194,6 +194,75 @@ def test_the_queue_refuses_what_does_not_fit(shape):
         FeatureQueue(6, 2).enqueue(ops.ones(shape))
 
 
+def test_the_queue_can_start_with_zeros():
+    queue = FeatureQueue(6, 2, start="zeros")
+    np.testing.assert_array_equal(ops.convert_to_numpy(queue.features), 0)
+    for count in (2, 4, 6):
+        queue.enqueue(ops.ones((2, 2)))
+        features = ops.convert_to_numpy(queue.features)
+        np.testing.assert_array_equal(features[:count], 1)
+        np.testing.assert_array_equal(features[count:], 0)
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(queue)
+    )
+    assert again.get_config() == queue.get_config()
+    assert again.start == "zeros"
+    np.testing.assert_array_equal(ops.convert_to_numpy(again.features), 0)
+    with pytest.raises(ValueError, match="start.*ones"):
+        FeatureQueue(6, 2, start="ones")
+
+
+def test_a_snapshot_stays_as_it_was():
+    queue = FeatureQueue(6, 2, seed=0)
+    start = ops.convert_to_numpy(queue.features).copy()
+    snapshot = queue.snapshot()
+    queue.enqueue(ops.ones((4, 2)))
+    np.testing.assert_array_equal(ops.convert_to_numpy(snapshot), start)
+    later = queue.snapshot()
+    np.testing.assert_array_equal(ops.convert_to_numpy(later)[:4], 1)
+    assert keras.backend.standardize_dtype(later.dtype) == "float32"
+
+
+def test_a_snapshot_is_good_for_a_step_that_enqueues():
+    """The loss compares with the queue as it was before the batch came."""
+
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2, use_bias=False)
+            self.dense.build((None, 2))
+            self.queue = FeatureQueue(6, 2, start="zeros")
+
+        def call(self, x, training=False):
+            y = self.dense(x)
+            snapshot = self.queue.snapshot()
+            self.queue.enqueue(y)
+            return ops.matmul(y, ops.transpose(snapshot))
+
+        def compute_loss(
+            self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+        ):
+            return ops.sum(y_pred)
+
+    model = Model()
+    model.compile(keras.optimizers.SGD(0.25))
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype("float32")
+    kernel = ops.convert_to_numpy(model.dense.kernel).astype(float)
+    queue = np.zeros((6, 2))
+    for _ in range(3):
+        y = x @ kernel
+        # The sum over all pairs of dot products; the queue is a constant.
+        kernel = kernel - 0.25 * np.outer(x.sum(0), queue.sum(0))
+        queue = np.concatenate([y, queue])[:6]
+        model.train_on_batch(x)
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(model.dense.kernel), kernel, rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(model.queue.features), queue, rtol=1e-4
+        )
+
+
 # === gather ===
 
 

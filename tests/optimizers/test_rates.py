@@ -1,0 +1,232 @@
+"""Rates of their own for parts of a model."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerassl.layers import MLPHead
+from kerassl.optimizers import LARS, warmup_cosine, with_rates
+from tests.contracts.methods import simsiam, tiny_encoder
+
+
+def schedule():
+    return warmup_cosine(0.5, total_steps=10, warmup_steps=2)
+
+
+def dense(name):
+    layer = keras.layers.Dense(2, name=name)
+    layer.build((None, 3))
+    return layer
+
+
+def head(name):
+    layer = MLPHead((3, 2), name=name)
+    layer.build((None, 3))
+    return layer
+
+
+class Outer(keras.layers.Layer):
+    """The paths of what it builds start with its own name."""
+
+    def __init__(self, name):
+        super().__init__(name=name)
+        self.parts = [
+            MLPHead((3, 2), name="predictor"),
+            keras.layers.Dense(2, name="other"),
+        ]
+
+    def build(self, input_shape):
+        for part in self.parts:
+            part.build(input_shape)
+
+
+def constant(rate):
+    """A schedule that stays: rates may be floats or schedules."""
+    return keras.optimizers.schedules.PiecewiseConstantDecay([100], [rate, 9.0])
+
+
+def values(variables):
+    return [ops.convert_to_numpy(v) for v in variables]
+
+
+def rates_by_variable(optimizer, variables, steps=4):
+    """Applies gradients of 1, and returns each variable's moves by step."""
+    moves = []
+    for _ in range(steps):
+        before = values(variables)
+        optimizer.apply([ops.ones(v.shape) for v in variables], variables)
+        step = [b - a for a, b in zip(values(variables), before)]
+        for move in step:
+            np.testing.assert_allclose(move, move.ravel()[0], atol=1e-6)
+        moves.append([float(move.ravel()[0]) for move in step])
+    return np.transpose(moves)
+
+
+def test_it_is_sgd_with_momentum_by_hand():
+    rng = np.random.default_rng(0)
+    layers = [dense("encoder"), dense("predictor"), dense("projector")]
+    rate = schedule()
+    optimizer = with_rates(
+        keras.optimizers.SGD(rate, momentum=0.9),
+        {"predictor": 0.125, "projector": constant(0.25)},
+    )
+    variables = [v for layer in layers for v in layer.trainable_variables]
+    expected = [v.astype(float) for v in values(variables)]
+    slots = [np.zeros_like(v) for v in expected]
+    rates = {"encoder": None, "predictor": 0.125, "projector": 0.25}
+    for step in range(6):
+        gradients = [rng.normal(size=v.shape) for v in expected]
+        optimizer.apply(
+            [ops.convert_to_tensor(g.astype("float32")) for g in gradients],
+            variables,
+        )
+        for i, variable in enumerate(variables):
+            own = rates[variable.path.split("/")[0]]
+            own = float(rate(step)) if own is None else own
+            slots[i] = 0.9 * slots[i] - own * gradients[i]
+            expected[i] += slots[i]
+        for found, value in zip(values(variables), expected):
+            np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_named_layer_is_caught():
+    layers = [
+        dense("predictor_2"),
+        dense("my_predictor"),
+        dense("predictors"),
+        head("predictor"),
+        Outer("model"),
+    ]
+    layers[-1].build((None, 3))
+    variables = [v for layer in layers for v in layer.trainable_variables]
+    moves = rates_by_variable(
+        with_rates(keras.optimizers.SGD(schedule()), {"predictor": 0.125}),
+        variables,
+    )
+    falling = [float(schedule()(step)) for step in range(4)]
+    caught = [f"/{v.path}".count("/predictor/") for v in variables]
+    assert sum(caught) == 8  # Four of a head: two kernels, scale and offset.
+    for own, is_caught in zip(moves, caught):
+        expected = [0.125] * 4 if is_caught else falling
+        np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["block(1)", "stem+", "abc|abd"])
+def test_a_name_is_no_pattern(name):
+    layers = [dense(name), dense("abc")]
+    variables = [v for layer in layers for v in layer.trainable_variables]
+    moves = rates_by_variable(
+        with_rates(keras.optimizers.SGD(0.5), {name: 0.125}), variables, 1
+    )
+    np.testing.assert_allclose(moves[:, 0], [0.125, 0.125, 0.5, 0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        keras.optimizers.SGD(0.5, momentum=0.5, nesterov=True, clipnorm=1.0),
+        keras.optimizers.AdamW(0.5, weight_decay=0.1, beta_2=0.9),
+        LARS(0.5, momentum=0.5, weight_decay=0.1),
+    ],
+    ids=lambda optimizer: optimizer.name,
+)
+def test_parts_differ_in_the_rate_alone(optimizer):
+    multi = with_rates(optimizer, {"predictor": 0.125})
+    configs = [part.get_config() for part in multi.optimizers]
+    assert sorted(c["learning_rate"] for c in configs) == [0.125, 0.5]
+    for config in configs:
+        del config["learning_rate"], config["name"]
+    assert configs[0] == configs[1]
+
+
+# === In a model ===
+
+
+def make(momentum=0.9, **compile_arguments):
+    model = simsiam(tiny_encoder())
+    rate = warmup_cosine(0.05, total_steps=8)
+    model.compile(
+        with_rates(
+            keras.optimizers.SGD(rate, momentum=momentum), {"predictor": 0.05}
+        ),
+        **compile_arguments,
+    )
+    return model
+
+
+def fit(model, images, epochs=1):
+    history = model.fit(
+        images, batch_size=16, epochs=epochs, verbose=0, shuffle=False
+    )
+    assert np.isfinite(history.history["loss"]).all()
+    return history.history["loss"]
+
+
+def test_the_predictor_moves_on_when_the_rest_stands(images):
+    model = make(momentum=0.0)
+    fit(model, images, epochs=2)
+    # The schedule is at its end, 0.
+    before = values(model.trainable_variables)
+    fit(model, images)
+    for variable, a, b in zip(
+        model.trainable_variables, before, values(model.trainable_variables)
+    ):
+        moves = np.abs(a - b).max() > 0
+        assert moves == ("predictor" in variable.path), variable.path
+
+
+def test_a_saved_run_goes_on(images, tmp_path):
+    model = make()
+    fit(model, images)
+    model.save(tmp_path / "run.keras")
+    again = keras.saving.load_model(tmp_path / "run.keras")
+    assert type(again.optimizer) is keras.optimizers.MultiOptimizer
+    steps = [int(part.iterations) for part in again.optimizer.optimizers]
+    assert steps == [4, 4] and int(again.optimizer.iterations) == 4
+    for a, b in zip(
+        values(model.optimizer.variables), values(again.optimizer.variables)
+    ):
+        np.testing.assert_array_equal(a, b)
+    here, there = fit(model, images, 3), fit(again, images, 3)
+    assert here == pytest.approx(there, rel=1e-6)
+    for a, b in zip(values(model.variables), values(again.variables)):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(images, tmp_path, policy):
+    keras.config.set_dtype_policy(policy)
+    model = make()
+    before = values(model.trainable_variables)
+    fit(model, images, epochs=2)
+    moved = [
+        np.abs(a - b).max() > 0
+        for a, b in zip(before, values(model.trainable_variables))
+    ]
+    assert all(moved)
+    optimizer = model.optimizer
+    if policy == "mixed_float16":
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        optimizer = optimizer.inner_optimizer
+    assert isinstance(optimizer, keras.optimizers.MultiOptimizer)
+    assert [int(part.iterations) for part in optimizer.optimizers] == [8, 8]
+    model.save(tmp_path / "run.keras")
+    again = keras.saving.load_model(tmp_path / "run.keras")
+    assert type(again.optimizer) is type(model.optimizer)
+    assert fit(model, images) == pytest.approx(fit(again, images), rel=1e-3)
+
+
+def test_jit_compile_and_steps_per_execution(images):
+    if keras.backend.backend() == "torch":
+        pytest.skip("Inductor takes a minute; Keras allows 1 step on PyTorch.")
+    model = make(jit_compile=True, steps_per_execution=2)
+    fit(model, images)
+    steps = [int(part.iterations) for part in model.optimizer.optimizers]
+    assert steps == [4, 4]
+
+
+def test_gradient_accumulation_is_refused():
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    with pytest.raises(ValueError, match="gradient_accumulation_steps"):
+        with_rates(optimizer, {"predictor": 0.1})
