@@ -19,13 +19,30 @@ from kerassl import (
     runs,
     training,
 )
-from kerassl.methods import SelfSupervisedModel, SimCLR
+from kerassl.methods import (
+    BYOL,
+    BarlowTwins,
+    MoCo,
+    MoCoV3,
+    SelfSupervisedModel,
+    SimCLR,
+    SimSiam,
+    SwAV,
+    VICReg,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BYOL",
+    "BarlowTwins",
+    "MoCo",
+    "MoCoV3",
     "SelfSupervisedModel",
     "SimCLR",
+    "SimSiam",
+    "SwAV",
+    "VICReg",
     "augmentation",
     "callbacks",
     "data",

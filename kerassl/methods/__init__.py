@@ -1,6 +1,18 @@
 """Approaches: one file each, in the family that it belongs to."""
 
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.methods.contrastive.simclr import SimCLR
+from kerassl.methods.bootstrapping import BYOL, SimSiam
+from kerassl.methods.contrastive import MoCo, MoCoV3, SimCLR
+from kerassl.methods.regularization import BarlowTwins, SwAV, VICReg
 
-__all__ = ["SelfSupervisedModel", "SimCLR"]
+__all__ = [
+    "BYOL",
+    "BarlowTwins",
+    "MoCo",
+    "MoCoV3",
+    "SelfSupervisedModel",
+    "SimCLR",
+    "SimSiam",
+    "SwAV",
+    "VICReg",
+]

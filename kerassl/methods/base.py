@@ -1,13 +1,15 @@
 """The one contract of an approach: augment, forward, objective, update."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerassl import encoders
-from kerassl.training import check_first_batch, train_step
+from kerassl import augmentation, encoders
+from kerassl.layers import MLPHead
+from kerassl.training import batch_sizes, check_first_batch, train_step
 
 # The name that Keras gives the variable of every `SeedGenerator`.
 SEED_STATE = "seed_generator_state"
@@ -25,9 +27,11 @@ class SelfSupervisedModel(keras.Model):
     - `after_update()`: what moves once the optimizer has stepped (a momentum
       network, normalised prototypes); by default nothing.
 
-    It makes all its layers in `__init__`, built, so that shapes are known
-    before data arrives. State (momentum networks, queues) is non-trainable
-    weights: it is saved, restored and distributed with the model.
+    It makes all its layers in `__init__`, built (`head` helps), so that shapes
+    are known before data arrives. It says which views it needs: `view_count`,
+    and `default_views`, the augmenter that it takes if none is given. State
+    (momentum networks, queues) is non-trainable weights: it is saved, restored
+    and distributed with the model.
 
     `fit` takes what Keras takes (arrays, `tf.data`, `PyDataset`, torch
     `DataLoader`), with or without labels: they are ignored. Images are of the
@@ -38,12 +42,19 @@ class SelfSupervisedModel(keras.Model):
         encoder: `keras.Model` from images to features, or a KerasHub or KerasCV
             backbone; see `kerassl.encoders.as_encoder`.
         augmenter: `kerassl.augmentation.ViewAugmenter`, or any layer from
-            images to a dict of views.
+            images to a dict of views. By default the approach's own, at the
+            encoder's image size.
         **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if the encoder is none, or the augmenter makes another
+            number of views than needed.
 
     Example:
     ```python
     class Twins(kerassl.methods.SelfSupervisedModel):
+        view_count = 2
+
         def forward_views(self, views, training):
             return {
                 name: self.encoder(view, training=training)
@@ -58,18 +69,50 @@ class SelfSupervisedModel(keras.Model):
 
     #: The scalars besides `"loss"` that `objective` returns.
     metric_names: tuple[str, ...] = ()
+    #: The number of views that it needs; `None` for any.
+    view_count: int | None = None
+    #: From an image size to an augmenter. Wrap functions in `staticmethod`.
+    default_views: Callable[[int], keras.layers.Layer] = staticmethod(
+        augmentation.simclr
+    )
 
     def __init__(
-        self, encoder: Any, augmenter: keras.layers.Layer, **kwargs: Any
+        self,
+        encoder: Any,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
     ):
         # Images stay as they come: float16 can't hold all of [0, 255] exactly.
         super().__init__(autocast=False, **kwargs)
         self.encoder = encoders.as_encoder(encoder)
+        if augmenter is None:
+            augmenter = self.default_views(encoders.image_size(self.encoder))
+        found = list(augmenter.view_names)
+        if self.view_count not in (None, len(found)):
+            raise ValueError(
+                f"{type(self).__name__} compares {self.view_count} views. The "
+                f"augmenter makes {len(found)}: {found}."
+            )
         self.augmenter = augmenter
         self.objective_metrics = [
             keras.metrics.Mean(name=name) for name in self.metric_names
         ]
         self.built = True
+
+    def head(
+        self, name: str, inputs: int, units: Sequence[int], **kwargs: Any
+    ) -> MLPHead:
+        """Returns a built `kerassl.layers.MLPHead` of the model's precision.
+
+        Args:
+            name: str, such as `"projector"`.
+            inputs: int. The width of what it takes.
+            units: as in `MLPHead`.
+            **kwargs: the other arguments of `MLPHead`.
+        """
+        layer = MLPHead(units, dtype=self.dtype_policy, name=name, **kwargs)
+        layer.build((None, inputs))
+        return layer
 
     # === What an approach writes ===
 
@@ -103,6 +146,22 @@ class SelfSupervisedModel(keras.Model):
 
     def after_update(self) -> None:
         """Moves what follows the optimizer's step. Assign to variables here."""
+
+    def check_batch(self, size: int) -> None:
+        """Refuses a batch that the approach can't learn from.
+
+        Args:
+            size: int, the number of images.
+
+        Raises:
+            ValueError: naming the cure.
+        """
+        if size < 2:
+            raise ValueError(
+                f"{type(self).__name__} compares the images of a batch, and "
+                "can't train on a batch of 1 (maybe the last one). Choose a "
+                "`batch_size` that leaves no single image, or drop it."
+            )
 
     # === What Keras calls ===
 
@@ -185,9 +244,17 @@ class SelfSupervisedModel(keras.Model):
 
         Raises:
             ValueError: if the first images have another shape, type or range
-                than they need.
+                than they need, or a batch is too small.
         """
         check_first_batch(x, self.encoder.input_shape[-1])
+        given = inspect.signature(super().fit).bind(x, *args, **kwargs)
+        sizes = batch_sizes(
+            x,
+            given.arguments.get("batch_size"),
+            given.arguments.get("validation_split", 0.0),
+        )
+        for size in sizes:
+            self.check_batch(size)
         return super().fit(x, *args, **kwargs)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:

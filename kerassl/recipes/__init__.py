@@ -6,7 +6,10 @@ import tomllib
 from kerassl.recipes.choices import check_choice
 from kerassl.recipes.recipe import METHODS, Recipe, build_model
 
-__all__ = ["Recipe", "build_model", "get", "methods", "names"]
+__all__ = ["Recipe", "build_model", "default", "get", "methods", "names"]
+
+# The `cpu` and `cifar` recipes are made for images of up to so many pixels.
+SMALL_SIZE = 64
 
 
 def methods() -> list[str]:
@@ -50,6 +53,36 @@ def get(method: str, name: str = "cpu") -> Recipe:
     tables = _read(method)
     check_choice(f"recipe of {method}", name, tables)
     return Recipe(method=method, name=name, **tables[name])
+
+
+def default(method: str, image_size: int, accelerator: bool) -> Recipe:
+    """Returns the recipe that fits the images and the device.
+
+    Without an accelerator it is `cpu`, which makes images of more than 64
+    pixels that small: at their own size they would take hours. With one it is
+    `cifar` for images of up to 64 pixels, and `imagenet` for larger ones.
+
+    Args:
+        method: str, one of `methods()`.
+        image_size: int > 0, the short side of the images, in pixels.
+        accelerator: bool. Whether there is a GPU or a TPU.
+
+    Returns:
+        A `Recipe`.
+
+    Raises:
+        ValueError: if there is no such method, with the nearest ones.
+
+    Example:
+    ```python
+    recipe = kerassl.recipes.default("simclr", 224, accelerator=False)
+    recipe.name, recipe.image_size  # ("cpu", 64)
+    ```
+    """
+    small = image_size <= SMALL_SIZE
+    if accelerator:
+        return get(method, "cifar" if small else "imagenet")
+    return get(method, "cpu").replace(image_size=None if small else SMALL_SIZE)
 
 
 def _read(method: str) -> dict[str, dict]:

@@ -8,13 +8,22 @@ from typing import Any
 
 import keras
 
-from kerassl import augmentation, encoders, methods, optimizers
+from kerassl import augmentation, encoders, methods, optimizers, training
 from kerassl.recipes.choices import check_choice
 
 # What the names in recipes stand for. A new method adds its class here and a
 # TOML file with its recipes beside this one.
 METHODS: dict[str, Callable] = {
+    "moco_v1": methods.MoCo,
+    "moco_v2": methods.MoCo,
+    "moco_v3": methods.MoCoV3,
     "simclr": methods.SimCLR,
+    "simclr_v2": methods.SimCLR,
+    "byol": methods.BYOL,
+    "simsiam": methods.SimSiam,
+    "swav": methods.SwAV,
+    "barlow_twins": methods.BarlowTwins,
+    "vicreg": methods.VICReg,
 }
 VIEWS: dict[str, Callable] = {
     "simclr": augmentation.simclr,
@@ -23,9 +32,10 @@ VIEWS: dict[str, Callable] = {
     "byol": augmentation.byol,
     "swav": augmentation.swav,
 }
-# Keras's own optimizers decay weights apart from the gradient: by
+# Keras's own optimizers decay weights apart from the gradient, by
 # learning_rate * weight_decay * weight, which momentum doesn't see. Papers with
-# SGD mean L2, which it does: the same number is not quite the same decay.
+# SGD mean L2, which it does, and which momentum 0.9 makes ten times as strong:
+# recipes have ten times the papers' number.
 OPTIMIZERS: dict[str, Callable] = {
     "sgd": keras.optimizers.SGD,
     "adam": keras.optimizers.Adam,
@@ -50,7 +60,10 @@ class Recipe:
         encoder: str, as in `kerassl.encoders.names()`.
         epochs: int > 0.
         batch_size: int > 0.
-        method_args: the arguments of the method's class.
+        method_args: the arguments of the method's class. Two kinds of values
+            follow the length of the run: `{"cosine_from": 0.99}`, a momentum
+            that rises to 1 (`kerassl.training.CosineMomentum`), and
+            `{"epochs": 1}`, a number of steps.
         views: `"preset"`, the name of a function in `kerassl.augmentation`,
             and its arguments.
         optimizer: `"name"`, `"learning_rate"` at a batch of 256 images, and
@@ -58,7 +71,10 @@ class Recipe:
         schedule: `"scaling"` of the learning rate with the batch (`"linear"`,
             `"sqrt"` or `"none"`), `"warmup_epochs"`, and `"warmup_share"`, the
             largest share of the run that the warmup takes when a run is
-            shortened. After the warmup comes a cosine to 0.
+            shortened. After the warmup comes a cosine to `"final_share"` of
+            the learning rate (0 if left out); with `"milestones"`, shares of
+            the run, it falls to a tenth at each instead. `"constant"` lists
+            layers, such as `"predictor"`, whose rate stays at the peak.
         image_size: int, or `None` for that of the data.
         seed: int, of the first weights, the order of the images and the views.
 
@@ -180,16 +196,51 @@ def build_model(
     encoder = encoders.build(recipe.encoder, image_shape)
     views = dict(recipe.views)
     make_views = VIEWS[views.pop("preset")]
+    plan = recipe.resolve(steps_per_epoch)
+    arguments = {
+        name: _method_argument(value, plan["total_steps"], steps_per_epoch)
+        for name, value in recipe.method_args.items()
+    }
     model = METHODS[recipe.method](
         encoder,
         augmenter=make_views(encoders.image_size(encoder), **views),
-        **recipe.method_args,
+        **arguments,
     )
-    plan = recipe.resolve(steps_per_epoch)
-    rate = optimizers.warmup_cosine(
-        plan["learning_rate"], plan["total_steps"], plan["warmup_steps"]
-    )
-    arguments = dict(recipe.optimizer, learning_rate=rate)
-    make_optimizer = OPTIMIZERS[arguments.pop("name")]
-    model.compile(make_optimizer(**arguments))
+    model.compile(_build_optimizer(recipe, plan))
     return model
+
+
+def _method_argument(value: Any, total: int, steps_per_epoch: int) -> Any:
+    """Makes of a recipe's value what follows the length of the run."""
+    if isinstance(value, dict) and set(value) == {"cosine_from"}:
+        return training.CosineMomentum(value["cosine_from"], total)
+    if isinstance(value, dict) and set(value) == {"epochs"}:
+        return value["epochs"] * steps_per_epoch
+    return value
+
+
+def _build_optimizer(
+    recipe: Recipe, plan: dict[str, Any]
+) -> keras.optimizers.Optimizer:
+    peak, total = plan["learning_rate"], plan["total_steps"]
+    milestones = recipe.schedule.get("milestones")
+    if milestones:
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [round(share * total) for share in milestones],
+            [peak * 0.1**i for i in range(len(milestones) + 1)],
+        )
+    else:
+        rate = optimizers.warmup_cosine(
+            peak,
+            total,
+            plan["warmup_steps"],
+            final=peak * recipe.schedule.get("final_share", 0.0),
+        )
+    arguments = dict(recipe.optimizer, learning_rate=rate)
+    optimizer = OPTIMIZERS[arguments.pop("name")](**arguments)
+    constant = recipe.schedule.get("constant")
+    if constant:
+        optimizer = optimizers.with_rates(
+            optimizer, {name: peak for name in constant}
+        )
+    return optimizer

@@ -55,6 +55,64 @@ def test_both_views_share_one_pass():
     assert float(scalars["contrastive_accuracy"]) == float(accuracy)
 
 
+def values(variables):
+    return [ops.convert_to_numpy(v) for v in variables]
+
+
+def test_the_encoder_with_the_projectors_first_layer(tmp_path):
+    """What the second paper fine-tunes."""
+    model = kerassl.SimCLR(tiny_encoder(), projection_dim=8, version=2)
+    model.compile(keras.optimizers.SGD(0.1))
+    images = kerassl.data.load("fashion_mnist_small", limit=64).images
+    model.fit(images, verbose=0)
+    longer = model.encoder_with_projector()
+    assert longer.output_shape == (None, 24)
+    assert kerassl.encoders.as_encoder(longer) is longer
+    # By hand, in inference mode: dense, batch normalization, ReLU.
+    x = ops.convert_to_tensor(images[:16].astype("float32"))
+    kernel, gamma, beta, mean, variance = values(model.projector.weights[:5])
+    expected = ops.convert_to_numpy(model.encoder(x, training=False)) @ kernel
+    expected = (expected - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(longer(x, training=False)),
+        np.maximum(expected, 0),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    assert expected.min() < 0
+    assert model.encoder_with_projector(2).count_params() > (
+        longer.count_params()
+    )
+    # It shares the weights, and is saved without kerassl's classes.
+    own = {id(w) for w in model.weights}
+    assert {id(w) for w in longer.weights} <= own
+    config = str(keras.saving.serialize_keras_object(longer))
+    assert "kerassl" not in config
+    longer.save(tmp_path / "longer.keras")
+    again = keras.saving.load_model(tmp_path / "longer.keras")
+    np.testing.assert_allclose(
+        *values([again(x, training=False), longer(x, training=False)]),
+        rtol=1e-5,
+        atol=1e-5,
+    )
+
+
+def test_the_projector_follows_an_encoder_with_dense_layers():
+    """Keras names such layers `dense_1`, too."""
+    inputs = keras.Input((28, 28, 1))
+    flat = keras.layers.Flatten()(inputs)
+    hidden = keras.layers.Dense(8, name="dense_1")(flat)
+    model = kerassl.SimCLR(keras.Model(inputs, hidden), projection_dim=8)
+    assert model.encoder_with_projector().output_shape == (None, 8)
+
+
+@pytest.mark.parametrize("version,layers", [(1, 0), (1, 2), (2, 3)])
+def test_the_projectors_last_layer_is_not_for_features(version, layers):
+    model = kerassl.SimCLR(tiny_encoder(), projection_dim=8, version=version)
+    with pytest.raises(ValueError, match=f"{version} hidden layers"):
+        model.encoder_with_projector(layers)
+
+
 def test_the_default_views_have_the_encoders_size():
     model = kerassl.SimCLR(tiny_encoder())
     assert {v.size for v in model.augmenter.views.values()} == {28}
@@ -73,7 +131,7 @@ def test_larger_images_are_cropped_to_the_encoders_size():
     [
         (dict(temperature=0.0), "temperature"),
         (dict(version=3), "version"),
-        (dict(augmenter=ViewAugmenter([View(28)])), "two views"),
+        (dict(augmenter=ViewAugmenter([View(28)])), "2 views"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):

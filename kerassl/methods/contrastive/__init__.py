@@ -1,5 +1,6 @@
 """Contrastive approaches: tell the views of one image from all others."""
 
+from kerassl.methods.contrastive.moco import MoCo, MoCoV3
 from kerassl.methods.contrastive.simclr import SimCLR
 
-__all__ = ["SimCLR"]
+__all__ = ["MoCo", "MoCoV3", "SimCLR"]

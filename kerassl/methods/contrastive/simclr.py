@@ -5,8 +5,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerassl import augmentation, encoders
-from kerassl.layers import MLPHead
 from kerassl.losses import nt_xent
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.training import gather
@@ -51,8 +49,9 @@ class SimCLR(SelfSupervisedModel):
 
     Deviations from google-research/simclr: the loss is the paper's mean over
     2N terms (the code's is twice that, which matters to optimizers that are
-    not scale-free); colour jitter and blur as `kerassl.augmentation` says; the
-    second paper's memory of a momentum encoder is left out.
+    not scale-free); kerassl's encoders normalise colours, the code's don't;
+    colour jitter and blur as `kerassl.augmentation` says; the second paper's
+    memory of a momentum encoder is left out.
 
     Reference:
         - [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
@@ -60,6 +59,7 @@ class SimCLR(SelfSupervisedModel):
     """
 
     metric_names = ("contrastive_accuracy",)
+    view_count = 2
 
     def __init__(
         self,
@@ -76,26 +76,17 @@ class SimCLR(SelfSupervisedModel):
             )
         if version not in (1, 2):
             raise ValueError(f"`version` must be 1 or 2. Received: {version}")
-        encoder = encoders.as_encoder(encoder)
-        if augmenter is None:
-            augmenter = augmentation.simclr(encoders.image_size(encoder))
-        if len(augmenter.view_names) != 2:
-            raise ValueError(
-                "SimCLR compares two views. The augmenter makes "
-                f"{list(augmenter.view_names)}."
-            )
         super().__init__(encoder, augmenter, **kwargs)
         self.temperature = temperature
         self.projection_dim = projection_dim
         self.version = version
         width = self.encoder.output_shape[-1]
-        self.projector = MLPHead(
+        self.projector = self.head(
+            "projector",
+            width,
             (width,) * version + (projection_dim,),
             output_normalization="batch_no_bias",
-            dtype=self.dtype_policy,
-            name="projector",
         )
-        self.projector.build((None, width))
 
     def forward_views(
         self, views: dict[str, Any], training: bool = False
@@ -115,6 +106,38 @@ class SimCLR(SelfSupervisedModel):
             self.temperature,
         )
         return {"loss": loss, "contrastive_accuracy": accuracy}
+
+    def encoder_with_projector(self, layers: int = 1) -> keras.Model:
+        """Returns the encoder followed by the projector's first layers.
+
+        The second paper fine-tunes from the first layer of its three-layer
+        projector, not from the encoder's own output. The result shares its
+        weights with this model and holds core Keras layers alone.
+
+        Args:
+            layers: int, how many of the hidden dense layers to keep, with
+                their batch normalization and ReLU.
+
+        Returns:
+            A `keras.Model` from images to features `(N, D)`.
+
+        Raises:
+            ValueError: if the projector has fewer hidden layers.
+        """
+        if not 1 <= layers <= self.version:
+            raise ValueError(
+                f"The projector has {self.version} hidden layers. "
+                f"Received: layers={layers}"
+            )
+        # Nested, since the encoder's layers may have the same names.
+        hidden = keras.Sequential(
+            self.projector.hidden_layers(layers), name="projector"
+        )
+        return keras.Model(
+            self.encoder.input,
+            hidden(self.encoder.output),
+            name=f"{self.encoder.name}_projector",
+        )
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

@@ -1,0 +1,132 @@
+"""BYOL: predict what a slow copy of the network makes of the other view."""
+
+from typing import Any
+
+import keras
+
+from kerassl import augmentation
+from kerassl.losses import negative_cosine, output_std
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import MomentumNetwork, gather
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class BYOL(SelfSupervisedModel):
+    """Bootstrap your own latent.
+
+    The online network (encoder, projector, predictor) sees one view and
+    predicts the projection of the other by the target network, a momentum copy
+    of encoder and projector. No image is compared with another. The loss is the
+    squared distance of the normalised vectors, summed over both directions.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone.
+        hidden_dim: int. The width of the heads' hidden layer.
+        projection_dim: int. The width of projections and predictions.
+        momentum: float in [0, 1] of the target network, or a callable from the
+            step to it. The paper raises it to 1 along the run:
+            `kerassl.training.CosineMomentum(0.996, total_steps)`.
+        copy_weights: bool. `False` starts the target from random weights of its
+            own, as the authors' code; `True` from the online network's, which
+            an encoder that was trained before needs.
+        augmenter: a `ViewAugmenter` of two views. By default
+            `kerassl.augmentation.byol` at the encoder's image size.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if the augmenter makes other than two views.
+
+    Metrics: `output_std`, the spread of the normalised projections: about
+    `1 / sqrt(projection_dim)` when all is well, 0 when they collapsed.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    momentum = kerassl.training.CosineMomentum(0.99, total_steps=20_000)
+    model = kerassl.BYOL(encoder, momentum=momentum)
+    model.compile(kerassl.optimizers.LARS(0.45, weight_decay=1e-6))
+    model.fit(images, batch_size=256, epochs=100)
+    ```
+
+    Reference:
+        - [Grill et al., 2020](https://arxiv.org/abs/2006.07733)
+        - deepmind-research/byol: no deviation known but those of the views.
+    """
+
+    metric_names = ("output_std",)
+    view_count = 2
+    default_views = staticmethod(augmentation.byol)
+
+    def __init__(
+        self,
+        encoder: Any,
+        hidden_dim: int = 4096,
+        projection_dim: int = 256,
+        momentum: Any = 0.996,
+        copy_weights: bool = False,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, augmenter, **kwargs)
+        self.hidden_dim = hidden_dim
+        self.projection_dim = projection_dim
+        self.momentum = momentum
+        self.copy_weights = copy_weights
+        width = self.encoder.output_shape[-1]
+        units = (hidden_dim, projection_dim)
+        self.projector = self.head("projector", width, units, hidden_bias=True)
+        self.predictor = self.head(
+            "predictor", projection_dim, units, hidden_bias=True
+        )
+        self.momentum_encoder = MomentumNetwork(
+            self.encoder, momentum, copy_weights
+        )
+        self.momentum_projector = MomentumNetwork(
+            self.projector, momentum, copy_weights
+        )
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Makes a prediction and a target of each view."""
+        outputs = {}
+        for i, name in enumerate(self.augmenter.view_names, start=1):
+            features = self.encoder(views[name], training=training)
+            projection = self.projector(features, training=training)
+            outputs[f"projection_{i}"] = projection
+            outputs[f"prediction_{i}"] = self.predictor(
+                projection, training=training
+            )
+            outputs[f"target_{i}"] = self.momentum_projector(
+                self.momentum_encoder(views[name], training=training),
+                training=training,
+            )
+        return outputs
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Sums the squared distances of both directions."""
+        similarity = negative_cosine(
+            outputs["prediction_1"], outputs["target_2"]
+        ) + negative_cosine(outputs["prediction_2"], outputs["target_1"])
+        return {
+            "loss": 4.0 + 2.0 * similarity,
+            "output_std": output_std(gather(outputs["projection_1"])),
+        }
+
+    def after_update(self) -> None:
+        """Moves the target towards the new online weights."""
+        # The code counts from the step that was just done.
+        step = self.optimizer.iterations - 1
+        self.momentum_encoder.update(self.encoder, step)
+        self.momentum_projector.update(self.projector, step)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "projection_dim": self.projection_dim,
+            "momentum": keras.saving.serialize_keras_object(self.momentum),
+            "copy_weights": self.copy_weights,
+        }

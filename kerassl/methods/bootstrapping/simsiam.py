@@ -1,0 +1,127 @@
+"""SimSiam: BYOL without the momentum network; the stopped gradient is all."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerassl import augmentation
+from kerassl.losses import negative_cosine, output_std
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import gather
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class SimSiam(SelfSupervisedModel):
+    """Simple Siamese networks.
+
+    One network sees both views. From each projection a predictor guesses the
+    other, through which no gradient flows. The loss is the mean negative cosine
+    similarity of both directions.
+
+    The paper keeps the predictor's learning rate constant, while that of the
+    rest falls: `kerassl.optimizers.with_rates`.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone.
+        projection_dim: int. The width of projections and predictions. The
+            projector's hidden layers are as wide as the features.
+        predictor_dim: int. The width of the predictor's bottleneck.
+        stop_gradient: bool. `False` lets the gradient through both sides, and
+            the outputs collapse, as the paper shows.
+        augmenter: a `ViewAugmenter` of two views. By default
+            `kerassl.augmentation.moco_v2` at the encoder's image size.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if the augmenter makes other than two views.
+
+    Metrics: `output_std`, the spread of the normalised projections: about
+    `1 / sqrt(projection_dim)` when all is well, 0 when they collapsed.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    model = kerassl.SimSiam(encoder)
+    rate = kerassl.optimizers.warmup_cosine(0.03, total_steps=80_000)
+    optimizer = kerassl.optimizers.with_rates(
+        keras.optimizers.SGD(rate, momentum=0.9), {"predictor": 0.03}
+    )
+    model.compile(optimizer)
+    model.fit(images, batch_size=512, epochs=800)
+    ```
+
+    Reference:
+        - [Chen and He, 2020](https://arxiv.org/abs/2011.10566)
+        - facebookresearch/simsiam: no deviation known but those of the views.
+          The frozen bias before the projector's last batch normalization is
+          left out, since that takes it away.
+    """
+
+    metric_names = ("output_std",)
+    view_count = 2
+    default_views = staticmethod(augmentation.moco_v2)
+
+    def __init__(
+        self,
+        encoder: Any,
+        projection_dim: int = 2048,
+        predictor_dim: int = 512,
+        stop_gradient: bool = True,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, augmenter, **kwargs)
+        self.projection_dim = projection_dim
+        self.predictor_dim = predictor_dim
+        self.stop_gradient = stop_gradient
+        width = self.encoder.output_shape[-1]
+        self.projector = self.head(
+            "projector",
+            width,
+            (width, width, projection_dim),
+            output_normalization="batch_no_affine",
+        )
+        self.predictor = self.head(
+            "predictor",
+            projection_dim,
+            (predictor_dim, projection_dim),
+            output_bias=True,
+        )
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Makes a projection and a prediction of each view."""
+        outputs = {}
+        for i, name in enumerate(self.augmenter.view_names, start=1):
+            features = self.encoder(views[name], training=training)
+            projection = self.projector(features, training=training)
+            outputs[f"projection_{i}"] = projection
+            outputs[f"prediction_{i}"] = self.predictor(
+                projection, training=training
+            )
+        return outputs
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Averages both directions."""
+        targets = [outputs["projection_1"], outputs["projection_2"]]
+        if self.stop_gradient:
+            targets = [ops.stop_gradient(target) for target in targets]
+        similarity = negative_cosine(
+            outputs["prediction_1"], targets[1]
+        ) + negative_cosine(outputs["prediction_2"], targets[0])
+        return {
+            "loss": similarity / 2.0,
+            "output_std": output_std(gather(outputs["projection_1"])),
+        }
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "projection_dim": self.projection_dim,
+            "predictor_dim": self.predictor_dim,
+            "stop_gradient": self.stop_gradient,
+        }

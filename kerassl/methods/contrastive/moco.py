@@ -1,0 +1,354 @@
+"""MoCo: keys from a momentum encoder, negatives from a queue (v1, v2)."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerassl import augmentation
+from kerassl.losses import info_nce, unit_vectors
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import FeatureQueue, MomentumNetwork, gather
+
+TEMPERATURES = {1: 0.07, 2: 0.2}
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class MoCo(SelfSupervisedModel):
+    """Momentum contrast, versions 1 and 2.
+
+    One view of each image is the query, encoded and projected; the other the
+    key, by a momentum copy of both networks. Each query has to pick its key
+    among the keys of the last batches, which a queue holds
+    (`kerassl.losses.info_nce`). The order in a step is the paper's: logits with
+    the old queue, then enqueue; the momentum networks follow after the
+    optimizer, before the next keys.
+
+    Batch normalization lets a query recognise its key by the statistics that
+    they share. `batch_groups` is the paper's cure, on one device too: queries
+    and keys are normalised in groups, the keys in a shuffled order.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone.
+        version: 1 or 2: a linear projector, or one of two layers.
+        temperature: float > 0. By default the version's, 0.07 or 0.2.
+        projection_dim: int. The width of the projections.
+        queue_size: int. The number of keys to compare with, at least the
+            (global) batch.
+        momentum: float in [0, 1] of the momentum networks, or a callable from
+            the step to it.
+        batch_groups: int > 0. The groups of the batch (of each device) that
+            have their own batch statistics, as the paper's 8 devices have. Each
+            needs 2 images. With 1 nothing is shuffled.
+        augmenter: a `ViewAugmenter` of two views. By default
+            `kerassl.augmentation.moco_v2` at the encoder's image size.
+        seed: int or `None`, for the queue's start and the shuffling.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the augmenter makes
+            other than two views.
+
+    Metrics: `contrastive_accuracy`, the share of queries that pick their key.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    model = kerassl.MoCo(encoder, queue_size=4096, momentum=0.99)
+    model.compile(keras.optimizers.SGD(0.06, momentum=0.9))
+    model.fit(images, batch_size=512, epochs=200)
+    ```
+
+    Deviations from facebookresearch/moco: any batch up to the queue's size fits
+    (the code needs a divisor), so the last partial batch is used. With groups,
+    the moving statistics move once for each; there, with the first device's
+    group alone.
+
+    Reference:
+        - [He et al., 2020](https://arxiv.org/abs/1911.05722)
+        - [Chen et al., 2020, v2](https://arxiv.org/abs/2003.04297)
+    """
+
+    metric_names = ("contrastive_accuracy",)
+    view_count = 2
+    default_views = staticmethod(augmentation.moco_v2)
+
+    def __init__(
+        self,
+        encoder: Any,
+        version: int = 2,
+        temperature: float | None = None,
+        projection_dim: int = 128,
+        queue_size: int = 65536,
+        momentum: Any = 0.999,
+        batch_groups: int = 1,
+        augmenter: keras.layers.Layer | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        if version not in TEMPERATURES:
+            raise ValueError(
+                f"`version` must be 1 or 2. Received: {version} (version 3 is "
+                "`kerassl.MoCoV3`)"
+            )
+        if temperature is None:
+            temperature = TEMPERATURES[version]
+        if temperature <= 0 or batch_groups < 1:
+            raise ValueError(
+                "`temperature` and `batch_groups` must be positive. Received: "
+                f"temperature={temperature}, batch_groups={batch_groups}"
+            )
+        super().__init__(encoder, augmenter, **kwargs)
+        self.version = version
+        self.temperature = temperature
+        self.projection_dim = projection_dim
+        self.queue_size = queue_size
+        self.momentum = momentum
+        self.batch_groups = batch_groups
+        self.seed = seed
+        width = self.encoder.output_shape[-1]
+        # No batch normalization in the heads of either version.
+        self.projector = self.head(
+            "projector",
+            width,
+            (width,) * (version - 1) + (projection_dim,),
+            hidden_normalization=False,
+            hidden_bias=True,
+            output_bias=True,
+        )
+        self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
+        self.momentum_projector = MomentumNetwork(self.projector, momentum)
+        self.queue = FeatureQueue(queue_size, projection_dim, seed=seed)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Makes queries and keys, and hands the old queue on."""
+        queries, keys = (views[name] for name in self.augmenter.view_names)
+        negatives = self.queue.snapshot()
+        q = self.projector(
+            self._in_groups(self.encoder, queries, training), training=training
+        )
+        order = self._shuffled_order(keys, training)
+        if order is not None:
+            keys = ops.take(keys, order, axis=0)
+        k = self.momentum_projector(
+            self._in_groups(self.momentum_encoder, keys, training),
+            training=training,
+        )
+        if order is not None:
+            k = ops.take(k, ops.argsort(order), axis=0)
+        if training:
+            self.queue.enqueue(gather(unit_vectors(k)))
+        return {"query": q, "key": k, "negatives": negatives}
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Compares each query with its key and the queue."""
+        loss, accuracy = info_nce(
+            outputs["query"],
+            outputs["key"],
+            self.temperature,
+            outputs["negatives"],
+        )
+        return {"loss": loss, "contrastive_accuracy": accuracy}
+
+    def after_update(self) -> None:
+        """Moves the momentum networks, before the next keys."""
+        step = self.optimizer.iterations
+        self.momentum_encoder.update(self.encoder, step)
+        self.momentum_projector.update(self.projector, step)
+
+    def check_batch(self, size: int) -> None:
+        """Refuses a batch beyond the queue, or too small for the groups."""
+        super().check_batch(size)
+        if size > self.queue_size:
+            raise ValueError(
+                f"The queue holds {self.queue_size} keys, and can't take a "
+                f"batch of {size}. Choose a larger `queue_size` or a smaller "
+                "`batch_size`."
+            )
+        if size < 2 * self.batch_groups and self.batch_groups > 1:
+            raise ValueError(
+                f"A batch of {size} images (maybe the last one) can't be split "
+                f"in {self.batch_groups} groups of at least 2. Choose a larger "
+                "batch, fewer `batch_groups`, or drop the last batch."
+            )
+
+    def _in_groups(self, network: Any, images: Any, training: bool) -> Any:
+        """Runs a network on the batch's groups, one after the other."""
+        if self.batch_groups == 1 or not training:
+            return network(images, training=training)
+        count = ops.shape(images)[0]
+        # Groups may differ by one image, so that every batch fits.
+        ends = [
+            count * i // self.batch_groups for i in range(self.batch_groups + 1)
+        ]
+        return ops.concatenate(
+            [
+                network(images[start:end], training=training)
+                for start, end in zip(ends, ends[1:])
+            ]
+        )
+
+    def _shuffled_order(self, images: Any, training: bool) -> Any:
+        if self.batch_groups == 1 or not training:
+            return None
+        # Sorted noise, since `keras.random.shuffle` of indices falls back on
+        # the host under some backends.
+        noise = keras.random.uniform(
+            (ops.shape(images)[0],), seed=self.seed_generator
+        )
+        return ops.argsort(noise)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "version": self.version,
+            "temperature": self.temperature,
+            "projection_dim": self.projection_dim,
+            "queue_size": self.queue_size,
+            "momentum": keras.saving.serialize_keras_object(self.momentum),
+            "batch_groups": self.batch_groups,
+            "seed": self.seed,
+        }
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class MoCoV3(SelfSupervisedModel):
+    """Momentum contrast, version 3: no queue, a predictor, symmetric.
+
+    Both views are queries, through encoder, projector and predictor, and both
+    are keys, through momentum copies of encoder and projector. Each query has
+    to pick its key among the batch's (`kerassl.losses.info_nce`). The loss is
+    the sum of both directions, times twice the temperature.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone.
+        temperature: float > 0; the paper has 1.0 for ResNet-50 and 0.2 for ViT.
+        hidden_dim: int. The width of the heads' hidden layers.
+        projection_dim: int. The width of projections and predictions.
+        vit_heads: bool. The paper's heads for ViTs: a third layer in the
+            projector, batch normalization at the predictor's end.
+        momentum: float in [0, 1] of the momentum networks, or a callable from
+            the step to it, such as `kerassl.training.CosineMomentum`.
+        augmenter: a `ViewAugmenter` of two views. By default
+            `kerassl.augmentation.byol` with crops from 20 % of the area.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if an argument is out of its range, or the augmenter makes
+            other than two views.
+
+    Metrics: `contrastive_accuracy`, the share of queries that pick their key.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_50", (224, 224, 3))
+    momentum = kerassl.training.CosineMomentum(0.99, total_steps)
+    model = kerassl.MoCoV3(encoder, momentum=momentum)
+    model.compile(kerassl.optimizers.LARS(9.6, weight_decay=1e-6))
+    model.fit(images, batch_size=4096, epochs=100)
+    ```
+
+    Deviations from facebookresearch/moco-v3: the ViT's patch embedding is
+    trained as the rest; freeze its layer for the paper's random patches.
+
+    Reference:
+        - [Chen et al., 2021](https://arxiv.org/abs/2104.02057)
+    """
+
+    metric_names = ("contrastive_accuracy",)
+    view_count = 2
+
+    @staticmethod
+    def default_views(size: int) -> keras.layers.Layer:
+        """Returns BYOL's views with the paper's smallest crop."""
+        return augmentation.byol(size, crop_area=(0.2, 1.0))
+
+    def __init__(
+        self,
+        encoder: Any,
+        temperature: float = 1.0,
+        hidden_dim: int = 4096,
+        projection_dim: int = 256,
+        vit_heads: bool = False,
+        momentum: Any = 0.99,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        if temperature <= 0:
+            raise ValueError(
+                f"`temperature` must be above 0. Received: {temperature}"
+            )
+        super().__init__(encoder, augmenter, **kwargs)
+        self.temperature = temperature
+        self.hidden_dim = hidden_dim
+        self.projection_dim = projection_dim
+        self.vit_heads = vit_heads
+        self.momentum = momentum
+        self.projector = self.head(
+            "projector",
+            self.encoder.output_shape[-1],
+            (hidden_dim,) * (2 if vit_heads else 1) + (projection_dim,),
+            output_normalization="batch_no_affine",
+        )
+        self.predictor = self.head(
+            "predictor",
+            projection_dim,
+            (hidden_dim, projection_dim),
+            output_normalization="batch_no_affine" if vit_heads else None,
+        )
+        self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
+        self.momentum_projector = MomentumNetwork(self.projector, momentum)
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Makes a query and a key of each view, one view after the other."""
+        outputs = {}
+        for i, name in enumerate(self.augmenter.view_names, start=1):
+            features = self.encoder(views[name], training=training)
+            projection = self.projector(features, training=training)
+            outputs[f"query_{i}"] = self.predictor(
+                projection, training=training
+            )
+            outputs[f"key_{i}"] = self.momentum_projector(
+                self.momentum_encoder(views[name], training=training),
+                training=training,
+            )
+        return outputs
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Compares each query with the other view's keys, of all devices."""
+        found = {name: gather(value) for name, value in outputs.items()}
+        loss_1, accuracy_1 = info_nce(
+            found["query_1"], found["key_2"], self.temperature
+        )
+        loss_2, accuracy_2 = info_nce(
+            found["query_2"], found["key_1"], self.temperature
+        )
+        return {
+            "loss": 2.0 * self.temperature * (loss_1 + loss_2),
+            "contrastive_accuracy": (accuracy_1 + accuracy_2) / 2.0,
+        }
+
+    def after_update(self) -> None:
+        """Moves the momentum networks, before the next keys."""
+        step = self.optimizer.iterations
+        self.momentum_encoder.update(self.encoder, step)
+        self.momentum_projector.update(self.projector, step)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "temperature": self.temperature,
+            "hidden_dim": self.hidden_dim,
+            "projection_dim": self.projection_dim,
+            "vit_heads": self.vit_heads,
+            "momentum": keras.saving.serialize_keras_object(self.momentum),
+        }

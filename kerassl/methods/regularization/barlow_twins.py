@@ -1,0 +1,125 @@
+"""Barlow Twins: both views' outputs correlate, the dimensions don't."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerassl import augmentation
+from kerassl.losses import barlow_twins, cross_correlation
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import gather
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class BarlowTwins(SelfSupervisedModel):
+    """Barlow Twins: redundancy reduction.
+
+    The correlation over the batch of each dimension of one view's projection
+    with each of the other's should be the identity: the same dimension agrees,
+    different ones say different things (`kerassl.losses.barlow_twins`).
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone.
+        projection_dim: int. The width of the three dense layers.
+        off_diagonal_weight: float >= 0, the paper's lambda.
+        augmenter: a `ViewAugmenter` of two views. By default
+            `kerassl.augmentation.byol` at the encoder's image size.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if the augmenter makes other than two views.
+
+    Metrics: `on_diagonal`, the mean correlation of the same dimension, in
+    [-1, 1], and `off_diagonal`, the root mean square of the others.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_50", (224, 224, 3))
+    model = kerassl.BarlowTwins(encoder)
+    # The authors' rates, 0.2 and 0.0048 at a batch of 256.
+    optimizer = kerassl.optimizers.LARS(
+        0.2, weight_decay=1e-6, bias_rate_scale=0.024
+    )
+    model.compile(optimizer)
+    model.fit(images, batch_size=256, epochs=300)
+    matrix = model.cross_correlation(images[:1024])
+    ```
+
+    Deviations from facebookresearch/barlowtwins: `evaluate` normalises by the
+    batch's statistics, as training does; the code's batch normalization would
+    take moving ones. Biases need their own, smaller rate, as there: for a
+    narrower projector the authors advise `bias_rate_scale = 196 / dim`.
+
+    Reference:
+        - [Zbontar et al., 2021](https://arxiv.org/abs/2103.03230)
+    """
+
+    metric_names = ("on_diagonal", "off_diagonal")
+    view_count = 2
+    default_views = staticmethod(augmentation.byol)
+
+    def __init__(
+        self,
+        encoder: Any,
+        projection_dim: int = 8192,
+        off_diagonal_weight: float = 0.0051,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, augmenter, **kwargs)
+        self.projection_dim = projection_dim
+        self.off_diagonal_weight = off_diagonal_weight
+        self.projector = self.head(
+            "projector", self.encoder.output_shape[-1], (projection_dim,) * 3
+        )
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Projects both views, one after the other."""
+        return {
+            f"projection_{i}": self.projector(
+                self.encoder(views[name], training=training), training=training
+            )
+            for i, name in enumerate(self.augmenter.view_names, start=1)
+        }
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Correlates the projections over the global batch."""
+        loss, on_diagonal, off_diagonal = barlow_twins(
+            gather(outputs["projection_1"]),
+            gather(outputs["projection_2"]),
+            self.off_diagonal_weight,
+        )
+        return {
+            "loss": loss,
+            "on_diagonal": on_diagonal,
+            "off_diagonal": off_diagonal,
+        }
+
+    def cross_correlation(self, images: Any) -> np.ndarray:
+        """Returns the matrix that training brings near the identity.
+
+        Args:
+            images: array `(N, H, W, C)` in [0, 255], N in the hundreds at
+                least, or a dict of ready-made views. It is one batch.
+
+        Returns:
+            A float32 NumPy array `(projection_dim, projection_dim)`, values in
+            [-1, 1].
+        """
+        outputs = self(keras.tree.map_structure(ops.convert_to_tensor, images))
+        return ops.convert_to_numpy(
+            cross_correlation(outputs["projection_1"], outputs["projection_2"])
+        )
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "projection_dim": self.projection_dim,
+            "off_diagonal_weight": self.off_diagonal_weight,
+        }

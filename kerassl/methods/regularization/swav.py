@@ -1,0 +1,273 @@
+"""SwAV: predict the prototypes of one view from all other views."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerassl import augmentation, encoders
+from kerassl.layers import Prototypes
+from kerassl.losses import sinkhorn, swapped_prediction, unit_vectors
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import FeatureQueue, gather
+
+# Views that are assigned to prototypes; the others only predict.
+ASSIGNED = 2
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class SwAV(SelfSupervisedModel):
+    """Swapping assignments between views.
+
+    Each projection is compared with prototypes, unit vectors that are trained
+    too. For the first two views, Sinkhorn-Knopp makes assignments that use all
+    prototypes equally (`kerassl.losses.sinkhorn`); every other view has to
+    predict them. Further views may be small crops (multi-crop): the encoder
+    sees the views of each size in one pass.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone. For small crops it must be a Functional model
+            without a fixed size inside: the ResNets are, ViTs aren't.
+        prototypes: int. Their number, K; about ten times the number of kinds of
+            images that one expects.
+        hidden_dim: int. The width of the projector's hidden layer.
+        projection_dim: int. The width of projections and prototypes.
+        temperature: float > 0.
+        epsilon: float > 0, of Sinkhorn-Knopp. If the loss stays at ln(K), try
+            0.03; if training is unstable, a larger one.
+        sinkhorn_iterations: int > 0.
+        freeze_prototypes_steps: int >= 0. The first steps without gradients
+            for the prototypes.
+        queue_size: int >= 0. Projections of earlier batches that take part in
+            the assignment, for batches small against K; 0 for none.
+        queue_start_step: int >= 0. The queue fills from here on, and takes part
+            once it is full.
+        augmenter: a `ViewAugmenter` whose first two views are assigned. By
+            default `kerassl.augmentation.swav` at the encoder's image size.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if an argument is out of its range, the augmenter makes less
+            than two views, the first two differ in size, or the encoder can't
+            take the small ones.
+
+    Metrics: `prototype_usage`, in (0, 1]: the perplexity of the mean
+    prediction, over K. Near `1 / K` all images fall to one prototype.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    model = kerassl.SwAV(encoder, prototypes=100)
+    model.compile(keras.optimizers.SGD(0.6, momentum=0.9))
+    model.fit(images, batch_size=256, epochs=200)
+    ```
+
+    Deviations from facebookresearch/swav: Sinkhorn-Knopp works in float32 and
+    takes the maximum off; prototypes are normalised after each step instead of
+    before the next, which is the same but for the last.
+
+    Reference:
+        - [Caron et al., 2020](https://arxiv.org/abs/2006.09882)
+    """
+
+    metric_names = ("prototype_usage",)
+    default_views = staticmethod(augmentation.swav)
+
+    def __init__(
+        self,
+        encoder: Any,
+        prototypes: int = 3000,
+        hidden_dim: int = 2048,
+        projection_dim: int = 128,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        sinkhorn_iterations: int = 3,
+        freeze_prototypes_steps: int = 313,
+        queue_size: int = 0,
+        queue_start_step: int = 0,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        if temperature <= 0 or epsilon <= 0 or sinkhorn_iterations < 1:
+            raise ValueError(
+                "`temperature`, `epsilon` and `sinkhorn_iterations` must be "
+                f"positive. Received: temperature={temperature}, "
+                f"epsilon={epsilon}, sinkhorn_iterations={sinkhorn_iterations}"
+            )
+        super().__init__(encoder, augmenter, **kwargs)
+        self.prototypes_count = prototypes
+        self.hidden_dim = hidden_dim
+        self.projection_dim = projection_dim
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.sinkhorn_iterations = sinkhorn_iterations
+        self.freeze_prototypes_steps = freeze_prototypes_steps
+        self.queue_size = queue_size
+        self.queue_start_step = queue_start_step
+        self.sizes = self._sizes_of_views()
+        self.encoders_by_size = {
+            str(size): encoders.at_size(self.encoder, size)
+            for size in set(self.sizes)
+        }
+        self.projector = self.head(
+            "projector",
+            self.encoder.output_shape[-1],
+            (hidden_dim, projection_dim),
+            output_bias=True,
+        )
+        self.prototypes = Prototypes(prototypes, dtype=self.dtype_policy)
+        self.prototypes.build((None, projection_dim))
+        self.queues = [
+            FeatureQueue(queue_size, projection_dim, start="zeros")
+            for _ in range(ASSIGNED if queue_size else 0)
+        ]
+        # The optimizer's count can't be read inside a step on JAX.
+        self.steps = self.add_weight(
+            name="steps", dtype="int32", initializer="zeros", trainable=False
+        )
+
+    def _sizes_of_views(self) -> list[int]:
+        names = self.augmenter.view_names
+        sizes = [view.size for view in self.augmenter.views.values()]
+        if len(names) < ASSIGNED or sizes[0] != sizes[1]:
+            raise ValueError(
+                "SwAV assigns the first two views, which must have one size. "
+                f"The augmenter makes {dict(zip(names, sizes))}."
+            )
+        return sizes
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Projects all views: one encoder pass for each size, one head pass."""
+        names = self.augmenter.view_names
+        # Sizes in the order in which they first come.
+        passes = [
+            [n for n, s in zip(names, self.sizes) if s == size]
+            for size in dict.fromkeys(self.sizes)
+        ]
+        features = [
+            self.encoders_by_size[str(self.sizes[names.index(same_size[0])])](
+                ops.concatenate([views[name] for name in same_size]),
+                training=training,
+            )
+            for same_size in passes
+        ]
+        projections = self.projector(
+            ops.concatenate(features), training=training
+        )
+        projections = unit_vectors(projections)
+        order = [name for same_size in passes for name in same_size]
+        outputs = dict(zip(order, ops.split(projections, len(order))))
+        started = ops.cast(self.steps >= self.queue_start_step, "float32")
+        for i, queue in enumerate(self.queues):
+            outputs[f"queue_{i}"] = queue.snapshot()
+            if training:
+                # Zeros are no features: the queue doesn't fill before.
+                queue.enqueue(started * gather(outputs[names[i]]))
+        return outputs
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Assigns the first views, and predicts that from the others."""
+        frozen = self.steps < self.freeze_prototypes_steps
+        scores = [
+            self.prototypes(gather(outputs[name]), frozen=frozen)
+            for name in self.augmenter.view_names
+        ]
+        assignments = [
+            self._assignment(scores[i], outputs.get(f"queue_{i}"))
+            for i in range(ASSIGNED)
+        ]
+        return {
+            "loss": swapped_prediction(scores, assignments, self.temperature),
+            "prototype_usage": self._usage(scores[0]),
+        }
+
+    def _assignment(self, scores: Any, queue: Any) -> Any:
+        if queue is None:
+            return sinkhorn(scores, self.epsilon, self.sinkhorn_iterations)
+        count = ops.shape(scores)[0]
+        is_full = ops.cast(ops.any(queue[-1] != 0.0), "float32")
+        taking_part = ops.concatenate(
+            [ops.ones((count,)), is_full * ops.ones((self.queue_size,))]
+        )
+        queued = ops.cast(self.prototypes(queue), "float32")
+        return sinkhorn(
+            ops.concatenate([ops.cast(scores, "float32"), queued]),
+            self.epsilon,
+            self.sinkhorn_iterations,
+            taking_part,
+        )[:count]
+
+    def _usage(self, scores: Any) -> Any:
+        logits = ops.cast(scores, "float32") / self.temperature
+        mean = ops.mean(ops.softmax(ops.stop_gradient(logits)), axis=0)
+        entropy = -ops.sum(mean * ops.log(ops.maximum(mean, 1e-30)))
+        return ops.exp(entropy) / self.prototypes_count
+
+    def after_update(self) -> None:
+        """Takes the prototypes back to the sphere, and counts the step."""
+        self.prototypes.normalize()
+        self.steps.assign(ops.cast(self.optimizer.iterations, "int32"))
+
+    def check_batch(self, size: int) -> None:
+        """Refuses a batch beyond the queue."""
+        super().check_batch(size)
+        if self.queue_size and size > self.queue_size:
+            raise ValueError(
+                f"The queue holds {self.queue_size} projections, and can't "
+                f"take a batch of {size}. Choose a larger `queue_size`, or 0: "
+                "large batches need no queue."
+            )
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as the base class does; warns if the loss stays at ln(K)."""
+        callbacks: Any = kwargs.pop("callbacks", None)
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            own = _UniformWarning()
+            own.set_model(self)
+            callbacks.callbacks.append(own)
+        else:
+            if not isinstance(callbacks, Sequence):
+                callbacks = [callbacks] if callbacks else []
+            callbacks = [*callbacks, _UniformWarning()]
+        return super().fit(x, *args, callbacks=callbacks, **kwargs)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "prototypes": self.prototypes_count,
+            "hidden_dim": self.hidden_dim,
+            "projection_dim": self.projection_dim,
+            "temperature": self.temperature,
+            "epsilon": self.epsilon,
+            "sinkhorn_iterations": self.sinkhorn_iterations,
+            "freeze_prototypes_steps": self.freeze_prototypes_steps,
+            "queue_size": self.queue_size,
+            "queue_start_step": self.queue_start_step,
+        }
+
+
+class _UniformWarning(keras.callbacks.Callback):
+    """Says so when the loss has not left that of uniform predictions."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Looks at the epoch's mean loss, past the frozen steps."""
+        loss = (logs or {}).get("loss", 0.0)
+        uniform = math.log(self.model.prototypes_count)
+        frozen = self.model.freeze_prototypes_steps
+        if epoch == 0 or int(self.model.steps) <= frozen:
+            return
+        if abs(loss - uniform) < 0.005 * uniform:
+            warnings.warn(
+                f"SwAV's loss, {loss:.4f}, is still ln(prototypes) = "
+                f"{uniform:.4f}: all prototypes look the same to every image, "
+                "and nothing is learned. Try a smaller `epsilon` (0.03), a "
+                "lower learning rate, fewer prototypes, or a queue if the "
+                "batch is much smaller than their number."
+            )

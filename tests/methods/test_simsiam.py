@@ -1,0 +1,152 @@
+"""What is SimSiam's own."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import kerassl
+from kerassl.augmentation import View, ViewAugmenter
+from tests.contracts.methods import tiny_encoder
+
+
+def simsiam(dim=16, **kwargs):
+    return kerassl.SimSiam(
+        tiny_encoder(), projection_dim=dim, predictor_dim=dim // 4, **kwargs
+    )
+
+
+def test_the_heads():
+    model = simsiam()
+    shapes, names = (
+        [
+            [read(w) for w in head.trainable_weights]
+            for head in (model.projector, model.predictor)
+        ]
+        for read in (
+            lambda w: tuple(w.shape),
+            lambda w: w.path.split("/")[-1],
+        )
+    )
+    matrices = [[s for s in head if len(s) == 2] for head in shapes]
+    assert matrices == [[(24, 24), (24, 24), (24, 16)], [(16, 4), (4, 16)]]
+    # Batch normalization at the projector's end, without scale and offset.
+    hidden = ["kernel", "gamma", "beta"]
+    assert names == [hidden * 2 + ["kernel"], [*hidden, "kernel", "bias"]]
+    last = model.projector.stack[-1]
+    assert isinstance(last, keras.layers.BatchNormalization)
+    assert not last.scale and not last.center
+    assert isinstance(model.predictor.stack[-1], keras.layers.Dense)
+
+
+def unit(x):
+    # The narrow predictor may have rows of zeros.
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def test_the_loss_is_the_mean_of_both_directions(images):
+    model = simsiam()
+    view = ops.convert_to_tensor(images[:16].astype("float32"))
+    outputs = model.forward_views(
+        {"view_1": view, "view_2": ops.flip(view, axis=2)}, training=True
+    )
+    found = {
+        name: unit(ops.convert_to_numpy(value).astype("float64"))
+        for name, value in outputs.items()
+    }
+    cosines = [
+        np.sum(found[f"prediction_{i}"] * found[f"projection_{j}"], axis=1)
+        for i, j in ((1, 2), (2, 1))
+    ]
+    scalars = model.objective(outputs)
+    assert float(scalars["loss"]) == pytest.approx(
+        -np.mean(cosines), rel=1e-4, abs=1e-6
+    )
+    assert float(scalars["output_std"]) == pytest.approx(
+        np.mean(found["projection_1"].std(axis=0)), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("stop_gradient", [True, False])
+def test_a_gradient_through_the_targets_only_if_asked_for(stop_gradient):
+    model = simsiam(stop_gradient=stop_gradient)
+    rng = np.random.default_rng(0)
+    outputs = {
+        f"{kind}_{i}": ops.convert_to_tensor(
+            rng.normal(size=(8, 16)).astype("float32")
+        )
+        for kind in ("projection", "prediction")
+        for i in (1, 2)
+    }
+
+    def loss(projection):
+        return model.objective(outputs | {"projection_1": projection})["loss"]
+
+    gradient = gradient_of(loss, outputs["projection_1"])
+    assert (np.abs(gradient).max() > 0) != stop_gradient
+
+    def loss(prediction):
+        return model.objective(outputs | {"prediction_1": prediction})["loss"]
+
+    assert np.abs(gradient_of(loss, outputs["prediction_1"])).max() > 0
+
+
+def gradient_of(function, x):
+    backend, x = keras.backend.backend(), ops.convert_to_numpy(x)
+    if backend == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x))
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        gradient = tape.gradient(y, x)
+        return np.zeros(x.shape) if gradient is None else gradient.numpy()
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    y = function(x)
+    if not y.requires_grad:
+        return np.zeros(x.shape)
+    y.backward()
+    return np.zeros(x.shape) if x.grad is None else x.grad.numpy()
+
+
+def same_start_everywhere(model):
+    """Gives weights of NumPy, so that backends differ by rounding alone."""
+    rng = np.random.default_rng(2)
+    for w in model.trainable_variables:
+        if len(w.shape) > 1:
+            w.assign(rng.normal(size=w.shape) / np.prod(w.shape[:-1]) ** 0.5)
+
+
+def test_without_the_stopped_gradient_the_outputs_collapse():
+    """On pairs of different images only collapse brings the loss down."""
+    images = kerassl.data.load("fashion_mnist_small", limit=512).images
+    x = images.astype("float32")
+    pairs = {"view_1": x, "view_2": np.roll(x, 1, axis=0)}
+    spread, loss = {}, {}
+    for stop_gradient in (True, False):
+        model = simsiam(dim=64, stop_gradient=stop_gradient)
+        same_start_everywhere(model)
+        model.compile(keras.optimizers.SGD(0.5, momentum=0.9))
+        history = model.fit(
+            pairs, batch_size=256, epochs=25, shuffle=False, verbose=0
+        ).history
+        # About 1 when the outputs are spread over the sphere.
+        stds = np.multiply(history["output_std"], 64**0.5)
+        assert stds[0] > 0.9
+        spread[stop_gradient] = stds[-1]
+        loss[stop_gradient] = history["loss"][-1]
+    assert spread[True] > 0.9 and loss[True] > -0.5
+    # Batch normalization at the end keeps a few images apart for long.
+    assert spread[False] < 0.5 and loss[False] < -0.8
+
+
+def test_one_view_is_refused():
+    with pytest.raises(ValueError, match="2 views"):
+        simsiam(augmenter=ViewAugmenter([View(28)]))
