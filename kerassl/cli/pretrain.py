@@ -10,6 +10,7 @@ from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.types import positive
 
 if TYPE_CHECKING:
+    from kerassl.recipes import Recipe
     from kerassl.runs import Run
 
 DESCRIPTION = """\
@@ -49,14 +50,19 @@ def add_parser(commands: Any) -> None:
         "or a .npz or .npy file",
     )
     add("--output", help="the run's folder (default: runs/METHOD_DATA)")
-    add("--recipe", help="cpu, cifar or imagenet (default: cpu)")
+    add(
+        "--recipe",
+        help="cpu, cifar or imagenet (default: cpu without a GPU or TPU; with "
+        "one, cifar for images up to 64 pixels and imagenet for larger ones)",
+    )
     add("--encoder", help="such as resnet_nano (default: the recipe's)")
     add("--epochs", type=positive, help="default: the recipe's")
     add("--batch-size", type=positive, help="default: the recipe's")
     add(
         "--image-size",
         type=positive,
-        help="resize images to it (default: the recipe's, or the data's own)",
+        help="resize images to it (default: the recipe's, or the data's own, "
+        "but at most 64 if the recipe is cpu by default)",
     )
     add("--limit", type=positive, help="use this many images at most")
     add("--seed", type=int, help="default: the recipe's")
@@ -79,8 +85,11 @@ def run(options: argparse.Namespace) -> int:
     from kerassl.cli.signals import stop_on_signals
 
     with user_errors():
-        training = _resumed(options) if options.resume else _new(options)
-    _describe(training)
+        if options.resume:
+            training, choice = _resumed(options), None
+        else:
+            training, choice = _new(options)
+    _describe(training, choice)
     if training.finished:
         training.train()  # Completes the files, if it was killed at the end.
         print("This run is finished. Evaluate it with: kerassl evaluate ...")
@@ -103,20 +112,21 @@ def run(options: argparse.Namespace) -> int:
     return 128 + got[0]
 
 
-def _new(options: argparse.Namespace) -> "Run":
+def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
+    """Returns a run, and in words how its recipe was chosen, if it was."""
     from kerassl import recipes, runs
 
     if options.method is None:
         raise UserError(
             f"Give a method: {', '.join(recipes.methods())}. Or give --resume."
         )
-    recipe = recipes.get(options.method, options.recipe or "cpu").replace(
-        encoder=options.encoder,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        image_size=options.image_size,
-        seed=options.seed,
-    )
+    given = {
+        name: getattr(options, name)
+        for name in ("encoder", "epochs", "batch_size", "image_size", "seed")
+    }
+    # Before the data are looked for, which may take a while: it checks names.
+    recipe = recipes.get(options.method, options.recipe or "cpu")
+    recipe = recipe.replace(**given)
     if options.data is None:
         raise UserError(
             "Give the images with --data, such as fashion_mnist_small."
@@ -124,8 +134,12 @@ def _new(options: argparse.Namespace) -> "Run":
     if options.output is None:
         data = re.sub(r"[^\w.-]+", "_", options.data)
         options.output = f"runs/{options.method}_{data}"
+    choice = None
+    if options.recipe is None:
+        recipe, choice = _choose_recipe(options)
+        recipe = recipe.replace(**given)
     try:
-        return runs.start(
+        run = runs.start(
             options.output,
             recipe,
             options.data,
@@ -137,6 +151,27 @@ def _new(options: argparse.Namespace) -> "Run":
         raise UserError(
             f"{error} (--resume goes on with a run, --force overwrites it.)"
         ) from error
+    return run, choice
+
+
+def _choose_recipe(options: argparse.Namespace) -> tuple["Recipe", str]:
+    """Returns the recipe for the data and the device, and why in words."""
+    from kerassl import recipes, runs
+    from kerassl.data.load import peek_size
+
+    device = runs.environment()["device"]
+    if options.image_size is not None:
+        size, various = options.image_size, False
+    else:
+        size, various = peek_size(options.data, data_dir=options.data_dir)
+    recipe = recipes.default(options.method, size, "cpu" not in device)
+    if various and recipe.image_size is None:
+        recipe = recipe.replace(image_size=size)
+    words = f"recipe {recipe.name}, for images of "
+    words += f"{'about ' * various}{size} px on {device}"
+    if options.image_size is None and recipe.image_size is not None:
+        words += f", resized to {recipe.image_size} px"
+    return recipe, f"{words} (--recipe and --image-size choose otherwise)"
 
 
 def _resumed(options: argparse.Namespace) -> "Run":
@@ -160,12 +195,13 @@ def _resumed(options: argparse.Namespace) -> "Run":
     return runs.resume(options.output, data_dir=options.data_dir)
 
 
-def _describe(run: "Run") -> None:
+def _describe(run: "Run", choice: str | None) -> None:
     recipe, settings = run.recipe, run.settings
     count, size = len(run.data.images), "x".join(map(str, run.data.image_shape))
     parameters = run.model.encoder.count_params()
     rows = {
         "method": f"{recipe.method}, recipe {recipe.name} {recipe.hash[:12]}",
+        "chosen": choice,
         "encoder": f"{recipe.encoder}, {parameters:,} parameters",
         "images": f"{count:,} of {settings['data']}, {size}",
         "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
@@ -176,4 +212,5 @@ def _describe(run: "Run") -> None:
     if run.steps_done:
         rows["resumed"] = f"at step {run.steps_done:,}"
     for name, value in rows.items():
-        print(f"{name:8} {value}", flush=True)
+        if value is not None:
+            print(f"{name:8} {value}", flush=True)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import itertools
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,12 @@ import numpy as np
 
 from kerassl.data.arrays import check_images, load_file
 from kerassl.data.batches import ImageBatches
-from kerassl.data.folder import ImageFolder, load_folder
+from kerassl.data.folder import (
+    DEFAULT_SIZE,
+    ImageFolder,
+    _find_images,
+    load_folder,
+)
 
 _EMBEDDED = "fashion_mnist_small"
 _FASHION_CLASSES = (
@@ -31,6 +38,7 @@ _FORMS = (
     "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz' "
     "or 'PATH.npy'"
 )
+_PEEKED_FILES = 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,40 +166,118 @@ def load(
     spec = os.fspath(spec)
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be at least 1. Received: {limit}")
-    class_names = None
-    if spec == _EMBEDDED:
-        path = Path(__file__).parent / _EMBEDDED / "data.npz"
-        images, labels = load_file(path, split, image_size, limit)
-        class_names = _FASHION_CLASSES
-    elif spec.lower().endswith((".npz", ".npy")):
-        images, labels = load_file(spec, split, image_size, limit)
-    elif spec.startswith("folder:") or (
-        os.path.isdir(spec) and not spec.isidentifier()
-    ):
+    kind, source = _find(spec, data_dir)
+    if kind == "file":
+        images, labels = load_file(source, split, image_size, limit)
+        class_names = _FASHION_CLASSES if spec == _EMBEDDED else None
+    elif kind == "folder":
         images, labels, class_names = load_folder(
-            spec.removeprefix("folder:"),
-            split,
-            image_size,
-            limit,
-            max_unreadable,
+            source, split, image_size, limit, max_unreadable
         )
     else:
-        builder = _find_builder(spec, data_dir)
-        if builder is None:  # A folder with a bare name; TFDS goes first.
-            return load(
-                f"folder:{spec}",
-                split,
-                image_size=image_size,
-                limit=limit,
-                max_unreadable=max_unreadable,
-            )
         from kerassl.data.tfds import load_tfds
 
         images, labels, class_names = load_tfds(
-            builder, split, image_size, limit
+            source, split, image_size, limit
         )
         check_images(images, f"images of {spec}")
     return ImageData(images, labels, class_names, spec)
+
+
+def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
+    """Returns how large images are, mostly without loading any.
+
+    Args:
+        spec: Where the images are, as in `load`.
+        data_dir: As in `load`.
+
+    Returns:
+        A pair: the short side in pixels, and whether the images may be of
+        various sizes, so that `load` gives them one. The first is then the
+        median of a folder's first images, and 224 for TFDS, which doesn't
+        tell.
+
+    Raises:
+        ValueError: As in `load`.
+        FileNotFoundError: As in `load`.
+
+    Example:
+    ```python
+    peek_size("fashion_mnist_small")  # (28, False)
+    ```
+    """
+    spec = os.fspath(spec)
+    kind, source = _find(spec, data_dir)
+    shape = None
+    if kind == "folder":
+        sides = _peek_folder(Path(source).expanduser())
+        if sides:
+            return int(np.median(sides)), True
+    elif kind == "file":
+        shape = _peek_file(Path(source).expanduser())
+    else:
+        from kerassl.data.tfds import image_shape
+
+        shape = image_shape(source)
+        if None in shape:
+            return DEFAULT_SIZE, True
+    if shape is None:  # Rare: `load` knows more, or says what is wrong.
+        shape = load(spec, data_dir=data_dir).image_shape
+    return min(shape[:2]), kind == "folder"
+
+
+def _peek_folder(root):
+    """Returns the short sides of the first readable images of a folder."""
+    from PIL import Image
+
+    sides = []
+    if root.is_dir():
+        for path in itertools.islice(_find_images(root), _PEEKED_FILES):
+            try:
+                with Image.open(path) as image:
+                    sides.append(min(image.size))
+            except Exception:
+                continue  # `load` counts and names the unreadable ones.
+    return sides
+
+
+def _peek_file(path):
+    """Returns the shape of one image of a file, or `None`."""
+    try:
+        if path.suffix.lower() == ".npy":
+            shapes = [np.load(path, mmap_mode="r").shape]
+        else:
+            with zipfile.ZipFile(path) as archive:
+                shapes = [
+                    _read_shape(archive, name) for name in archive.namelist()
+                ]
+    except Exception:
+        return None
+    # The others are labels.
+    return next((shape[1:] for shape in shapes if len(shape) > 2), None)
+
+
+def _read_shape(archive, name):
+    """Returns the shape of an array in an `.npz` file, from its header."""
+    with archive.open(name) as file:
+        np.lib.format.read_magic(file)
+        return np.lib.format.read_array_header_1_0(file)[0]
+
+
+def _find(spec, data_dir):
+    """Returns `"file"`, `"folder"` or `"tfds"`, and the path or builder."""
+    if spec == _EMBEDDED:
+        return "file", Path(__file__).parent / _EMBEDDED / "data.npz"
+    if spec.lower().endswith((".npz", ".npy")):
+        return "file", spec
+    if spec.startswith("folder:") or (
+        os.path.isdir(spec) and not spec.isidentifier()
+    ):
+        return "folder", spec.removeprefix("folder:")
+    builder = _find_builder(spec, data_dir)
+    if builder is None:  # A folder with a bare name; TFDS goes first.
+        return "folder", spec
+    return "tfds", builder
 
 
 def _find_builder(spec, data_dir):

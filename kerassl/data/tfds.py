@@ -2,6 +2,8 @@
 
 import difflib
 import logging
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import keras
 import numpy as np
@@ -9,6 +11,8 @@ import numpy as np
 from kerassl.data.arrays import parse_size, resize_image
 
 _MAX_BYTES = 32 * 2**30
+_CONNECT_SECONDS = 10
+_CONNECT_HOSTS = 3
 _CURES = (
     "Build it with `tfds build {name}`, say where it is with `data_dir` (or "
     "TFDS_DATA_DIR), or use your own images ('folder:PATH', 'PATH.npz') or "
@@ -37,6 +41,12 @@ def nearest_names(name):
 
     names = tfds.list_builders(with_community_datasets=False)
     return difflib.get_close_matches(name.lower(), names, n=3)
+
+
+def image_shape(builder):
+    """Returns the shape of a builder's images, with `None` for any size."""
+    image_key, _ = _find_features(builder)
+    return builder.info.features[image_key].shape
 
 
 def load_tfds(builder, split, image_size, limit):
@@ -123,6 +133,7 @@ def _prepare(builder):
     name = builder.info.full_name
     _logger.warning("%s isn't in %s; downloading it.", name, builder.data_dir)
     try:
+        _check_connection(builder)
         builder.download_and_prepare()
     except Exception as error:
         raise FileNotFoundError(
@@ -130,6 +141,36 @@ def _prepare(builder):
             f"downloading it failed ({type(error).__name__}: "
             f"{str(error).strip()[:300]}). " + _CURES.format(name=builder.name)
         ) from error
+
+
+def _check_connection(builder):
+    """Raises a `ConnectionError` at once where TFDS would retry for minutes.
+
+    That is if no server of the data set answers, and none of its files has been
+    downloaded before. Data sets that know no addresses pass.
+    """
+    import requests
+
+    files = builder.url_infos or {}
+    downloads = Path(builder.data_dir_root) / "downloads"
+    sizes = {info.size for info in files.values()}
+    for pattern in ("*", "manual/*", f"{builder.name}/**/*"):
+        for path in downloads.glob(pattern):
+            if path.is_file() and path.stat().st_size in sizes:
+                return
+    hosts = {urlsplit(u).netloc: u for u in files if u.startswith("http")}
+    tried = dict(list(hosts.items())[:_CONNECT_HOSTS])
+    for url in tried.values():
+        try:
+            seconds = _CONNECT_SECONDS / len(tried)
+            requests.get(url, stream=True, timeout=seconds).close()
+        except requests.exceptions.ConnectionError:
+            continue
+        except requests.exceptions.RequestException:
+            pass  # Such as a slow answer: there is a connection.
+        return
+    if tried:
+        raise ConnectionError(f"no connection to {' or '.join(tried)}")
 
 
 def _examples(builder, split, count, image_key, label_key):

@@ -14,7 +14,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from kerassl import recipes, runs
 from kerassl.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,6 +125,101 @@ def test_a_run_is_described_before_it_starts(finished):
         assert part in before
     for part in ("loss ", "images/s", "left", "epoch 2/2", "encoder.keras"):
         assert part in after
+
+
+@pytest.fixture
+def chosen(monkeypatch, capsys):
+    """Returns a function that runs `pretrain` and returns its recipe.
+
+    Nothing is trained. The device is what the test says.
+    """
+    got = []
+
+    def start(folder, recipe, *arguments, **options):
+        got.append(recipe)
+        raise ValueError("that's far enough")
+
+    def choose(device, *arguments):
+        monkeypatch.setattr(runs, "start", start)
+        monkeypatch.setattr(runs, "environment", lambda: {"device": device})
+        line = refused(
+            capsys, "pretrain", "simclr", "--output", "x", *arguments
+        )
+        assert "that's far enough" in line
+        return got[-1]
+
+    return choose
+
+
+def photos(folder, size, count=32):
+    rng = np.random.default_rng(0)
+    for i in range(count):
+        pixels = rng.integers(0, 256, (size, size + 9, 3), "uint8")
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize(
+    "device, size, name, encoder, image_size",
+    [
+        ("cpu:0", 32, "cpu", "resnet_nano", 32),
+        ("cpu", 65, "cpu", "resnet_nano", 64),
+        ("tfrt_cpu_0", 65, "cpu", "resnet_nano", 64),
+        ("cuda:0", 32, "cifar", "resnet_18_small", 32),
+        ("gpu:0", 65, "imagenet", "resnet_50", 224),
+        ("tpu_0(process=0,(0,0,0,0))", 65, "imagenet", "resnet_50", 224),
+    ],
+)
+def test_the_recipe_fits_images_and_device(
+    device, size, name, encoder, image_size, tmp_path, chosen
+):
+    # A folder has no size of its own: it gets that of its images.
+    recipe = chosen(device, "--data", photos(tmp_path, size, 3))
+    assert (recipe.name, recipe.encoder) == (name, encoder)
+    assert recipe.image_size == image_size
+
+
+def test_arrays_of_fitting_size_are_left_alone(chosen):
+    recipe = chosen("cpu:0", "--data", "fashion_mnist_small")
+    assert recipe == recipes.get("simclr", "cpu")
+    recipe = chosen("cuda:0", "--data", "fashion_mnist_small")
+    assert recipe == recipes.get("simclr", "cifar")
+
+
+def test_what_the_user_gives_wins(tmp_path, chosen):
+    data = ("--data", photos(tmp_path, 100, 3))
+    assert chosen("cpu", *data, "--image-size", "96").image_size == 96
+    assert chosen("cpu", *data, "--encoder", "vit_nano").encoder == "vit_nano"
+    # An image size is what the recipe is chosen for.
+    assert chosen("cuda:0", *data, "--image-size", "48").name == "cifar"
+    recipe = chosen("cuda:0", *data, "--image-size", "96")
+    assert (recipe.name, recipe.image_size) == ("imagenet", 96)
+    # A named recipe is taken as it is.
+    for device in ("cpu", "cuda:0"):
+        for name in ("cpu", "cifar", "imagenet"):
+            recipe = chosen(device, *data, "--recipe", name)
+            assert recipe == recipes.get("simclr", name)
+
+
+def test_a_chosen_recipe_is_described(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runs, "environment", lambda: {"device": "cpu:0"})
+    (tmp_path / "photos").mkdir()
+    data = photos(tmp_path / "photos", 80)
+    arguments = ["pretrain", "simclr", "--data", data, "--epochs", "1"]
+    arguments += ["--batch-size", "32", "--output", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert (
+        "chosen   recipe cpu, for images of about 80 px on cpu:0, resized to "
+        "64 px (--recipe and --image-size choose otherwise)\n"
+    ) in out
+    assert f"32 of {data}, 64x64x3\n" in out
+    # A run goes on with the size that was chosen.
+    assert (
+        main(["pretrain", "--resume", "--output", str(tmp_path / "run")]) == 0
+    )
+    out = capsys.readouterr().out
+    assert "64x64x3" in out and "\nchosen " not in out
 
 
 def test_a_run_is_overwritten_by_force_alone(finished, tmp_path, capsys):

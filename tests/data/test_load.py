@@ -4,12 +4,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kerassl.data
+from kerassl.data.load import peek_size
 
 EMBEDDED = Path(kerassl.data.__file__).parent / "fashion_mnist_small"
 
@@ -76,6 +78,7 @@ def test_data_set_that_is_not_there(tmp_path, monkeypatch):
     def offline(self, **kwargs):
         raise OSError("no network")
 
+    monkeypatch.setattr("kerassl.data.tfds._check_connection", lambda _: None)
     monkeypatch.setattr(
         tfds.core.DatasetBuilder, "download_and_prepare", offline
     )
@@ -83,6 +86,73 @@ def test_data_set_that_is_not_there(tmp_path, monkeypatch):
         kerassl.data.load("cifar10", data_dir=tmp_path)
     for part in ("cifar10", str(tmp_path), "no network", "tfds build"):
         assert part in str(error.value)
+
+
+@pytest.fixture
+def requested(monkeypatch):
+    """The URLs that were asked for; `requested.error` is what came back."""
+    requests = pytest.importorskip("requests")
+
+    class Requested(list):
+        error = requests.exceptions.ConnectionError
+
+    urls = Requested()
+
+    def get(url, **kwargs):
+        urls.append(url)
+        assert kwargs["timeout"] <= 10 and kwargs["stream"]
+        raise urls.error("no answer")
+
+    monkeypatch.setattr(requests, "get", get)
+    return urls
+
+
+@pytest.fixture
+def download(monkeypatch):
+    """Counts the downloads, which all fail."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    calls = []
+
+    def fail(self, **kwargs):
+        calls.append(self.name)
+        raise OSError("from TFDS")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    return calls
+
+
+def test_offline_downloads_fail_at_once(tmp_path, requested, download):
+    started = time.perf_counter()
+    with pytest.raises(FileNotFoundError, match="tfds build") as error:
+        kerassl.data.load("cifar10", data_dir=tmp_path)
+    assert time.perf_counter() - started < 60
+    assert "no connection to www.cs.toronto.edu" in str(error.value)
+    assert "folder:PATH" in str(error.value)
+    assert len(requested) == 1 and not download
+
+
+def test_a_slow_answer_is_a_connection(tmp_path, requested, download):
+    import requests
+
+    requested.error = requests.exceptions.ReadTimeout
+    with pytest.raises(FileNotFoundError, match="from TFDS"):
+        kerassl.data.load("cifar10", data_dir=tmp_path)
+    assert len(requested) == 1 and download == ["cifar10"]
+
+
+@pytest.mark.parametrize("folder", ["", "manual", "cifar10/x"])
+def test_downloaded_files_need_no_connection(
+    tmp_path, requested, download, folder
+):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    (size,) = {i.size for i in tfds.builder_cls("cifar10").url_infos.values()}
+    path = tmp_path / "downloads" / folder / "data.tar.gz"
+    path.parent.mkdir(parents=True)
+    with open(path, "wb") as file:
+        file.truncate(size)  # A sparse file.
+    with pytest.raises(FileNotFoundError, match="from TFDS"):
+        kerassl.data.load("cifar10", data_dir=tmp_path)
+    assert not requested and download == ["cifar10"]
 
 
 def fake_tfds(folder, name, features, examples):
@@ -108,10 +178,71 @@ def test_images_of_various_sizes(tmp_path):
     )
     with pytest.raises(ValueError, match="image_size"):
         kerassl.data.load(name, data_dir=tmp_path)
+    assert peek_size(name, data_dir=tmp_path) == (224, True)
     data = kerassl.data.load(f"tfds:{name}", image_size=8, data_dir=tmp_path)
     assert data.images.shape == (5, 8, 8, 3)
     assert data.labels is None and data.class_names is None
     np.testing.assert_array_equal(data.images[:, 0, 0, 0], 7 * np.arange(5))
+
+
+def test_size_of_tfds_is_known_without_its_data(tmp_path, download):
+    assert peek_size("cifar10", data_dir=tmp_path) == (32, False)
+    assert not download
+
+
+def test_size_of_files_is_read_from_their_headers(tmp_path, monkeypatch):
+    images, labels = np.zeros((3, 40, 24, 3), "uint8"), np.arange(3)
+    np.save(tmp_path / "a.npy", images)
+    np.savez_compressed(tmp_path / "b.npz", y_train=labels, x_train=images)
+    np.savez(tmp_path / "gray.npz", images=images[..., 0])
+    # `kerassl.data.load` is the function.
+    module = sys.modules["kerassl.data.load"]
+    monkeypatch.setattr(module, "load_file", None)
+    assert peek_size("fashion_mnist_small") == (28, False)
+    for name in ("a.npy", "b.npz", "gray.npz"):
+        assert peek_size(str(tmp_path / name)) == (24, False)
+
+
+def test_size_of_a_folder_is_the_median_of_its_first_images(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for i, size in enumerate([(50, 90), (70, 60), (900, 900)]):
+        image.new("RGB", size).save(tmp_path / f"{i}.png")
+    (tmp_path / "3.png").write_bytes(b"broken")
+    assert peek_size(f"folder:{tmp_path}") == (60, True)
+    assert peek_size(tmp_path) == (60, True)
+
+
+def test_size_of_a_folder_that_begins_with_broken_images(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for i in range(21):
+        (tmp_path / f"a{i}.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="21 of 21"):
+        peek_size(f"folder:{tmp_path}")
+    # Loading tolerates 1 % of them.
+    image.new("RGB", (2, 2)).save(tmp_path / "b.png")
+    for i in range(2100):
+        (tmp_path / f"b{i}.png").hardlink_to(tmp_path / "b.png")
+    assert peek_size(f"folder:{tmp_path}") == (224, True)
+
+
+def test_size_fails_as_loading_does(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.npz").write_bytes(b"broken")
+    np.savez(tmp_path / "flat.npz", images=np.zeros((3, 4)))
+    for spec in (
+        "folder:nowhere",
+        "nowhere.npz",
+        "nowhere.npy",
+        f"folder:{tmp_path / 'empty'}",
+        str(tmp_path / "broken.npz"),
+        str(tmp_path / "flat.npz"),
+    ):
+        errors = []
+        for function in (peek_size, kerassl.data.load):
+            with pytest.raises((ValueError, FileNotFoundError)) as error:
+                function(spec)
+            errors.append((error.type, str(error.value)))
+        assert errors[0] == errors[1]
 
 
 def test_data_set_without_images(tmp_path):
