@@ -1,10 +1,25 @@
 """Real small images for every test."""
 
-import keras
-import numpy as np
-import pytest
+import atexit
+import os
+import shutil
+import tempfile
 
-from kerassl import data
+# Many tests compile the same program, so JAX keeps them in a folder of this
+# run. It reads these when it is imported. The workers of pytest-xdist and
+# subprocesses inherit them, and with them the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.mkdtemp(prefix="kerassl-jax-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from kerassl import data  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -22,4 +22,76 @@ def simclr(encoder, **kwargs):
     return kerassl.SimCLR(encoder, temperature=0.5, projection_dim=8, **kwargs)
 
 
-METHODS = {"simclr": simclr}
+def simclr_v2(encoder, **kwargs):
+    return simclr(encoder, version=2, **kwargs)
+
+
+def moco_v1(encoder, **kwargs):
+    return moco_v2(encoder, **({"version": 1} | kwargs))
+
+
+def moco_v2(encoder, **kwargs):
+    settings = dict(version=2, temperature=0.5, projection_dim=32)
+    settings |= dict(queue_size=32, momentum=0.99, seed=0)
+    return kerassl.MoCo(encoder, **(settings | kwargs))
+
+
+def moco_v3(encoder, **kwargs):
+    momentum = kerassl.training.CosineMomentum(0.9, 32)
+    return kerassl.MoCoV3(
+        encoder, hidden_dim=16, projection_dim=8, momentum=momentum, **kwargs
+    )
+
+
+def byol(encoder, **kwargs):
+    momentum = kerassl.training.CosineMomentum(0.9, 32)
+    return kerassl.BYOL(
+        encoder, hidden_dim=16, projection_dim=8, momentum=momentum, **kwargs
+    )
+
+
+def simsiam(encoder, **kwargs):
+    return kerassl.SimSiam(
+        encoder, projection_dim=16, predictor_dim=8, **kwargs
+    )
+
+
+def swav(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    return kerassl.SwAV(
+        encoder,
+        prototypes=12,
+        hidden_dim=16,
+        projection_dim=8,
+        freeze_prototypes_steps=2,
+        queue_size=64,
+        queue_start_step=2,
+        augmenter=kerassl.augmentation.swav(size, small_size=20, small_views=1),
+        **kwargs,
+    )
+
+
+def barlow_twins(encoder, **kwargs):
+    return kerassl.BarlowTwins(encoder, projection_dim=16, **kwargs)
+
+
+def vicreg(encoder, **kwargs):
+    return kerassl.VICReg(encoder, projection_dim=16, **kwargs)
+
+
+METHODS = {
+    "simclr": simclr,
+    "simclr_v2": simclr_v2,
+    "moco_v1": moco_v1,
+    "moco_v2": moco_v2,
+    "moco_v3": moco_v3,
+    "byol": byol,
+    "simsiam": simsiam,
+    "swav": swav,
+    "barlow_twins": barlow_twins,
+    "vicreg": vicreg,
+}
+
+# Epochs after which the loss has fallen, where that takes more than two: MoCo's
+# rises while keys replace the random queue, and the keys' network falls behind.
+EPOCHS = {"moco_v1": 6, "moco_v2": 6}

@@ -1,9 +1,14 @@
-"""Runs a method from given weights and views; prints nothing, writes arrays.
+"""Runs methods from given weights and views, and writes arrays.
 
-KERAS_BACKEND=jax python -m tests.contracts.parity_worker METHOD IN OUT
+KERAS_BACKEND=jax python -m tests.contracts.parity_worker FOLDER METHOD ...
+
+Reads FOLDER/METHOD.npz, and writes FOLDER/METHOD_jax.npz, or, where a method
+fails, the traceback to FOLDER/METHOD_jax.txt.
 """
 
 import sys
+import traceback
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,49 +18,68 @@ import kerassl
 from tests.contracts.methods import METHODS
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class Gradients(keras.optimizers.Optimizer):
-    """Leaves each variable's gradient in its place."""
-
-    def update_step(self, gradient, variable, learning_rate):
-        self.assign(variable, ops.cast(gradient, variable.dtype))
-
-
 def build(method):
     encoder = kerassl.encoders.build("resnet_nano", (32, 32, 3))
     return METHODS[method](encoder)
 
 
-def views(count=3, batch=16):
-    """Smooth images, as floats in [0, 255]."""
+def save_weights(method, folder):
+    weights = build(method).get_weights()
+    np.savez(
+        folder / f"{method}.npz", **{f"{i}": w for i, w in enumerate(weights)}
+    )
+
+
+def views(model, count=3, batch=16):
+    """Smooth images, as floats in [0, 255], of the sizes that it needs."""
     rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (count, 2, batch, 8, 8, 3))
-    fine = coarse.repeat(4, axis=3).repeat(4, axis=4).astype("float32")
-    return [dict(zip(("view_1", "view_2"), pair)) for pair in fine]
+    batches = []
+    for _ in range(count):
+        batches.append({})
+        for name, view in model.augmenter.views.items():
+            coarse = rng.integers(0, 256, (batch, 8, 8, 3)).astype("float32")
+            at = np.arange(view.size) * 8 // view.size
+            batches[-1][name] = coarse[:, at][:, :, at]
+    return batches
 
 
-def run(method, weights):
-    batches = views()
+def run(method, folder):
+    """Takes a few steps of SGD from the weights in `folder`."""
+    model = build(method)
+    with np.load(folder / f"{method}.npz") as given:
+        model.set_weights([given[f"{i}"] for i in range(len(given.files))])
+    rate = 0.02
+    model.compile(keras.optimizers.SGD(rate, momentum=0.9))
     found = {}
-    for kind, optimizer, steps in (
-        ("gradient", Gradients(1.0), 1),
-        ("sgd", keras.optimizers.SGD(0.02, momentum=0.9), len(batches)),
+    for step, batch in enumerate(views(model)):
+        logs = model.train_on_batch(batch, return_dict=True)
+        model.reset_metrics()
+        found[f"loss_{step}"] = float(logs["loss"])
+        if step == 0:
+            # The momentum is the gradient, until a second one is added.
+            for i, momentum in enumerate(model.optimizer.momentums):
+                gradient = ops.convert_to_numpy(momentum) / -rate
+                found[f"first_gradient_{i}"] = gradient
+            for i, weight in enumerate(model.non_trainable_weights):
+                found[f"first_state_{i}"] = ops.convert_to_numpy(weight)
+    for kind, weights in (
+        ("parameter", model.trainable_weights),
+        ("state", model.non_trainable_weights),
     ):
-        model = build(method)
-        model.set_weights(weights)
-        model.compile(optimizer)
-        for step in range(steps):
-            logs = model.train_on_batch(batches[step], return_dict=True)
-            model.reset_metrics()
-            found[f"{kind}_loss_{step}"] = np.asarray(float(logs["loss"]))
-        for i, weight in enumerate(model.weights):
-            kept = "parameter" if weight.trainable else "state"
-            found[f"{kind}_{kept}_{i}"] = ops.convert_to_numpy(weight)
+        for i, weight in enumerate(weights):
+            found[f"last_{kind}_{i}"] = ops.convert_to_numpy(weight)
     return found
 
 
+def main(folder, *methods):
+    folder = Path(folder)
+    for method in methods:
+        stem = f"{method}_{keras.backend.backend()}"
+        try:
+            np.savez(folder / f"{stem}.npz", **run(method, folder))
+        except Exception:
+            (folder / f"{stem}.txt").write_text(traceback.format_exc())
+
+
 if __name__ == "__main__":
-    method, source, target = sys.argv[1:]
-    with np.load(source) as given:
-        weights = [given[f"{i}"] for i in range(len(given.files))]
-    np.savez(target, **run(method, weights))
+    main(*sys.argv[1:])

@@ -1,5 +1,6 @@
 """Three backends, one result: ready-made views and equal weights."""
 
+import functools
 import importlib.util
 import os
 import subprocess
@@ -15,45 +16,100 @@ from tests.contracts.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() != "torch",
+        reason="compared once, from PyTorch's run",
+    ),
+    # In one worker of pytest-xdist, so that each backend is started once.
+    pytest.mark.xdist_group("parity"),
+]
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch",
-    reason="compared once, from PyTorch's run",
-)
+
+def is_installed(backend):
+    return importlib.util.find_spec(backend) is not None
+
+
+@pytest.fixture(scope="module")
+def others(request, tmp_path_factory):
+    """A process for each other backend, which runs all methods.
+
+    Both at once, and for the selected tests alone. They write to `folder`.
+    """
+    folder = tmp_path_factory.mktemp("parity")
+    selected = [
+        item.callspec.params
+        for item in request.session.items
+        if getattr(item, "module", None) is request.module
+    ]
+    methods = dict.fromkeys(params["method"] for params in selected)
+    for method in methods:
+        keras.utils.set_random_seed(1)
+        parity_worker.save_weights(method, folder)
+    processes = {}
+    for backend in {params["backend"] for params in selected}:
+        if not is_installed(backend):
+            continue
+        with open(folder / f"{backend}.log", "w") as log:
+            processes[backend] = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.contracts.parity_worker",
+                    str(folder),
+                    *methods,
+                ],
+                cwd=ROOT,
+                env=os.environ | {"KERAS_BACKEND": backend},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+    yield folder, processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+@functools.cache
+def run_here(method, folder):
+    return parity_worker.run(method, folder)
+
+
+def arrays_from(others, method, backend):
+    """Waits for the process, and reads what it found."""
+    folder, processes = others
+    status = processes[backend].wait(timeout=1200)
+    target = folder / f"{method}_{backend}.npz"
+    if not target.exists():
+        error = target.with_suffix(".txt")
+        if not error.exists():
+            error = folder / f"{backend}.log"
+        pytest.fail(
+            f"{method} gave no result on {backend} (exit status {status}):\n"
+            f"{error.read_text()[-4000:]}",
+            pytrace=False,
+        )
+    with np.load(target) as arrays:
+        return dict(arrays)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_losses_gradients_and_steps_agree(method, backend, tmp_path):
-    if importlib.util.find_spec(backend) is None:
+def test_losses_gradients_and_steps_agree(method, backend, others):
+    if not is_installed(backend):
         pytest.skip(f"{backend} is not installed")
-    weights = parity_worker.build(method).get_weights()
-    source, target = tmp_path / "in.npz", tmp_path / "out.npz"
-    np.savez(source, **{f"{i}": w for i, w in enumerate(weights)})
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.contracts.parity_worker",
-            method,
-            str(source),
-            str(target),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": backend},
-        check=True,
-    )
-    here = parity_worker.run(method, weights)
-    with np.load(target) as arrays:
-        there = dict(arrays)
+    here = run_here(method, others[0])
+    there = arrays_from(others, method, backend)
     assert set(there) == set(here)
     for name, ours in here.items():
         # A bias before a normalization has no gradient but rounding.
-        if name.startswith("gradient") and np.linalg.norm(ours) > 1e-6:
+        if name.startswith("first") and np.linalg.norm(ours) > 1e-6:
             assert distance(ours, there[name]) < 1e-5, name
-        if "_loss_" in name:
+        if name.startswith("loss"):
             assert distance(ours, there[name]) < 1e-5, name
     # After steps the model is compared as a whole: an offset that began at 0
     # is small, and one ReLU that rounding turned moves it by more than 1e-4.
-    for kind in ("sgd_parameter", "sgd_state"):
+    for kind in ("last_parameter", "last_state"):
         ours, theirs = (
             np.concatenate(
                 [run[n].ravel() for n in sorted(run) if n.startswith(kind)]
