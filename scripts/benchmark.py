@@ -11,13 +11,18 @@ The last line of the output is one JSON object:
   so without the augmenter.
 - `step_ratio`: the second over the first, at least 1; `step_ratio_raw` as
   measured.
+- `pass_samples_per_second`: the same on ready views, but of the passes through
+  encoder, heads and momentum networks alone: a trivial loss, no queue, and
+  nothing after the optimizer.
+- `method_ratio`: `pass_samples_per_second` over `encoder_samples_per_second`:
+  what the loss, the queue and the momentum networks' updates cost.
 - `views_per_second`: views that the augmenter makes alone, compiled as the
   backend compiles.
 - `peak_memory_mb`: the largest memory of the process, without a GPU's.
 
-and what ran. Everything is compiled first. Then the three take turns in several
-rounds, and the best time of each counts, so that other work on the machine
-hits none of them alone.
+and what ran. Everything is compiled first. Then all of them take turns in
+several rounds, and the best time of each counts, so that other work on the
+machine hits none of them alone.
 """
 
 import argparse
@@ -119,13 +124,42 @@ def ready(views: dict[str, Any], steps: int) -> Any:
     return Repeated(views, steps)
 
 
-def measure(model: Any, images: np.ndarray, steps: int, rounds: int) -> dict:
-    """Returns the best seconds of each part, of `steps` steps."""
+def passes_alone(model: Any) -> Any:
+    """Takes from a model all but the passes through its networks."""
+
+    def objective(outputs: dict[str, Any]) -> dict[str, Any]:
+        loss = sum(
+            keras.ops.mean(keras.ops.square(keras.ops.cast(x, "float32")))
+            for x in outputs.values()
+        )
+        return {"loss": loss, **dict.fromkeys(model.metric_names, 0.0)}
+
+    model.objective = objective
+    model.after_update = lambda: None
+    queue = getattr(model, "queue", None)
+    if queue is not None:
+        queue.snapshot = lambda: keras.ops.zeros((1, queue.dim))
+        queue.enqueue = lambda features: None
+    return model
+
+
+def measure(
+    model: Any, bare: Any, images: np.ndarray, steps: int, rounds: int
+) -> dict:
+    """Returns the best seconds of each part, of `steps` steps.
+
+    Args:
+        model: the method.
+        bare: another of its kind, through `passes_alone`.
+        images: uint8 images of one batch.
+        steps: int, of a round.
+        rounds: int.
+    """
     make_views = compiled_augmenter(model.augmenter, images)
     views = make_views()
 
-    def fit(batches: Any) -> None:
-        model.fit(batches, shuffle=False, verbose=0)
+    def fit(batches: Any, which: Any = model) -> None:
+        which.fit(batches, shuffle=False, verbose=0)
 
     def augment() -> None:
         for _ in range(steps):
@@ -134,10 +168,12 @@ def measure(model: Any, images: np.ndarray, steps: int, rounds: int) -> dict:
     parts: dict[str, Callable[[], None]] = {
         "whole": lambda: fit(RandomBatches(images, steps)),
         "encoder": lambda: fit(ready(views, steps)),
+        "passes": lambda: fit(ready(views, steps), bare),
         "views": augment,
     }
     for batches in (RandomBatches(images, 2), ready(views, 2)):
         fit(batches)
+    fit(ready(views, 2), bare)
     best = dict.fromkeys(parts, float("inf"))
     for _ in range(rounds):
         for name, part in parts.items():
@@ -171,6 +207,14 @@ def main() -> int:
     add("--batch-size", type=int, default=256)
     add("--image-size", type=int, default=32)
     add("--channels", type=int, default=3, choices=(1, 3))
+    for part in ("method-args", "views"):
+        add(
+            f"--{part}",
+            type=json.loads,
+            default={},
+            metavar="JSON",
+            help="changes to the recipe's, such as '{\"queue_size\": 65536}'",
+        )
     add("--steps", type=int, default=10, help="steps of a round (10)")
     add("--rounds", type=int, default=10)
     arguments = parser.parse_args()
@@ -179,16 +223,25 @@ def main() -> int:
             parser.error(f"--{name} must be at least 1")
     shape = (arguments.image_size, arguments.image_size, arguments.channels)
     try:
-        recipe = recipes.get(arguments.method).replace(
-            encoder=arguments.encoder, batch_size=arguments.batch_size
+        recipe = recipes.get(arguments.method)
+        recipe = recipe.replace(
+            encoder=arguments.encoder,
+            batch_size=arguments.batch_size,
+            method_args={**recipe.method_args, **arguments.method_args},
+            views={**recipe.views, **arguments.views},
         )
-        model = recipes.build_model(recipe, shape, arguments.steps)
+        model, bare = (
+            recipes.build_model(recipe, shape, arguments.steps)
+            for _ in range(2)
+        )
     except ValueError as error:
         parser.error(str(error))
     images = np.random.default_rng(0).integers(
         0, 256, (arguments.batch_size, *shape), dtype="uint8"
     )
-    seconds = measure(model, images, arguments.steps, arguments.rounds)
+    seconds = measure(
+        model, passes_alone(bare), images, arguments.steps, arguments.rounds
+    )
     samples = arguments.batch_size * arguments.steps
     ratio = seconds["whole"] / seconds["encoder"]
     count = len(model.augmenter.view_names)
@@ -200,9 +253,13 @@ def main() -> int:
         "encoder_samples_per_second": round(samples / seconds["encoder"], 1),
         "step_ratio": round(max(1.0, ratio), 4),
         "step_ratio_raw": round(ratio, 4),
+        "pass_samples_per_second": round(samples / seconds["passes"], 1),
+        "method_ratio": round(seconds["encoder"] / seconds["passes"], 4),
         "views_per_second": round(count * samples / seconds["views"], 1),
         "peak_memory_mb": round(peak, 1),
         "method": arguments.method,
+        "method_args": recipe.method_args,
+        "views": recipe.views,
         "encoder": arguments.encoder,
         "batch_size": arguments.batch_size,
         "image_size": arguments.image_size,
