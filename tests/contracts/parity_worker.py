@@ -48,7 +48,7 @@ def run(method, folder):
     model = build(method)
     with np.load(folder / f"{method}.npz") as given:
         model.set_weights([given[f"{i}"] for i in range(len(given.files))])
-    rate = 0.02
+    rate = 0.002
     model.compile(keras.optimizers.SGD(rate, momentum=0.9))
     found = {}
     for step, batch in enumerate(views(model)):
