@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 
@@ -20,6 +21,24 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 from kerassl import data  # noqa: E402
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `pytest -n`, keeps together the tests that share an effort.
+
+    Those of a method compile the same programs, and those of any other file may
+    share a fixture. (xdist's own `--dist loadgroup` does
+    nothing, and says nothing, in xdist 3.8 with pytest 9.2.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            method = re.search(r"test_contract\.py::\w+\[(\w+)", nodeid)
+            return method[1] if method else nodeid.split("::")[0]
+
+    return Scheduler(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,11 @@ from keras import ops
 import kerassl
 from tests.contracts.methods import METHODS
 
+FIRST_RATE = 1e-4
+# The length of the later steps. Losses differ in scale by hundreds, and after
+# long steps one ReLU that rounding turned shows in the loss.
+STEP = 0.01
+
 
 def build(method):
     encoder = kerassl.encoders.build("resnet_nano", (32, 32, 3))
@@ -48,8 +53,8 @@ def run(method, folder):
     model = build(method)
     with np.load(folder / f"{method}.npz") as given:
         model.set_weights([given[f"{i}"] for i in range(len(given.files))])
-    rate = 0.002
-    model.compile(keras.optimizers.SGD(rate, momentum=0.9))
+    optimizer = keras.optimizers.SGD(FIRST_RATE, momentum=0.9)
+    model.compile(optimizer)
     found = {}
     for step, batch in enumerate(views(model)):
         logs = model.train_on_batch(batch, return_dict=True)
@@ -57,11 +62,16 @@ def run(method, folder):
         found[f"loss_{step}"] = float(logs["loss"])
         if step == 0:
             # The momentum is the gradient, until a second one is added.
-            for i, momentum in enumerate(model.optimizer.momentums):
-                gradient = ops.convert_to_numpy(momentum) / -rate
+            gradients = [
+                ops.convert_to_numpy(momentum) / -FIRST_RATE
+                for momentum in optimizer.momentums
+            ]
+            for i, gradient in enumerate(gradients):
                 found[f"first_gradient_{i}"] = gradient
             for i, weight in enumerate(model.non_trainable_weights):
                 found[f"first_state_{i}"] = ops.convert_to_numpy(weight)
+            norm = np.linalg.norm([np.linalg.norm(g) for g in gradients])
+            optimizer.learning_rate.assign(STEP / norm)
     for kind, weights in (
         ("parameter", model.trainable_weights),
         ("state", model.non_trainable_weights),

@@ -23,15 +23,7 @@ def images():
     return data.load("fashion_mnist_small", "train", limit=512).images
 
 
-# One worker of pytest-xdist takes all tests of a method: what they compile in
-# common is then compiled once.
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.xdist_group(name))
-        for name in METHODS
-    ],
-)
+@pytest.fixture(scope="module", params=METHODS)
 def make(request):
     """A function that makes and compiles the method."""
 

@@ -16,14 +16,10 @@ from tests.contracts.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [
-    pytest.mark.skipif(
-        keras.backend.backend() != "torch",
-        reason="compared once, from PyTorch's run",
-    ),
-    # In one worker of pytest-xdist, so that each backend is started once.
-    pytest.mark.xdist_group("parity"),
-]
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "torch",
+    reason="compared once, from PyTorch's run",
+)
 
 
 def is_installed(backend):
@@ -102,11 +98,13 @@ def test_losses_gradients_and_steps_agree(method, backend, others):
     there = arrays_from(others, method, backend)
     assert set(there) == set(here)
     for name, ours in here.items():
-        # A bias before a normalization has no gradient but rounding.
-        if name.startswith("first") and np.linalg.norm(ours) > 1e-6:
-            assert distance(ours, there[name]) < 1e-5, name
+        theirs = there[name]
         if name.startswith("loss"):
-            assert distance(ours, there[name]) < 1e-5, name
+            # A loss may lie near 0, as a difference of larger numbers.
+            assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5), name
+        # A bias before a normalization has no gradient but rounding.
+        elif name.startswith("first") and np.linalg.norm(ours) > 1e-6:
+            assert distance(ours, theirs) < 2e-5, name
     # After steps the model is compared as a whole: an offset that began at 0
     # is small, and one ReLU that rounding turned moves it by more than 1e-4.
     for kind in ("last_parameter", "last_state"):
@@ -116,7 +114,7 @@ def test_losses_gradients_and_steps_agree(method, backend, others):
             )
             for run in (here, there)
         )
-        assert distance(ours, theirs) < 1e-4, kind
+        assert distance(ours, theirs) < 5e-5, kind
 
 
 def distance(ours, theirs):
