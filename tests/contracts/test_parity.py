@@ -101,7 +101,9 @@ def test_losses_gradients_and_steps_agree(method, backend, others):
         theirs = there[name]
         if name.startswith("loss"):
             # A loss may lie near 0, as a difference of larger numbers.
-            assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5), name
+            assert ours == pytest.approx(float(theirs), rel=1e-5, abs=1e-5), (
+                name
+            )
         # A bias before a normalization has no gradient but rounding.
         elif name.startswith("first") and np.linalg.norm(ours) > 1e-6:
             assert distance(ours, theirs) < 2e-5, name
