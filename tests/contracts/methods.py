@@ -52,7 +52,7 @@ def byol(encoder, **kwargs):
 
 def simsiam(encoder, **kwargs):
     return kerassl.SimSiam(
-        encoder, projection_dim=16, predictor_dim=8, **kwargs
+        encoder, projection_dim=64, predictor_dim=32, **kwargs
     )
 
 

@@ -35,7 +35,7 @@ def save_weights(method, folder):
     )
 
 
-def views(model, count=3, batch=16):
+def views(model, count=3, batch=32):
     """Smooth images, as floats in [0, 255], of the sizes that it needs."""
     rng = np.random.default_rng(0)
     batches = []

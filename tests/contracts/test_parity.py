@@ -100,13 +100,13 @@ def test_losses_gradients_and_steps_agree(method, backend, others):
     for name, ours in here.items():
         theirs = there[name]
         if name.startswith("loss"):
-            # A loss may lie near 0, as a difference of larger numbers.
-            assert ours == pytest.approx(float(theirs), rel=1e-5, abs=1e-5), (
+            # SimSiam's, a mean of cosines, may lie near 0.
+            assert ours == pytest.approx(float(theirs), rel=1e-5, abs=3e-6), (
                 name
             )
         # A bias before a normalization has no gradient but rounding.
         elif name.startswith("first") and np.linalg.norm(ours) > 1e-6:
-            assert distance(ours, theirs) < 2e-5, name
+            assert distance(ours, theirs) < 1e-5, name
     # After steps the model is compared as a whole: an offset that began at 0
     # is small, and one ReLU that rounding turned moves it by more than 1e-4.
     for kind in ("last_parameter", "last_state"):
@@ -116,7 +116,7 @@ def test_losses_gradients_and_steps_agree(method, backend, others):
             )
             for run in (here, there)
         )
-        assert distance(ours, theirs) < 5e-5, kind
+        assert distance(ours, theirs) < 1e-5, kind
 
 
 def distance(ours, theirs):

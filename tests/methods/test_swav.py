@@ -227,7 +227,17 @@ def test_a_loss_that_stays_at_chance_is_said(images):
     ready = keras.callbacks.CallbackList([own], model=model)
     with pytest.warns(UserWarning, match="smaller `epsilon`"):
         model.fit(images, batch_size=32, epochs=2, verbose=0, callbacks=ready)
-    assert epochs == [0, 1] * 3
+    with pytest.warns(UserWarning, match="smaller `epsilon`"):
+        model.fit(images, None, 32, 2, 0, [own])
+    assert epochs == [0, 1] * 4
+
+
+def test_it_must_know_the_sizes_of_its_views():
+    class Other(keras.layers.Layer):
+        view_names = ["view_1", "view_2"]
+
+    with pytest.raises(ValueError, match="ViewAugmenter"):
+        swav(augmenter=Other())
 
 
 def test_a_loss_that_falls_is_not(images):

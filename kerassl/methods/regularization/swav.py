@@ -1,5 +1,6 @@
 """SwAV: predict the prototypes of one view from all other views."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
@@ -132,6 +133,12 @@ class SwAV(SelfSupervisedModel):
 
     def _sizes_of_views(self) -> list[int]:
         names = self.augmenter.view_names
+        if not isinstance(self.augmenter, augmentation.ViewAugmenter):
+            raise ValueError(
+                "SwAV must know the sizes of its views, and takes a "
+                "`kerassl.augmentation.ViewAugmenter`. Received: "
+                f"{self.augmenter!r}"
+            )
         sizes = [view.size for view in self.augmenter.views.values()]
         if len(names) < ASSIGNED or sizes[0] != sizes[1]:
             raise ValueError(
@@ -226,7 +233,13 @@ class SwAV(SelfSupervisedModel):
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains as the base class does; warns if the loss stays at ln(K)."""
-        callbacks: Any = kwargs.pop("callbacks", None)
+        # By name or by position, wherever Keras has them.
+        bound = inspect.signature(keras.Model.fit).bind(
+            self, x, *args, **kwargs
+        )
+        given = dict(bound.arguments)
+        del given["self"]
+        callbacks: Any = given.pop("callbacks", None)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             own = _UniformWarning()
             own.set_model(self)
@@ -235,7 +248,7 @@ class SwAV(SelfSupervisedModel):
             if not isinstance(callbacks, Sequence):
                 callbacks = [callbacks] if callbacks else []
             callbacks = [*callbacks, _UniformWarning()]
-        return super().fit(x, *args, callbacks=callbacks, **kwargs)
+        return super().fit(**given, callbacks=callbacks)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
