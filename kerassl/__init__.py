@@ -22,8 +22,11 @@ from kerassl import (
 from kerassl.methods import (
     BYOL,
     BarlowTwins,
+    ContextPrediction,
+    Jigsaw,
     MoCo,
     MoCoV3,
+    Rotation,
     SelfSupervisedModel,
     SimCLR,
     SimSiam,
@@ -36,8 +39,11 @@ __version__ = "0.1.0"
 __all__ = [
     "BYOL",
     "BarlowTwins",
+    "ContextPrediction",
+    "Jigsaw",
     "MoCo",
     "MoCoV3",
+    "Rotation",
     "SelfSupervisedModel",
     "SimCLR",
     "SimSiam",

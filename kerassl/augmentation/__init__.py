@@ -1,13 +1,27 @@
 """Views: random crops, colours and blurs of images, made by a few matmuls."""
 
 from kerassl.augmentation.augmenter import ViewAugmenter
-from kerassl.augmentation.parameters import byol, moco_v1, moco_v2, simclr, swav
+from kerassl.augmentation.parameters import (
+    byol,
+    context_prediction,
+    crop_flip,
+    jigsaw,
+    moco_v1,
+    moco_v2,
+    simclr,
+    swav,
+)
+from kerassl.augmentation.tiles import TileAugmenter
 from kerassl.augmentation.view import View
 
 __all__ = [
+    "TileAugmenter",
     "View",
     "ViewAugmenter",
     "byol",
+    "context_prediction",
+    "crop_flip",
+    "jigsaw",
     "moco_v1",
     "moco_v2",
     "simclr",

@@ -1,7 +1,7 @@
 """The layer that makes random views of images, fused into a few matmuls."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -105,29 +105,17 @@ class ViewAugmenter(keras.layers.Layer):
 
     def call(self, images: Any) -> dict[str, Any]:
         """Maps images `(B, H, W, C)` to a dict of views."""
-        self._check(images)
-        single = len(images.shape) == 3
-        if single:
-            images = images[None]
-        views = {}
-        for name, view in self.views.items():
-            uniforms = keras.random.uniform(
-                (keras.ops.shape(images)[0], UNIFORM_COUNT),
-                dtype="float32",
-                seed=self.seed_generator,
+
+        def draw(count: Any, numbers: int) -> Any:
+            return keras.random.uniform(
+                (count, numbers), dtype="float32", seed=self.seed_generator
             )
-            made = make_view(keras.ops, images, uniforms, view)
-            made = keras.ops.cast(made, self.compute_dtype)
-            views[name] = made[0] if single else made
-        return views
+
+        return self._make(keras.ops, images, draw)
 
     def _map(self, images: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        self._check(images)
-        single = len(images.shape) == 3
-        if single:
-            images = images[None]
         # A variable outside the pipeline's graph: an operation's own seed
         # would start again, with the same views, in every epoch.
         with tf.init_scope():
@@ -137,14 +125,41 @@ class ViewAugmenter(keras.layers.Layer):
                     if self.seed is None
                     else tf.random.Generator.from_seed(self.seed)
                 )
-        views = {}
-        for name, view in self.views.items():
-            uniforms = self._generator.uniform(
-                (tf.shape(images)[0], UNIFORM_COUNT)
-            )
-            made = make_view(tensorflow_namespace(), images, uniforms, view)
-            made = tf.cast(made, self.compute_dtype)
-            views[name] = made[0] if single else made
+
+        def draw(count: Any, numbers: int) -> Any:
+            return self._generator.uniform((count, numbers))
+
+        return self._make(tensorflow_namespace(), images, draw)
+
+    def _make(self, xp: Any, images: Any, draw: Callable) -> dict[str, Any]:
+        self._check(images)
+        single = len(images.shape) == 3
+        if single:
+            images = images[None]
+        count = xp.shape(images)[0]
+        made = {
+            name: make_view(xp, images, draw(count, UNIFORM_COUNT), view)
+            for name, view in self.views.items()
+        }
+        return {
+            name: xp.cast(view[0] if single else view, self.compute_dtype)
+            for name, view in self.finish(xp, made, draw).items()
+        }
+
+    def finish(
+        self, xp: Any, views: dict[str, Any], draw: Callable
+    ) -> dict[str, Any]:
+        """Makes of the views what the layer returns; subclasses cut them.
+
+        Args:
+            xp: namespace of array functions: `keras.ops`, or TensorFlow's.
+            views: dict of name to float32 images `(B, size, size, C)`.
+            draw: from a batch's size and a count to as many float32 numbers in
+                [0, 1) for each image, `(B, count)`.
+
+        Returns:
+            A dict with the names in `view_names`.
+        """
         return views
 
     def _check(self, images: Any) -> None:

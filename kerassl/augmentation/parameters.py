@@ -3,6 +3,7 @@
 from typing import Any
 
 from kerassl.augmentation.augmenter import ViewAugmenter
+from kerassl.augmentation.tiles import TileAugmenter
 from kerassl.augmentation.view import View
 
 
@@ -203,4 +204,153 @@ def swav(
     small_view = View(small_size, crop_area=small_crop_area, **settings)
     return ViewAugmenter(
         [large_view] * 2 + [small_view] * small_views, seed=seed
+    )
+
+
+def crop_flip(
+    size: int,
+    crop_area: tuple[float, float] = (0.2, 1.0),
+    seed: int | None = None,
+) -> ViewAugmenter:
+    """Returns one view, cropped and flipped: MAE's, and rotation's.
+
+    Args:
+        size: int, the view's height and width in pixels.
+        crop_area: (low, high), as in `View`; MAE has (0.2, 1).
+        seed: int or `None`.
+
+    Returns:
+        A `ViewAugmenter`.
+
+    Reference:
+        - [He et al., 2021](https://arxiv.org/abs/2111.06377)
+    """
+    return ViewAugmenter([_crop_flip(size, crop_area)], seed=seed)
+
+
+def _crop_flip(
+    size: int, crop_area: tuple[float, float], **kwargs: Any
+) -> View:
+    settings: dict[str, Any] = dict(jitter=0.0, grayscale=0.0, blur=0.0)
+    settings |= dict(interpolation="bicubic", crop_area=crop_area)
+    return View(size, **(settings | kwargs))
+
+
+def jigsaw(
+    size: int = 255,
+    view_size: int | None = None,
+    tile_size: int | None = None,
+    crop_area: tuple[float, float] = (0.5, 1.0),
+    flip: float = 0.0,
+    channel_shift: int | None = None,
+    grayscale: float = 0.5,
+    project_colours: float = 0.5,
+    normalize: bool = True,
+    seed: int | None = None,
+) -> TileAugmenter:
+    """Returns the nine tiles of the jigsaw puzzle.
+
+    Each lies anywhere in its cell, a ninth of the view.
+
+    Args:
+        size: int, the encoder's image size in pixels.
+        view_size: int, of what is cut. By default `size`.
+        tile_size: int. By default three quarters of a cell, as the paper's 64
+            of 85.
+        crop_area: (low, high), as in `View`.
+        flip: float in [0, 1], the probability of a flip. The authors have none.
+        channel_shift: int, as in `TileAugmenter`. By default 2 from 128 pixels
+            on, as in the authors' code, and 0 below.
+        grayscale: float in [0, 1], its probability.
+        project_colours: float in [0, 1], likewise.
+        normalize: bool. Each tile of one mean and contrast, as the paper has
+            it; in the authors' code it is commented out.
+        seed: int or `None`.
+
+    Returns:
+        A `TileAugmenter`.
+
+    Reference:
+        - [Noroozi and Favaro, 2016](https://arxiv.org/abs/1603.09246)
+    """
+    view_size = view_size or size
+    cell = view_size // 3
+    tile_size = tile_size or cell * 3 // 4
+    if channel_shift is None:
+        channel_shift = 2 if view_size >= 128 else 0
+    view = _crop_flip(view_size, crop_area, flip=flip, grayscale=grayscale)
+    return TileAugmenter(
+        view,
+        tile_size,
+        gap=cell - tile_size,
+        jitter=max(0, cell - tile_size - channel_shift),
+        channel_shift=channel_shift,
+        project_colours=project_colours,
+        normalize=normalize,
+        seed=seed,
+    )
+
+
+def context_prediction(
+    size: int = 384,
+    view_size: int | None = None,
+    tile_size: int | None = None,
+    gap: int | None = None,
+    jitter: int | None = None,
+    crop_area: tuple[float, float] = (0.5, 1.0),
+    flip: float = 0.0,
+    drop_channels: float = 1.0,
+    project_colours: float = 0.0,
+    blur: float = 0.33,
+    normalize: bool = True,
+    seed: int | None = None,
+) -> TileAugmenter:
+    """Returns a grid of nine patches that don't touch.
+
+    Args:
+        size: int, the encoder's image size in pixels.
+        view_size: int, of what is cut. By default `size`.
+        tile_size: int, a patch's size. By default a quarter of the view, as
+            the paper's 96.
+        gap: int, pixels between patches. By default all that is left beside
+            the jitter, about half a patch, but at most 48.
+        jitter: int, as in `TileAugmenter`. By default a seventh of a patch, as
+            the paper's 7 pixels up and down.
+        crop_area: (low, high), as in `View`.
+        flip: float in [0, 1], the probability of a flip.
+        drop_channels: float in [0, 1], the authors' defence against chromatic
+            aberration.
+        project_colours: float in [0, 1], the paper's other one.
+        blur: float in [0, 1]: with this probability an image loses its fine
+            detail, up to a tenth of the patch's resolution.
+        normalize: bool. Each patch of one contrast, as the authors have it.
+        seed: int or `None`.
+
+    Returns:
+        A `TileAugmenter`.
+
+    Reference:
+        - [Doersch et al., 2015](https://arxiv.org/abs/1505.05192)
+    """
+    view_size = view_size or size
+    tile_size = tile_size or view_size // 4
+    jitter = max(1, tile_size // 7) if jitter is None else jitter
+    if gap is None:
+        gap = min(tile_size // 2, (view_size - 3 * tile_size - jitter) // 2)
+    view = _crop_flip(
+        view_size,
+        crop_area,
+        flip=flip,
+        blur=blur,
+        blur_sigma=(0.1, max(0.2, 0.04 * tile_size)),
+    )
+    return TileAugmenter(
+        view,
+        tile_size,
+        gap=gap,
+        jitter=jitter,
+        drop_channels=drop_channels,
+        project_colours=project_colours,
+        normalize=normalize,
+        seed=seed,
     )

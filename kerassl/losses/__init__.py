@@ -1,6 +1,7 @@
 """Losses: pure float32 functions of arrays, one file a loss."""
 
 from kerassl.losses.barlow_twins import barlow_twins, cross_correlation
+from kerassl.losses.classification import classification
 from kerassl.losses.info_nce import info_nce
 from kerassl.losses.negative_cosine import negative_cosine, output_std
 from kerassl.losses.nt_xent import nt_xent
@@ -10,6 +11,7 @@ from kerassl.losses.vicreg import vicreg
 
 __all__ = [
     "barlow_twins",
+    "classification",
     "cross_correlation",
     "info_nce",
     "negative_cosine",

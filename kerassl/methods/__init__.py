@@ -3,13 +3,17 @@
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.methods.bootstrapping import BYOL, SimSiam
 from kerassl.methods.contrastive import MoCo, MoCoV3, SimCLR
+from kerassl.methods.predictive import ContextPrediction, Jigsaw, Rotation
 from kerassl.methods.regularization import BarlowTwins, SwAV, VICReg
 
 __all__ = [
     "BYOL",
     "BarlowTwins",
+    "ContextPrediction",
+    "Jigsaw",
     "MoCo",
     "MoCoV3",
+    "Rotation",
     "SelfSupervisedModel",
     "SimCLR",
     "SimSiam",

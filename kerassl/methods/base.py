@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.layers import MLPHead
@@ -71,6 +72,10 @@ class SelfSupervisedModel(keras.Model):
     metric_names: tuple[str, ...] = ()
     #: The number of views that it needs; `None` for any.
     view_count: int | None = None
+    #: The smallest batch that it learns from.
+    min_batch: int = 2
+    #: What `draw` makes besides the views: a mask, a permutation.
+    drawn_names: tuple[str, ...] = ()
     #: From an image size to an augmenter. Wrap functions in `staticmethod`.
     default_views: Callable[[int], keras.layers.Layer] = staticmethod(
         augmentation.simclr
@@ -90,7 +95,7 @@ class SelfSupervisedModel(keras.Model):
         found = list(augmenter.view_names)
         if self.view_count not in (None, len(found)):
             raise ValueError(
-                f"{type(self).__name__} compares {self.view_count} views. The "
+                f"{type(self).__name__} takes {self.view_count} views. The "
                 f"augmenter makes {len(found)}: {found}."
             )
         self.augmenter = augmenter
@@ -116,13 +121,25 @@ class SelfSupervisedModel(keras.Model):
 
     # === What an approach writes ===
 
+    def draw(self, count: Any) -> dict[str, Any]:
+        """Draws what is random besides the views; by default nothing.
+
+        Args:
+            count: the number of images, maybe a scalar tensor.
+
+        Returns:
+            A dict with the names of `drawn_names`, for `forward_views`.
+        """
+        return {}
+
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Maps views to the outputs that the objective needs.
 
         Args:
-            views: dict of name to images `(N, H, W, C)`, values in [0, 255].
+            views: dict of name to images `(N, H, W, C)`, values in [0, 255],
+                and of what `draw` made.
             training: bool.
 
         Returns:
@@ -156,7 +173,7 @@ class SelfSupervisedModel(keras.Model):
         Raises:
             ValueError: naming the cure.
         """
-        if size < 2:
+        if size < self.min_batch:
             raise ValueError(
                 f"{type(self).__name__} compares the images of a batch, and "
                 "can't train on a batch of 1 (maybe the last one). Choose a "
@@ -174,16 +191,25 @@ class SelfSupervisedModel(keras.Model):
 
         Args:
             inputs: images `(N, H, W, C)`; or a dict of views with the names of
-                the augmenter's; or a dict with the images under `"image"`, as
-                TensorFlow Datasets has them.
+                the augmenter's, and those of `drawn_names` or not; or a dict
+                with the images under `"image"`, as TensorFlow Datasets has
+                them.
 
         Returns:
-            A dict of view name to images.
+            A dict of view name to images, with what `draw` made.
 
         Raises:
             ValueError: if the dict has neither, or the images' shape is not
                 the encoder's.
         """
+        views = self._views(inputs)
+        given = inputs if isinstance(inputs, Mapping) else {}
+        if not set(self.drawn_names) <= set(given):
+            count = ops.shape(next(iter(views.values())))[0]
+            given = self.draw(count)
+        return {**views, **{name: given[name] for name in self.drawn_names}}
+
+    def _views(self, inputs: Any) -> dict[str, Any]:
         names = self.augmenter.view_names
         if isinstance(inputs, Mapping):
             if set(names) <= set(inputs):
@@ -305,7 +331,7 @@ class SelfSupervisedModel(keras.Model):
         """
         super().save_own_variables(store)
         for i, state in enumerate(self._seed_states()):
-            store[f"seed_{i}"] = keras.ops.convert_to_numpy(state)
+            store[f"seed_{i}"] = ops.convert_to_numpy(state)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""

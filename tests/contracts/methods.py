@@ -79,6 +79,29 @@ def vicreg(encoder, **kwargs):
     return kerassl.VICReg(encoder, projection_dim=16, **kwargs)
 
 
+def rotation(encoder, **kwargs):
+    return kerassl.Rotation(encoder, **kwargs)
+
+
+def jigsaw(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    augmenter = kerassl.augmentation.jigsaw(size, view_size=60)
+    settings = dict(permutations=4, projection_dim=16, hidden_dim=32)
+    return kerassl.Jigsaw(encoder, augmenter=augmenter, **(settings | kwargs))
+
+
+def context_prediction(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    augmenter = kerassl.augmentation.context_prediction(size, view_size=60)
+    return kerassl.ContextPrediction(
+        encoder,
+        projection_dim=16,
+        hidden_dim=32,
+        augmenter=augmenter,
+        **kwargs,
+    )
+
+
 METHODS = {
     "simclr": simclr,
     "simclr_v2": simclr_v2,
@@ -90,6 +113,9 @@ METHODS = {
     "swav": swav,
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
+    "rotation": rotation,
+    "jigsaw": jigsaw,
+    "context_prediction": context_prediction,
 }
 
 # Epochs after which the loss has fallen, where that takes more than two: MoCo's

@@ -2,8 +2,9 @@
 
 KERAS_BACKEND=jax python -m tests.contracts.parity_worker FOLDER METHOD ...
 
-Reads FOLDER/METHOD.npz, and writes FOLDER/METHOD_jax.npz, or, where a method
-fails, the traceback to FOLDER/METHOD_jax.txt.
+Reads FOLDER/METHOD.npz, the weights and views that `save` wrote, and writes
+FOLDER/METHOD_jax.npz, or, where a method fails, the traceback to
+FOLDER/METHOD_jax.txt.
 """
 
 import sys
@@ -21,6 +22,7 @@ FIRST_RATE = 1e-4
 # The length of the later steps. Losses differ in scale by hundreds, and after
 # long steps one ReLU that rounding turned shows in the loss.
 STEP = 0.01
+STEPS = 3
 
 
 def build(method):
@@ -28,35 +30,53 @@ def build(method):
     return METHODS[method](encoder)
 
 
-def save_weights(method, folder):
-    weights = build(method).get_weights()
-    np.savez(
-        folder / f"{method}.npz", **{f"{i}": w for i, w in enumerate(weights)}
-    )
+def save(method, folder):
+    """Writes the weights of a new model, and views for it."""
+    model = build(method)
+    arrays = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
+    for step, batch in enumerate(views(model)):
+        arrays |= {f"views_{step}_{k}": v for k, v in batch.items()}
+    np.savez(folder / f"{method}.npz", **arrays)
 
 
-def views(model, count=3, batch=32):
+def views(model):
     """Smooth images, as floats in [0, 255], of the sizes that it needs."""
     rng = np.random.default_rng(0)
+    is_plain = model.augmenter.view_names == list(model.augmenter.views)
+    # Of nine tiles each, few: the more activations, the more likely is one that
+    # rounding turns from 0.
+    batch = 32 if is_plain else 8
     batches = []
-    for _ in range(count):
+    for _ in range(STEPS):
         batches.append({})
         for name, view in model.augmenter.views.items():
             coarse = rng.integers(0, 256, (batch, 8, 8, 3)).astype("float32")
             at = np.arange(view.size) * 8 // view.size
             batches[-1][name] = coarse[:, at][:, :, at]
+        if not is_plain or model.drawn_names:
+            (images,) = batches[-1].values()
+            made = model.make_views(batches[-1] if is_plain else images)
+            batches[-1] = {k: ops.convert_to_numpy(v) for k, v in made.items()}
     return batches
 
 
 def run(method, folder):
     """Takes a few steps of SGD from the weights in `folder`."""
     model = build(method)
-    with np.load(folder / f"{method}.npz") as given:
-        model.set_weights([given[f"{i}"] for i in range(len(given.files))])
+    with np.load(folder / f"{method}.npz") as file:
+        given = dict(file)
+    count = sum(name.startswith("weight_") for name in given)
+    model.set_weights([given[f"weight_{i}"] for i in range(count)])
     optimizer = keras.optimizers.SGD(FIRST_RATE, momentum=0.9)
     model.compile(optimizer)
     found = {}
-    for step, batch in enumerate(views(model)):
+    for step in range(STEPS):
+        start = f"views_{step}_"
+        batch = {
+            name.removeprefix(start): array
+            for name, array in given.items()
+            if name.startswith(start)
+        }
         logs = model.train_on_batch(batch, return_dict=True)
         model.reset_metrics()
         found[f"loss_{step}"] = float(logs["loss"])

@@ -41,7 +41,7 @@ def others(request, tmp_path_factory):
     methods = dict.fromkeys(params["method"] for params in selected)
     for method in methods:
         keras.utils.set_random_seed(1)
-        parity_worker.save_weights(method, folder)
+        parity_worker.save(method, folder)
     processes = {}
     for backend in {params["backend"] for params in selected}:
         if not is_installed(backend):

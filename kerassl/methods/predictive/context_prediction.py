@@ -1,0 +1,157 @@
+"""Context prediction: where does one patch lie, seen from another?"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerassl import augmentation
+from kerassl.losses import classification
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.methods.predictive.jigsaw import (
+    TILES,
+    encoder_of_tiles,
+    features_of_tiles,
+)
+
+# Where the second patch lies, seen from the first: (rows, columns).
+POSITIONS = [
+    (-1, -1),
+    (-1, 0),
+    (-1, 1),
+    (0, -1),
+    (0, 1),
+    (1, -1),
+    (1, 0),
+    (1, 1),
+]
+
+
+def neighbours() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns all ordered pairs of neighbours in a grid of 3x3.
+
+    Returns:
+        Three int arrays `(40,)`: the first tile, the second, and the index of
+        the second's place in `POSITIONS`.
+    """
+    pairs = [
+        (3 * row + column, 3 * (row + down) + column + right, place)
+        for row in range(3)
+        for column in range(3)
+        for place, (down, right) in enumerate(POSITIONS)
+        if 0 <= row + down < 3 and 0 <= column + right < 3
+    ]
+    first, second, place = np.array(pairs).T
+    return first, second, place
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class ContextPrediction(SelfSupervisedModel):
+    """Predicting the position of a patch beside another.
+
+    A grid of 3x3 patches is cut out of each image, with gaps, and each patch
+    moved a little. The encoder sees each patch alone. A classifier gets the
+    features of two neighbours and has to say in which of eight directions the
+    second lies. All 40 ordered pairs of neighbours share the nine encoder
+    passes.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone. It also has to take images of the patches'
+            size: the ResNets do, and ViTs that are built for that size.
+        projection_dim: int. The width to which each patch's features are
+            projected.
+        hidden_dim: int. The width of the classifier's hidden layers.
+        augmenter: a `TileAugmenter` with a grid of 3. By default
+            `kerassl.augmentation.context_prediction` at the encoder's image
+            size.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if the augmenter makes no 3x3 patches, or the encoder can't
+            take them.
+
+    Metrics: `position_accuracy`, the share of pairs whose direction is
+    recognised; 0.125 by chance. The loss is ln(8) = 2.079 by chance.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    model = kerassl.ContextPrediction(encoder)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
+    model.fit(images, batch_size=256, epochs=100)
+    ```
+
+    Deviations from cdoersch/deepcontext: the loss is the mean over pairs, and
+    not their sum; any encoder instead of AlexNet's layers; the grid is 3x3 for
+    every image, where larger images had larger grids; what the views differ in
+    is told by `kerassl.augmentation.context_prediction`.
+
+    Reference:
+        - [Doersch et al., 2015](https://arxiv.org/abs/1505.05192)
+    """
+
+    metric_names = ("position_accuracy",)
+    view_count = 1
+    min_batch = 1
+    default_views = staticmethod(augmentation.context_prediction)
+
+    def __init__(
+        self,
+        encoder: Any,
+        projection_dim: int = 1024,
+        hidden_dim: int = 4096,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, augmenter, **kwargs)
+        self.projection_dim = projection_dim
+        self.hidden_dim = hidden_dim
+        self.patch_encoder = encoder_of_tiles(self)
+        self.projector = self.head(
+            "projector",
+            self.encoder.output_shape[-1],
+            (projection_dim,),
+            output_bias=True,
+        )
+        self.classifier = self.head(
+            "classifier",
+            2 * projection_dim,
+            (hidden_dim, hidden_dim, len(POSITIONS)),
+            output_bias=True,
+        )
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Projects each patch, and classifies all pairs of neighbours."""
+        features = features_of_tiles(
+            self.patch_encoder, views["tiles"], training
+        )
+        features = ops.relu(self.projector(features, training=training))
+        features = ops.reshape(features, (-1, TILES, self.projection_dim))
+        first, second, _ = neighbours()
+        pairs = ops.concatenate(
+            [ops.take(features, first, axis=1), ops.take(features, second, 1)],
+            axis=-1,
+        )
+        pairs = ops.reshape(pairs, (-1, 2 * self.projection_dim))
+        logits = self.classifier(pairs, training=training)
+        return {"logits": ops.reshape(logits, (-1, len(first), len(POSITIONS)))}
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Averages the cross-entropy over all pairs of all images."""
+        _, _, place = neighbours()
+        loss, accuracy = classification(
+            outputs["logits"], np.eye(len(POSITIONS), dtype="float32")[place]
+        )
+        return {"loss": loss, "position_accuracy": accuracy}
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "projection_dim": self.projection_dim,
+            "hidden_dim": self.hidden_dim,
+        }

@@ -1,0 +1,108 @@
+"""Rotation: by which quarter turn was the image rotated?"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerassl import augmentation
+from kerassl.losses import classification
+from kerassl.methods.base import SelfSupervisedModel
+
+TURNS = 4
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class Rotation(SelfSupervisedModel):
+    """Predicting image rotations.
+
+    Each image, cropped and flipped, is turned by 0, 90, 180 and 270 degrees,
+    and all four are in the batch. A linear classifier on the features has to
+    say which is which.
+
+    The best features for other tasks are often not the last ones: see
+    `kerassl.encoders.stages`.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone, for square images.
+        augmenter: a `ViewAugmenter` of one view. By default
+            `kerassl.augmentation.crop_flip` at the encoder's image size.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if the augmenter makes other than one view.
+
+    Metrics: `rotation_accuracy`, the share of turns that are recognised; 0.25
+    by chance. The loss is ln(4) = 1.386 by chance.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    model = kerassl.Rotation(encoder)
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True))
+    model.fit(images, batch_size=128, epochs=200)
+    ```
+
+    Deviations from gidariss/FeatureLearningRotNet: crops are resized ones
+    instead of padded ones of full size.
+
+    Reference:
+        - [Gidaris et al., 2018](https://arxiv.org/abs/1803.07728)
+    """
+
+    metric_names = ("rotation_accuracy",)
+    view_count = 1
+    min_batch = 1
+    default_views = staticmethod(augmentation.crop_flip)
+
+    def __init__(
+        self,
+        encoder: Any,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, augmenter, **kwargs)
+        self.classifier = self.head(
+            "classifier",
+            self.encoder.output_shape[-1],
+            (TURNS,),
+            output_bias=True,
+        )
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Classifies the four turns of each image, in one pass."""
+        (images,) = (views[name] for name in self.augmenter.view_names)
+        turned = ops.concatenate(turns(images))
+        features = self.encoder(turned, training=training)
+        logits = self.classifier(features, training=training)
+        return {"logits": ops.reshape(logits, (TURNS, -1, TURNS))}
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Averages the cross-entropy over all turns of all images."""
+        loss, accuracy = classification(
+            outputs["logits"], ops.eye(TURNS)[:, None, :]
+        )
+        return {"loss": loss, "rotation_accuracy": accuracy}
+
+
+def turns(images: Any) -> list[Any]:
+    """Returns square images turned by 0, 90, 180 and 270 degrees.
+
+    Counter-clockwise and exact: axes are swapped and reversed.
+
+    Args:
+        images: tensor `(N, S, S, C)`.
+
+    Returns:
+        A list of four tensors of that shape.
+    """
+    swapped = ops.transpose(images, (0, 2, 1, 3))
+    return [
+        images,
+        ops.flip(swapped, axis=1),
+        ops.flip(images, axis=(1, 2)),
+        ops.flip(swapped, axis=2),
+    ]
