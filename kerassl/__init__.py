@@ -15,13 +15,17 @@ from kerassl import (
     losses,
     methods,
     optimizers,
+    presets,
     recipes,
     runs,
     training,
+    visualization,
 )
 from kerassl.methods import (
     BYOL,
+    MAE,
     BarlowTwins,
+    ContextEncoder,
     ContextPrediction,
     Jigsaw,
     MoCo,
@@ -33,12 +37,21 @@ from kerassl.methods import (
     SwAV,
     VICReg,
 )
+from kerassl.presets import (
+    list_presets,
+    load_encoder,
+    save_preset,
+    upload_preset,
+    verify_preset,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BYOL",
+    "MAE",
     "BarlowTwins",
+    "ContextEncoder",
     "ContextPrediction",
     "Jigsaw",
     "MoCo",
@@ -55,10 +68,17 @@ __all__ = [
     "encoders",
     "evaluation",
     "layers",
+    "list_presets",
+    "load_encoder",
     "losses",
     "methods",
     "optimizers",
+    "presets",
     "recipes",
     "runs",
+    "save_preset",
     "training",
+    "upload_preset",
+    "verify_preset",
+    "visualization",
 ]

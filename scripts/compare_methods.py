@@ -6,7 +6,8 @@ Each method gets its `cpu` recipe on the first 10,000 training images of
 CIFAR-10, as `kerassl pretrain METHOD --data cifar10 --limit 10000` does, in a
 process of its own. Then kNN (k = 20, temperature 0.07) from these images to the
 first 2,000 test images, with the trained encoder and with the same encoder
-untrained, and two signs of collapse (`kerassl.evaluation.effective_rank` and
+untrained, at its output and at each stage; what `evaluate` gives on the test
+images; and two signs of collapse (`kerassl.evaluation.effective_rank` and
 `feature_spread`) on the test images.
 
 Each run is one JSON line in `--output`; runs that are there already, with the
@@ -44,12 +45,23 @@ PAGES = {
     "swav": "swav",
     "barlow_twins": "barlow_twins",
     "vicreg": "vicreg",
+    "context_encoder": "context_encoder",
+    "mae": "mae",
+    "context_prediction": "context_prediction",
+    "jigsaw": "jigsaw",
+    "rotation": "rotation",
 }
 
 
-def run(method: str, seed: int, images: int, epochs: int | None) -> dict:
+def run(
+    method: str,
+    seed: int,
+    images: int,
+    epochs: int | None,
+    pictures: Path | None,
+) -> dict:
     """Trains one method and returns its scores."""
-    from kerassl import evaluation, recipes, runs
+    from kerassl import evaluation, recipes, runs, visualization
 
     recipe = recipes.get(method).replace(seed=seed, epochs=epochs)
     with tempfile.TemporaryDirectory() as folder:
@@ -62,6 +74,14 @@ def run(method: str, seed: int, images: int, epochs: int | None) -> dict:
         )
         scores = runs.protocol("knn").measure(subject)
         features = subject.features(subject.encoder)[2]
+        held_out = training.model.evaluate(
+            subject.splits["test"].batches(200), verbose=0, return_dict=True
+        )
+        if pictures:
+            pictures.mkdir(parents=True, exist_ok=True)
+            shown, _ = subject.splits["test"].batches(8)[0]
+            figure = visualization.pretext(training.model, shown)
+            figure.savefig(pictures / f"{method}.png", dpi=80)
         history = (Path(folder) / "history.csv").read_text().splitlines()
     losses = [row.split(",") for row in history]
     column = losses[0].index("loss")
@@ -75,6 +95,11 @@ def run(method: str, seed: int, images: int, epochs: int | None) -> dict:
         "images": images,
         "knn": round(scores["accuracy"], 4),
         "untrained": round(scores["untrained_accuracy"], 4),
+        "stages": scores["stages"],
+        "untrained_stages": scores["untrained_stages"],
+        "held_out": {k: round(v, 4) for k, v in held_out.items()},
+        "encoder": recipe.encoder,
+        "width": features.shape[1],
         "effective_rank": round(evaluation.effective_rank(features), 1),
         "feature_spread": round(evaluation.feature_spread(features), 3),
         "first_loss": round(float(losses[1][column]), 4),
@@ -98,19 +123,43 @@ def describe(found: list[dict[str, Any]]) -> str:
     knn = statistics.mean(r["knn"] for r in found)
     untrained = statistics.mean(r["untrained"] for r in found)
     minutes = statistics.mean(r["seconds"] for r in found) / 60
+    encoder = first.get("encoder", "resnet_nano")
     runs = "one run" if len(found) == 1 else f"mean of {len(found)} runs"
-    return (
+    text = (
         f"kNN {untrained:.1%} untrained, **{knn:.1%}** after "
         f"{first['epochs']} epochs on {first['images']:,} images of CIFAR-10 "
-        f"(`resnet_nano`, `{first['backend']}`, {minutes:.1f} minutes; {runs})."
+        f"(`{encoder}`, `{first['backend']}`, {minutes:.1f} minutes; {runs})."
     )
+    if "stages" not in first:
+        return text
+    best, score = best_stage(found, "stages")
+    before, floor = best_stage(found, "untrained_stages")
+    held_out = ", ".join(
+        f"`{name}` {statistics.mean(r['held_out'][name] for r in found):.3f}"
+        for name in first["held_out"]
+    )
+    return (
+        f"{text} At the best stage, `{best}`, **{score:.1%}**; untrained, the "
+        f"best is `{before}` with {floor:.1%}. On the test images: {held_out}."
+    )
+
+
+def best_stage(found: list[dict[str, Any]], key: str) -> tuple[str, float]:
+    """Returns the stage with the best mean accuracy, and that."""
+    means = {
+        name: statistics.mean(r[key][name] for r in found)
+        for name in found[0][key]
+    }
+    best = max(means, key=lambda name: means[name])
+    return best, means[best]
 
 
 def table(runs: dict[str, list[dict[str, Any]]]) -> str:
     """Returns the table of all methods, in Markdown."""
     lines = [
-        "| method | untrained | trained | effective rank | spread | minutes |",
-        "|---|---|---|---|---|---|",
+        "| method | untrained | trained | best stage | effective rank | spread "
+        "| minutes |",
+        "|---|---|---|---|---|---|---|",
     ]
     for method, found in runs.items():
         mean = {
@@ -123,9 +172,14 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> str:
                 "seconds",
             )
         }
+        best = "not measured"
+        if "stages" in found[0]:
+            name, score = best_stage(found, "stages")
+            best = f"{score:.1%} (`{name}`)"
         lines.append(
             f"| `{method}` | {mean['untrained']:.1%} | {mean['knn']:.1%} | "
-            f"{mean['effective_rank']:.1f} of 128 | "
+            f"{best} | {mean['effective_rank']:.1f} of "
+            f"{found[0].get('width', 128)} | "
             f"{mean['feature_spread']:.2f} | {mean['seconds'] / 60:.1f} |"
         )
     return "\n".join(lines)
@@ -170,6 +224,7 @@ def main() -> int:
     add("--images", type=int, default=10_000)
     add("--epochs", type=int, help="default: the recipe's")
     add("--output", type=Path, default=RESULTS)
+    add("--pictures", type=Path, help="a folder for a picture of each method")
     add("--write-docs", action="store_true")
     add("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -178,7 +233,8 @@ def main() -> int:
         return 0
     if options.here:
         (method,), (seed,) = options.methods, options.seeds
-        print(json.dumps(run(method, seed, options.images, options.epochs)))
+        settings = (options.images, options.epochs, options.pictures)
+        print(json.dumps(run(method, seed, *settings)))
         return 0
 
     from kerassl import recipes
@@ -199,6 +255,8 @@ def main() -> int:
             command += ["--images", str(options.images)]
             if options.epochs:
                 command += ["--epochs", str(options.epochs)]
+            if options.pictures:
+                command += ["--pictures", str(options.pictures)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
             if done.returncode:
                 failed += 1

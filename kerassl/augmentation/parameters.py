@@ -275,7 +275,7 @@ def jigsaw(
     """
     view_size = view_size or size
     cell = view_size // 3
-    tile_size = tile_size or cell * 3 // 4
+    tile_size = tile_size or (cell * 3 + 3) // 4
     if channel_shift is None:
         channel_shift = 2 if view_size >= 128 else 0
     view = _crop_flip(view_size, crop_area, flip=flip, grayscale=grayscale)
@@ -334,7 +334,7 @@ def context_prediction(
     """
     view_size = view_size or size
     tile_size = tile_size or view_size // 4
-    jitter = max(1, tile_size // 7) if jitter is None else jitter
+    jitter = max(1, tile_size * 7 // 48) if jitter is None else jitter
     if gap is None:
         gap = min(tile_size // 2, (view_size - 3 * tile_size - jitter) // 2)
     view = _crop_flip(

@@ -23,8 +23,9 @@ def add_parser(commands: Any) -> None:
     add = parser.add_argument
     add(
         "source",
-        metavar="RUN",
-        help="a run's folder, or a .keras file of an encoder",
+        metavar="SOURCE",
+        help="a run's folder, a preset (its name, hf://owner/name or its "
+        "folder), or a .keras file of an encoder",
     )
     add("--data", required=True, help="as in `kerassl pretrain`, with labels")
     add(
@@ -74,16 +75,28 @@ def run(options: argparse.Namespace) -> int:
         for protocol in protocols.values():
             protocol.check(subject)
     scores = {name: p.measure(subject) for name, p in protocols.items()}
-    print(f"{'protocol':12}{'accuracy':>10}{'untrained':>11}  settings")
+    print(f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings")
     for name, score in scores.items():
-        rest = dict(score)
-        accuracy = rest.pop("accuracy")
-        untrained = rest.pop("untrained_accuracy", None)
-        floor = "" if untrained is None else f"{untrained:.4f}"
-        values = ", ".join(f"{key} {value}" for key, value in rest.items())
-        print(f"{name:12}{accuracy:>10.4f}{floor:>11}  {values}", flush=True)
+        _print(name, score)
     if options.json:
         print(
             json.dumps({"run": options.source, "data": options.data, **scores})
         )
     return 0
+
+
+def _print(name: str, score: dict[str, Any]) -> None:
+    """Prints a protocol's scores in one line, and a line for each stage."""
+    rest = dict(score)
+    accuracy, floor = rest.pop("accuracy"), rest.pop("untrained_accuracy", None)
+    stages, floors = rest.pop("stages", {}), rest.pop("untrained_stages", {})
+    best = rest.pop("best_stage", None)
+    settings = ", ".join(f"{key} {value}" for key, value in rest.items())
+    rows = [(name, accuracy, floor, settings)]
+    for stage, value in stages.items():
+        note = "best stage" if stage == best else ""
+        rows.append((f"  {stage}", value, floors.get(stage), note))
+    for label, value, floor, note in rows:
+        untrained = "" if floor is None else f"{floor:.4f}"
+        line = f"{label:24}{value:>10.4f}{untrained:>11}  {note}"
+        print(line.rstrip(), flush=True)

@@ -2,12 +2,17 @@
 
 from kerassl.encoders.build import as_encoder, at_size, build, names
 from kerassl.encoders.embed import embed, image_size
+from kerassl.encoders.feature_map import feature_map
+from kerassl.encoders.stages import stage_features, stages
 
 __all__ = [
     "as_encoder",
     "at_size",
     "build",
     "embed",
+    "feature_map",
     "image_size",
     "names",
+    "stage_features",
+    "stages",
 ]

@@ -1,12 +1,12 @@
 """Builds encoders by name, and makes encoders of other models."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import layers
 
+from kerassl.choices import check_choice
 from kerassl.encoders.kerashub import (
     RESNETS,
     VITS,
@@ -85,13 +85,7 @@ def build(
     features = encoder.predict(images)          # (N, 512)
     ```
     """
-    if name not in names():
-        nearest = difflib.get_close_matches(name, names(), n=3, cutoff=0.4)
-        raise ValueError(
-            f"There is no encoder {name!r}. "
-            + (f"Nearest: {', '.join(nearest)}. " if nearest else "")
-            + f"All: {', '.join(names())}."
-        )
+    check_choice("encoder", name, names())
     shape = tuple(image_shape)
     if len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise ValueError(
@@ -203,14 +197,35 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
 
 
 def _pooled(model: keras.Model, images: Any) -> Any:
-    outputs = model(images)
-    if len(outputs.shape) == 4:
-        return layers.GlobalAveragePooling2D(name="pool")(outputs)
-    if getattr(model, "use_class_token", False):
-        # Core layers alone, so that the encoder loads without kerassl.
-        token = layers.Cropping1D((0, outputs.shape[1] - 1), name="class_token")
-        return layers.Reshape((outputs.shape[-1],), name="pool")(token(outputs))
-    return layers.GlobalAveragePooling1D(name="pool")(outputs)
+    return pooled(model(images), getattr(model, "use_class_token", False))
+
+
+def pooled(
+    x: Any, class_token: bool, name: str = "pool", dtype: Any = None
+) -> Any:
+    """Returns features of a map or tokens, as `as_encoder` says.
+
+    Args:
+        x: tensor `(N, H, W, D)`, `(N, T, D)` or `(N, D)`.
+        class_token: bool. Whether the first token is one.
+        name: str, of the layer that returns the features.
+        dtype: of the layers; by default that of Keras's policy.
+
+    Returns:
+        A tensor `(N, D)`.
+    """
+    # Core layers alone, so that the encoder loads without kerassl.
+    same: dict[str, Any] = dict(name=name, dtype=dtype)
+    if len(x.shape) == 2:
+        return layers.Identity(**same)(x)
+    if len(x.shape) == 4:
+        return layers.GlobalAveragePooling2D(**same)(x)
+    if not class_token:
+        return layers.GlobalAveragePooling1D(**same)(x)
+    token = layers.Cropping1D(
+        (0, x.shape[1] - 1), name=f"{name}_token", dtype=dtype
+    )(x)
+    return layers.Reshape((x.shape[-1],), **same)(token)
 
 
 def _normalization(

@@ -6,11 +6,13 @@ import keras
 import numpy as np
 
 from kerassl.data import ImageData, check_images
+from kerassl.encoders.stages import stage_features
 
 
 def embed(
     encoder: keras.Model,
     images: Any,
+    layer: str | None = None,
     batch_size: int = 256,
     verbose: int | str = 0,
 ) -> np.ndarray:
@@ -21,6 +23,8 @@ def embed(
         images: array `(N, H, W, C)`, uint8 or float in [0, 255]; or what
             `kerassl.data.load` returns; or a data set as
             `keras.Model.predict` takes it.
+        layer: str, the name of a stage or layer whose features to return; see
+            `stages` and `stage_features`. By default the encoder's output.
         batch_size: int, for arrays.
         verbose: as in `keras.Model.predict`.
 
@@ -28,13 +32,22 @@ def embed(
         A float32 NumPy array `(N, D)`.
 
     Raises:
-        ValueError: if the images have another shape or range.
+        ValueError: if the images have another shape or range, or there is no
+            such layer.
+
+    Example:
+    ```python
+    features = kerassl.encoders.embed(encoder, images, layer="stage2")
+    ```
     """
     if isinstance(images, ImageData):
         images = images.batches(batch_size)
     elif hasattr(images, "shape"):
         check_images(images)
-    features = encoder.predict(images, batch_size=batch_size, verbose=verbose)
+    model = encoder if layer is None else stage_features(encoder, [layer])
+    features = model.predict(images, batch_size=batch_size, verbose=verbose)
+    if layer is not None:
+        features = features[layer]
     return np.asarray(features, dtype="float32")
 
 

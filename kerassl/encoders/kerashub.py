@@ -1,6 +1,10 @@
 """Stock KerasHub backbones, loaded on use."""
 
+import math
 from typing import Any
+
+import keras
+from keras import ops
 
 # Widths, depths and heads of the ViTs: tiny, small and base are DeiT's and
 # ViT's; nano is ours, for CPUs.
@@ -51,7 +55,7 @@ def vit_backbone(
             "both."
         )
     size = VITS[name]
-    return keras_hub.models.ViTBackbone(
+    backbone = keras_hub.models.ViTBackbone(
         image_shape=image_shape,
         patch_size=(patch_size, patch_size),
         mlp_dim=4 * size["hidden_dim"],
@@ -59,3 +63,28 @@ def vit_backbone(
         name="backbone",
         **size,
     )
+    linear_xavier(backbone)
+    return backbone
+
+
+def linear_xavier(model: keras.layers.Layer) -> None:
+    """Gives a transformer's kernels new weights, as those of dense layers.
+
+    Xavier's bound depends on the numbers of inputs and outputs. Keras takes
+    the heads of an attention's kernel, and the pixels of a patch embedding's,
+    for places of a convolution, and makes the weights several times smaller
+    than the papers' (MoCo v3, MAE). Other kernels are left alone.
+
+    Args:
+        model: a built model or layer.
+    """
+    xavier = keras.initializers.GlorotUniform
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if weight.name != "kernel" or len(shape) < 3:
+            continue
+        # Into heads, (D, heads, D / heads); else out of heads, or of pixels.
+        into_heads = weight.path.split("/")[-2] in ("query", "key", "value")
+        inputs = math.prod(shape[:1] if into_heads else shape[:-1])
+        matrix = xavier()((inputs, math.prod(shape) // inputs))
+        weight.assign(ops.reshape(matrix, shape))

@@ -1,6 +1,6 @@
 """Evaluation of representations."""
 
-from kerassl.evaluation.knn import knn
+from kerassl.evaluation.knn import Neighbours, knn
 from kerassl.evaluation.representation import effective_rank, feature_spread
 
-__all__ = ["effective_rank", "feature_spread", "knn"]
+__all__ = ["Neighbours", "effective_rank", "feature_spread", "knn"]

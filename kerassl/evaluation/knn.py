@@ -50,42 +50,122 @@ def knn(
     Reference:
         - [Wu et al., 2018](https://arxiv.org/abs/1805.01978)
     """
-    bank, labels = _checked("train", train_features, train_labels)
-    queries, truth = _checked("test", test_features, test_labels)
-    if bank.shape[1] != queries.shape[1]:
-        raise ValueError(
-            "Training and test features must be of one width. Found "
-            f"{bank.shape[1]} and {queries.shape[1]}."
-        )
-    if not 1 <= k <= len(bank):
-        raise ValueError(
-            f"`k` must be between 1 and the {len(bank)} training features. "
-            f"Received: {k}"
-        )
-    if temperature <= 0:
-        raise ValueError(
-            f"`temperature` must be above 0. Received: {temperature}"
-        )
-    classes, labels = np.unique(labels, return_inverse=True)
-    transposed = np.ascontiguousarray(bank.T)
-    predicted = []
-    for start in range(0, len(queries), BLOCK):
-        similarities = queries[start : start + BLOCK] @ transposed
-        nearest = np.argpartition(-similarities, k - 1, axis=1)[:, :k]
-        near = np.take_along_axis(similarities, nearest, axis=1)
+    neighbours = Neighbours(test_features, test_labels, k, temperature)
+    neighbours.add(train_features, train_labels)
+    return neighbours.score()
+
+
+class Neighbours:
+    """The nearest training features of test features, found batch by batch.
+
+    `knn` for a bank that doesn't fit into memory: it keeps the test features
+    and the k nearest of each, and nothing else.
+
+    Args:
+        test_features: float array `(M, D)`.
+        test_labels: int array `(M,)`.
+        k: int > 0, the number of neighbours.
+        temperature: float > 0; see `knn`.
+
+    Raises:
+        ValueError: if shapes don't fit, features are not finite, or `k` or
+            `temperature` is too small.
+
+    Example:
+    ```python
+    neighbours = kerassl.evaluation.Neighbours(features, labels)
+    for train_features, train_labels in batches:
+        neighbours.add(train_features, train_labels)
+    neighbours.score()["accuracy"]
+    ```
+    """
+
+    def __init__(
+        self,
+        test_features: Any,
+        test_labels: Any,
+        k: int = 20,
+        temperature: float = 0.07,
+    ):
+        self.queries, self.truth = _checked("test", test_features, test_labels)
+        if k < 1:
+            raise ValueError(
+                "`k` must be between 1 and the number of training features. "
+                f"Received: {k}"
+            )
+        if temperature <= 0:
+            raise ValueError(
+                f"`temperature` must be above 0. Received: {temperature}"
+            )
+        self.k = k
+        self.temperature = temperature
+        self.train_size = 0
+        shape = (len(self.queries), k)
+        self.similarities = np.full(shape, -np.inf, "float32")
+        self.labels = np.zeros(shape, self.truth.dtype)
+
+    def add(self, train_features: Any, train_labels: Any) -> None:
+        """Adds a batch of the bank.
+
+        Args:
+            train_features: float array `(N, D)`.
+            train_labels: int array `(N,)`.
+
+        Raises:
+            ValueError: if shapes don't fit, or features are not finite.
+        """
+        bank, labels = _checked("train", train_features, train_labels)
+        if bank.shape[1] != self.queries.shape[1]:
+            raise ValueError(
+                "Training and test features must be of one width. Found "
+                f"{bank.shape[1]} and {self.queries.shape[1]}."
+            )
+        self.train_size += len(bank)
+        transposed = np.ascontiguousarray(bank.T)
+        for start in range(0, len(self.queries), BLOCK):
+            rows = slice(start, start + BLOCK)
+            new = self.queries[rows] @ transposed
+            near = np.concatenate([self.similarities[rows], new], axis=1)
+            best = np.argpartition(-near, self.k - 1, axis=1)[:, : self.k]
+            self.similarities[rows] = np.take_along_axis(near, best, axis=1)
+            # The first k are those from before.
+            kept = np.minimum(best, self.k - 1)
+            self.labels[rows] = np.where(
+                best < self.k,
+                np.take_along_axis(self.labels[rows], kept, axis=1),
+                labels[np.maximum(best - self.k, 0)],
+            )
+
+    def score(self) -> dict[str, Any]:
+        """Returns what `knn` returns.
+
+        Raises:
+            ValueError: if `k` exceeds the bank.
+        """
+        if self.k > self.train_size:
+            raise ValueError(
+                f"`k` must be between 1 and the {self.train_size} training "
+                f"features. Received: {self.k}"
+            )
+        classes, labels = np.unique(self.labels, return_inverse=True)
+        near = self.similarities
         # Relative to the nearest one: a small temperature can't overflow.
-        weights = np.exp((near - near.max(axis=1, keepdims=True)) / temperature)
+        near = near - near.max(axis=1, keepdims=True)
         votes = np.zeros((len(near), len(classes)))
         rows = np.arange(len(near))[:, None]
-        np.add.at(votes, (rows, labels[nearest]), weights)
-        predicted.append(classes[votes.argmax(axis=1)])
-    return {
-        "accuracy": float(np.mean(np.concatenate(predicted) == truth)),
-        "k": k,
-        "temperature": temperature,
-        "train_size": len(bank),
-        "test_size": len(queries),
-    }
+        np.add.at(
+            votes,
+            (rows, labels.reshape(near.shape)),
+            np.exp(near / self.temperature),
+        )
+        predicted = classes[votes.argmax(axis=1)]
+        return {
+            "accuracy": float(np.mean(predicted == self.truth)),
+            "k": self.k,
+            "temperature": self.temperature,
+            "train_size": self.train_size,
+            "test_size": len(self.truth),
+        }
 
 
 def _checked(name: str, features: Any, labels: Any) -> tuple:

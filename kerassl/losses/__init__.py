@@ -3,6 +3,12 @@
 from kerassl.losses.barlow_twins import barlow_twins, cross_correlation
 from kerassl.losses.classification import classification
 from kerassl.losses.info_nce import info_nce
+from kerassl.losses.inpainting import inpainting, relative_error
+from kerassl.losses.masked_reconstruction import (
+    masked_reconstruction,
+    normalize_patches,
+    visible_colour,
+)
 from kerassl.losses.negative_cosine import negative_cosine, output_std
 from kerassl.losses.nt_xent import nt_xent
 from kerassl.losses.swapped_prediction import sinkhorn, swapped_prediction
@@ -14,11 +20,16 @@ __all__ = [
     "classification",
     "cross_correlation",
     "info_nce",
+    "inpainting",
+    "masked_reconstruction",
     "negative_cosine",
+    "normalize_patches",
     "nt_xent",
     "output_std",
+    "relative_error",
     "sinkhorn",
     "swapped_prediction",
     "unit_vectors",
     "vicreg",
+    "visible_colour",
 ]

@@ -304,22 +304,30 @@ class SelfSupervisedModel(keras.Model):
     # === What a user calls ===
 
     def embed(
-        self, images: Any, batch_size: int = 256, verbose: int | str = 0
+        self,
+        images: Any,
+        layer: str | None = None,
+        batch_size: int = 256,
+        verbose: int | str = 0,
     ) -> np.ndarray:
         """Returns the encoder's features, in inference mode.
 
         Args:
             images: array `(N, H, W, C)`, uint8 or float in [0, 255], or a data
                 set of them as `keras.Model.predict` takes it.
+            layer: str, the name of a stage or layer of the encoder, one of
+                `kerassl.encoders.stages(model.encoder)` or another; by default
+                its output.
             batch_size: int, for arrays.
             verbose: as in `keras.Model.predict`.
 
         Returns:
             A float32 NumPy array `(N, D)`.
+
+        Raises:
+            ValueError: if there is no such layer, with the nearest ones.
         """
-        return encoders.embed(
-            self.encoder, images, batch_size=batch_size, verbose=verbose
-        )
+        return encoders.embed(self.encoder, images, layer, batch_size, verbose)
 
     # === Saving ===
 

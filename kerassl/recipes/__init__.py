@@ -3,7 +3,7 @@
 import importlib.resources
 import tomllib
 
-from kerassl.recipes.choices import check_choice
+from kerassl.choices import check_choice
 from kerassl.recipes.recipe import METHODS, Recipe, build_model
 
 __all__ = ["Recipe", "build_model", "default", "get", "methods", "names"]

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from kerassl import augmentation, encoders, methods, optimizers, training
-from kerassl.recipes.choices import check_choice
+from kerassl.choices import check_choice
 
 # What the names in recipes stand for. A new method adds its class here and a
 # TOML file with its recipes beside this one.
@@ -24,6 +24,11 @@ METHODS: dict[str, Callable] = {
     "swav": methods.SwAV,
     "barlow_twins": methods.BarlowTwins,
     "vicreg": methods.VICReg,
+    "context_encoder": methods.ContextEncoder,
+    "context_prediction": methods.ContextPrediction,
+    "jigsaw": methods.Jigsaw,
+    "rotation": methods.Rotation,
+    "mae": methods.MAE,
 }
 VIEWS: dict[str, Callable] = {
     "simclr": augmentation.simclr,
@@ -31,6 +36,9 @@ VIEWS: dict[str, Callable] = {
     "moco_v2": augmentation.moco_v2,
     "byol": augmentation.byol,
     "swav": augmentation.swav,
+    "context_prediction": augmentation.context_prediction,
+    "jigsaw": augmentation.jigsaw,
+    "crop_flip": augmentation.crop_flip,
 }
 # Keras's own optimizers decay weights apart from the gradient, by
 # learning_rate * weight_decay * weight, which momentum doesn't see. Papers with
@@ -39,7 +47,7 @@ VIEWS: dict[str, Callable] = {
 OPTIMIZERS: dict[str, Callable] = {
     "sgd": keras.optimizers.SGD,
     "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
+    "adamw": optimizers.AdamW,
     "lars": optimizers.LARS,
 }
 # How the learning rate grows with the batch, from that of 256 images.
@@ -74,7 +82,9 @@ class Recipe:
             shortened. After the warmup comes a cosine to `"final_share"` of
             the learning rate (0 if left out); with `"milestones"`, shares of
             the run, it falls to a tenth at each instead. `"constant"` lists
-            layers, such as `"predictor"`, whose rate stays at the peak.
+            layers, such as `"predictor"`, whose rate stays at the peak, and
+            `"shares"` gives layers a share of the rate, as in
+            `{"discriminator": 0.1}`.
         image_size: int, or `None` for that of the data.
         seed: int, of the first weights, the order of the images and the views.
 
@@ -222,25 +232,28 @@ def _method_argument(value: Any, total: int, steps_per_epoch: int) -> Any:
 def _build_optimizer(
     recipe: Recipe, plan: dict[str, Any]
 ) -> keras.optimizers.Optimizer:
-    peak, total = plan["learning_rate"], plan["total_steps"]
+    peak, schedule = plan["learning_rate"], recipe.schedule
+    arguments = dict(recipe.optimizer, learning_rate=_rate(recipe, plan, peak))
+    optimizer = OPTIMIZERS[arguments.pop("name")](**arguments)
+    rates = {name: peak for name in schedule.get("constant", ())}
+    for name, share in schedule.get("shares", {}).items():
+        rates[name] = _rate(recipe, plan, share * peak)
+    return optimizers.with_rates(optimizer, rates) if rates else optimizer
+
+
+def _rate(
+    recipe: Recipe, plan: dict[str, Any], peak: float
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    total = plan["total_steps"]
     milestones = recipe.schedule.get("milestones")
     if milestones:
-        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+        return keras.optimizers.schedules.PiecewiseConstantDecay(
             [round(share * total) for share in milestones],
             [peak * 0.1**i for i in range(len(milestones) + 1)],
         )
-    else:
-        rate = optimizers.warmup_cosine(
-            peak,
-            total,
-            plan["warmup_steps"],
-            final=peak * recipe.schedule.get("final_share", 0.0),
-        )
-    arguments = dict(recipe.optimizer, learning_rate=rate)
-    optimizer = OPTIMIZERS[arguments.pop("name")](**arguments)
-    constant = recipe.schedule.get("constant")
-    if constant:
-        optimizer = optimizers.with_rates(
-            optimizer, {name: peak for name in constant}
-        )
-    return optimizer
+    return optimizers.warmup_cosine(
+        peak,
+        total,
+        plan["warmup_steps"],
+        final=peak * recipe.schedule.get("final_share", 0.0),
+    )

@@ -1,48 +1,24 @@
 """Measures what an encoder has learned."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerassl import data as kerassl_data
 from kerassl import encoders, evaluation
-from kerassl.recipes.choices import check_choice
-from kerassl.runs.run import ENCODER
-
-
-def load_encoder(source: str | Path) -> keras.Model:
-    """Loads an encoder from wherever it is.
-
-    Args:
-        source: the folder of a run, or another one with an `encoder.keras`; or
-            a `.keras` file, of an encoder or of a training model.
-
-    Returns:
-        A `keras.Model` from images to features.
-
-    Raises:
-        FileNotFoundError: if there is none; says what was looked for.
-    """
-    path = Path(source)
-    if path.is_dir():
-        path = path / ENCODER
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no encoder in {source}. Looked for {path}; an encoder "
-            f"is a run's folder, a folder with {ENCODER}, or a .keras file."
-        )
-    model = keras.saving.load_model(path, compile=False)
-    return encoders.as_encoder(getattr(model, "encoder", model))
+from kerassl.choices import check_choice
+from kerassl.presets import load_encoder
 
 
 class Evaluation:
     """An encoder and labelled images, ready to be measured.
 
     Args:
-        source: as in `load_encoder`.
+        source: a run, a preset or whatever else `kerassl.load_encoder` takes.
         data: str, as `kerassl.data.load` takes it; with labels, and the splits
             `"train"` and `"test"`.
         train_limit: int or `None`, the number of training images to use.
@@ -91,6 +67,12 @@ class Evaluation:
                     f"of {data} have {part.image_shape[-1]}."
                 )
 
+    def batches(self, split: str, batch_size: int = 256) -> Iterator[tuple]:
+        """Yields the images and labels of a split, in order."""
+        batches = self.splits[split].batches(batch_size)
+        for i in range(len(batches)):
+            yield batches[i]
+
     def features(self, encoder: keras.Model) -> tuple[Any, Any, Any, Any]:
         """Returns an encoder's features and the labels, training first."""
         train, test = self.splits["train"], self.splits["test"]
@@ -122,6 +104,11 @@ def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
 class KNNProtocol:
     """kNN accuracy, and that of the same encoder with random weights.
 
+    Both for the encoder's output and for each of its stages
+    (`kerassl.encoders.stages`), in one pass over the images. It keeps the test
+    images' features and their nearest neighbours, but not the training images'
+    features.
+
     Args:
         k: int > 0, the number of neighbours.
         temperature: float > 0; see `kerassl.evaluation.knn`.
@@ -148,16 +135,55 @@ class KNNProtocol:
             )
 
     def measure(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns `accuracy`, `untrained_accuracy` and the settings."""
-        scores, floor = (
-            evaluation.knn(
-                *subject.features(encoder),
-                k=self.k,
-                temperature=self.temperature,
+        """Returns the scores and the settings.
+
+        Returns:
+            A dict: what `kerassl.evaluation.knn` returns, of the encoder's
+            output; `untrained_accuracy`; `stages` and `untrained_stages`, dicts
+            of stage to accuracy; and `best_stage`, the name of the stage with
+            the highest accuracy, or `None` if there are no stages.
+        """
+        scores, stages = self._scores(subject, subject.encoder)
+        floor, floors = self._scores(subject, untrained(subject.encoder))
+        return {
+            **scores,
+            "untrained_accuracy": floor["accuracy"],
+            "stages": stages,
+            "untrained_stages": floors,
+            "best_stage": max(stages, key=stages.__getitem__, default=None),
+        }
+
+    def _scores(
+        self, subject: Evaluation, encoder: keras.Model
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        stages, output, model = encoders.stages(encoder), "output", encoder
+        if stages:
+            output = encoder.layers[-1].name
+            model = encoders.stage_features(encoder, [*stages, output])
+
+        def batches(split: str) -> Iterator[tuple[dict[str, Any], Any]]:
+            for images, labels in subject.batches(split):
+                features = model.predict_on_batch(images)
+                yield features if stages else {output: features}, labels
+
+        test = list(batches("test"))
+        neighbours = {
+            name: evaluation.Neighbours(
+                np.concatenate([features[name] for features, _ in test]),
+                np.concatenate([labels for _, labels in test]),
+                self.k,
+                self.temperature,
             )
-            for encoder in (subject.encoder, untrained(subject.encoder))
-        )
-        return {**scores, "untrained_accuracy": floor["accuracy"]}
+            for name in test[0][0]
+        }
+        del test
+        for features, labels in batches("train"):
+            for name, found in neighbours.items():
+                found.add(features[name], labels)
+        scores = {name: found.score() for name, found in neighbours.items()}
+        return scores[output], {
+            name: scores[name]["accuracy"] for name in stages
+        }
 
 
 PROTOCOLS: dict[str, Callable] = {"knn": KNNProtocol}

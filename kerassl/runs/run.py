@@ -6,7 +6,6 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,16 @@ import numpy as np
 from kerassl import data as kerassl_data
 from kerassl import recipes
 from kerassl.recipes import Recipe
+from kerassl.run_folder import (
+    CHECKPOINT,
+    ENCODER,
+    HISTORY,
+    RECIPE,
+    environment,
+    read_settings,
+)
 from kerassl.runs.checkpoint import Position, load_checkpoint, save_checkpoint
 from kerassl.runs.files import replacing
-
-RECIPE = "recipe.json"
-CHECKPOINT = "checkpoint.keras"
-ENCODER = "encoder.keras"
-HISTORY = "history.csv"
 
 
 class DivergedError(RuntimeError):
@@ -364,42 +366,6 @@ def resume(folder: str | Path, *, data_dir: str | None = None) -> Run:
             f"{data.image_shape}, the run {model.encoder.input_shape[1:]}."
         )
     return Run(folder, settings, data, model, position)
-
-
-def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Returns what a run's `recipe.json` holds.
-
-    Raises:
-        FileNotFoundError: if the folder holds no run.
-        ValueError: if the file is broken.
-    """
-    path = Path(folder) / RECIPE
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no run: there is no {path}.")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings["recipe"], settings["backend"], settings["data"]
-        return settings
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is broken: {error!r}") from error
-
-
-def environment() -> dict[str, Any]:
-    """Returns the versions, the backend and the device of this process."""
-    import kerassl
-
-    backend = keras.config.backend()
-    # TensorFlow's is a path: "/job:localhost/.../device:CPU:0".
-    device = str(keras.ops.zeros(()).device).rpartition("device:")[2].lower()
-    return {
-        "versions": {
-            "kerassl": kerassl.__version__,
-            "keras": keras.__version__,
-            backend: version(backend),
-        },
-        "backend": backend,
-        "device": device,
-    }
 
 
 def _load_data(recipe: Recipe, settings: dict[str, Any]) -> Any:

@@ -101,7 +101,11 @@ def test_pretrain_then_evaluate(finished, capsys):
     arguments = ["evaluate", str(finished), "--data", "fashion_mnist_small"]
     limits = ["--train-limit", "300", "--test-limit", "100"]
     assert main([*arguments, *limits, "--protocol", "knn", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed = capsys.readouterr().out
+    assert [f"  stage{i} " in printed for i in (1, 2, 3)] == [True] * 3
+    assert printed.count("best stage") == 1
+    result = json.loads(printed.splitlines()[-1])
+    assert set(result["knn"]["stages"]) == {"stage1", "stage2", "stage3"}
     assert result["run"] == str(finished)
     assert result["data"] == "fashion_mnist_small"
     assert 0.2 < result["knn"]["accuracy"] <= 1

@@ -12,7 +12,13 @@ import pytest
 from keras import ops
 
 from kerassl import data
-from tests.contracts.methods import EPOCHS, METHODS, tiny_encoder
+from tests.contracts.methods import (
+    EPOCHS,
+    METHODS,
+    ON_VITS,
+    VERSIONS,
+    tiny_encoder,
+)
 
 BATCH = 32
 BACKEND = keras.backend.backend()
@@ -23,7 +29,9 @@ def images():
     return data.load("fashion_mnist_small", "train", limit=512).images
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(
+    scope="module", params=[m for m in METHODS if m not in VERSIONS]
+)
 def make(request):
     """A function that makes and compiles the method."""
 
@@ -36,6 +44,7 @@ def make(request):
         return model
 
     build.epochs = EPOCHS.get(request.param, 2)
+    build.is_vit = request.param in ON_VITS
     return build
 
 
@@ -93,12 +102,13 @@ def statistics(model):
     return [v for v in model.non_trainable_variables if "moving" in v.path]
 
 
-def test_it_learns_and_moves_what_it_should(trained):
+def test_it_learns_and_moves_what_it_should(make, trained):
     history = trained.history
     assert history["loss"][-1] < history["loss"][0]
     assert set(trained.model.metric_names) < set(history)
     assert all(trained.trainable_moved)
-    assert len(trained.statistics_moved) >= 2
+    if not make.is_vit:
+        assert len(trained.statistics_moved) >= 2
     assert all(trained.statistics_moved)
 
 
@@ -211,6 +221,11 @@ def test_config_round_trip(make):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(make, images, policy):
+    if BACKEND == "jax" and make.is_vit and policy == "mixed_float16":
+        import jax
+
+        if jax.default_backend() == "cpu":
+            pytest.skip("JAX's attention has no float16 gradient on CPUs")
     keras.config.set_dtype_policy(policy)
     model = make()
     before = values(model.trainable_variables)
@@ -244,9 +259,9 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch, "compile", traced)
     # PyTorch stops tracing code that it traced too often, and Keras's is shared
     # by all methods: without a reset the later ones would not be traced at all.
-    # Twice is enough for a method's code; Keras's is traced for each layer.
+    # Once is enough for a method's code; Keras's is traced for each layer.
     torch.compiler.reset()
-    with torch._dynamo.config.patch(recompile_limit=2):
+    with torch._dynamo.config.patch(recompile_limit=1):
         yield found
 
 

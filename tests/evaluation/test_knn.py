@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from kerassl.evaluation import knn
+from kerassl.evaluation import Neighbours, knn
 
 
 @settings(max_examples=25, deadline=None)
@@ -41,6 +41,21 @@ def test_scores_of_separate_classes():
     labels = np.repeat([0, 1, 2], 10)
     assert knn(bank, labels, np.eye(3), [0, 1, 2], k=5)["accuracy"] == 1.0
     assert knn(bank, labels, np.eye(3), [1, 2, 0], k=5)["accuracy"] == 0.0
+
+
+def test_a_bank_may_come_in_batches():
+    rng = np.random.default_rng(0)
+    bank, queries = rng.normal(size=(90, 8)), rng.normal(size=(600, 8))
+    labels, truth = rng.integers(0, 4, 90), rng.integers(0, 4, 600)
+    neighbours = Neighbours(queries, truth, k=7)
+    for start in (0, 5, 6, 50):  # Some batches are smaller than k.
+        end = {0: 5, 5: 6, 6: 50, 50: 90}[start]
+        neighbours.add(bank[start:end], labels[start:end])
+    assert neighbours.score() == knn(bank, labels, queries, truth, k=7)
+    few = Neighbours(queries, truth, k=7)
+    few.add(bank[:6], labels[:6])
+    with pytest.raises(ValueError, match="between 1 and the 6"):
+        few.score()
 
 
 @pytest.mark.parametrize(

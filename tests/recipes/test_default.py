@@ -33,7 +33,12 @@ def test_every_method_has_its_defaults(method):
             recipe = recipes.default(method, image_size, accelerator)
             assert recipe.method == method
             # The small encoders and the large ones aren't mixed up.
-            small = recipe.encoder in ("resnet_nano", "resnet_18_small")
+            small = recipe.encoder in (
+                "resnet_nano",
+                "resnet_18_small",
+                "vit_nano",
+                "vit_tiny",
+            )
             assert small == (image_size == 32 or not accelerator)
 
 

@@ -18,7 +18,8 @@ def test_every_recipe_builds_a_compiled_model(method, name):
     recipe = recipes.get(method, name)
     assert recipe.encoder in encoders.names()
     # The recipe's own encoder is tested where encoders are.
-    recipe = recipe.replace(encoder="resnet_nano")
+    small = "vit_nano" if recipe.encoder.startswith("vit") else "resnet_nano"
+    recipe = recipe.replace(encoder=small)
     model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=10)
     assert model.compiled
     # Some layers may have rates of their own.
@@ -79,6 +80,35 @@ def test_warmup_takes_a_bounded_share_of_short_runs():
         "total_steps": 1,
         "warmup_steps": 0,
     }
+
+
+def test_shares_of_the_learning_rate():
+    recipe = recipes.get("context_encoder", "cpu")
+    recipe = recipe.replace(
+        optimizer={"name": "sgd", "learning_rate": 1.0},
+        schedule={
+            "scaling": "none",
+            "warmup_epochs": 1,
+            "shares": {"discriminator": 0.1},
+            "constant": ["decoder"],
+        },
+    )
+    model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=4)
+    variables = model.trainable_variables
+    for step in range(6):
+        before = [keras.ops.convert_to_numpy(v) for v in variables]
+        model.optimizer.apply(
+            [keras.ops.ones(v.shape) for v in variables], variables
+        )
+        moves = {
+            v.path.split("/")[0]: (old - keras.ops.convert_to_numpy(v)).max()
+            for v, old in zip(variables, before)
+        }
+        rate = moves["bottleneck"]
+        assert moves["discriminator"] == pytest.approx(0.1 * rate, abs=1e-6)
+        assert moves["decoder"] == pytest.approx(1.0, abs=1e-6)
+        expected = step / 4 if step < 4 else 1.0
+        assert rate == pytest.approx(expected, abs=0.01)
 
 
 def test_build_model_repeats_the_first_weights():

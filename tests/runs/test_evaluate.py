@@ -1,7 +1,10 @@
+import json
+
+import keras
 import numpy as np
 import pytest
 
-from kerassl import data, encoders, recipes, runs
+from kerassl import data, encoders, evaluation, recipes, runs
 from kerassl.runs.evaluate import untrained
 
 
@@ -68,10 +71,51 @@ def test_knn(folder):
         200,
         100,
     )
+    # The last stage is the encoder's output, and its pooled features.
+    for key, last in (
+        ("stages", scores["accuracy"]),
+        ("untrained_stages", scores["untrained_accuracy"]),
+    ):
+        assert list(scores[key]) == ["stage1", "stage2", "stage3"]
+        assert all(0.2 < value <= 1 for value in scores[key].values())
+        assert scores[key]["stage3"] == pytest.approx(last, abs=0.011)
+    best = scores["stages"][scores["best_stage"]]
+    assert best == max(scores["stages"].values())
+    json.dumps(scores)
+    # As from whole arrays.
+    for layer, value in [(None, scores["accuracy"]), *scores["stages"].items()]:
+        bank, test = (
+            encoders.embed(subject.encoder, subject.splits[split], layer)
+            for split in ("train", "test")
+        )
+        whole = evaluation.knn(
+            bank,
+            subject.splits["train"].labels,
+            test,
+            subject.splits["test"].labels,
+            k=5,
+        )
+        assert whole["accuracy"] == pytest.approx(value, abs=0.011)
     with pytest.raises(ValueError, match="`k` must be between 1 and the 200"):
         runs.protocol("knn", k=201).check(subject)
     with pytest.raises(ValueError, match="`temperature`"):
         runs.protocol("knn", temperature=0.0).check(subject)
+
+
+def test_an_encoder_without_stages(tmp_path):
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    keras.Model(inputs, keras.layers.Dense(8)(x)).save(tmp_path / "e.keras")
+    subject = runs.Evaluation(
+        tmp_path / "e.keras",
+        "fashion_mnist_small",
+        train_limit=100,
+        test_limit=50,
+    )
+    scores = runs.protocol("knn", k=5).measure(subject)
+    assert scores["stages"] == scores["untrained_stages"] == {}
+    assert scores["best_stage"] is None
+    assert 0.2 < scores["accuracy"] <= 1
 
 
 def test_protocols_are_refused_with_the_nearest():

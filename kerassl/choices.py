@@ -4,23 +4,29 @@ import difflib
 from collections.abc import Iterable
 
 
-def check_choice(kind: str, name: str, choices: Iterable[str]) -> None:
+def check_choice(
+    kind: str,
+    name: str,
+    choices: Iterable[str],
+    listed: Iterable[str] = (),
+) -> None:
     """Refuses a name that isn't among the choices, and says which are near.
 
     Args:
         kind: str, what is chosen, as in "There is no {kind} ...".
         name: str, the name to check.
         choices: the known names.
+        listed: those to list, where all would be too many.
 
     Raises:
         ValueError: with the nearest names, and all of them.
     """
-    names = list(choices)
+    names, listed = list(choices), list(listed)
     if name in names:
         return
     nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
     raise ValueError(
         f"There is no {kind} {name!r}. "
         + (f"Nearest: {', '.join(nearest)}. " if nearest else "")
-        + f"All: {', '.join(names)}."
+        + f"All: {', '.join(listed or names)}."
     )

@@ -1,0 +1,62 @@
+"""Draws during `fit` what the model sees and guesses."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerassl.data import check_images
+from kerassl.visualization.pictures import load_matplotlib, pretext
+
+
+class PretextPictures(keras.callbacks.Callback):
+    """Writes a picture of the pretext task at the end of epochs.
+
+    The picture is `kerassl.visualization.pretext`'s, of the same images and the
+    same random views each time, so that the pictures show what was learned.
+    They don't change what the model draws in training.
+
+    Args:
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255], a few.
+        folder: where `epoch_0001.png` and so on are written; it is made if it
+            is missing.
+        every: int > 0. Draws after each so many epochs, and after the last.
+        seed: int, of the views.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: if the images have another shape, type or range, or `every`
+            is less than 1.
+
+    Example:
+    ```python
+    pictures = kerassl.callbacks.PretextPictures(images[:8], "pictures")
+    model.fit(images, epochs=100, callbacks=[pictures])
+    ```
+    """
+
+    def __init__(
+        self, images: Any, folder: str | Path, every: int = 1, seed: int = 0
+    ):
+        super().__init__()
+        load_matplotlib()  # Its lack shows now, and not after an epoch.
+        check_images(images)
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1. Received: {every}")
+        self.images = images
+        self.folder = Path(folder)
+        self.every = every
+        self.seed = seed
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Writes the picture, or nothing if the epoch isn't due."""
+        last = epoch + 1 == self.params.get("epochs")
+        if (epoch + 1) % self.every and not last:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"epoch_{epoch + 1:04d}.png"
+        temporary = path.with_name(f".partial-{path.name}")
+        figure = pretext(self.model, self.images, self.seed)
+        figure.savefig(temporary, format="png", dpi=100)
+        os.replace(temporary, path)

@@ -1,0 +1,161 @@
+"""`kerassl presets`: encoders to publish, find, fetch and check."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from kerassl.cli.errors import user_errors
+
+if TYPE_CHECKING:
+    from kerassl.presets import PresetInfo
+
+SOURCE = "a name of `kerassl presets list`, hf://owner/name, or a folder"
+URI = "hf://owner/name, or hf://owner/name@revision"
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "presets",
+        help="publish, find, fetch and check presets",
+        description="Publishes, finds, fetches and checks presets: trained "
+        "encoders, in a folder or on the Hugging Face Hub. No code of a preset "
+        "runs.",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+
+    def add(name: str, run: Any, help: str) -> Any:
+        action = actions.add_parser(name, help=help, description=help)
+        action.set_defaults(command=run)
+        return action.add_argument
+
+    json_option = {
+        "action": "store_true",
+        "help": "print JSON instead",
+    }
+    argument = add("list", list_presets, "list the presets that have a name")
+    argument("--json", **json_option)
+
+    argument = add("show", show, "verify a preset and show what it is")
+    argument("source", metavar="SOURCE", help=SOURCE)
+    argument("--json", **json_option)
+
+    argument = add("pull", pull, "copy a preset from the Hub, verified")
+    argument("uri", metavar="URI", help=URI)
+    argument("folder", metavar="FOLDER", help="a new folder")
+
+    argument = add("push", push, "publish a preset on the Hub, in one commit")
+    argument("source", metavar="FOLDER", help="of a run or a preset")
+    argument("uri", metavar="URI", help=URI)
+    argument(
+        "--private",
+        action="store_true",
+        help="make the repository a private one, if it is new",
+    )
+    argument("--message", help="of the commit")
+    argument("--json", **json_option)
+
+    argument = add("verify", verify, "check all of a preset")
+    argument("source", metavar="SOURCE", help=SOURCE)
+
+
+def list_presets(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets list`."""
+    from kerassl import presets
+
+    found = presets.list_presets()
+    if options.json:
+        print(json.dumps([info.to_dict() for info in found]))
+        return 0
+    for info in found:
+        print(f"{info.name:32}{_summary(info)}")
+    if not found:
+        print("No preset has a name so far. Others are on the Hub: hf://...")
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets show`."""
+    info = _open(options.source)
+    if options.json:
+        print(json.dumps(info.to_dict()))
+        return 0
+    lines = {
+        "name": info.name,
+        "encoder": _summary(info),
+        "method": info.method,
+        "description": info.description,
+        "trained on": ", ".join(info.datasets),
+        **{
+            f"{protocol} accuracy": f"{scores['accuracy']:.4f}"
+            for protocol, scores in info.scores.items()
+            if "accuracy" in scores
+        },
+        "licence": info.license,
+        "parameters": f"{info.parameters:,}",
+        **info.training,
+        "recipe": info.recipe_hash,
+        "versions": ", ".join(f"{k} {v}" for k, v in info.versions.items()),
+    }
+    for key, value in lines.items():
+        if value not in (None, ""):
+            print(f"{_plain(key):20}{_plain(value)}")
+    return 0
+
+
+def pull(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets pull`."""
+    from kerassl import presets
+
+    with user_errors():
+        folder = presets.pull(options.uri, options.folder)
+    print(f"{folder}: verified")
+    return 0
+
+
+def push(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets push`."""
+    from kerassl import presets
+
+    with user_errors():
+        upload = presets.upload_preset(
+            options.source,
+            options.uri,
+            private=options.private,
+            commit_message=options.message,
+        )
+    if options.json:
+        print(json.dumps(upload._asdict()))
+    else:
+        print(f"{upload.uri}\n{upload.url}")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets verify`."""
+    info = _open(options.source)
+    print(f"{options.source}: verified; {_summary(info)}")
+    return 0
+
+
+def _open(source: str) -> "PresetInfo":
+    """Returns what a preset is, once all of it is verified."""
+    from kerassl.presets.load import locate
+    from kerassl.presets.verify import open_preset
+
+    with user_errors():
+        folder, links, _ = locate(source)
+        return open_preset(folder, links).info
+
+
+def _summary(info: "PresetInfo") -> str:
+    height, width, channels = (size or "any" for size in info.image_shape)
+    return (
+        f"{info.architecture}, images {height} x {width} x {channels}, "
+        f"{info.features} features"
+    )
+
+
+def _plain(value: Any) -> str:
+    """Returns text of anybody's without what would steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in str(value))

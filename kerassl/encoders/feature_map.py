@@ -1,0 +1,98 @@
+"""The feature map of an encoder, before its pooling."""
+
+import math
+from typing import Any
+
+import keras
+from keras import layers
+
+POOLS_OF_MAPS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
+POOLS_OF_TOKENS = (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)
+
+
+def feature_map(encoder: keras.Model) -> keras.Model:
+    """Returns an encoder up to its last feature map, with the same layers.
+
+    Of a network that ends with global pooling this is what is pooled. Of a ViT
+    it is the patches' tokens, without a class token, in the places of their
+    patches.
+
+    Args:
+        encoder: Functional `keras.Model` from images to features `(N, D)`: one
+            of `kerassl.encoders.build` or `as_encoder`, or any that ends with
+            global pooling.
+
+    Returns:
+        A `keras.Model` from images to maps `(N, h, w, D)`. It shares all
+        layers.
+
+    Raises:
+        ValueError: if the encoder has another end.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    maps = kerassl.encoders.feature_map(encoder)       # (N, 4, 4, 512)
+    ```
+    """
+    images = keras.Input(encoder.input_shape[1:], name="images")
+    calls: list[tuple[keras.layers.Layer, Any]] = []
+
+    def call(layer: keras.layers.Layer, x: Any, *args: Any, **kwargs: Any):
+        calls.append((layer, x))
+        return layer(x, *args, **kwargs)
+
+    try:
+        # A `Sequential` becomes a graph, which alone has calls.
+        keras.models.clone_model(
+            keras.Model(encoder.inputs[0], encoder.outputs[0]),
+            input_tensors=images,
+            clone_function=lambda layer: layer,
+            call_function=call,
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The encoder {encoder.name!r} is no Functional model, so its "
+            "feature map can't be found."
+        ) from error
+    x = _before_pooling(calls)
+    if x is None:
+        raise ValueError(
+            f"The encoder {encoder.name!r} has no feature map (height, width, "
+            "channels) that is pooled at its end. Take one of "
+            "`kerassl.encoders.build`, or a model that ends with "
+            "`GlobalAveragePooling2D`."
+        )
+    if len(x.shape) == 3:
+        x = _in_places(x, images.shape[1], images.shape[2], encoder.name)
+    return keras.Model(images, x, name=f"{encoder.name}_map")
+
+
+def _before_pooling(calls: list[tuple[keras.layers.Layer, Any]]) -> Any:
+    last, x = calls[-1]
+    if isinstance(last, (*POOLS_OF_MAPS, *POOLS_OF_TOKENS)):
+        return x
+    # As `as_encoder` takes a class token: it's the first, all others are cut.
+    layer, tokens = calls[-2] if len(calls) > 1 else calls[-1]
+    if (
+        isinstance(last, layers.Reshape)
+        and isinstance(layer, layers.Cropping1D)
+        and layer.cropping == (0, tokens.shape[1] - 1)
+    ):
+        return layers.Cropping1D((1, 0), name="patches")(tokens)
+    return None
+
+
+def _in_places(
+    tokens: Any, height: int | None, width: int | None, name: str
+) -> Any:
+    _, count, channels = tokens.shape
+    if count and height and width:
+        rows = round(math.sqrt(count * height / width))
+        if rows and count % rows == 0:
+            shape = (rows, count // rows, channels)
+            return layers.Reshape(shape, name="places")(tokens)
+    raise ValueError(
+        f"The {count} tokens of the encoder {name!r} are no grid of patches "
+        f"of {height}x{width} images."
+    )

@@ -1,0 +1,61 @@
+"""The losses of a painted hole."""
+
+from typing import Any
+
+from keras import ops
+
+
+def inpainting(painted: Any, target: Any, weights: Any) -> Any:
+    """Computes the weighted mean of squared errors.
+
+    Args:
+        painted: float tensor `(N, H, W, C)`.
+        target: float tensor of the same shape.
+        weights: float tensor `(N, H, W, 1)`, not negative: of each pixel.
+
+    Returns:
+        A float32 scalar, over pixels and channels of all images.
+
+    Example:
+    ```python
+    loss = kerassl.losses.inpainting(painted, images, masks)
+    ```
+
+    Reference:
+        - [Pathak et al., 2016](https://arxiv.org/abs/1604.07379), equation 1
+    """
+    weights = ops.cast(weights, "float32")
+    total = ops.maximum(ops.sum(weights), 1e-6)
+    return ops.sum(weights * _squared(painted, target)) / total
+
+
+def relative_error(painted: Any, target: Any, masks: Any, colours: Any) -> Any:
+    """Compares the squared error in holes with that of one colour.
+
+    Args:
+        painted: float tensor `(N, H, W, C)`.
+        target: float tensor of the same shape.
+        masks: float tensor `(N, H, W, 1)`: 1 in the hole, 0 elsewhere.
+        colours: float tensor `(N, 1, 1, C)`, each image's one colour, such as
+            the mean of what is not hidden.
+
+    Returns:
+        A float32 scalar: 0 is a perfect painting, 1 no better than that colour.
+
+    Example:
+    ```python
+    seen = 1 - masks
+    colours = ops.sum(images * seen, (1, 2), keepdims=True)
+    colours /= ops.sum(seen, (1, 2), keepdims=True)
+    error = kerassl.losses.relative_error(painted, images, masks, colours)
+    ```
+    """
+    masks = ops.cast(masks, "float32")
+    error = ops.sum(masks * _squared(painted, target))
+    plain = ops.sum(masks * _squared(colours, target))
+    return error / ops.maximum(plain, 1e-6)
+
+
+def _squared(a: Any, b: Any) -> Any:
+    difference = ops.cast(a, "float32") - ops.cast(b, "float32")
+    return ops.mean(ops.square(difference), axis=-1, keepdims=True)

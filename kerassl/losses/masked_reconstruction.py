@@ -1,0 +1,71 @@
+"""MAE's loss: the squared error of the patches that the encoder didn't see."""
+
+from typing import Any
+
+from keras import ops
+
+
+def masked_reconstruction(predictions: Any, targets: Any, mask: Any) -> Any:
+    """Computes the mean squared error on hidden patches alone.
+
+    Args:
+        predictions: tensor `(N, L, P)`, or one that broadcasts to it: L patches
+            of P pixel values.
+        targets: tensor `(N, L, P)`.
+        mask: tensor `(N, L)`, 1 for hidden patches and 0 for visible ones; at
+            least one is hidden.
+
+    Returns:
+        A float32 scalar.
+
+    Reference:
+        - [He et al., 2021](https://arxiv.org/abs/2111.06377)
+        - facebookresearch/mae, `models_mae.py`
+    """
+    predictions = ops.cast(predictions, "float32")
+    targets = ops.cast(targets, "float32")
+    mask = ops.cast(mask, "float32")
+    errors = ops.mean(ops.square(predictions - targets), axis=-1)
+    return ops.sum(errors * mask) / ops.sum(mask)
+
+
+def normalize_patches(patches: Any) -> tuple[Any, Any, Any]:
+    """Normalises each patch by its own pixels.
+
+    The variance is the unbiased one, over P - 1, as in the authors' code.
+
+    Args:
+        patches: tensor `(N, L, P)`, P >= 2.
+
+    Returns:
+        Three float32 tensors: the normalised patches `(N, L, P)`, their means
+        and their standard deviations, both `(N, L, 1)`.
+    """
+    patches = ops.cast(patches, "float32")
+    mean = ops.mean(patches, axis=-1, keepdims=True)
+    centred = patches - mean
+    degrees = patches.shape[-1] - 1
+    variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / degrees
+    std = ops.sqrt(variance + 1e-6)
+    return centred / std, mean, std
+
+
+def visible_colour(patches: Any, mask: Any, channels: int) -> Any:
+    """Returns patches of one colour, the mean of an image's visible ones.
+
+    Args:
+        patches: tensor `(N, L, P)`, channels last within a patch.
+        mask: tensor `(N, L)`, 1 for hidden patches; at least one is visible.
+        channels: int, a divisor of P.
+
+    Returns:
+        A float32 tensor `(N, 1, P)`.
+    """
+    patches = ops.cast(patches, "float32")
+    visible = 1.0 - ops.cast(mask, "float32")
+    pixels = patches.shape[-1] // channels
+    means = ops.sum(patches * visible[..., None], axis=1) / ops.sum(
+        visible, axis=1, keepdims=True
+    )
+    colour = ops.mean(ops.reshape(means, (-1, pixels, channels)), axis=1)
+    return ops.tile(colour[:, None, :], (1, 1, pixels))

@@ -1,0 +1,58 @@
+"""AdamW that leaves biases and normalizations without weight decay."""
+
+from typing import Any
+
+import keras
+
+# How Keras names the variables of biases, and of normalizations.
+NAMES = ("bias", "beta", "gamma")
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class AdamW(keras.optimizers.AdamW):
+    """Keras's AdamW, without decay for biases and normalizations.
+
+    Vision transformers are trained so. Keras's own has the method
+    `exclude_from_weight_decay` for it, but forgets it where a model is saved
+    and loaded, as in a resumed run.
+
+    Args:
+        learning_rate: float or a schedule.
+        weight_decay: float >= 0.
+        exclude_bias_and_norm: bool. `False` treats all variables as kernels.
+        **kwargs: the other arguments of `keras.optimizers.AdamW`.
+
+    Example:
+    ```python
+    rate = kerassl.optimizers.warmup_cosine(1.5e-4, total_steps=100_000)
+    optimizer = kerassl.optimizers.AdamW(rate, weight_decay=0.05, beta_2=0.95)
+    ```
+
+    Reference:
+        - [Loshchilov and Hutter, 2017](https://arxiv.org/abs/1711.05101)
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        weight_decay: float = 0.004,
+        exclude_bias_and_norm: bool = True,
+        name: str = "adamw",
+        **kwargs: Any,
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            name=name,
+            **kwargs,
+        )
+        self.exclude_bias_and_norm = exclude_bias_and_norm
+        if exclude_bias_and_norm:
+            self.exclude_from_weight_decay(var_names=list(NAMES))
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "exclude_bias_and_norm": self.exclude_bias_and_norm,
+        }

@@ -1,0 +1,21 @@
+"""Presets: encoders to publish, and to load from anybody without risk."""
+
+from kerassl.presets.hub import HubError, Upload, pull, upload_preset
+from kerassl.presets.info import FILES, PresetError, PresetInfo
+from kerassl.presets.load import list_presets, load_encoder
+from kerassl.presets.save import save_preset
+from kerassl.presets.verify import verify_preset
+
+__all__ = [
+    "FILES",
+    "HubError",
+    "PresetError",
+    "PresetInfo",
+    "Upload",
+    "list_presets",
+    "load_encoder",
+    "pull",
+    "save_preset",
+    "upload_preset",
+    "verify_preset",
+]

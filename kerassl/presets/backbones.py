@@ -1,0 +1,416 @@
+"""Published KerasHub backbones, checked and rebuilt by us.
+
+A backbone is made by its class, with arguments that are checked; nothing else
+of somebody's `config.json` is used. Its weights are counted before any is made,
+and without KerasHub.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerassl.presets.graph import (
+    Architecture,
+    Layout,
+    Weight,
+    is_float32,
+    object_config,
+)
+from kerassl.presets.info import CONFIG, PresetError, check, is_int, is_number
+
+MOST_UNITS = 8192
+MOST_BLOCKS = 256
+
+
+class Backbone(Architecture):
+    """A KerasHub backbone, not built yet.
+
+    Args:
+        config: what `config.json` holds.
+
+    Raises:
+        PresetError: if it isn't this class with bounded arguments.
+    """
+
+    # The arguments that `config.json` must have, and no others.
+    names: tuple[str, ...]
+
+    def __init__(self, config: Any):
+        fields = object_config(
+            config,
+            self.class_name,
+            "keras_hub",
+            f"keras_hub>{self.class_name}",
+        )
+        expected = {*self.names, "name", "trainable", "dtype"}
+        check(
+            set(fields) == expected,
+            f"{CONFIG}: {self.class_name} must have the arguments "
+            f"{sorted(expected)}. Found: {sorted(fields)!r:.500}",
+        )
+        check(
+            is_float32(fields["dtype"]),
+            f"{CONFIG}: the dtype must be float32. Found: "
+            f"{fields['dtype']!r:.200}",
+        )
+        self.arguments = {name: fields[name] for name in self.names}
+        for name, value in self.arguments.items():
+            check(
+                self.is_argument(name, value),
+                f"{CONFIG}: {self.class_name} has {name}={value!r:.200}, "
+                "which a preset can't have.",
+            )
+        self.image_shape = tuple(self.arguments["image_shape"])
+        self.check()
+
+    def is_argument(self, name: str, value: Any) -> bool:
+        """Tells whether an argument may have a value."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuses arguments that don't go together."""
+
+    def model(self) -> keras.Model:
+        """Returns the published model, with new weights."""
+        return self._model(self.image_shape)
+
+    def apply(self, images: Any) -> Any:
+        """Makes the backbone for images, and calls it on them."""
+        return self._model(self.shape_for(images.shape[1:]))(images)
+
+    def shape_for(
+        self, image_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Returns the backbone's `image_shape` for images of a shape."""
+        return image_shape
+
+    def _model(self, image_shape: tuple[int | None, ...]) -> keras.Model:
+        import keras_hub
+
+        arguments = {**self.arguments, "image_shape": image_shape}
+        return getattr(keras_hub.models, self.class_name)(
+            **arguments,
+            data_format="channels_last",
+            dtype="float32",
+            name="backbone",
+        )
+
+
+class ResNet(Backbone):
+    """`keras_hub.models.ResNetBackbone`, version 1."""
+
+    class_name = "ResNetBackbone"
+    names = (
+        "input_conv_filters",
+        "input_conv_kernel_sizes",
+        "stackwise_num_filters",
+        "stackwise_num_blocks",
+        "stackwise_num_strides",
+        "block_type",
+        "use_pre_activation",
+        "image_shape",
+    )
+
+    def is_argument(self, name: str, value: Any) -> bool:
+        """Tells whether an argument may have a value."""
+        if name == "block_type":
+            return value in ("basic_block", "bottleneck_block")
+        if name == "use_pre_activation":
+            return value is False
+        if name == "image_shape":
+            return _is_shape(value, open_size=True)
+        largest, longest = MOST_UNITS, 16
+        if name.startswith("input_conv"):
+            longest = 1
+        if name.endswith("blocks"):
+            largest = MOST_BLOCKS
+        if name.endswith(("strides", "kernel_sizes")):
+            largest = 16
+        return (
+            isinstance(value, list)
+            and 1 <= len(value) <= longest
+            and all(is_int(v, 1, largest) for v in value)
+        )
+
+    def check(self) -> None:
+        """Refuses arguments that don't go together."""
+        lengths = {
+            len(value)
+            for name, value in self.arguments.items()
+            if name.startswith("stackwise")
+        }
+        check(
+            len(lengths) == 1,
+            f"{CONFIG}: ResNetBackbone has stacks of different numbers: "
+            f"{self.arguments!r:.500}",
+        )
+        widths = self.arguments["stackwise_num_filters"]
+        check(
+            widths[0] == 64
+            and (
+                self.arguments["block_type"] != "basic_block"
+                or self.arguments["input_conv_filters"] == [64]
+            ),
+            f"{CONFIG}: ResNetBackbone begins with 64 filters. Found: "
+            f"{self.arguments!r:.500}",
+        )
+
+    def shape_for(
+        self, image_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
+        """Returns a shape of open size: multi-crop needs it."""
+        return (None, None, image_shape[-1])
+
+    def layout(self, image_shape: tuple[int | None, ...]) -> Layout:
+        """Returns the weights for images of a shape, without making any."""
+        found: list[Weight] = []
+        counts = {"conv2d": 0, "batch_normalization": 0}
+
+        def add(kind: str, name: str, *shapes: tuple[str, tuple]) -> None:
+            number = f"_{counts[kind]}" if counts[kind] else ""
+            counts[kind] += 1
+            found.extend(
+                Weight(f"layers/{kind}{number}/vars/{i}", f"{name}/{key}", size)
+                for i, (key, size) in enumerate(shapes)
+            )
+
+        def conv(name: str, kernel: int, inputs: int, units: int) -> None:
+            shape = (kernel, kernel, inputs, units)
+            add("conv2d", f"{name}_conv", ("kernel", shape))
+
+        def norm(name: str, units: int) -> None:
+            keys = ("gamma", "beta", "moving_mean", "moving_variance")
+            shapes = [(key, (units,)) for key in keys]
+            add("batch_normalization", f"{name}_bn", *shapes)
+
+        given = self.arguments
+        width = given["input_conv_filters"][0]
+        kernel = given["input_conv_kernel_sizes"][0]
+        conv("conv1", kernel, image_shape[-1] or 0, width)
+        norm("conv1", width)
+        bottleneck = given["block_type"] == "bottleneck_block"
+        for stack, (units, blocks) in enumerate(
+            zip(given["stackwise_num_filters"], given["stackwise_num_blocks"])
+        ):
+            outputs = 4 * units if bottleneck else units
+            for block in range(blocks):
+                name = f"stack{stack}_block{block}"
+                shortcut = block == 0 and (bottleneck or stack > 0)
+                # The order of Keras: by the distance to the output.
+                kernels = (1, 3, 1) if bottleneck else (3, 3)
+                inputs = width
+                for i, size in enumerate(kernels, start=1):
+                    last = i == len(kernels)
+                    if last and shortcut:
+                        conv(f"{name}_0", 1, width, outputs)
+                    conv(
+                        f"{name}_{i}", size, inputs, outputs if last else units
+                    )
+                    if last and shortcut:
+                        norm(f"{name}_0", outputs)
+                    norm(f"{name}_{i}", outputs if last else units)
+                    inputs = units
+                width = outputs
+        return Layout(found, (None, None, None, width))
+
+
+class ViT(Backbone):
+    """`keras_hub.models.ViTBackbone`."""
+
+    class_name = "ViTBackbone"
+    names = (
+        "image_shape",
+        "patch_size",
+        "num_layers",
+        "num_heads",
+        "hidden_dim",
+        "mlp_dim",
+        "dropout_rate",
+        "attention_dropout",
+        "layer_norm_epsilon",
+        "use_mha_bias",
+        "use_mlp_bias",
+        "use_class_token",
+        "use_patch_bias",
+    )
+
+    def is_argument(self, name: str, value: Any) -> bool:
+        """Tells whether an argument may have a value."""
+        if name == "image_shape":
+            return _is_shape(value, open_size=False)
+        if name == "patch_size":
+            return (
+                isinstance(value, list)
+                and len(value) == 2
+                and all(is_int(v, 1, 256) for v in value)
+            )
+        if name.startswith("use_"):
+            return isinstance(value, bool)
+        if name in ("num_layers", "num_heads"):
+            return is_int(value, 1, MOST_BLOCKS)
+        if name in ("hidden_dim", "mlp_dim"):
+            return is_int(value, 1, 4 * MOST_UNITS)
+        if name == "layer_norm_epsilon":
+            return is_number(value) and 0 < value < 1
+        # Dropout's random state would be among the weights.
+        return value == 0
+
+    def check(self) -> None:
+        """Refuses arguments that don't go together."""
+        given = self.arguments
+        check(
+            given["hidden_dim"] % given["num_heads"] == 0,
+            f"{CONFIG}: {given['num_heads']} heads don't divide "
+            f"{given['hidden_dim']} units.",
+        )
+        self.grid(self.image_shape)
+
+    def grid(self, image_shape: tuple[int | None, ...]) -> tuple[int, int]:
+        """Returns the numbers of rows and columns of patches."""
+        sizes = list(zip(image_shape[:2], self.arguments["patch_size"]))
+        if any(size is None or size % patch for size, patch in sizes):
+            raise PresetError(
+                f"Images of shape {image_shape} can't be cut in patches of "
+                f"{self.arguments['patch_size']}."
+            )
+        rows, columns = (size // patch for size, patch in sizes)  # type: ignore
+        return rows, columns
+
+    def layout(self, image_shape: tuple[int | None, ...]) -> Layout:
+        """Returns the weights for images of a shape, without making any."""
+        given = self.arguments
+        units, heads = given["hidden_dim"], given["num_heads"]
+        rows, columns = self.grid(image_shape)
+        tokens = rows * columns + given["use_class_token"]
+        found: list[Weight] = []
+
+        def add(place: str, name: str, *shapes: tuple[str, tuple]) -> None:
+            found.extend(
+                Weight(f"layers/{place}/vars/{i}", f"{name}/{key}", size)
+                for i, (key, size) in enumerate(shapes)
+            )
+
+        def norm(place: str, name: str) -> None:
+            add(place, name, ("gamma", (units,)), ("beta", (units,)))
+
+        def dense(
+            place: str, name: str, kernel: tuple, bias: tuple, has_bias: bool
+        ) -> None:
+            shapes = [("kernel", kernel), ("bias", bias)]
+            add(place, name, *shapes[: 1 + has_bias])
+
+        place, name = (
+            "vi_t_patching_and_embedding",
+            "vit_patching_and_embedding",
+        )
+        if given["use_class_token"]:
+            add(place, name, ("class_token", (1, 1, units)))
+        patch = (*given["patch_size"], image_shape[-1], units)
+        dense(
+            f"{place}/patch_embedding",
+            f"{name}/patch_embedding",
+            patch,
+            (units,),
+            given["use_patch_bias"],
+        )
+        positions = f"{name}/position_embedding"
+        add(
+            f"{place}/position_embedding",
+            positions,
+            ("embeddings", (tokens, units)),
+        )
+        for i in range(given["num_layers"]):
+            block = "vi_t_encoder/encoder_layers/vi_t_encoder_block"
+            block += f"_{i}" if i else ""
+            name = f"vit_encoder/transformer_block_{i + 1}"
+            head = (heads, units // heads)
+            norm(f"{block}/layer_norm_1", f"{name}/ln_1")
+            for part in ("query", "key", "value"):
+                dense(
+                    f"{block}/mha/{part}_dense",
+                    f"{name}/mha/{part}",
+                    (units, *head),
+                    head,
+                    given["use_mha_bias"],
+                )
+            dense(
+                f"{block}/mha/output_dense",
+                f"{name}/mha/attention_output",
+                (*head, units),
+                (units,),
+                given["use_mha_bias"],
+            )
+            norm(f"{block}/layer_norm_2", f"{name}/ln_2")
+            sizes = (units, given["mlp_dim"], units)
+            for j in (1, 2):
+                dense(
+                    f"{block}/mlp/dense_{j}",
+                    f"{name}/mlp/dense_{j}",
+                    sizes[j - 1 : j + 1],
+                    sizes[j : j + 1],
+                    given["use_mlp_bias"],
+                )
+        norm("vi_t_encoder/layer_norm", "vit_encoder/ln")
+        return Layout(found, (None, tokens, units))
+
+    def resized(
+        self, arrays: list[np.ndarray], image_shape: tuple[int | None, ...]
+    ) -> list[np.ndarray]:
+        """Interpolates the positions for images of another shape.
+
+        Args:
+            arrays: the weights for images of `self.image_shape`.
+            image_shape: `(height, width, channels)`.
+
+        Returns:
+            A list of the weights.
+        """
+        old, new = self.grid(self.image_shape), self.grid(image_shape)
+        names = [
+            weight.name for weight in self.layout(self.image_shape).weights
+        ]
+        place = names.index(
+            "vit_patching_and_embedding/position_embedding/embeddings"
+        )
+        arrays = list(arrays)
+        first = int(self.arguments["use_class_token"])
+        positions = arrays[place]
+        grid = positions[first:].reshape(*old, -1)
+        for axis in (0, 1):
+            matrix = bicubic(old[axis], new[axis])
+            grid = np.moveaxis(np.tensordot(matrix, grid, (1, axis)), 0, axis)
+        arrays[place] = np.concatenate(
+            [positions[:first], grid.reshape(-1, positions.shape[-1])]
+        ).astype("float32")
+        return arrays
+
+
+def bicubic(old: int, new: int) -> np.ndarray:
+    """Returns the matrix `(new, old)` of bicubic interpolation.
+
+    Pixels are squares, the kernel is Keys's with a = -0.5, and it isn't
+    widened to shrink.
+    """
+    places = (np.arange(new) + 0.5) * old / new - 0.5
+    x = np.abs(places[:, None] - np.arange(old))
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    matrix = np.where(x <= 1, near, np.where(x < 2, far, 0))
+    return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def _is_shape(value: Any, open_size: bool) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and all(
+            is_int(v, 1, 8192) or (v is None and open_size) for v in value[:2]
+        )
+        and is_int(value[2], 1, 4)
+    )
+
+
+BACKBONES: dict[str, type[Backbone]] = {
+    kind.class_name: kind for kind in (ResNet, ViT)
+}

@@ -1,0 +1,217 @@
+"""The model card of a preset: README.md, with metadata for the Hub."""
+
+import json
+import re
+from typing import Any
+
+from kerassl import recipes
+from kerassl.presets.info import CONVERTER, INFO, PresetInfo
+
+ADDRESS = "hf://OWNER/{name}"
+
+
+def card(info: PresetInfo) -> str:
+    """Returns a preset's model card, with metadata for the Hub.
+
+    Args:
+        info: `PresetInfo`; its `files` aren't needed.
+
+    Returns:
+        Markdown with a YAML header.
+    """
+    parts = [
+        _header(info),
+        f"# {info.name}",
+        info.description or _summary(info),
+        _facts(info),
+        _scores(info),
+        _use(info),
+        _training(info),
+        _limits(info),
+        _citation(info),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(info: PresetInfo) -> str:
+    tags = ["kerassl", "keras", "self-supervised-learning", info.architecture]
+    if info.method:
+        tags.append(info.method)
+    fields: dict[str, Any] = {
+        "license": info.license,
+        "library_name": "kerassl",
+        "pipeline_tag": "image-feature-extraction",
+        "tags": tags,
+    }
+    if info.datasets:
+        fields["datasets"] = list(info.datasets)
+    if info.scores:
+        fields["model-index"] = [
+            {"name": info.name, "results": list(map(_result, *_pairs(info)))}
+        ]
+    # JSON is YAML too, and needs no other library.
+    lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _pairs(info: PresetInfo) -> tuple[list, list, list]:
+    protocols = [p for p, s in info.scores.items() if "accuracy" in s]
+    data = info.datasets[0] if info.datasets else "unknown"
+    scores = [info.scores[protocol] for protocol in protocols]
+    return protocols, scores, [data] * len(protocols)
+
+
+def _result(protocol: str, scores: dict[str, Any], data: str) -> dict[str, Any]:
+    data = str(scores.get("data", data))
+    return {
+        "task": {"type": "image-classification", "name": protocol},
+        "dataset": {"type": data, "name": data},
+        "metrics": [
+            {
+                "type": "accuracy",
+                "name": f"{protocol} accuracy",
+                "value": scores["accuracy"],
+            }
+        ],
+    }
+
+
+def _summary(info: PresetInfo) -> str:
+    text = f"An encoder of images, {info.architecture}, "
+    text += f"pretrained with {info.method}" if info.method else "pretrained"
+    if info.datasets:
+        text += f" on {', '.join(info.datasets)}"
+    return f"{text}, without labels."
+
+
+def _facts(info: PresetInfo) -> str:
+    shape = " x ".join("any" if s is None else str(s) for s in info.image_shape)
+    rows = {
+        "Images": f"{shape}, channels last, values in [0, 255]",
+        "Features": f"{info.features}",
+        "Weights": f"{info.parameters:,}, float32",
+        "Licence": info.license,
+    }
+    lines = [f"| {key} | {value} |" for key, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _scores(info: PresetInfo) -> str:
+    if not info.scores:
+        return ""
+    lines = [
+        "## Scores",
+        "",
+        "| Protocol | Accuracy | Settings |",
+        "|---|---|---|",
+    ]
+    for protocol, scores in info.scores.items():
+        settings = ", ".join(
+            f"{key} {value}"
+            for key, value in scores.items()
+            if key != "accuracy" and not isinstance(value, (dict, list))
+        )
+        accuracy = scores.get("accuracy", "")
+        lines.append(f"| {protocol} | {accuracy} | {settings} |")
+    return "\n".join(lines)
+
+
+def _use(info: PresetInfo) -> str:
+    address = ADDRESS.format(name=info.name)
+    parts = [
+        "## Use",
+        "With kerassl, which verifies the files and runs no code of them:",
+        _code(
+            "import kerassl",
+            "",
+            f'encoder = kerassl.load_encoder("{address}")',
+            "features = encoder.predict(images)"
+            f"  # (N, {info.features}), of images in [0, 255]",
+        ),
+        "With KerasHub, without kerassl:",
+    ]
+    classifier = [
+        "classifier = keras_hub.models.ImageClassifier.from_preset(",
+        f'    "{address}", num_classes=10',
+        ")",
+    ]
+    if info.class_name != "Functional":
+        parts += [
+            _code(
+                "import keras_hub",
+                "",
+                "backbone = keras_hub.models.Backbone.from_preset(",
+                f'    "{address}"',
+                ")",
+                *classifier,
+            ),
+            f"The backbone doesn't normalise its images. {CONVERTER} holds the "
+            "scale and offset, and the preprocessor of `ImageClassifier` "
+            "applies them.",
+        ]
+        return "\n\n".join(parts)
+    pooling = [
+        "maps = model.predict(images)  # (N, height, width, channels)",
+        "features = maps.mean(axis=(1, 2))",
+    ]
+    if info.output == "map":
+        parts += [_code("import keras_hub", "", *classifier)]
+    else:
+        parts.pop()
+        pooling = ["features = model.predict(images)"]
+    parts += [
+        "With Keras alone:",
+        _code(
+            "import keras",
+            "",
+            f'model = keras.saving.load_model("{address}")',
+            *pooling,
+        ),
+        "The model normalises its images itself.",
+    ]
+    return "\n\n".join(parts)
+
+
+def _code(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```"])
+
+
+def _training(info: PresetInfo) -> str:
+    rows = dict(info.training)
+    lines = ["## Training"]
+    command = rows.pop("command", None)
+    if command:
+        lines += ["", "```", str(command), "```"]
+    if info.recipe_hash:
+        rows["recipe hash"] = info.recipe_hash
+    rows |= info.versions
+    if rows:
+        lines += ["", *(f"- {key}: {value}" for key, value in rows.items())]
+    if info.recipe:
+        lines += ["", f"All hyperparameters are in {INFO}."]
+    return "\n".join(lines) if len(lines) > 1 else ""
+
+
+def _limits(info: PresetInfo) -> str:
+    images = ", ".join(info.datasets) or "its training data"
+    return (
+        "## Limits\n\nThe features are made for images like those of "
+        f"{images}, of about the size above. They carry whatever biases those "
+        "images have, and were not examined for use on people. The scores are "
+        "of one run."
+    )
+
+
+def _citation(info: PresetInfo) -> str:
+    """Cites the papers that the method's docstring names."""
+    method = recipes.METHODS.get(info.method or "")
+    classes = {c.__name__: c for c in recipes.METHODS.values()}
+    method = method or classes.get(info.method or "")
+    links = re.findall(
+        r"\[([^\]]+)\]\((https?://[^)\s]+)\)",
+        (getattr(method, "__doc__", "") or "").partition("Reference:")[2],
+    )
+    if not links:
+        return ""
+    lines = [f"- [{text}]({link})" for text, link in links]
+    return "\n".join(["## Citation", "", *lines])

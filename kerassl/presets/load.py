@@ -1,0 +1,218 @@
+"""Loads encoders from wherever they are."""
+
+import difflib
+import functools
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kerassl import encoders
+from kerassl.encoders.build import pooled
+from kerassl.presets.backbones import ViT
+from kerassl.presets.graph import Graph, check_order
+from kerassl.presets.info import INFO, PresetError, PresetInfo
+from kerassl.presets.published import published
+from kerassl.presets.verify import Preset, open_preset
+from kerassl.run_folder import ENCODER
+
+INDEX = "index.json"
+HUB = "hf://"
+
+
+def load_encoder(
+    source: str | Path,
+    *,
+    image_shape: Sequence[int] | None = None,
+    revision: str | None = None,
+    trainable: bool = True,
+) -> keras.Model:
+    """Loads an encoder: a preset of anybody, or of a run of your own.
+
+    A preset is verified first, as `verify_preset` says, and none of its code
+    runs. The folder of a run and `.keras` files are for your own: Keras reads
+    them.
+
+    Args:
+        source: one of
+            - a name of `list_presets()`;
+            - `"hf://owner/name"` or `"hf://owner/name@revision"`, a preset on
+              the Hugging Face Hub;
+            - the folder of a preset;
+            - the folder of a run, or another one with an `encoder.keras`;
+            - a `.keras` file, of an encoder or of a training model.
+        image_shape: `(height, width, channels)` of the images that the encoder
+            is to take, by default those of its training. The channels can't
+            change. A ViT's positions are interpolated.
+        revision: str, a branch, a tag or a commit's SHA, for the Hub.
+        trainable: bool. With `False`, batch normalization too keeps to what it
+            has learned.
+
+    Returns:
+        A Functional `keras.Model` from images `(N, H, W, C)` in [0, 255] to
+        features `(N, D)`, in float32.
+
+    Raises:
+        FileNotFoundError: if there is none; says what was looked for.
+        PresetError: if the preset is refused, or can't take such images.
+
+    Example:
+    ```python
+    encoder = kerassl.load_encoder("hf://ada/resnet@v1", trainable=False)
+    images = keras.Input((32, 32, 3))
+    labels = keras.layers.Dense(10)(encoder(images))
+    classifier = keras.Model(images, labels)
+    ```
+    """
+    shape = None if image_shape is None else tuple(image_shape)
+    preset = _preset(source, revision)
+    if preset is None:
+        encoder = _own_encoder(source)
+        if shape not in (None, encoder.input_shape[1:]):
+            preset = published(encoder)
+    if preset is not None:
+        encoder = build_encoder(preset, shape)
+    encoder.trainable = trainable
+    return encoder
+
+
+def list_presets() -> list[PresetInfo]:
+    """Returns what is known of the presets that come with a name.
+
+    Returns:
+        A list of `PresetInfo`, empty as long as none is published.
+    """
+    return [PresetInfo.from_dict(entry["info"]) for entry in _index().values()]
+
+
+def build_encoder(
+    preset: Preset, image_shape: tuple[int | None, ...] | None = None
+) -> keras.Model:
+    """Builds the whole encoder of a verified preset.
+
+    Args:
+        preset: `Preset`.
+        image_shape: as in `load_encoder`.
+
+    Returns:
+        A Functional `keras.Model`.
+
+    Raises:
+        PresetError: if the architecture can't take such images, or Keras
+            orders its weights in another way than the preset.
+    """
+    info, architecture, arrays = preset
+    shape = info.image_shape if image_shape is None else image_shape
+    if len(shape) != 3 or shape[-1] != info.image_shape[-1]:
+        raise PresetError(
+            f"`image_shape` must be (height, width, {info.image_shape[-1]}): "
+            f"{info.name} was trained on images of {info.image_shape}. "
+            f"Received: {image_shape}"
+        )
+    expected = architecture.layout(shape).weights
+    if isinstance(architecture, ViT) and shape != info.image_shape:
+        arrays = architecture.resized(arrays, shape)
+    if [w.shape for w in expected] != [a.shape for a in arrays]:
+        raise PresetError(
+            f"{info.name} is tied to images of {info.image_shape}: with "
+            f"{shape} its layers would have other weights."
+        )
+    images = keras.Input(shape, dtype="float32", name="images")
+    x: Any = images
+    if info.normalization is not None:
+        x = keras.layers.Rescaling(
+            **info.normalization, name="normalization", dtype="float32"
+        )(x)
+    x = architecture.apply(x)
+    if info.output != "features":
+        taken = isinstance(architecture, Graph) and "pool" in architecture.nodes
+        x = pooled(
+            x,
+            info.output == "class_token",
+            name="features" if taken else "pool",
+            dtype="float32",
+        )
+    encoder = keras.Model(images, x, name=info.architecture)
+    check_order(encoder, expected)
+    encoder.set_weights(arrays)
+    return encoder
+
+
+def locate(
+    source: str | Path, revision: str | None = None
+) -> tuple[Path, bool, dict[str, Any] | None]:
+    """Finds a preset, and downloads it if it is on the Hub.
+
+    Args:
+        source: as in `load_encoder`.
+        revision: likewise.
+
+    Returns:
+        The folder; whether its files may be links, as in huggingface_hub's
+        cache; and its `kerassl.json` if we know what that must be.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    entry = _index().get(str(source))
+    pinned = None
+    if entry is not None and not Path(source).exists():
+        source = entry["source"]
+        if revision is None:
+            revision, pinned = entry["revision"], entry["info"]
+    if str(source).startswith(HUB):
+        from kerassl.presets import hub
+
+        return hub.download(str(source), revision), True, pinned
+    if revision is not None:
+        raise PresetError(
+            f"`revision` is for presets on the Hub, {HUB}owner/name. "
+            f"Received: {source}"
+        )
+    path = Path(source)
+    if not path.exists():
+        names = difflib.get_close_matches(str(source), _index())
+        raise FileNotFoundError(
+            f"There is no encoder {source}. Looked for such a preset"
+            + (f" (nearest: {', '.join(names)})" if names else "")
+            + f", a preset's folder with {INFO}, a run's folder with "
+            f"{ENCODER}, and a .keras file; on the Hub it is {HUB}owner/name."
+        )
+    return path, False, pinned
+
+
+def _preset(source: str | Path, revision: str | None) -> Preset | None:
+    folder, links, pinned = locate(source, revision)
+    if not links and (folder.is_file() or not (folder / INFO).exists()):
+        return None
+    preset = open_preset(folder, links)
+    if pinned is not None and preset.info != PresetInfo.from_dict(pinned):
+        raise PresetError(
+            f"{source} isn't what was published by that name: its {INFO} is "
+            "another."
+        )
+    return preset
+
+
+def _own_encoder(source: str | Path) -> keras.Model:
+    path = Path(source)
+    if path.is_dir():
+        path = path / ENCODER
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no encoder in {source}. Looked for {path} and {INFO}; "
+            f"an encoder is a run's folder, a folder with {ENCODER}, a .keras "
+            "file, or a preset."
+        )
+    model = keras.saving.load_model(path, compile=False)
+    return encoders.as_encoder(getattr(model, "encoder", model))
+
+
+@functools.cache
+def _index() -> dict[str, dict[str, Any]]:
+    """Name to `source` and `revision` on the Hub, and `info`."""
+    path = resources.files("kerassl.presets") / INDEX
+    return json.loads(path.read_text(encoding="utf-8"))["presets"]

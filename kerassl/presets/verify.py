@@ -1,0 +1,320 @@
+"""Opens the folder of a preset that anybody may have written."""
+
+import hashlib
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kerassl.presets.backbones import BACKBONES
+from kerassl.presets.graph import (
+    Architecture,
+    Graph,
+    Layout,
+    is_float32,
+    object_config,
+)
+from kerassl.presets.info import (
+    CARD,
+    CONFIG,
+    CONVERTER,
+    FILES,
+    INFO,
+    METADATA,
+    WEIGHTS,
+    PresetInfo,
+    check,
+    is_int,
+    read_json,
+)
+from kerassl.presets.weights import check_size, read_weights
+
+BLOCK = 1024**2
+# The largest size of each file; that of the weights follows from the
+# architecture.
+MOST_BYTES = {
+    INFO: 4 * BLOCK,
+    CONFIG: 16 * BLOCK,
+    METADATA: BLOCK,
+    CONVERTER: BLOCK,
+    CARD: 4 * BLOCK,
+}
+
+
+class Preset(NamedTuple):
+    """A preset that was verified.
+
+    Attributes:
+        info: `PresetInfo`.
+        architecture: `Architecture`, not built.
+        arrays: the weights, in the order of the model's.
+    """
+
+    info: PresetInfo
+    architecture: Architecture
+    arrays: list[np.ndarray]
+
+
+def verify_preset(folder: str | Path) -> PresetInfo:
+    """Checks all of a preset's folder, and runs nothing of it.
+
+    The weights are read last, once, and only if all else is right: the names
+    and kinds of the files, `kerassl.json` and its schema, the SHA-256 of each
+    file, and the architecture in `config.json`, whose weights are counted
+    without being made. `docs/presets.md` lists all checks. Hidden files, such
+    as the Hub's `.gitattributes`, are ignored.
+
+    Args:
+        folder: path.
+
+    Returns:
+        The content of `kerassl.json`, a `PresetInfo`.
+
+    Raises:
+        PresetError: if anything is wrong; says what was found, and why it is
+            refused.
+
+    Example:
+    ```python
+    info = kerassl.verify_preset("presets/simclr_resnet_nano")
+    info.scores["knn"]["accuracy"]
+    ```
+    """
+    return open_preset(folder).info
+
+
+def open_preset(folder: str | Path, links: bool = False) -> Preset:
+    """Verifies a preset and returns its content.
+
+    Args:
+        folder: path.
+        links: bool. Whether files may be symbolic links, as in the cache of
+            huggingface_hub, which made them itself.
+
+    Returns:
+        A `Preset`.
+
+    Raises:
+        PresetError: as `verify_preset`.
+    """
+    folder = Path(folder)
+    sizes = _sizes(folder, links)
+    info = PresetInfo.from_dict(
+        read_json(_read(folder / INFO, sizes[INFO], links), INFO)
+    )
+    _check_names(info, sizes)
+    small = {
+        name: _read(folder / name, sizes[name], links, info.files[name])
+        for name in info.files
+        if name != WEIGHTS
+    }
+    config = read_json(small[CONFIG], CONFIG)
+    architecture = _architecture(info, config)
+    _check_image_shape(info, architecture)
+    layout = architecture.layout(info.image_shape)
+    _check_agreement(info, layout)
+    _check_metadata(info, read_json(small[METADATA], METADATA))
+    if CONVERTER in small:
+        check_converter(info, read_json(small[CONVERTER], CONVERTER))
+    check_size(sizes[WEIGHTS], layout.weights)
+    data = _read(folder / WEIGHTS, sizes[WEIGHTS], links, info.files[WEIGHTS])
+    return Preset(info, architecture, read_weights(data, layout.weights))
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Returns a file's entry in `kerassl.json`."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            size += len(block)
+    return {"sha256": digest.hexdigest(), "size": size}
+
+
+def check_converter(info: PresetInfo, found: Any) -> None:
+    """Refuses an `image_converter.json` that isn't what we'd have written.
+
+    Raises:
+        PresetError: naming the entry.
+    """
+    kind = info.class_name.replace("Backbone", "ImageConverter")
+    fields = object_config(found, kind, "keras_hub", f"keras_hub>{kind}")
+    size = list(info.image_shape[:2])
+    nothing: dict[str, Any] = {"scale": None, "offset": None}
+    expected = {
+        "image_size": None if None in size else size,
+        **(info.normalization or nothing),
+        "interpolation": "bilinear",
+        "antialias": False,
+        "crop_to_aspect_ratio": True,
+        "pad_to_aspect_ratio": False,
+        "bounding_box_format": "yxyx",
+        "trainable": True,
+    }
+    for key, value in fields.items():
+        is_valid = (
+            isinstance(value, str) and len(value) <= 200
+            if key == "name"
+            else is_float32(value)
+            if key == "dtype"
+            else key in expected and value == expected[key]
+        )
+        check(
+            is_valid,
+            f"{CONVERTER} has {key}={value!r:.200}, and {INFO} asks for "
+            f"{expected.get(key, 'no such entry')!r:.200}.",
+        )
+    missing = set(expected) - set(fields)
+    check(not missing, f"{CONVERTER} lacks {sorted(missing)}.")
+
+
+def _sizes(folder: Path, links: bool) -> dict[str, int]:
+    """Returns the sizes of the folder's files, none of which is opened."""
+    check(folder.is_dir(), f"There is no folder {folder}.")
+    sizes = {}
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        name = entry.name
+        if name.startswith("."):
+            continue
+        check(
+            name in FILES,
+            f"{folder} holds {name!r:.200}, which is no file of a preset. "
+            f"Those are: {', '.join(FILES)}.",
+        )
+        check(
+            links or not entry.is_symlink(),
+            f"{name} is a symbolic link. The files of a preset must be in its "
+            "folder.",
+        )
+        status = entry.stat(follow_symlinks=links)
+        check(stat.S_ISREG(status.st_mode), f"{name} is no regular file.")
+        most = MOST_BYTES.get(name, math.inf)
+        check(
+            status.st_size <= most,
+            f"{name} has {status.st_size:,} bytes; {most:,} are the most.",
+        )
+        sizes[name] = status.st_size
+    check(
+        INFO in sizes,
+        f"{folder} has no {INFO}, so it is no preset of kerassl. "
+        "KerasHub's own presets load with keras_hub.models.",
+    )
+    return sizes
+
+
+def _check_names(info: PresetInfo, sizes: dict[str, int]) -> None:
+    names = {*FILES} - {INFO}
+    if info.class_name not in BACKBONES:
+        names.remove(CONVERTER)
+    check(
+        set(info.files) == names,
+        f"{INFO}: `files` must name {', '.join(sorted(names))}. "
+        f"Found: {', '.join(sorted(info.files))}",
+    )
+    missing, extra = names - set(sizes), set(sizes) - names - {INFO}
+    check(not missing, f"The preset lacks {', '.join(sorted(missing))}.")
+    check(
+        not extra,
+        f"The preset holds {', '.join(sorted(extra))}, which {INFO} doesn't "
+        "name.",
+    )
+    for name, file in info.files.items():
+        check(
+            sizes[name] == file["size"],
+            f"{name} has {sizes[name]:,} bytes, and {INFO} says "
+            f"{file['size']:,}: it was changed, or isn't whole.",
+        )
+
+
+def _read(
+    path: Path, size: int, links: bool, entry: dict[str, Any] | None = None
+) -> bytearray:
+    """Reads a file of a known size once, hashing it on the way."""
+    follow = 0 if links else getattr(os, "O_NOFOLLOW", 0)
+    data, digest, count = bytearray(size), hashlib.sha256(), 0
+    view = memoryview(data)
+    with open(
+        path,
+        "rb",
+        buffering=0,
+        opener=lambda name, flags: os.open(name, flags | follow),
+    ) as file:
+        while count < size and (
+            read := file.readinto(view[count : count + BLOCK])
+        ):
+            digest.update(view[count : count + read])
+            count += read
+        check(
+            count == size and not file.read(1),
+            f"{path.name} changes while it is read.",
+        )
+    check(
+        entry is None or digest.hexdigest() == entry["sha256"],
+        f"{path.name} was changed: its SHA-256 is {digest.hexdigest()}, and "
+        f"{INFO} says {entry and entry['sha256']}.",
+    )
+    return data
+
+
+def _architecture(info: PresetInfo, config: Any) -> Architecture:
+    if info.class_name in BACKBONES:
+        return BACKBONES[info.class_name](config)
+    check(
+        info.class_name == Graph.class_name,
+        f"{INFO}: `class_name` is {info.class_name!r}. kerassl knows "
+        f"{', '.join([Graph.class_name, *BACKBONES])}.",
+    )
+    return Graph(config)
+
+
+def _check_image_shape(info: PresetInfo, architecture: Architecture) -> None:
+    shape, own = info.image_shape, architecture.image_shape
+    check(
+        shape[-1] == own[-1]
+        and all(b is None or a == b for a, b in zip(shape[:2], own[:2])),
+        f"{INFO}: `image_shape` is {shape}, and {CONFIG} has {own}.",
+    )
+
+
+def _check_agreement(info: PresetInfo, layout: Layout) -> None:
+    parameters = sum(math.prod(weight.shape) for weight in layout.weights)
+    check(
+        info.parameters == parameters,
+        f"{INFO}: `parameters` is {info.parameters:,}, and the architecture "
+        f"has {parameters:,}.",
+    )
+    outputs = {
+        2: ("features",),
+        3: ("tokens", "class_token"),
+        4: ("map",),
+    }.get(len(layout.output_shape), ())
+    check(
+        info.output in outputs and info.features == layout.output_shape[-1],
+        f"{INFO}: `output` is {info.output!r} with {info.features} features, "
+        f"and the architecture returns {layout.output_shape}.",
+    )
+
+
+def _check_metadata(info: PresetInfo, found: Any) -> None:
+    keys = {
+        "keras_version",
+        "keras_hub_version",
+        "parameter_count",
+        "date_saved",
+        "tasks",
+    }
+    check(
+        isinstance(found, dict) and set(found) == keys,
+        f"{METADATA} must have the entries {sorted(keys)}.",
+    )
+    check(
+        is_int(found["parameter_count"], 0, 2**34)
+        and found["parameter_count"] == info.parameters
+        and isinstance(found["tasks"], list)
+        and all(isinstance(task, str) for task in found["tasks"]),
+        f"{METADATA}: another number of parameters than in {INFO}, or no list "
+        "of tasks.",
+    )

@@ -1,0 +1,49 @@
+"""What the folder of a run holds."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+
+RECIPE = "recipe.json"
+CHECKPOINT = "checkpoint.keras"
+ENCODER = "encoder.keras"
+HISTORY = "history.csv"
+
+
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """Returns what a run's `recipe.json` holds.
+
+    Raises:
+        FileNotFoundError: if the folder holds no run.
+        ValueError: if the file is broken.
+    """
+    path = Path(folder) / RECIPE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no run: there is no {path}.")
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["recipe"], settings["backend"], settings["data"]
+        return settings
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is broken: {error!r}") from error
+
+
+def environment() -> dict[str, Any]:
+    """Returns the versions, the backend and the device of this process."""
+    import kerassl
+
+    backend = keras.config.backend()
+    # TensorFlow's is a path: "/job:localhost/.../device:CPU:0".
+    device = str(keras.ops.zeros(()).device).rpartition("device:")[2].lower()
+    return {
+        "versions": {
+            "kerassl": kerassl.__version__,
+            "keras": keras.__version__,
+            backend: version(backend),
+        },
+        "backend": backend,
+        "device": device,
+    }

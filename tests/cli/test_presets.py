@@ -1,0 +1,133 @@
+"""`kerassl presets`, on a Hub of the test's own."""
+
+import contextlib
+import io
+import json
+
+import keras
+import pytest
+
+from kerassl import encoders
+from kerassl.cli.main import main
+from kerassl.presets import save_preset
+from tests.hub_server import HubServer
+from tests.hub_server.client import connect
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="No backend computes here"
+)
+
+URI = "hf://alice/encoder"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The folders of a run and of a preset."""
+    folder = tmp_path_factory.mktemp("presets")
+    arguments = (
+        "pretrain simclr --data fashion_mnist_small --encoder resnet_nano "
+        "--limit 32 --epochs 1 --batch-size 32 --output"
+    ).split()
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main([*arguments, str(folder / "run")]) == 0
+    save_preset(
+        encoders.build("resnet_nano", image_shape=(28, 28, 1)),
+        folder / "preset",
+        datasets=["images \x1b[31m of mine"],
+        scores={"knn": {"accuracy": 0.75}},
+    )
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        connect(monkeypatch, server, tmp_path / "cache")
+        yield server
+
+
+def printed(capsys, *arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys, *arguments):
+    """Returns the one line that tells an error."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    print("CAP", repr(captured.err))
+    (line,) = captured.err.splitlines()
+    assert captured.out == ""
+    return line
+
+
+def test_a_run_goes_to_the_hub_and_comes_back(hub, folders, tmp_path, capsys):
+    run = folders / "run"
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    text = printed(capsys, "presets", "push", run, URI, "--private", "--json")
+    upload = json.loads(text)
+    repository = hub.repositories["alice/encoder"]
+    sha = repository.at("main").sha
+    assert repository.private
+    assert len(repository.history("main")) == 2
+    assert upload == {
+        "uri": f"{URI}@{sha}",
+        "url": f"{hub.url}/alice/encoder/commit/{sha}",
+    }
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+    pulled = tmp_path / "pulled"
+    text = printed(capsys, "presets", "pull", upload["uri"], pulled)
+    assert text == f"{pulled}: verified\n"
+    for source in (URI, pulled):
+        text = printed(capsys, "presets", "verify", source)
+        assert text == (
+            f"{source}: verified; resnet_nano, images 28 x 28 x 1, 128 "
+            "features\n"
+        )
+    info = json.loads(printed(capsys, "presets", "show", URI, "--json"))
+    assert info["name"] == "encoder" and info["method"] == "simclr"
+    evaluate = "--data fashion_mnist_small --train-limit 64 --test-limit 32"
+    arguments = ["evaluate", URI, *evaluate.split(), "--json"]
+    last = printed(capsys, *arguments).splitlines()[-1]
+    assert 0 <= json.loads(last)["knn"]["accuracy"] <= 1
+    assert "exists already" in refused(capsys, "presets", "pull", URI, pulled)
+
+
+def test_a_preset_goes_to_the_hub_once(hub, folders, capsys):
+    first = printed(
+        capsys, "presets", "push", folders / "preset", URI, "--message", "One"
+    )
+    second = printed(capsys, "presets", "push", folders / "preset", URI)
+    assert first == second
+    history = hub.repositories["alice/encoder"].history("main")
+    assert [commit.title for commit in history] == ["One", "initial commit"]
+
+
+def test_show(folders, capsys):
+    lines = printed(capsys, "presets", "show", folders / "preset").splitlines()
+    assert "knn accuracy        0.7500" in lines
+    assert "trained on          images  [31m of mine" in lines
+
+
+def test_list(capsys):
+    assert "hf://" in printed(capsys, "presets", "list")
+    assert json.loads(printed(capsys, "presets", "list", "--json")) == []
+
+
+def test_refusals_are_one_line(hub, folders, tmp_path, capsys):
+    assert "no alice/encoder on the Hub" in refused(
+        capsys, "presets", "show", URI
+    )
+    assert "kerassl.json" in refused(
+        capsys, "presets", "verify", folders / "run"
+    )
+    assert "hf://owner/name" in refused(
+        capsys, "presets", "push", folders / "preset", "alice/encoder"
+    )
+    assert not hub.repositories
+    changed = tmp_path / "changed"
+    printed(capsys, "presets", "push", folders / "preset", URI)
+    hub.flip_bit("alice/encoder", "README.md")
+    assert "README.md" in refused(capsys, "presets", "pull", URI, changed)
+    assert not changed.exists()

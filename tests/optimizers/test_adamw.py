@@ -1,0 +1,78 @@
+"""AdamW: Keras's, and what it leaves without decay."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerassl.optimizers import AdamW
+
+# A rate that no gradient moves, and a decay that halves.
+SETTINGS = dict(learning_rate=0.1, weight_decay=5.0)
+
+
+def moved(optimizer):
+    """A transformer's parts after a step without gradients, by path."""
+    model = keras.Sequential(
+        [
+            keras.Input((3, 4)),
+            layers.LayerNormalization(),
+            layers.Dense(4, bias_initializer="ones"),
+        ]
+    )
+    attention = layers.MultiHeadAttention(2, 2, bias_initializer="ones")
+    attention.build((1, 3, 4), (1, 3, 4))
+    variables = model.trainable_variables + attention.trainable_variables
+    before = [ops.convert_to_numpy(v) for v in variables]
+    optimizer.apply([ops.zeros(v.shape) for v in variables], variables)
+    ratios = {}
+    for old, v in zip(before, variables):
+        new = ops.convert_to_numpy(v)
+        ratios.setdefault(v.name, []).append(
+            float(np.abs(new).sum() / max(np.abs(old).sum(), 1e-9))
+        )
+    return ratios
+
+
+def test_biases_and_normalizations_do_not_decay():
+    ratios = moved(AdamW(**SETTINGS))
+    assert ratios["kernel"] == pytest.approx([0.5] * 5, rel=1e-5)
+    assert ratios["bias"] == pytest.approx([1] * 5)
+    assert ratios["gamma"] == pytest.approx([1])
+
+
+def test_it_can_treat_all_alike():
+    ratios = moved(AdamW(exclude_bias_and_norm=False, **SETTINGS))
+    for name in ("kernel", "bias", "gamma"):
+        assert ratios[name] == pytest.approx(
+            [0.5] * len(ratios[name]), rel=1e-5
+        )
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+def test_it_is_saved(exclude):
+    optimizer = AdamW(exclude_bias_and_norm=exclude, beta_2=0.95, **SETTINGS)
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(optimizer)
+    )
+    assert type(again) is AdamW
+    assert again.get_config() == optimizer.get_config()
+    ratios = moved(again)
+    for name, expected in moved(optimizer).items():
+        assert ratios[name] == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_steps_as_keras_does():
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(4, 3)).astype("float32")
+    settings = dict(learning_rate=0.01, weight_decay=0.05, beta_2=0.95)
+    found = []
+    for make in (AdamW, keras.optimizers.AdamW):
+        rng = np.random.default_rng(1)
+        variable = keras.Variable(start, name="kernel")
+        optimizer = make(**settings)
+        for _ in range(3):
+            gradient = rng.normal(size=(4, 3)).astype("float32")
+            optimizer.apply([ops.convert_to_tensor(gradient)], [variable])
+        found.append(ops.convert_to_numpy(variable))
+    np.testing.assert_allclose(*found, rtol=1e-6, atol=1e-7)

@@ -1,0 +1,682 @@
+"""Presets made to harm: each is refused, with the cause, by both readers."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+import kerassl
+from kerassl.presets import PresetError
+from tests.presets import make
+
+WEIGHTS = "model.weights.h5"
+CONV = "layers/conv2d/vars/0"
+_opened: list[str] | None = None
+
+
+def _watch(event, arguments):
+    if event == "open" and _opened is not None:
+        _opened.append(str(arguments[0]))
+
+
+sys.addaudithook(_watch)  # It can't be removed again.
+
+
+@contextlib.contextmanager
+def opened():
+    """Records the paths of all files that are opened."""
+    global _opened
+    _opened = []
+    try:
+        yield _opened
+    finally:
+        _opened = None
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("originals")
+    for name, encoder in (
+        ("graph", make.graph_encoder()),
+        ("vit", make.vit_encoder()),
+        ("resnet", make.resnet_encoder()),
+    ):
+        kerassl.save_preset(encoder, folder / name)
+    return folder
+
+
+@pytest.fixture
+def preset(originals, tmp_path, request):
+    kind = getattr(request, "param", "graph")
+    return Path(shutil.copytree(originals / kind, tmp_path / "preset"))
+
+
+def refused(folder, message, weights_unread=True):
+    """Both readers refuse it, with the message."""
+    for read in (kerassl.verify_preset, kerassl.load_encoder):
+        with opened() as paths, pytest.raises(PresetError) as caught:
+            read(folder)
+        assert re.search(message, str(caught.value)), str(caught.value)
+        if weights_unread:
+            assert not [p for p in paths if p.endswith(".h5")]
+
+
+def edit(folder, name, change):
+    """Changes a JSON file, and makes the hashes fit again."""
+    path = folder / name
+    content = json.loads(path.read_text())
+    content = change(content) or content
+    path.write_text(json.dumps(content))
+    make.reseal(folder)
+
+
+def layer_of(config, name):
+    return next(x for x in config["config"]["layers"] if x["name"] == name)
+
+
+# Classes and code
+
+
+def as_lambda(config):
+    layer = layer_of(config, "gelu")
+    layer["class_name"] = "Lambda"
+    layer["config"] = {
+        "name": "gelu",
+        "function": {"class_name": "__lambda__", "config": {"code": "4wE="}},
+    }
+
+
+def as_registered(config):
+    layer_of(config, "gelu")["registered_name"] = "Evil>Layer"
+
+
+def as_other_module(config):
+    layer_of(config, "gelu")["module"] = "os"
+
+
+def as_src_module(config):
+    layer_of(config, "gelu")["module"] = "keras.layersystem"
+
+
+def as_activation(config):
+    layer_of(config, "gelu")["config"]["activation"] = {
+        "module": "builtins",
+        "class_name": "function",
+        "config": "eval",
+        "registered_name": "function",
+    }
+
+
+def as_initializer(config):
+    layer_of(config, "conv")["config"]["kernel_initializer"] = {
+        "module": "os",
+        "class_name": "system",
+        "config": {"command": "true"},
+        "registered_name": None,
+    }
+
+
+def as_argument(config):
+    layer_of(config, "conv")["config"]["strides"] = {"class_name": "x"}
+
+
+def as_dtype(config):
+    layer_of(config, "conv")["config"]["dtype"] = {
+        "module": "os",
+        "class_name": "DTypePolicy",
+        "config": {"name": "float32"},
+        "registered_name": None,
+    }
+
+
+def as_regularizer(config):
+    layer_of(config, "conv")["config"]["kernel_regularizer"] = "l2"
+
+
+def as_call_argument(config):
+    node = layer_of(config, "gelu")["inbound_nodes"][0]
+    node["kwargs"] = {"training": {"class_name": "__lambda__"}}
+
+
+def as_build_config(config):
+    layer_of(config, "conv")["build_config"] = {"input_shape": [1]}
+
+
+def as_compile_config(config):
+    config["compile_config"] = {"optimizer": "sgd"}
+
+
+def as_whole(config):
+    config["class_name"], config["registered_name"] = "Evil", "Evil>Evil"
+
+
+def as_hub(config):
+    config["module"] = "keras_hub.models"
+    config["class_name"] = "ViTBackbone"
+    config["registered_name"] = "keras_hub>ViTBackbone"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (as_lambda, "names the class 'Lambda'"),
+        (as_registered, "registered as 'Evil>Layer'"),
+        (as_other_module, "module 'os'"),
+        (as_src_module, "module 'keras.layersystem'"),
+        (as_activation, "activation=.*builtins"),
+        (as_initializer, "kernel_initializer=.*'os'"),
+        (as_argument, "strides=.*class_name"),
+        (as_dtype, "dtype=.*'os'"),
+        (as_regularizer, "kernel_regularizer='l2'"),
+        (as_call_argument, "called with arguments .*__lambda__"),
+        (as_build_config, "unknown entries.*build_config"),
+        (as_compile_config, "unknown entries.*compile_config"),
+        (as_whole, "class 'Evil', registered as 'Evil>Evil'"),
+        (as_hub, "module 'keras_hub.models'"),
+    ],
+)
+def test_other_classes_in_the_config(preset, change, message):
+    edit(preset, "config.json", change)
+    refused(preset, message)
+
+
+@pytest.mark.parametrize("preset", ["vit"], indirect=True)
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("class_name", "Lambda", "class 'Lambda'"),
+        ("module", "os", "module 'os'"),
+        ("registered_name", "Evil>Evil", "registered as 'Evil>Evil'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["config.json", "image_converter.json"])
+def test_other_classes_beside_a_backbone(preset, name, key, value, message):
+    edit(preset, name, lambda content: content.update({key: value}))
+    refused(preset, message)
+
+
+@pytest.mark.parametrize("preset", ["vit"], indirect=True)
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"image_size": [10**6, 10**6]}, "image_size=.*1000000"),
+        ({"scale": [2.0, 2.0, 2.0]}, "scale="),
+        ({"interpolation": {"class_name": "x"}}, "interpolation="),
+        ({"evil": 1}, "evil=1"),
+        ({"dtype": "float64"}, "dtype='float64'"),
+    ],
+)
+def test_other_entries_in_the_image_converter(preset, entry, message):
+    edit(preset, "image_converter.json", lambda c: c["config"].update(entry))
+    refused(preset, message)
+
+
+# Sizes
+
+
+def with_config(name, **entries):
+    return lambda config: layer_of(config, name)["config"].update(entries)
+
+
+def many_layers(config):
+    config["config"]["layers"] *= 400
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (with_config("conv", filters=10**12), "filters=1000000000000"),
+        (with_config("conv", filters=65536), "doesn't fit|bytes|parameters"),
+        (with_config("dense", units=65536), "`parameters`"),
+        (with_config("dense", units=-1), "can't be made"),
+        (with_config("conv", kernel_size=[60000, 60000]), "doesn't fit|param"),
+        (with_config("conv", filters=float("1e400")), "Infinity"),
+        (with_config("conv", filters=True), "doesn't fit|`parameters`"),
+        (with_config("conv", padding="x" * 10_000), "padding="),
+        (with_config("conv", strides=[1] * 1000), "strides="),
+        (many_layers, "2 to 4096 layers"),
+    ],
+)
+def test_oversized_arguments(preset, change, message):
+    edit(preset, "config.json", change)
+    refused(preset, message)
+
+
+def test_oversized_outputs(preset):
+    def change(config):
+        layer = layer_of(config, "gelu")
+        layer["class_name"] = "ZeroPadding2D"
+        fields = layer["config"]
+        fields.pop("activation")
+        fields.update(padding=[[60000, 0], [60000, 0]])
+
+    edit(preset, "config.json", change)
+    refused(preset, "'gelu' is too large")
+
+
+def test_parameters_that_the_file_can_not_hold(preset):
+    edit(preset, "config.json", with_config("dense", units=4096))
+    info = json.loads((preset / "kerassl.json").read_text())
+    more = 4092 * 9
+    parameters = info["parameters"] + more
+    edit(
+        preset,
+        "metadata.json",
+        lambda metadata: metadata.update(parameter_count=parameters),
+    )
+    make.reseal(preset, features=4096, parameters=parameters)
+    refused(preset, "weights of .* bytes")
+
+
+@pytest.mark.parametrize("preset", ["vit"], indirect=True)
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"num_layers": 10**9}, "num_layers=1000000000"),
+        ({"num_layers": 200}, "`parameters`"),
+        ({"hidden_dim": 10**9}, "hidden_dim=1000000000"),
+        ({"num_heads": 3}, "heads don't divide"),
+        ({"patch_size": [3, 4]}, "can't be cut"),
+        ({"image_shape": [None, None, 3]}, "image_shape="),
+        ({"image_shape": [8192, 8192, 3]}, "`image_shape`"),
+        ({"dropout_rate": 0.1}, "dropout_rate="),
+        ({"evil": 1}, "must have the arguments"),
+        ({"dtype": "float16"}, "dtype must be float32"),
+        ({"use_class_token": 1}, "use_class_token=1"),
+    ],
+)
+def test_arguments_of_a_vit(preset, entry, message):
+    edit(preset, "config.json", lambda c: c["config"].update(entry))
+    refused(preset, message)
+
+
+@pytest.mark.parametrize("preset", ["resnet"], indirect=True)
+@pytest.mark.parametrize(
+    "entry, message",
+    [
+        ({"stackwise_num_blocks": [10**9, 2]}, "stackwise_num_blocks="),
+        ({"stackwise_num_blocks": [2]}, "different numbers"),
+        ({"stackwise_num_filters": [64] * 99}, "stackwise_num_filters="),
+        ({"block_type": "evil"}, "block_type='evil'"),
+        ({"input_conv_kernel_sizes": [10**6]}, "input_conv_kernel_sizes="),
+        ({"input_conv_filters": [32]}, "begins with 64"),
+        ({"stackwise_num_strides": [0, 1]}, "stackwise_num_strides="),
+    ],
+)
+def test_arguments_of_a_resnet(preset, entry, message):
+    edit(preset, "config.json", lambda c: c["config"].update(entry))
+    refused(preset, message)
+
+
+# The graph
+
+
+def shared(config):
+    layer_of(config, "gelu")["inbound_nodes"] *= 2
+
+
+def cyclic(config):
+    tensor = layer_of(config, "conv")["inbound_nodes"][0]["args"][0]
+    tensor["config"]["keras_history"][0] = "dense"
+
+
+def dangling(config):
+    config["config"]["output_layers"] = [["nowhere", 0, 0]]
+
+
+def twice(config):
+    layer = layer_of(config, "gelu")
+    layer["name"] = layer["config"]["name"] = "conv"
+
+
+def as_path(config):
+    layer = layer_of(config, "gelu")
+    layer["name"] = layer["config"]["name"] = "../../etc/passwd"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (shared, "'gelu' must be called once"),
+        (cyclic, "'conv' must be called once, on layers that come before"),
+        (dangling, "`output_layers`"),
+        (twice, "'conv' isn't its own"),
+        (as_path, "is no name of a layer"),
+    ],
+)
+def test_graphs(preset, change, message):
+    edit(preset, "config.json", change)
+    refused(preset, message)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[" * 200_000, "no plain JSON"),
+        ('{"a": NaN}', "NaN"),
+        ("\xff\xfe", "no plain JSON|instead of Functional|module"),
+        ("[]", "Expected a Functional"),
+        ("null", "Expected a Functional"),
+    ],
+)
+def test_other_json(preset, text, message):
+    (preset / "config.json").write_bytes(text.encode("latin-1"))
+    make.reseal(preset)
+    refused(preset, message)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "metadata.json", "README.md", WEIGHTS]
+)
+def test_a_changed_byte(preset, name):
+    path = preset / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    refused(
+        preset,
+        f"{name} was changed: its SHA-256",
+        weights_unread=name != WEIGHTS,
+    )
+
+
+def test_another_length(preset):
+    with (preset / WEIGHTS).open("ab") as file:
+        file.write(b"x")
+    refused(preset, f"{WEIGHTS} has .* bytes, and kerassl.json says")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "kerassl.json", "README.md", WEIGHTS]
+)
+def test_symbolic_links(preset, tmp_path, name):
+    (preset / name).rename(tmp_path / "elsewhere")
+    (preset / name).symlink_to(tmp_path / "elsewhere")
+    refused(preset, f"{name} is a symbolic link")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="No such files here")
+def test_pipes(preset):
+    (preset / WEIGHTS).unlink()
+    os.mkfifo(preset / WEIGHTS)
+    refused(preset, "no regular file")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../evil.py", "/etc/passwd", "a/../../b", "C:\\evil", "evil.py", ""],
+)
+def test_paths_in_the_list_of_files(preset, name):
+    info = json.loads((preset / "kerassl.json").read_text())
+    info["files"][name] = {"sha256": "0" * 64, "size": 0}
+    (preset / "kerassl.json").write_text(json.dumps(info))
+    refused(preset, "is no file of a preset")
+
+
+@pytest.mark.parametrize(
+    "name", ["evil.py", "task.json", "tokenizer.json", "model.weights.npz"]
+)
+def test_other_files(preset, name):
+    (preset / name).write_text("")
+    refused(preset, f"holds '{name}'")
+
+
+def test_other_folders(preset):
+    (preset / "assets").mkdir()
+    refused(preset, "holds 'assets'")
+
+
+def test_a_file_that_is_not_listed(preset, originals):
+    name = "image_converter.json"
+    shutil.copy(originals / "vit" / name, preset / name)
+    refused(preset, f"holds {name}, which kerassl.json doesn't name")
+
+
+def test_a_missing_file(preset):
+    (preset / "metadata.json").unlink()
+    refused(preset, "lacks metadata.json")
+
+
+def test_hidden_files_are_ignored(preset):
+    (preset / ".gitattributes").write_text("*.h5 filter=lfs")
+    (preset / ".git").mkdir()
+    kerassl.load_encoder(preset)
+
+
+def test_a_huge_file(preset):
+    with (preset / "config.json").open("r+b") as file:
+        file.truncate(2**40)
+    refused(preset, "are the most")
+
+
+# kerassl.json
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"schema_version": 2}, "schema 2.*Upgrade"),
+        ({"schema_version": "1"}, "`schema_version` must be"),
+        ({"schema_version": True}, "`schema_version` must be"),
+        ({"evil": 1}, "unknown fields: evil"),
+        ({"class_name": "Evil"}, "`class_name` is 'Evil'"),
+        ({"class_name": "ViTBackbone"}, "`files` must name"),
+        ({"output": "tokens"}, "`output` is 'tokens'"),
+        ({"output": []}, "`output` must be"),
+        ({"features": 5}, "with 5 features"),
+        ({"parameters": 5}, "`parameters` is 5"),
+        ({"image_shape": [9, 9, 3]}, "`image_shape` is"),
+        ({"image_shape": [8, 8, 10**9]}, "`image_shape` must be"),
+        ({"architecture": "../evil"}, "`architecture` must be"),
+        ({"normalization": {"scale": [1], "offset": [1]}}, "for each of the 3"),
+        ({"recipe": {"a": 1}, "recipe_hash": "0" * 64}, "`recipe_hash` isn't"),
+        ({"scores": {"knn": {"accuracy": 2}}}, "`scores` must be"),
+        ({"versions": {"keras": "3.15; rm"}}, "`versions` must be"),
+    ],
+)
+def test_fields(preset, fields, message):
+    make.reseal(preset, **fields)
+    refused(preset, message)
+
+
+def test_a_missing_field(preset):
+    info = json.loads((preset / "kerassl.json").read_text())
+    del info["license"]
+    (preset / "kerassl.json").write_text(json.dumps(info))
+    refused(preset, "lacks license")
+
+
+# Weights
+
+
+@pytest.fixture
+def weights(preset):
+    """Opens the weights for changes, and makes the hashes fit after them."""
+
+    @contextlib.contextmanager
+    def change():
+        with h5py.File(preset / WEIGHTS, "r+") as file:
+            yield file
+        make.reseal(preset)
+
+    return change
+
+
+def test_missing_weights(preset, weights):
+    with weights() as file:
+        del file[CONV]
+    refused(preset, f"lacks 1 weights.*{CONV}", weights_unread=False)
+
+
+def test_extra_weights(preset, weights):
+    with weights() as file:
+        file["layers/conv2d/vars/7"] = np.zeros(3, "float32")
+    refused(preset, "vars/7' is no weight", weights_unread=False)
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((3, 3, 3, 9), "float32"), "has the shape"),
+        (np.zeros((3, 3, 3, 8), "float64"), "dtype float64"),
+        (np.zeros((3, 3, 3, 8), "int32"), "dtype int32"),
+        (np.zeros((3, 3, 3, 8), ">f4"), "dtype >f4"),
+        (np.full((3, 3, 3, 8), np.nan, "float32"), "NaN"),
+        (np.full((3, 3, 3, 8), -np.inf, "float32"), "infinite"),
+    ],
+)
+def test_other_weights(preset, weights, array, message):
+    with weights() as file:
+        del file[CONV]
+        file[CONV] = array
+    refused(preset, message, weights_unread=False)
+
+
+@pytest.mark.parametrize("dtype", [h5py.string_dtype(), h5py.ref_dtype])
+def test_objects(preset, weights, dtype):
+    with weights() as file:
+        del file[CONV]
+        file.create_dataset(CONV, (3, 3, 3, 8), dtype=dtype)
+    refused(preset, "dtype object", weights_unread=False)
+
+
+@pytest.mark.parametrize(
+    "link, message",
+    [
+        (h5py.ExternalLink("/etc/other.h5", "/a"), "ExternalLink.*other.h5"),
+        (h5py.SoftLink("/layers/dense/vars/0"), "SoftLink.*dense"),
+    ],
+)
+def test_links(preset, weights, link, message):
+    with weights() as file:
+        del file[CONV]
+        file[CONV] = link
+    refused(preset, message, weights_unread=False)
+
+
+def test_an_external_link_of_a_group(preset, weights):
+    with weights() as file:
+        del file["layers/conv2d"]
+        file["layers/conv2d"] = h5py.ExternalLink("/etc/other.h5", "/")
+    with opened() as paths:
+        refused(preset, "ExternalLink", weights_unread=False)
+    assert not [p for p in paths if "other.h5" in p]
+
+
+def test_cycles(preset, weights):
+    with weights() as file:
+        file["layers/conv2d/again"] = file["layers"]
+    refused(preset, "linked twice", weights_unread=False)
+
+
+def test_two_names_of_one_weight(preset, weights):
+    with weights() as file:
+        del file["layers/batch_normalization/vars/1"]
+        file["layers/batch_normalization/vars/1"] = file[
+            "layers/batch_normalization/vars/0"
+        ]
+    refused(preset, "linked twice", weights_unread=False)
+
+
+def test_virtual_data_sets(preset, weights):
+    with weights() as file:
+        del file[CONV]
+        layout = h5py.VirtualLayout((3, 3, 3, 8), "float32")
+        layout[:] = h5py.VirtualSource("/etc/other.h5", "a", (3, 3, 3, 8))
+        file.create_virtual_dataset(CONV, layout)
+    refused(preset, "virtual data set", weights_unread=False)
+
+
+def test_external_storage(preset, weights, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(bytes(4 * 216))
+    with weights() as file:
+        del file[CONV]
+        file.create_dataset(
+            CONV,
+            (3, 3, 3, 8),
+            "float32",
+            external=[(str(secret), 0, 4 * 216)],
+        )
+    with opened() as paths:
+        refused(preset, "external storage", weights_unread=False)
+    assert str(secret) not in paths
+
+
+@pytest.mark.parametrize(
+    "options", [{"compression": "gzip"}, {"chunks": True}, {}]
+)
+def test_other_storage(preset, weights, options):
+    with weights() as file:
+        del file[CONV]
+        item = file.create_dataset(CONV, (3, 3, 3, 8), "float32", **options)
+        if options:
+            item[:] = 0
+    refused(preset, "isn't stored as plain numbers", weights_unread=False)
+
+
+@pytest.mark.parametrize("kind", ["datatype", "groups"])
+def test_other_objects(preset, weights, kind):
+    with weights() as file:
+        if kind == "datatype":
+            file["evil"] = np.dtype("float64")
+        else:
+            for i in range(1000):
+                file.create_group(f"evil/{i}")
+    refused(preset, "no weight|more than", weights_unread=False)
+
+
+def test_no_hdf5(preset):
+    size = (preset / WEIGHTS).stat().st_size
+    (preset / WEIGHTS).write_bytes(bytes(size))
+    make.reseal(preset)
+    refused(preset, "no HDF5 file", weights_unread=False)
+
+
+def test_a_cut_hdf5(preset):
+    data = (preset / WEIGHTS).read_bytes()
+    (preset / WEIGHTS).write_bytes(data[: len(data) // 2])
+    make.reseal(preset)
+    refused(preset, "no HDF5 file|bytes", weights_unread=False)
+
+
+def test_nothing_of_it_is_imported(preset, tmp_path, monkeypatch):
+    """The module that a class names isn't even looked for."""
+    (tmp_path / "evil_module.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    edit(
+        preset,
+        "config.json",
+        lambda c: layer_of(c, "gelu").update(module="evil_module"),
+    )
+    refused(preset, "module 'evil_module'")
+    assert "evil_module" not in sys.modules
+
+
+def test_registered_classes_are_not_made(preset):
+    """KerasHub and Keras build any registered class; kerassl doesn't."""
+
+    @keras.saving.register_keras_serializable("evil")
+    class Evil(keras.layers.Layer):
+        def __init__(self, **kwargs):
+            raise SystemExit
+
+    def change(config):
+        layer = layer_of(config, "gelu")
+        layer.update(
+            module=None, class_name="Evil", registered_name="evil>Evil"
+        )
+
+    edit(preset, "config.json", change)
+    refused(preset, "names the class 'Evil'")

@@ -1,0 +1,464 @@
+"""Presets on a Hub of the test's own, through everything that goes wrong."""
+
+import contextlib
+import multiprocessing
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import huggingface_hub
+import keras
+import numpy as np
+import pytest
+
+from kerassl import encoders, presets
+from kerassl.presets import PresetError, hub
+from tests.hub_server import Fault, HubServer
+from tests.hub_server.client import connect, variables
+
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="No backend computes here"
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = "alice/encoder"
+URI = f"hf://{NAME}"
+# For tests of what is transferred; the others do without xet.
+both = pytest.mark.parametrize("client", ["http", "xet"], indirect=True)
+LARGE = "/stored/|/v1/xorbs/"  # where large files are read
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """A preset's folder, which no test may change."""
+    folder = tmp_path_factory.mktemp("presets") / "encoder"
+    encoder = encoders.build("resnet_nano", image_shape=(16, 16, 3))
+    presets.save_preset(encoder, folder)
+    before = contents(folder)
+    yield folder
+    assert contents(folder) == before
+
+
+@pytest.fixture(scope="module")
+def other_preset(tmp_path_factory):
+    """A preset of the same kind with other weights."""
+    folder = tmp_path_factory.mktemp("presets") / "other"
+    encoder = encoders.build("resnet_nano", image_shape=(16, 16, 3))
+    presets.save_preset(encoder, folder)
+    return folder
+
+
+@pytest.fixture
+def server():
+    with HubServer() as hub_server:
+        yield hub_server
+
+
+@pytest.fixture
+def client(request, server, monkeypatch, tmp_path):
+    """Points huggingface_hub to the server, as often as it is called."""
+    transfer = getattr(request, "param", "http")
+
+    def use(cache="cache", **arguments):
+        arguments["xet"] = transfer == "xet"
+        connect(monkeypatch, server, tmp_path / cache, **arguments)
+
+    use()
+    return use
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Nobody waits; the list holds for how long they would."""
+    seconds = []
+    monkeypatch.setattr(time, "sleep", seconds.append)
+    return seconds
+
+
+def contents(folder):
+    return {
+        path.name: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.iterdir()
+    }
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def titles(server, name=NAME, revision="main"):
+    return [c.title for c in server.repositories[name].history(revision)]
+
+
+def refused(*arguments, **keywords):
+    """Returns why a pull was refused, which leaves nothing behind."""
+    folder = arguments[1]
+    with pytest.raises(PresetError) as error:
+        hub.pull(*arguments, **keywords)
+    left = [*folder.parent.glob(folder.name), *folder.parent.glob(".*-*")]
+    assert not left
+    return str(error.value)
+
+
+@both
+def test_first_and_second_push(preset, server, client, tmp_path, capfd):
+    first = hub.upload_preset(preset, URI)
+    assert titles(server) == ["Upload a preset with kerassl", "initial commit"]
+    head = server.repositories[NAME].at("main")
+    assert first.uri == f"{URI}@{head.sha}"
+    assert first.url == f"{server.url}/{NAME}/commit/{head.sha}"
+    assert hub.upload_preset(preset, URI) == first
+    assert server.repositories[NAME].at("main") is head
+    assert capfd.readouterr().out == ""
+    assert hub.pull(URI, tmp_path / "new" / "a") == tmp_path / "new" / "a"
+    assert files(tmp_path / "new" / "a") == files(preset)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
+    assert not any(path.is_symlink() for path in tmp_path.glob("new/a/*"))
+
+
+def test_a_push_takes_the_place_of_an_older_preset(
+    preset, server, client, tmp_path
+):
+    api = huggingface_hub.HfApi()
+    api.create_repo(NAME)
+    add = huggingface_hub.CommitOperationAdd
+    left = "image_converter.json"
+    api.create_commit(
+        NAME,
+        [add(left, b"{}"), add("notes.txt", b"mine")],
+        commit_message="Older",
+    )
+    smaller = tmp_path / "smaller"
+    shutil.copytree(preset, smaller)
+    hub.upload_preset(smaller, URI, commit_message="Newer")
+    assert titles(server) == ["Newer", "Older", "initial commit"]
+    there = set(server.repositories[NAME].at("main").files)
+    assert there == {*files(smaller), "notes.txt", ".gitattributes"}
+    hub.pull(URI, tmp_path / "a")
+    assert files(tmp_path / "a") == files(smaller)
+
+
+@both
+def test_a_private_preset(preset, server, client, tmp_path):
+    hub.upload_preset(preset, URI, private=True)
+    assert server.repositories[NAME].private
+    hub.upload_preset(preset, URI)  # it stays what it is
+    assert server.repositories[NAME].private
+    hub.pull(URI, tmp_path / "a")
+    client("other", token=None)
+    assert "is private and needs a token" in refused(URI, tmp_path / "b")
+    client("other", token="hf_bob")
+    assert "is private and the token" in refused(URI, tmp_path / "b")
+
+
+def test_a_public_repository_stays_without_a_private_preset(
+    preset, server, client
+):
+    huggingface_hub.HfApi().create_repo(NAME)
+    with pytest.raises(hub.HubError, match="is public"):
+        hub.upload_preset(preset, URI, private=True)
+    assert titles(server) == ["initial commit"]
+
+
+@pytest.mark.parametrize(
+    "token, reason",
+    [
+        ("hf_unknown", "doesn't accept the token"),
+        ("hf_alice_reads", "the right to write"),
+        ("hf_bob", "the right to write"),
+        (None, "wants a token"),
+    ],
+)
+def test_tokens_that_may_not_push(preset, server, client, token, reason):
+    client(token=token)
+    with pytest.raises(hub.HubError, match=reason):
+        hub.upload_preset(preset, URI)
+    assert not server.repositories
+    client()
+    huggingface_hub.HfApi().create_repo(NAME)
+    client(token=token)
+    with pytest.raises(hub.HubError, match=reason):
+        hub.upload_preset(preset, URI)
+    assert titles(server) == ["initial commit"]
+
+
+def test_what_is_not_there(preset, server, client, tmp_path):
+    folder = tmp_path / "a"
+    assert "no alice/encoder on the Hub" in refused(URI, folder)
+    huggingface_hub.HfApi().create_repo(NAME)
+    assert "kerassl.json" in refused(URI, folder)
+    assert "no revision v1" in refused(f"{URI}@v1", folder)
+    assert "no revision " + "0" * 40 in refused(URI, folder, "0" * 40)
+    hub.upload_preset(preset, URI)
+    del server.repositories[NAME].at("main").files["model.weights.h5"]
+    assert "model.weights.h5" in refused(URI, folder)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "alice/encoder",
+        "hf://encoder",
+        "hf://alice/encoder/file",
+        "hf://alice/encoder@",
+        "hf://alice/../encoder",
+        "hf://alice/encoder@../../x",
+        "hf://alice/encoder@a@b",
+        "hf://alice/enc oder",
+        "https://huggingface.co/alice/encoder",
+    ],
+)
+def test_addresses_have_one_form(uri):
+    with pytest.raises(PresetError, match="hf://owner/name@revision"):
+        hub.parse_uri(uri)
+
+
+def test_addresses():
+    assert hub.parse_uri(URI) == (NAME, "main")
+    assert hub.parse_uri(URI, "v1") == (NAME, "v1")
+    assert hub.parse_uri(f"{URI}@refs/pr/1") == (NAME, "refs/pr/1")
+    with pytest.raises(PresetError, match="another: v2"):
+        hub.parse_uri(f"{URI}@v1", "v2")
+
+
+@both
+def test_pinned_revisions_and_branches(
+    preset, other_preset, server, client, tmp_path
+):
+    first = hub.upload_preset(preset, URI)
+    second = hub.upload_preset(other_preset, URI)
+    third = hub.upload_preset(preset, f"{URI}@next")
+    for number, (uri, expected) in enumerate(
+        [
+            (first.uri, preset),
+            (second.uri, other_preset),
+            (third.uri, preset),
+            (URI, other_preset),
+            (f"{URI}@next", preset),
+        ]
+    ):
+        folder = hub.pull(uri, tmp_path / str(number))
+        assert files(folder) == files(expected)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    "path",
+    ["/repos/create", "/preupload/", "/commit/", "/revision/", "/tree/"],
+)
+def test_a_busy_hub_is_asked_again(
+    preset, server, client, waits, tmp_path, path, status
+):
+    server.faults.append(Fault(path, 2, status))
+    hub.upload_preset(preset, URI)
+    assert titles(server)[1:] == ["initial commit"]
+    assert len(waits) == 2 and 0 < min(waits) < max(waits)
+    server.faults.append(Fault(path, 2, status, {"Retry-After": "7"}))
+    hub.pull(URI, tmp_path / "a")
+    assert files(tmp_path / "a") == files(preset)
+
+
+def test_a_hub_that_says_when_to_come_back(preset, server, client, waits):
+    server.faults.append(Fault("/commit/", 1, 429, {"Retry-After": "7"}))
+    hub.upload_preset(preset, URI)
+    assert waits == [7]
+    server.faults.append(Fault("/create", 1, 429, {"Retry-After": "300"}))
+    with pytest.raises(hub.HubError, match="rate limit"):
+        hub.upload_preset(preset, URI)
+    assert waits == [7]
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_hub_that_stays_busy(preset, server, client, waits, tmp_path, status):
+    hub.upload_preset(preset, URI)
+    server.faults.append(Fault("/", 1000, status))
+    reason = "rate limit" if status == 429 else "status 503"
+    assert reason in refused(URI, tmp_path / "a")
+    assert len(waits) >= len(hub.WAITS)
+    with pytest.raises(hub.HubError, match=reason):
+        hub.upload_preset(preset, URI)
+
+
+@pytest.mark.parametrize("path", ["/resolve/", "/stored/"])
+def test_a_busy_storage(preset, server, client, waits, tmp_path, path):
+    hub.upload_preset(preset, URI)
+    server.faults.append(Fault(path, 2, 503))
+    hub.pull(URI, tmp_path / "a")
+    assert files(tmp_path / "a") == files(preset)
+    server.faults.append(Fault(path, 1000, 503))
+    client("other")
+    assert "status 503" in refused(URI, tmp_path / "b")
+    server.faults.clear()
+    hub.pull(URI, tmp_path / "b")
+
+
+@both
+def test_a_connection_cut_in_mid_file_is_resumed(
+    preset, server, client, tmp_path
+):
+    hub.upload_preset(preset, URI)
+    server.faults.append(Fault(LARGE, cut=10_000, method="GET"))
+    hub.pull(URI, tmp_path / "a")
+    assert files(tmp_path / "a") == files(preset)
+    assert server.count("GET", LARGE) == 2
+
+
+@both
+def test_a_flipped_bit_is_caught(preset, server, client, waits, tmp_path):
+    hub.upload_preset(preset, URI)
+    healthy = dict(server.xet.xorbs), server.repositories[NAME].at("main")
+    server.flip_bit(NAME, "model.weights.h5")
+    assert "model.weights.h5" in refused(URI, tmp_path / "a")
+    with pytest.raises(PresetError, match="model.weights.h5"):
+        presets.load_encoder(URI)
+    # What the cache holds doesn't outlive the fault.
+    server.flip_bit(NAME, "model.weights.h5")
+    assert server.xet.xorbs == healthy[0]
+    hub.pull(URI, tmp_path / "a")
+    assert files(tmp_path / "a") == files(preset)
+    presets.load_encoder(URI)
+
+
+@both
+def test_offline(preset, server, client, tmp_path):
+    upload = hub.upload_preset(preset, URI)
+    client(offline=True)
+    reason = refused(URI, tmp_path / "a")
+    assert "isn't whole in the cache" in reason and "HF_HUB_OFFLINE" in reason
+    client()
+    hub.download(URI)
+    client(offline=True)
+    count = len(server.requests)
+    for number, uri in enumerate([URI, upload.uri]):
+        folder = hub.pull(uri, tmp_path / str(number))
+        assert files(folder) == files(preset)
+    with pytest.raises(hub.HubError, match="HF_HUB_OFFLINE"):
+        hub.upload_preset(preset, URI)
+    assert len(server.requests) == count
+
+
+def test_a_hub_that_is_not_there(preset, client, monkeypatch, tmp_path):
+    with HubServer() as gone:
+        connect(monkeypatch, gone, tmp_path / "cache")
+    assert "can't be reached" in refused(URI, tmp_path / "a")
+    with pytest.raises(hub.HubError, match="can't be reached"):
+        hub.upload_preset(preset, URI)
+
+
+def test_an_existing_folder_is_refused(preset, server, client, tmp_path):
+    hub.upload_preset(preset, URI)
+    count = len(server.requests)
+    with pytest.raises(PresetError, match="exists already"):
+        hub.pull(URI, tmp_path)
+    assert len(server.requests) == count
+
+
+@contextlib.contextmanager
+def full_disk(kind, folder):
+    """Lets a folder hold less than a preset."""
+    folder.mkdir()
+    if kind == "tmpfs":
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder]
+        if subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("Mounting isn't allowed")
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", folder], check=True)
+    else:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@both
+@pytest.mark.parametrize("kind", ["tmpfs", "quota"])
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
+def test_a_full_disk(preset, server, client, waits, tmp_path, kind):
+    hub.upload_preset(preset, URI)
+    client("large")
+    hub.download(URI)
+    with full_disk(kind, tmp_path / "small"):
+        client("small/cache")
+        assert "disk is full" in refused(URI, tmp_path / "small" / "a")
+        client("large")
+        assert "disk is full" in refused(URI, tmp_path / "small" / "a")
+    hub.pull(URI, tmp_path / "a")
+    assert files(tmp_path / "a") == files(preset)
+
+
+def test_processes_pull_at_once(preset, server, client, tmp_path):
+    hub.upload_preset(preset, URI)
+
+    def pull(folder):
+        try:
+            hub.pull(URI, folder)
+        except PresetError:
+            os._exit(1)
+        os._exit(0)
+
+    # A fork starts at once; three others would import Keras one by one.
+    folders = [tmp_path / name for name in ("a", "b", "c", "c")]
+    context = multiprocessing.get_context("fork")
+    processes = [
+        context.Process(target=pull, args=(folder,)) for folder in folders
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    codes = [process.exitcode for process in processes]
+    assert codes[:2] == [0, 0] and sorted(codes[2:]) == [0, 1]
+    for folder in folders:
+        assert files(folder) == files(preset)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"a", "b", "c", "cache"}
+
+
+PLAIN = """
+import sys
+sys.modules["kerassl"] = None  # importing it fails
+import keras_hub, numpy as np
+backbone = keras_hub.models.Backbone.from_preset(sys.argv[1])
+converter = keras_hub.layers.ImageConverter.from_preset(sys.argv[1])
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], backbone.predict(converter(images), verbose=0))
+classifier = keras_hub.models.ImageClassifier.from_preset(
+    sys.argv[4], num_classes=3
+)
+assert classifier.backbone.name == "resnet_nano"
+"""
+
+
+def test_kerashub_loads_it_without_kerassl(preset, server, client, tmp_path):
+    encoder = encoders.build("vit_nano", image_shape=(16, 16, 3))
+    presets.save_preset(encoder, tmp_path / "vit")
+    hub.upload_preset(tmp_path / "vit", URI)
+    hub.upload_preset(preset, "hf://alice/small")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3))
+    np.save(tmp_path / "images.npy", images.astype("float32"))
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            PLAIN,
+            URI,
+            tmp_path / "images.npy",
+            tmp_path / "output.npy",
+            "hf://alice/small",
+        ],
+        env={**os.environ, **variables(server, tmp_path / "cache")},
+        check=True,
+    )
+    # The features are the class token.
+    tokens = np.load(tmp_path / "output.npy")
+    np.testing.assert_allclose(
+        tokens[:, 0], encoder.predict(images, verbose=0), rtol=1e-4, atol=1e-5
+    )
