@@ -55,7 +55,6 @@ def refused(capsys, *arguments):
     """Returns the one line that tells an error."""
     assert main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
-    print("CAP", repr(captured.err))
     (line,) = captured.err.splitlines()
     assert captured.out == ""
     return line

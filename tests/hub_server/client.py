@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars
 
 from tests.hub_server.server import HubServer
 
@@ -45,9 +46,9 @@ def connect(
         "HF_XET_CACHE": os.fspath(cache / "xet"),
         "HF_HUB_DISABLE_XET": not xet,
         "HF_HUB_OFFLINE": offline,
-        "HF_HUB_DISABLE_PROGRESS_BARS": True,
     }.items():
         monkeypatch.setattr(constants, name, constant)
+    disable_progress_bars()
 
 
 def variables(
