@@ -92,7 +92,8 @@ def open_preset(folder: str | Path, links: bool = False) -> Preset:
     Args:
         folder: path.
         links: bool. Whether files may be symbolic links, as in the cache of
-            huggingface_hub, which made them itself.
+            huggingface_hub, which made them itself. Other files, which that
+            may hold too, are then passed over and not refused.
 
     Returns:
         A `Preset`.
@@ -177,7 +178,8 @@ def _sizes(folder: Path, links: bool) -> dict[str, int]:
     sizes = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         name = entry.name
-        if name.startswith("."):
+        # huggingface_hub's cache may hold more of a repository than a preset.
+        if name.startswith(".") or (links and name not in FILES):
             continue
         check(
             name in FILES,

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import kerassl
 from kerassl import encoders, presets, recipes, runs
 from kerassl.presets.backbones import bicubic
+from kerassl.presets.verify import open_preset
 from tests.presets import make
 
 MAKERS = {
@@ -341,6 +343,15 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
             kerassl.save_preset(encoder, place, overwrite=overwrite)
     assert os.listdir(tmp_path) == ["a"]
     assert kerassl.verify_preset(folder).description == "one"
+
+
+def test_a_cache_may_hold_other_files(tiny, tmp_path):
+    folder = tmp_path / "cache"
+    shutil.copytree(tiny, folder)
+    (folder / "notes.txt").write_text("fetched with the whole repository")
+    with pytest.raises(presets.PresetError, match="notes.txt"):
+        presets.verify_preset(folder)
+    assert open_preset(folder, links=True).info == presets.verify_preset(tiny)
 
 
 def test_others_may_read_it(tiny):
