@@ -140,7 +140,8 @@ def describe(found: list[dict[str, Any]]) -> str:
     )
     return (
         f"{text} At the best stage, `{best}`, **{score:.1%}**; untrained, the "
-        f"best is `{before}` with {floor:.1%}. On the test images: {held_out}."
+        f"best is `{before}` with {floor:.1%}. On views of the test images: "
+        f"{held_out}."
     )
 
 

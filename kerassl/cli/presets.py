@@ -140,12 +140,17 @@ def verify(options: argparse.Namespace) -> int:
 
 def _open(source: str) -> "PresetInfo":
     """Returns what a preset is, once all of it is verified."""
-    from kerassl.presets.load import locate
-    from kerassl.presets.verify import open_preset
+    from kerassl.presets import PresetError
+    from kerassl.presets.load import open_source
 
     with user_errors():
-        folder, links, _ = locate(source)
-        return open_preset(folder, links).info
+        preset = open_source(source)
+        if preset is None:
+            raise PresetError(
+                f"{source} has no kerassl.json, so it is no preset. `kerassl "
+                "presets push` makes one of a run's folder."
+            )
+        return preset.info
 
 
 def _summary(info: "PresetInfo") -> str:

@@ -1,6 +1,7 @@
 """Stock KerasHub backbones, loaded on use."""
 
 import math
+import sys
 from typing import Any
 
 import keras
@@ -88,3 +89,22 @@ def linear_xavier(model: keras.layers.Layer) -> None:
         inputs = math.prod(shape[:1] if into_heads else shape[:-1])
         matrix = xavier()((inputs, math.prod(shape) // inputs))
         weight.assign(ops.reshape(matrix, shape))
+
+
+def restart_vits(encoder: keras.Model) -> None:
+    """Gives a new encoder's ViTs the weights that `build` starts with.
+
+    What a config is made of again starts with KerasHub's own.
+
+    Args:
+        encoder: `keras.Model`, maybe with a `keras_hub.models.ViTBackbone`
+            among its layers.
+    """
+    # A model that holds one has imported it.
+    if "keras_hub" not in sys.modules:
+        return
+    import keras_hub
+
+    for layer in encoder.layers:
+        if isinstance(layer, keras_hub.models.ViTBackbone):
+            linear_xavier(layer)

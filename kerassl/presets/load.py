@@ -68,7 +68,7 @@ def load_encoder(
     ```
     """
     shape = None if image_shape is None else tuple(image_shape)
-    preset = _preset(source, revision)
+    preset = open_source(source, revision)
     if preset is None:
         encoder = _own_encoder(source)
         if shape not in (None, encoder.input_shape[1:]):
@@ -184,7 +184,22 @@ def locate(
     return path, False, pinned
 
 
-def _preset(source: str | Path, revision: str | None) -> Preset | None:
+def open_source(
+    source: str | Path, revision: str | None = None
+) -> Preset | None:
+    """Finds a preset, and verifies all of it.
+
+    Args:
+        source: as in `load_encoder`.
+        revision: likewise.
+
+    Returns:
+        A `Preset`; `None` if the source is a run or a `.keras` file.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        PresetError: if it is refused.
+    """
     folder, links, pinned = locate(source, revision)
     if not links and (folder.is_file() or not (folder / INFO).exists()):
         return None

@@ -11,6 +11,7 @@ import numpy as np
 from kerassl import data as kerassl_data
 from kerassl import encoders, evaluation
 from kerassl.choices import check_choice
+from kerassl.encoders.kerashub import restart_vits
 from kerassl.presets import load_encoder
 
 
@@ -87,7 +88,8 @@ class Evaluation:
 def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
     """Returns an encoder of the same architecture with new random weights.
 
-    Sets the random seed of the process.
+    They are drawn as `kerassl.encoders.build` draws them. Sets the random seed
+    of the process.
 
     Args:
         encoder: `keras.Model`.
@@ -97,7 +99,9 @@ def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
         A `keras.Model`.
     """
     keras.utils.set_random_seed(seed)
-    return type(encoder).from_config(encoder.get_config())
+    new = type(encoder).from_config(encoder.get_config())
+    restart_vits(new)
+    return new
 
 
 @dataclasses.dataclass(frozen=True)

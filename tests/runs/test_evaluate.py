@@ -47,6 +47,14 @@ def test_load_encoder_says_what_it_looked_for(tmp_path):
         runs.load_encoder("nowhere")
 
 
+def test_an_untrained_vit_starts_as_a_built_one():
+    built = encoders.build("vit_nano", (32, 32, 3))
+    for ours, its in zip(
+        untrained(built).get_weights(), built.get_weights(), strict=True
+    ):
+        assert ours.std() == pytest.approx(its.std(), rel=0.1, abs=1e-6)
+
+
 def test_untrained_has_other_weights_and_always_the_same(encoder):
     first, second = untrained(encoder), untrained(encoder)
     kernels = [
