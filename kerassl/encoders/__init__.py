@@ -1,7 +1,7 @@
 """Encoders by name, and any `keras.Model` or backbone as an encoder."""
 
 from kerassl.encoders.build import as_encoder, at_size, build, names
-from kerassl.encoders.embed import embed, image_size
+from kerassl.encoders.embed import checked_images, embed, image_size
 from kerassl.encoders.feature_map import feature_map
 from kerassl.encoders.stages import stage_features, stages
 
@@ -9,6 +9,7 @@ __all__ = [
     "as_encoder",
     "at_size",
     "build",
+    "checked_images",
     "embed",
     "feature_map",
     "image_size",

@@ -51,6 +51,29 @@ def embed(
     return np.asarray(features, dtype="float32")
 
 
+def checked_images(encoder: keras.Model, images: Any) -> np.ndarray:
+    """Returns images of an encoder's own shape, as float32.
+
+    Args:
+        encoder: `keras.Model` with a known input shape.
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255].
+
+    Returns:
+        A float32 NumPy array of that shape.
+
+    Raises:
+        ValueError: if the images have another shape, type or range.
+    """
+    check_images(images)
+    shape = encoder.input_shape[1:]
+    if tuple(images.shape[1:]) != shape:
+        raise ValueError(
+            f"The encoder takes images of shape {shape}. "
+            f"Received: {tuple(images.shape)}"
+        )
+    return keras.ops.convert_to_numpy(images).astype("float32")
+
+
 def image_size(encoder: keras.Model) -> int:
     """Returns the height (and width) of the images that an encoder takes.
 

@@ -10,7 +10,6 @@ from keras import layers, ops
 from kerassl import augmentation, encoders, losses
 from kerassl.augmentation import masks
 from kerassl.choices import check_choice
-from kerassl.data import check_images
 from kerassl.layers import ChannelwiseDense
 from kerassl.methods.base import SelfSupervisedModel
 
@@ -381,14 +380,8 @@ class ContextEncoder(SelfSupervisedModel):
         Raises:
             ValueError: if the images have another shape, type or range.
         """
-        check_images(images)
-        shape = self.encoder.input_shape[1:]
-        if tuple(images.shape[1:]) != shape:
-            raise ValueError(
-                f"The encoder takes images of shape {shape}. "
-                f"Received: {tuple(images.shape)}"
-            )
-        images = ops.convert_to_numpy(images).astype("float32")
+        images = encoders.checked_images(self.encoder, images)
+        shape = images.shape[1:]
         if mask is None:
             mask = ops.convert_to_numpy(self._draw(len(images), self.seed))
         mask = np.asarray(mask, "float32")

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerassl import augmentation
-from kerassl.data import check_images
+from kerassl import augmentation, encoders
 from kerassl.encoders.kerashub import linear_xavier
 from kerassl.losses import (
     masked_reconstruction,
@@ -283,14 +282,8 @@ class MAE(SelfSupervisedModel):
         Raises:
             ValueError: if the images have another shape, type or range.
         """
-        check_images(images)
-        shape = self.encoder.input_shape[1:]
-        if tuple(images.shape[1:]) != shape:
-            raise ValueError(
-                f"The encoder takes images of shape {shape}. "
-                f"Received: {tuple(images.shape)}"
-            )
-        images = ops.convert_to_numpy(images).astype("float32")
+        images = encoders.checked_images(self.encoder, images)
+        shape = images.shape[1:]
         if noise is None:
             generator = np.random.default_rng(self.seed)
             noise = generator.uniform(size=(len(images), self.grid**2))
