@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.augmentation import masks
+from tests.backends import compiled
 
 # Few sizes: each is a program of its own on JAX.
 SIZES = st.sampled_from([8, 15, 32])
@@ -17,8 +18,8 @@ def make(kind, size, count=5, seed=0, overlap=1):
     uniforms = np.random.default_rng(seed).uniform(
         size=(count, masks.UNIFORMS[kind])
     )
-    made = masks.make_masks(
-        kind, ops.convert_to_tensor(uniforms.astype("float32")), size, overlap
+    made = compiled(lambda u: masks.make_masks(kind, u, size, overlap))(
+        ops.convert_to_tensor(uniforms.astype("float32"))
     )
     assert keras.backend.standardize_dtype(made.dtype) == "float32"
     made = ops.convert_to_numpy(made)

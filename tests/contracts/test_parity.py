@@ -56,7 +56,13 @@ def others(request, tmp_path_factory):
                     *methods,
                 ],
                 cwd=ROOT,
-                env=os.environ | {"KERAS_BACKEND": backend},
+                env=os.environ
+                | {
+                    "KERAS_BACKEND": backend,
+                    "JAX_ENABLE_X64": "1",
+                    # Without optimization, products of float64 take minutes.
+                    "XLA_FLAGS": "",
+                },
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -9,6 +9,7 @@ import pytest
 from keras import layers, ops
 
 from kerassl import encoders
+from tests.backends import once
 
 WIDTHS = {
     "resnet_nano": 128,
@@ -34,7 +35,12 @@ def test_the_names():
 
 @pytest.mark.parametrize(
     "name,shape",
-    [(name, (32, 32, 3)) for name in WIDTHS]
+    [
+        pytest.param(
+            name, (32, 32, 3), marks=once if WIDTHS[name] > 200 else ()
+        )
+        for name in WIDTHS
+    ]
     + [(n, (28, 28, 1)) for n in ("resnet_nano", "resnet_18", "vit_nano")],
 )
 def test_each_name_gives_features(name, shape):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import sinkhorn, swapped_prediction
+from tests.backends import compiled
 
 
 def sinkhorn_by_loops(scores, epsilon, iterations):
@@ -54,9 +55,8 @@ def cosines(count, prototypes, seed, dim=6):
 
 
 def assigned(scores, *arguments, **kwargs):
-    return ops.convert_to_numpy(
-        sinkhorn(ops.convert_to_tensor(scores), *arguments, **kwargs)
-    )
+    found = compiled(lambda scores: sinkhorn(scores, *arguments, **kwargs))
+    return ops.convert_to_numpy(found(ops.convert_to_tensor(scores)))
 
 
 # === sinkhorn ===
@@ -197,10 +197,9 @@ def test_no_gradient_passes_the_assignments():
 def test_the_loss_is_the_papers(count, prototypes, views, temperature, seed):
     scores = [cosines(count, prototypes, seed + v) for v in range(views)]
     assignments = [sinkhorn_by_loops(s, 0.05, 3) for s in scores[:2]]
-    loss = swapped_prediction(
+    loss = compiled(lambda *lists: swapped_prediction(*lists, temperature))(
         [ops.convert_to_tensor(s) for s in scores],
         [ops.convert_to_tensor(q.astype("float32")) for q in assignments],
-        temperature,
     )
     expected = loss_by_loops(scores, assignments, temperature)
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)

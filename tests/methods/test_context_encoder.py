@@ -9,6 +9,7 @@ from keras import ops
 
 import kerassl
 from kerassl.augmentation import View, ViewAugmenter
+from tests.backends import once
 from tests.contracts.methods import tiny_encoder
 
 
@@ -177,6 +178,7 @@ def test_the_discriminator_learns_to_tell_paintings(images):
         np.testing.assert_array_equal(ops.convert_to_numpy(v), old)
 
 
+@once
 def test_it_learns_to_paint():
     images = kerassl.data.load("fashion_mnist_small", limit=512).images
     model = make(mask="region", bottleneck_dim=64)
@@ -223,8 +225,13 @@ def test_the_hole_has_the_authors_colour():
 @pytest.mark.parametrize("kind", ["center", "region"])
 def test_it_paints_the_size_that_is_asked_for(size, kind):
     model = make(tiny_encoder((size, size, 3)), mask=kind)
-    images = ops.ones((2, size, size, 3))
-    outputs = model.forward_views({"view_1": images, **model.draw(2)})
+    # Shapes alone: nothing is computed.
+    outputs = model(
+        {
+            "view_1": keras.Input(batch_shape=(2, size, size, 3)),
+            "mask": keras.Input(batch_shape=(2, size, size, 1)),
+        }
+    )
     painted = size // 2 if kind == "center" else size
     for name, channels in (("painted", 3), ("target", 3), ("weights", 1)):
         assert tuple(outputs[name].shape) == (2, painted, painted, channels)
@@ -240,11 +247,10 @@ def test_it_paints_the_size_that_is_asked_for(size, kind):
     assert side * 2 ** (len(transposed) - 1) < painted or len(transposed) == 1
 
 
-@pytest.mark.parametrize("name", ["resnet_18", "vit_nano"])
-def test_encoders_of_any_kind(name):
-    encoder = kerassl.encoders.build(name, (32, 32, 3))
+def test_it_takes_a_vit():
+    encoder = kerassl.encoders.build("vit_nano", (16, 16, 3))
     model = make(encoder, mask="region")
-    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), "uint8")
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), "uint8")
     loss = model.fit(images, verbose=0).history["loss"]
     assert np.isfinite(loss).all()
 

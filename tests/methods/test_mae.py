@@ -8,6 +8,7 @@ from keras import layers, ops
 
 import kerassl
 from kerassl.methods.generative.mae import cut, paste, sine_positions
+from tests.backends import once
 from tests.contracts.methods import mae as tiny
 from tests.contracts.methods import tiny_encoder
 
@@ -174,6 +175,7 @@ def test_sine_positions():
             )
 
 
+@once
 def test_positions_stay_fixed(images, tmp_path):
     model = mae()
     expected = sine_positions(4, 24)
@@ -222,6 +224,7 @@ def test_the_trained_backbone_loads_with_keras_hub(images, tmp_path):
     )
 
 
+@once
 def test_a_bare_backbone_is_an_encoder(images):
     model = kerassl.MAE(
         backbone(), decoder_dim=16, decoder_depth=1, decoder_heads=2

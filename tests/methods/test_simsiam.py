@@ -7,6 +7,7 @@ from keras import ops
 
 import kerassl
 from kerassl.augmentation import View, ViewAugmenter
+from tests.backends import once
 from tests.contracts.methods import tiny_encoder
 
 
@@ -124,6 +125,7 @@ def same_start_everywhere(model):
             w.assign(rng.normal(size=w.shape) / np.prod(w.shape[:-1]) ** 0.5)
 
 
+@once
 def test_without_the_stopped_gradient_the_outputs_collapse():
     """On pairs of different images only collapse brings the loss down."""
     images = kerassl.data.load("fashion_mnist_small", limit=512).images

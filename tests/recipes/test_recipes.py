@@ -5,9 +5,10 @@ import keras
 import pytest
 
 from kerassl import encoders, recipes
+from tests.backends import once
 
 RECIPES = [
-    (method, name)
+    pytest.param(method, name, marks=() if name == "cpu" else once)
     for method in recipes.methods()
     for name in recipes.names(method)
 ]
