@@ -1,5 +1,6 @@
 """Presets: encoders to publish, and to load from anybody without risk."""
 
+from kerassl.presets.convert import convert_checkpoint
 from kerassl.presets.hub import HubError, Upload, pull, upload_preset
 from kerassl.presets.info import FILES, PresetError, PresetInfo
 from kerassl.presets.load import list_presets, load_encoder
@@ -12,6 +13,7 @@ __all__ = [
     "PresetError",
     "PresetInfo",
     "Upload",
+    "convert_checkpoint",
     "list_presets",
     "load_encoder",
     "pull",

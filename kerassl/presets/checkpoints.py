@@ -1,0 +1,242 @@
+"""Official checkpoints of PyTorch: where their weights are, and by what name.
+
+`convert_checkpoint` reads these tables. A new source is a new entry.
+"""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """How an architecture's weights are named in PyTorch.
+
+    Args:
+        class_name: str, the KerasHub backbone that gets the weights.
+        anchor: str, a key that every such state dict has.
+        blocks: str, the start of a block's keys, a regular expression whose
+            groups are its numbers.
+        shift: int, from the first of Keras's numbers to PyTorch's.
+        layers: dict of a layer's name in Keras, with `*` for numbers, to that
+            in PyTorch, with `{}` for them.
+    """
+
+    class_name: str
+    anchor: str
+    blocks: str
+    shift: int
+    layers: dict[str, str]
+
+
+# The end of a key, for each of Keras's names of variables.
+VARIABLES = {
+    "kernel": ".weight",
+    "bias": ".bias",
+    "gamma": ".weight",
+    "beta": ".bias",
+    "moving_mean": ".running_mean",
+    "moving_variance": ".running_var",
+    "class_token": "",
+    "embeddings": "",
+}
+# Layers of Keras that are one in PyTorch, in this order, if its name has `QKV`.
+QKV, PARTS = ".qkv.", ("query", "key", "value")
+
+TORCHVISION = Names(
+    class_name="ResNetBackbone",
+    anchor="conv1.weight",
+    blocks=r"layer(\d+)\.(\d+)\.",
+    shift=1,
+    layers={
+        "conv1_conv": "conv1",
+        "conv1_bn": "bn1",
+        "stack*_block*_0_conv": "layer{}.{}.downsample.0",
+        "stack*_block*_0_bn": "layer{}.{}.downsample.1",
+        "stack*_block*_1_conv": "layer{}.{}.conv1",
+        "stack*_block*_1_bn": "layer{}.{}.bn1",
+        "stack*_block*_2_conv": "layer{}.{}.conv2",
+        "stack*_block*_2_bn": "layer{}.{}.bn2",
+        "stack*_block*_3_conv": "layer{}.{}.conv3",
+        "stack*_block*_3_bn": "layer{}.{}.bn3",
+    },
+)
+TIMM = Names(
+    class_name="ViTBackbone",
+    anchor="cls_token",
+    blocks=r"blocks\.(\d+)\.",
+    shift=-1,
+    layers={
+        "vit_patching_and_embedding": "cls_token",
+        "patch_embedding": "patch_embed.proj",
+        "position_embedding": "pos_embed",
+        "ln_1": "blocks.{}.norm1",
+        "query": "blocks.{}.attn.qkv",
+        "key": "blocks.{}.attn.qkv",
+        "value": "blocks.{}.attn.qkv",
+        "attention_output": "blocks.{}.attn.proj",
+        "ln_2": "blocks.{}.norm2",
+        "dense_1": "blocks.{}.mlp.fc1",
+        "dense_2": "blocks.{}.mlp.fc2",
+        "ln": "norm",
+    },
+)
+TRANSFORMERS = Names(
+    class_name="ViTBackbone",
+    anchor="embeddings.cls_token",
+    blocks=r"encoder\.layer\.(\d+)\.",
+    shift=-1,
+    layers={
+        "vit_patching_and_embedding": "embeddings.cls_token",
+        "patch_embedding": "embeddings.patch_embeddings.projection",
+        "position_embedding": "embeddings.position_embeddings",
+        "ln_1": "encoder.layer.{}.layernorm_before",
+        "query": "encoder.layer.{}.attention.attention.query",
+        "key": "encoder.layer.{}.attention.attention.key",
+        "value": "encoder.layer.{}.attention.attention.value",
+        "attention_output": "encoder.layer.{}.attention.output.dense",
+        "ln_2": "encoder.layer.{}.layernorm_after",
+        "dense_1": "encoder.layer.{}.intermediate.dense",
+        "dense_2": "encoder.layer.{}.output.dense",
+        "ln": "layernorm",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A kind of official checkpoint.
+
+    Args:
+        title: str, the method.
+        names: `Names` of the weights.
+        license: str, the original's, as the Hub spells it.
+        paper: str, its address.
+        url: str, the page that offers the originals.
+        places: the keys under which the state dict may lie in the file, the
+            first that is there; else it is the whole file.
+        prefixes: the encoder's prefixes in the state dict, the first that is
+            there. `module.`, of distributed training, may come before.
+        ignored: starts of keys that are rightly left out, likewise.
+        heads: dict of a ViT's width to its number of heads, which no shape
+            tells.
+        epsilon: float, of a ViT's normalizations.
+        dataset: str, what it was trained on, as the Hub spells it.
+    """
+
+    title: str
+    names: Names
+    license: str
+    paper: str
+    url: str
+    places: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ("",)
+    ignored: tuple[str, ...] = ()
+    heads: dict[int, int] = dataclasses.field(default_factory=dict)
+    epsilon: float = 1e-6
+    dataset: str = "imagenet-1k"
+
+
+# The names of ViTs by their width.
+VITS = {384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
+
+_MOCO = Source(
+    title="MoCo v1",
+    names=TORCHVISION,
+    # Of the weights when they were published. The repository's code has since
+    # become MIT.
+    license="cc-by-nc-4.0",
+    paper="https://arxiv.org/abs/1911.05722",
+    url="https://github.com/facebookresearch/moco",
+    places=("state_dict",),
+    prefixes=("encoder_q.",),
+    ignored=("encoder_q.fc.", "encoder_k.", "queue"),
+)
+_MAE = Source(
+    title="MAE",
+    names=TIMM,
+    license="cc-by-nc-4.0",
+    paper="https://arxiv.org/abs/2111.06377",
+    url="https://github.com/facebookresearch/mae",
+    places=("model",),
+    ignored=("mask_token", "decoder_"),
+    heads={768: 12, 1024: 16, 1280: 16},
+)
+_DINO = Source(
+    title="DINO",
+    names=TIMM,
+    license="apache-2.0",
+    paper="https://arxiv.org/abs/2104.14294",
+    url="https://github.com/facebookresearch/dino",
+    places=("teacher",),
+    prefixes=("backbone.", ""),
+    ignored=("head.",),
+    heads={192: 3, 384: 6, 768: 12},
+)
+SOURCES: dict[str, Source] = {
+    "moco_v1_resnet50": _MOCO,
+    "moco_v2_resnet50": dataclasses.replace(
+        _MOCO, title="MoCo v2", paper="https://arxiv.org/abs/2003.04297"
+    ),
+    "simsiam_resnet50": Source(
+        title="SimSiam",
+        names=TORCHVISION,
+        license="cc-by-nc-4.0",
+        paper="https://arxiv.org/abs/2011.10566",
+        url="https://github.com/facebookresearch/simsiam",
+        places=("state_dict",),
+        prefixes=("encoder.",),
+        ignored=("encoder.fc.", "predictor."),
+    ),
+    "swav_resnet50": Source(
+        title="SwAV",
+        names=TORCHVISION,
+        license="cc-by-nc-4.0",
+        paper="https://arxiv.org/abs/2006.09882",
+        url="https://github.com/facebookresearch/swav",
+        places=("state_dict",),
+        ignored=("projection_head.", "prototypes."),
+    ),
+    "barlow_twins_resnet50": Source(
+        title="Barlow Twins",
+        names=TORCHVISION,
+        license="mit",
+        paper="https://arxiv.org/abs/2103.03230",
+        url="https://github.com/facebookresearch/barlowtwins",
+        places=("model",),
+        prefixes=("backbone.", ""),
+        ignored=("projector.", "bn."),
+    ),
+    "vicreg_resnet50": Source(
+        title="VICReg",
+        names=TORCHVISION,
+        license="mit",
+        paper="https://arxiv.org/abs/2105.04906",
+        url="https://github.com/facebookresearch/vicreg",
+        places=("model",),
+        prefixes=("backbone.", ""),
+        ignored=("projector.",),
+    ),
+    "dino_resnet50": dataclasses.replace(_DINO, names=TORCHVISION, heads={}),
+    "dino_vit": _DINO,
+    "mae_vit": _MAE,
+    "mae_vit_transformers": dataclasses.replace(
+        _MAE,
+        names=TRANSFORMERS,
+        url="https://huggingface.co/facebook/vit-mae-base",
+        places=(),
+        prefixes=("vit.", ""),
+        ignored=("decoder.",),
+        epsilon=1e-12,
+    ),
+    "moco_v3_vit": Source(
+        title="MoCo v3",
+        names=TIMM,
+        license="cc-by-nc-4.0",
+        paper="https://arxiv.org/abs/2104.02057",
+        url="https://github.com/facebookresearch/moco-v3",
+        places=("state_dict",),
+        prefixes=("base_encoder.",),
+        ignored=("base_encoder.head.", "momentum_encoder.", "predictor."),
+        # Twelve also in the small one, unlike DINO's.
+        heads={384: 12, 768: 12, 1024: 16, 1280: 16},
+    ),
+}

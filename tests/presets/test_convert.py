@@ -1,0 +1,358 @@
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kerassl
+from kerassl import encoders, presets
+from kerassl.presets.convert import SOURCES, convert_checkpoint
+from tests.presets import make
+
+torch = pytest.importorskip("torch")
+torch_models = pytest.importorskip("tests.presets.torch_models")
+
+HEADS = 3
+NC, MIT, APACHE = "cc-by-nc-4.0", "mit", "apache-2.0"
+
+
+def under(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def junk(*keys):
+    return {key: torch.ones(2) for key in keys}
+
+
+def moco(state):
+    """As MoCo saves it: a second network, a queue and an optimizer."""
+    state = {
+        **under("module.encoder_q.", state),
+        **junk("module.encoder_q.fc.0.weight", "module.encoder_q.fc.2.bias"),
+        **under("module.encoder_k.", {k: v + 1 for k, v in state.items()}),
+        **junk("module.queue", "module.queue_ptr"),
+    }
+    optimizer = {"state": {}, "param_groups": [{"lr": 0.03, "params": [0]}]}
+    return {
+        "epoch": 200,
+        "arch": "resnet50",
+        "state_dict": state,
+        "optimizer": optimizer,
+    }
+
+
+def dino(state):
+    """DINO's full checkpoint: the teacher beside the student, and settings."""
+    student = {k: v + 1 for k, v in state.items()}
+    return {
+        "student": under("module.backbone.", student),
+        "teacher": under("backbone.", state) | junk("head.mlp.0.weight"),
+        "epoch": 100,
+        "args": argparse.Namespace(arch="vit_small", output_dir="."),
+    }
+
+
+# How each source lies in its file, and its licence.
+FILES = {
+    "moco_v1_resnet50": (moco, NC),
+    "moco_v2_resnet50": (moco, NC),
+    "simsiam_resnet50": (
+        lambda state: {
+            "state_dict": under("module.encoder.", state)
+            | junk("module.encoder.fc.0.weight", "module.predictor.0.weight")
+        },
+        NC,
+    ),
+    "swav_resnet50": (
+        lambda state: (
+            under("module.", state)
+            | junk(
+                "module.projection_head.0.weight", "module.prototypes.weight"
+            )
+        ),
+        NC,
+    ),
+    "barlow_twins_resnet50": (lambda state: state, MIT),
+    "vicreg_resnet50": (
+        lambda state: {
+            "model": under("module.backbone.", state)
+            | junk("module.projector.0.weight")
+        },
+        MIT,
+    ),
+    "dino_resnet50": (lambda state: state, APACHE),
+    "dino_vit": (dino, APACHE),
+    "mae_vit": (
+        lambda state: {
+            "model": state
+            | junk(
+                "mask_token", "decoder_blocks.0.norm1.weight", "decoder_embed"
+            )
+        },
+        NC,
+    ),
+    "mae_vit_transformers": (
+        lambda state: under("vit.", state) | junk("decoder.mask_token"),
+        NC,
+    ),
+    "moco_v3_vit": (
+        lambda state: {
+            "state_dict": under("module.base_encoder.", state)
+            | junk(
+                "module.base_encoder.head.0.weight", "module.predictor.1.bias"
+            )
+            | under("module.momentum_encoder.", state)
+        },
+        NC,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def models():
+    kinds = {
+        "resnet50": torch_models.ResNet,
+        "vit": torch_models.ViT,
+        "transformers": torch_models.ViTMAE,
+    }
+    return {
+        name: torch_models.randomized(kind()) for name, kind in kinds.items()
+    }
+
+
+def heads(source):
+    return None if source.endswith("resnet50") else HEADS
+
+
+@pytest.fixture(scope="module")
+def saved(models, tmp_path_factory):
+    """Saves a checkpoint, changed before if asked for."""
+
+    def save(source, change=lambda state: None, name="checkpoint.pth"):
+        state = dict(models[source.rpartition("_")[-1]].state_dict())
+        change(state)
+        path = tmp_path_factory.mktemp(source) / name
+        torch.save(FILES[source][0](state), path)
+        return path
+
+    return save
+
+
+def test_licences_are_the_originals():
+    found = {name: source.license for name, source in SOURCES.items()}
+    assert found == {name: license for name, (_, license) in FILES.items()}
+
+
+def check_features(encoder, model):
+    """Compares an encoder's features with those of the torch model."""
+    images = make.images_for(encoder.input_shape[1:])
+    expected = torch_models.features(model, images)
+    found = keras.ops.convert_to_numpy(encoder(images, training=False))
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("source", FILES)
+def test_encoder_is_the_originals(source, models, saved, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        presets.convert, "save_preset", lambda *args, **_: made.append(args)
+    )
+    convert_checkpoint(saved(source), source, "p", num_heads=heads(source))
+    encoder, _ = made[0]
+    if heads(source) is None:
+        assert encoder.input_shape == (None, 224, 224, 3)
+        encoder = encoders.at_size(encoder, 40)
+    check_features(encoder, models[source.rpartition("_")[-1]])
+
+
+@pytest.mark.parametrize(
+    "source, name, output, shape",
+    [
+        ("moco_v2_resnet50", "resnet_11", "map", (40, 40, 3)),
+        ("dino_vit", "vit", "class_token", (12, 12, 3)),
+    ],
+)
+def test_preset(source, name, output, shape, models, saved, tmp_path):
+    path = saved(source)
+    folder = tmp_path / "preset"
+    made = convert_checkpoint(path, source, folder, num_heads=heads(source))
+    assert made == folder
+    check_features(
+        kerassl.load_encoder(folder, image_shape=shape),
+        models[source.rpartition("_")[-1]],
+    )
+    info = kerassl.verify_preset(folder)
+    assert (info.architecture, info.output) == (name, output)
+    assert info.datasets == ("imagenet-1k",)
+    card = (folder / "README.md").read_text()
+    assert f'license: "{SOURCES[source].license}"' in card
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    for text in (SOURCES[source].paper, SOURCES[source].url, path.name, digest):
+        assert text in card
+    with pytest.raises(FileExistsError):
+        convert_checkpoint(path, source, folder, num_heads=heads(source))
+
+
+@pytest.mark.parametrize(
+    "source, change, message",
+    [
+        (
+            "moco_v2_resnet50",
+            lambda state: state.pop("layer2.0.bn3.running_var"),
+            r"'module.encoder_q.layer2.0.bn3.running_var' of shape \(32,\) is "
+            "missing",
+        ),
+        (
+            "dino_resnet50",
+            lambda state: state.pop("conv1.weight"),
+            "none of the keys .*'conv1.weight'.* Found: .*'bn1.weight'",
+        ),
+        (
+            "mae_vit",
+            lambda state: state.update(fc_norm=torch.ones(12)),
+            r"'fc_norm' of shape \(12,\) is of no use",
+        ),
+        (
+            "mae_vit",
+            lambda state: state.update(fc_norm="a string"),
+            "'fc_norm' of shape None is of no use",
+        ),
+        (
+            "dino_vit",
+            lambda state: state.update(
+                {"blocks.1.attn.qkv.weight": torch.ones(24, 12)}
+            ),
+            r"'backbone.blocks.1.attn.qkv.weight' has shape \(24, 12\) instead "
+            r"of \(36, 12\)",
+        ),
+        (
+            "mae_vit_transformers",
+            lambda state: state.pop("encoder.layer.0.output.dense.bias"),
+            r"'vit.encoder.layer.0.output.dense.bias' of shape \(12,\)",
+        ),
+        (
+            "moco_v3_vit",
+            lambda state: state.update(pos_embed=torch.ones(1, 9, 12)),
+            "'module.base_encoder.pos_embed' must .* Found: 9 positions",
+        ),
+        (
+            # MoCo v3's convolutional stem.
+            "moco_v3_vit",
+            lambda state: state.update(
+                {
+                    "patch_embed.proj.0.weight": state.pop(
+                        "patch_embed.proj.weight"
+                    )
+                }
+            ),
+            "'module.base_encoder.patch_embed.proj.weight' must be a tensor of "
+            "rank 4. Found: None",
+        ),
+        (
+            # A wide ResNet, which KerasHub has none of.
+            "swav_resnet50",
+            lambda state: state.update(
+                {"layer1.0.conv1.weight": torch.ones(128, 64, 1, 1)}
+            ),
+            "begins with 64 filters",
+        ),
+    ],
+)
+def test_wrong_keys_are_named(source, change, message, saved, tmp_path):
+    path = saved(source, change)
+    with pytest.raises(presets.PresetError, match=message):
+        convert_checkpoint(
+            path, source, tmp_path / "preset", num_heads=heads(source)
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_heads_are_asked_for(saved, tmp_path):
+    path = saved("dino_vit")
+    with pytest.raises(presets.PresetError, match="width 12.*192, 384, 768"):
+        convert_checkpoint(path, "dino_vit", tmp_path / "preset")
+    with pytest.raises(presets.PresetError, match="5 heads don't divide 12"):
+        convert_checkpoint(path, "dino_vit", tmp_path / "preset", num_heads=5)
+    path = saved("swav_resnet50")
+    with pytest.raises(presets.PresetError, match="has no heads"):
+        convert_checkpoint(path, "swav_resnet50", tmp_path / "p", num_heads=3)
+
+
+def test_official_heads():
+    # MoCo v3's small ViT has twice as many as DINO's.
+    assert SOURCES["moco_v3_vit"].heads[384] == 12
+    assert SOURCES["dino_vit"].heads[384] == 6
+    assert SOURCES["mae_vit"].heads[1280] == 16
+
+
+def test_no_code_is_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "evil"),)
+
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": {}, "x": Evil()}, path)
+    with pytest.raises(presets.PresetError, match="runs no code"):
+        convert_checkpoint(path, "moco_v2_resnet50", tmp_path / "preset")
+    assert os.listdir(tmp_path) == ["checkpoint.pth"]
+
+
+def test_other_files_are_refused(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    with pytest.raises(FileNotFoundError, match="no file"):
+        convert_checkpoint(path, "mae_vit", tmp_path / "preset")
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(presets.PresetError, match="can't be read"):
+        convert_checkpoint(path, "mae_vit", tmp_path / "preset")
+    torch.save([1], path)
+    with pytest.raises(presets.PresetError, match="no dict"):
+        convert_checkpoint(path, "mae_vit", tmp_path / "preset")
+    with pytest.raises(ValueError, match="Nearest: mae_vit"):
+        convert_checkpoint(path, "mae_vt", tmp_path / "preset")
+
+
+@pytest.mark.parametrize("package", ["torch", "safetensors"])
+def test_missing_packages_are_named(package, tmp_path, monkeypatch):
+    ending = ".pth" if package == "torch" else ".safetensors"
+    path = tmp_path / f"checkpoint{ending}"
+    path.touch()
+    for name in (package, f"{package}.numpy"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=f"pip install {package}"):
+        convert_checkpoint(path, "mae_vit", tmp_path / "preset")
+
+
+def test_safetensors(models, tmp_path):
+    numpy = pytest.importorskip("safetensors.numpy")
+    state = under("vit.", models["transformers"].state_dict())
+    path = tmp_path / "model.safetensors"
+    numpy.save_file({k: v.detach().numpy() for k, v in state.items()}, path)
+    folder = convert_checkpoint(
+        path, "mae_vit_transformers", tmp_path / "preset", num_heads=HEADS
+    )
+    check_features(kerassl.load_encoder(folder), models["transformers"])
+
+
+def test_script(saved, tmp_path, capsys):
+    path = Path(__file__).parents[2] / "scripts" / "convert.py"
+    spec = importlib.util.spec_from_file_location("convert_script", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.main(["sources"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in SOURCES)
+    words = ["convert", "dino_vit", str(saved("dino_vit")), str(tmp_path / "p")]
+    assert script.main(words) == 1
+    assert "num_heads" in capsys.readouterr().err
+    assert script.main([*words, "--num-heads", "3", "--name", "dino"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "p")
+    assert (
+        json.loads((tmp_path / "p/kerassl.json").read_text())["name"] == "dino"
+    )
