@@ -9,8 +9,10 @@ import keras
 
 RECIPE = "recipe.json"
 CHECKPOINT = "checkpoint.keras"
+CHECKPOINTS = "checkpoints"
 ENCODER = "encoder.keras"
 HISTORY = "history.csv"
+SCORES = "scores.json"
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
@@ -29,6 +31,31 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         return settings
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is broken: {error!r}") from error
+
+
+def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """Returns what `kerassl evaluate` wrote into a run's folder.
+
+    Args:
+        folder: path.
+
+    Returns:
+        A dict of a protocol's name to its scores; an empty one if the run was
+        not evaluated.
+
+    Raises:
+        ValueError: if the file is broken.
+    """
+    path = Path(folder) / SCORES
+    if not path.exists():
+        return {}
+    try:
+        scores = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(score, dict) for score in scores.values()):
+            return scores
+        raise TypeError("it must map protocols to their scores")
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is broken: {error}") from error
 
 
 def environment() -> dict[str, Any]:

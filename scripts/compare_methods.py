@@ -73,7 +73,7 @@ def run(
             folder, "cifar10", train_limit=images, test_limit=2000
         )
         scores = runs.protocol("knn").measure(subject)
-        features = subject.features(subject.encoder)[2]
+        features = subject.features(subject.encoder)[1]
         held_out = training.model.evaluate(
             subject.splits["test"].batches(200), verbose=0, return_dict=True
         )

@@ -1,6 +1,13 @@
 """Callbacks that watch a run."""
 
+from kerassl.callbacks.collapse_monitor import CollapseMonitor
 from kerassl.callbacks.knn_monitor import KNNMonitor
+from kerassl.callbacks.linear_probe_monitor import LinearProbeMonitor
 from kerassl.callbacks.pretext_pictures import PretextPictures
 
-__all__ = ["KNNMonitor", "PretextPictures"]
+__all__ = [
+    "CollapseMonitor",
+    "KNNMonitor",
+    "LinearProbeMonitor",
+    "PretextPictures",
+]

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import keras
+from kerassl.callbacks.labelled_monitor import Labelled, LabelledMonitor
+from kerassl.evaluation.knn import knn
 
-from kerassl.evaluation import knn
 
-
-class KNNMonitor(keras.callbacks.Callback):
+class KNNMonitor(LabelledMonitor):
     """Logs the encoder's kNN accuracy at the end of epochs.
 
     The score appears as `knn_accuracy` beside the loss: in the progress bar,
@@ -32,6 +31,8 @@ class KNNMonitor(keras.callbacks.Callback):
     ```
     """
 
+    log_name = "knn_accuracy"
+
     def __init__(
         self,
         train: Any,
@@ -41,33 +42,10 @@ class KNNMonitor(keras.callbacks.Callback):
         every: int = 1,
         batch_size: int = 256,
     ):
-        super().__init__()
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1. Received: {every}")
-        self.train = tuple(train)
-        self.test = tuple(test)
-        for name, data in (("train", self.train), ("test", self.test)):
-            if len(data) != 2 or data[1] is None:
-                raise ValueError(
-                    f"`{name}` must be (images, labels): kNN needs labels."
-                )
+        super().__init__(train, test, every, batch_size)
         self.k = k
         self.temperature = temperature
-        self.every = every
-        self.batch_size = batch_size
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds `knn_accuracy` to the logs."""
-        last = epoch + 1 == self.params.get("epochs")
-        if logs is None or ((epoch + 1) % self.every and not last):
-            return
-        (bank, bank_labels), (queries, labels) = self.train, self.test
-        scores = knn(
-            self.model.embed(bank, batch_size=self.batch_size),
-            bank_labels,
-            self.model.embed(queries, batch_size=self.batch_size),
-            labels,
-            k=self.k,
-            temperature=self.temperature,
-        )
-        logs["knn_accuracy"] = scores["accuracy"]
+    def score(self, train: Labelled, test: Labelled) -> float:
+        """Returns the accuracy of `kerassl.evaluation.knn`."""
+        return knn(*train, *test, self.k, self.temperature)["accuracy"]

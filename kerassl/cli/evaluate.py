@@ -2,13 +2,20 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from kerassl.cli.errors import user_errors
 from kerassl.cli.types import positive
 
 # The options that each protocol takes.
-SETTINGS = {"knn": ("k", "temperature")}
+FEW_LABELS = ("labels", "per_class", "seeds")
+SETTINGS = {
+    "knn": ("k", "temperature"),
+    "linear": (*FEW_LABELS, "layer"),
+    "linear_sgd": (*FEW_LABELS, "epochs"),
+    "finetune": (*FEW_LABELS, "epochs"),
+}
 
 
 def add_parser(commands: Any) -> None:
@@ -16,8 +23,10 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="measure an encoder on labelled images",
-        description="Measures an encoder on labelled images: the training "
-        "split is the bank, the test split is classified.",
+        description="Measures an encoder on labelled images: it learns from "
+        "the training split and is scored on the test split, beside the same "
+        "encoder with random weights. The scores of a run are kept in its "
+        "scores.json.",
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
@@ -31,10 +40,28 @@ def add_parser(commands: Any) -> None:
     add(
         "--protocol",
         default="knn",
-        help="protocols with commas between them; so far only knn",
+        help="knn (the default), linear, linear_sgd (with random crops, as in "
+        "papers) and finetune, with commas between them",
     )
     add("--train-limit", type=positive, help="training images at most")
     add("--test-limit", type=positive, help="test images at most")
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--labels",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="the share of each class's training images that linear and "
+        "finetune may use (1)",
+    )
+    labels.add_argument(
+        "--per-class",
+        type=positive,
+        help="the number of each class's training images, instead",
+    )
+    add("--seeds", type=positive, default=1, help="draws of the labels (1)")
+    add("--layer", help="the stage that linear takes (the encoder's output)")
+    add("--epochs", type=positive, help="of finetune and linear_sgd")
     add("--k", type=positive, default=20, help="kNN's neighbours (20)")
     add(
         "--temperature",
@@ -53,6 +80,8 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from kerassl import runs
+    from kerassl.run_folder import RECIPE
+    from kerassl.runs.files import write_scores
 
     names = [name.strip() for name in options.protocol.split(",")]
     with user_errors():
@@ -74,10 +103,16 @@ def run(options: argparse.Namespace) -> int:
         )
         for protocol in protocols.values():
             protocol.check(subject)
-    scores = {name: p.measure(subject) for name, p in protocols.items()}
     print(f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings")
-    for name, score in scores.items():
-        _print(name, score)
+    scores = {}
+    for name, protocol in protocols.items():
+        name += protocol.suffix
+        scores[name] = protocol.measure(subject)
+        _print({name: scores[name]})
+        # Each at once: fine-tuning may take an hour.
+        if (Path(options.source) / RECIPE).is_file():
+            kept = {"data": options.data, **scores[name]}
+            write_scores(options.source, {name: kept})
     if options.json:
         print(
             json.dumps({"run": options.source, "data": options.data, **scores})
@@ -85,18 +120,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print(name: str, score: dict[str, Any]) -> None:
-    """Prints a protocol's scores in one line, and a line for each stage."""
-    rest = dict(score)
-    accuracy, floor = rest.pop("accuracy"), rest.pop("untrained_accuracy", None)
-    stages, floors = rest.pop("stages", {}), rest.pop("untrained_stages", {})
-    best = rest.pop("best_stage", None)
-    settings = ", ".join(f"{key} {value}" for key, value in rest.items())
-    rows = [(name, accuracy, floor, settings)]
-    for stage, value in stages.items():
-        note = "best stage" if stage == best else ""
-        rows.append((f"  {stage}", value, floors.get(stage), note))
-    for label, value, floor, note in rows:
+def _print(scores: dict[str, dict[str, Any]]) -> None:
+    from kerassl.runs.protocols import score_rows
+
+    for name, accuracy, floor, words in score_rows(scores):
         untrained = "" if floor is None else f"{floor:.4f}"
-        line = f"{label:24}{value:>10.4f}{untrained:>11}  {note}"
+        line = f"{name:24}{accuracy:>10.4f}{untrained:>11}  {words}"
         print(line.rstrip(), flush=True)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from kerassl.cli import evaluate, presets, pretrain
+from kerassl.cli import evaluate, presets, pretrain, report
 from kerassl.cli.errors import UserError
 
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "KERAS_BACKEND chooses tensorflow, jax or torch.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (pretrain, evaluate, presets):
+    for module in (pretrain, evaluate, report, presets):
         module.add_parser(commands)
     options = parser.parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = options.command

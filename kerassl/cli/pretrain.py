@@ -67,6 +67,12 @@ def add_parser(commands: Any) -> None:
     add("--limit", type=positive, help="use this many images at most")
     add("--seed", type=int, help="default: the recipe's")
     add("--data-dir", help="where TFDS keeps its data sets")
+    add(
+        "--keep",
+        type=positive,
+        default=0,
+        help="keep the checkpoints of this many epochs, in OUTPUT/checkpoints",
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--force", action="store_true", help="overwrite a run in OUTPUT"
@@ -96,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     try:
         with progress(training) as callback, stop_on_signals(training) as got:
-            training.train([callback])
+            training.train([callback], keep=options.keep)
     except runs.DivergedError as error:
         print(f"kerassl: error: {error}", file=sys.stderr)
         return 1

@@ -76,11 +76,15 @@ class ImageData:
 
     def take(self, n):
         """Returns the first `n` images, with their labels."""
+        return self.select(slice(n))
+
+    def select(self, index):
+        """Returns the images at a slice or at indices, with their labels."""
         if isinstance(self.images, ImageFolder):
-            images = self.images.select(slice(n))
+            images = self.images.select(index)
         else:
-            images = self.images[:n]
-        labels = None if self.labels is None else self.labels[:n]
+            images = self.images[index]
+        labels = None if self.labels is None else self.labels[index]
         return dataclasses.replace(self, images=images, labels=labels)
 
     def batches(

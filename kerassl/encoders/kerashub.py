@@ -1,6 +1,7 @@
 """Stock KerasHub backbones, loaded on use."""
 
 import math
+import re
 import sys
 from typing import Any
 
@@ -108,3 +109,20 @@ def restart_vits(encoder: keras.Model) -> None:
     for layer in encoder.layers:
         if isinstance(layer, keras_hub.models.ViTBackbone):
             linear_xavier(layer)
+
+
+def vit_layers(encoder: keras.Model) -> list[str]:
+    """Returns the names of a KerasHub ViT's embedding and blocks, in order.
+
+    Args:
+        encoder: `keras.Model`.
+
+    Returns:
+        A list of names of layers, empty if there is no ViT in it.
+    """
+    parts = dict.fromkeys(
+        found[1]
+        for weight in encoder.weights
+        if (found := re.search(r"([^/]*(embedding|block_\d+))/", weight.path))
+    )
+    return list(parts) if "transformer_block_1" in parts else []

@@ -1,6 +1,17 @@
 """Evaluation of representations."""
 
+from kerassl.evaluation.few_labels import few_labels
+from kerassl.evaluation.fine_tuning import fine_tune
 from kerassl.evaluation.knn import Neighbours, knn
+from kerassl.evaluation.linear import linear_probe
 from kerassl.evaluation.representation import effective_rank, feature_spread
 
-__all__ = ["Neighbours", "effective_rank", "feature_spread", "knn"]
+__all__ = [
+    "Neighbours",
+    "effective_rank",
+    "feature_spread",
+    "few_labels",
+    "fine_tune",
+    "knn",
+    "linear_probe",
+]

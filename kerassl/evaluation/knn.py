@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from kerassl.evaluation.checks import check_features, check_widths
+
 # Test features a block: bounds the similarities to this many rows.
 BLOCK = 256
 
@@ -87,7 +89,9 @@ class Neighbours:
         k: int = 20,
         temperature: float = 0.07,
     ):
-        self.queries, self.truth = _checked("test", test_features, test_labels)
+        self.queries, self.truth = _unit_features(
+            "test", test_features, test_labels
+        )
         if k < 1:
             raise ValueError(
                 "`k` must be between 1 and the number of training features. "
@@ -114,12 +118,8 @@ class Neighbours:
         Raises:
             ValueError: if shapes don't fit, or features are not finite.
         """
-        bank, labels = _checked("train", train_features, train_labels)
-        if bank.shape[1] != self.queries.shape[1]:
-            raise ValueError(
-                "Training and test features must be of one width. Found "
-                f"{bank.shape[1]} and {self.queries.shape[1]}."
-            )
+        bank, labels = _unit_features("train", train_features, train_labels)
+        check_widths(bank, self.queries)
         self.train_size += len(bank)
         transposed = np.ascontiguousarray(bank.T)
         for start in range(0, len(self.queries), BLOCK):
@@ -168,26 +168,9 @@ class Neighbours:
         }
 
 
-def _checked(name: str, features: Any, labels: Any) -> tuple:
-    if labels is None:
-        raise ValueError(
-            f"The {name} set has no labels, and kNN needs them. Give a labelled"
-            " data set."
-        )
-    features = np.asarray(features, dtype="float32")
-    labels = np.asarray(labels)
-    if features.ndim != 2 or labels.shape != (len(features),):
-        raise ValueError(
-            f"The {name} set needs features (N, D) and labels (N,). Found "
-            f"{features.shape} and {labels.shape}."
-        )
-    if len(features) == 0:
-        raise ValueError(f"The {name} set is empty.")
-    finite = np.isfinite(features).all(axis=1)
-    if not finite.all():
-        raise ValueError(
-            f"{np.sum(~finite)} of {len(features)} {name} features are not "
-            "finite: the encoder's weights are NaN or infinite."
-        )
+def _unit_features(
+    name: str, features: Any, labels: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    features, labels = check_features(name, features, labels)
     norms = np.linalg.norm(features, axis=1, keepdims=True)
     return features / np.maximum(norms, 1e-12), labels

@@ -76,6 +76,8 @@ class SelfSupervisedModel(keras.Model):
     min_batch: int = 2
     #: What `draw` makes besides the views: a mask, a permutation.
     drawn_names: tuple[str, ...] = ()
+    #: What to try when features collapse, for a warning.
+    collapse_advice: str = "Try another learning rate or a longer warmup."
     #: From an image size to an augmenter. Wrap functions in `staticmethod`.
     default_views: Callable[[int], keras.layers.Layer] = staticmethod(
         augmentation.simclr
@@ -99,6 +101,8 @@ class SelfSupervisedModel(keras.Model):
                 f"augmenter makes {len(found)}: {found}."
             )
         self.augmenter = augmenter
+        #: The number of images in a batch of the last `fit`, where known.
+        self.batch_size: int | None = None
         self.objective_metrics = [
             keras.metrics.Mean(name=name) for name in self.metric_names
         ]
@@ -163,6 +167,20 @@ class SelfSupervisedModel(keras.Model):
 
     def after_update(self) -> None:
         """Moves what follows the optimizer's step. Assign to variables here."""
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns the loss when all images have the same features.
+
+        Near it nothing is learned, or everything is lost: see
+        `kerassl.callbacks.CollapseMonitor`.
+
+        Args:
+            batch_size: int, or `None` if it isn't known.
+
+        Returns:
+            A float, or `None` if it isn't known.
+        """
+        return None
 
     def check_batch(self, size: int) -> None:
         """Refuses a batch that the approach can't learn from.
@@ -281,6 +299,7 @@ class SelfSupervisedModel(keras.Model):
         )
         for size in sizes:
             self.check_batch(size)
+        self.batch_size = max(sizes, default=None)
         return super().fit(x, *args, **kwargs)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:

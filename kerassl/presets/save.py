@@ -33,7 +33,13 @@ from kerassl.presets.info import (
 from kerassl.presets.published import plain_name, published, serialized
 from kerassl.presets.verify import Preset, file_entry, verify_preset
 from kerassl.recipes import Recipe
-from kerassl.run_folder import ENCODER, HISTORY, environment, read_settings
+from kerassl.run_folder import (
+    ENCODER,
+    HISTORY,
+    environment,
+    read_scores,
+    read_settings,
+)
 
 
 def save_preset(
@@ -58,8 +64,8 @@ def save_preset(
     Args:
         model: an encoder (Functional, of core Keras layers or of a KerasHub
             ResNet or ViT), a `SelfSupervisedModel`, or the path of a run's
-            folder, of which the recipe, the data and the time of training
-            are taken too.
+            folder, of which the recipe, the data, the time of training and
+            the scores that `kerassl evaluate` left are taken too.
         folder: path of the folder to make.
         name: str, by default the folder's. Letters, digits, dots, hyphens and
             underscores.
@@ -99,7 +105,9 @@ def save_preset(
         license=license,
         description=description,
         datasets=tuple(datasets) or known["datasets"],
-        scores=json.loads(json.dumps(scores or {})),
+        scores=json.loads(
+            json.dumps(known["scores"] if scores is None else scores)
+        ),
         training=known["training"] | json.loads(json.dumps(training or {})),
         method=known["method"],
         recipe=known["recipe"],
@@ -149,6 +157,7 @@ def _source(
         "method": None,
         "datasets": (),
         "training": {},
+        "scores": {},
         "versions": here["versions"],
     }
     if isinstance(model, (str, Path)):
@@ -164,6 +173,7 @@ def _source(
         known["datasets"] = (str(settings["data"]),)
         known["versions"] = settings.get("versions", here["versions"])
         known["training"] = _training(run, own, settings)
+        known["scores"] = read_scores(run)
         recipe = recipe or own
     else:
         encoder = getattr(model, "encoder", model)

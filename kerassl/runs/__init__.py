@@ -2,7 +2,9 @@
 
 from kerassl.presets import load_encoder
 from kerassl.run_folder import environment, read_settings
-from kerassl.runs.evaluate import Evaluation, protocol
+from kerassl.runs.evaluate import Evaluation
+from kerassl.runs.page import report
+from kerassl.runs.protocols import protocol
 from kerassl.runs.run import DivergedError, Run, resume, start
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "load_encoder",
     "protocol",
     "read_settings",
+    "report",
     "resume",
     "start",
 ]

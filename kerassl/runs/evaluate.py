@@ -1,16 +1,13 @@
-"""Measures what an encoder has learned."""
+"""An encoder and labelled images, to be measured."""
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerassl import data as kerassl_data
-from kerassl import encoders, evaluation
-from kerassl.choices import check_choice
+from kerassl import encoders
 from kerassl.encoders.kerashub import restart_vits
 from kerassl.presets import load_encoder
 
@@ -74,15 +71,20 @@ class Evaluation:
         for i in range(len(batches)):
             yield batches[i]
 
-    def features(self, encoder: keras.Model) -> tuple[Any, Any, Any, Any]:
-        """Returns an encoder's features and the labels, training first."""
-        train, test = self.splits["train"], self.splits["test"]
-        return (
-            encoders.embed(encoder, train),
-            train.labels,
-            encoders.embed(encoder, test),
-            test.labels,
+    def features(
+        self, encoder: keras.Model, layer: str | None = None
+    ) -> tuple[Any, Any]:
+        """Returns an encoder's features of the training and the test images.
+
+        Args:
+            encoder: `keras.Model` for these images.
+            layer: as in `kerassl.encoders.embed`.
+        """
+        train, test = (
+            encoders.embed(encoder, self.splits[split], layer)
+            for split in ("train", "test")
         )
+        return train, test
 
 
 def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
@@ -102,109 +104,3 @@ def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
     new = type(encoder).from_config(encoder.get_config())
     restart_vits(new)
     return new
-
-
-@dataclasses.dataclass(frozen=True)
-class KNNProtocol:
-    """kNN accuracy, and that of the same encoder with random weights.
-
-    Both for the encoder's output and for each of its stages
-    (`kerassl.encoders.stages`), in one pass over the images. It keeps the test
-    images' features and their nearest neighbours, but not the training images'
-    features.
-
-    Args:
-        k: int > 0, the number of neighbours.
-        temperature: float > 0; see `kerassl.evaluation.knn`.
-    """
-
-    k: int = 20
-    temperature: float = 0.07
-
-    def check(self, subject: Evaluation) -> None:
-        """Refuses settings that don't fit, before any work.
-
-        Raises:
-            ValueError: naming the setting.
-        """
-        count = len(subject.splits["train"].images)
-        if not 1 <= self.k <= count:
-            raise ValueError(
-                f"`k` must be between 1 and the {count} training images. "
-                f"Received: {self.k}"
-            )
-        if not self.temperature > 0:
-            raise ValueError(
-                f"`temperature` must be above 0. Received: {self.temperature}"
-            )
-
-    def measure(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns the scores and the settings.
-
-        Returns:
-            A dict: what `kerassl.evaluation.knn` returns, of the encoder's
-            output; `untrained_accuracy`; `stages` and `untrained_stages`, dicts
-            of stage to accuracy; and `best_stage`, the name of the stage with
-            the highest accuracy, or `None` if there are no stages.
-        """
-        scores, stages = self._scores(subject, subject.encoder)
-        floor, floors = self._scores(subject, untrained(subject.encoder))
-        return {
-            **scores,
-            "untrained_accuracy": floor["accuracy"],
-            "stages": stages,
-            "untrained_stages": floors,
-            "best_stage": max(stages, key=stages.__getitem__, default=None),
-        }
-
-    def _scores(
-        self, subject: Evaluation, encoder: keras.Model
-    ) -> tuple[dict[str, Any], dict[str, float]]:
-        stages, output, model = encoders.stages(encoder), "output", encoder
-        if stages:
-            output = encoder.layers[-1].name
-            model = encoders.stage_features(encoder, [*stages, output])
-
-        def batches(split: str) -> Iterator[tuple[dict[str, Any], Any]]:
-            for images, labels in subject.batches(split):
-                features = model.predict_on_batch(images)
-                yield features if stages else {output: features}, labels
-
-        test = list(batches("test"))
-        neighbours = {
-            name: evaluation.Neighbours(
-                np.concatenate([features[name] for features, _ in test]),
-                np.concatenate([labels for _, labels in test]),
-                self.k,
-                self.temperature,
-            )
-            for name in test[0][0]
-        }
-        del test
-        for features, labels in batches("train"):
-            for name, found in neighbours.items():
-                found.add(features[name], labels)
-        scores = {name: found.score() for name, found in neighbours.items()}
-        return scores[output], {
-            name: scores[name]["accuracy"] for name in stages
-        }
-
-
-PROTOCOLS: dict[str, Callable] = {"knn": KNNProtocol}
-
-
-def protocol(name: str, **settings: Any) -> Any:
-    """Returns a protocol by name.
-
-    Args:
-        name: str, such as `"knn"`.
-        **settings: its arguments.
-
-    Returns:
-        An object with `check` and `measure`, both of an `Evaluation`.
-
-    Raises:
-        ValueError: if there is no such protocol, with the nearest ones.
-    """
-    check_choice("protocol", name, PROTOCOLS)
-    return PROTOCOLS[name](**settings)

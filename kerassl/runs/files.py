@@ -1,9 +1,13 @@
 """Files that are replaced as a whole, or not at all."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from kerassl.run_folder import SCORES, read_scores
 
 
 @contextlib.contextmanager
@@ -38,3 +42,18 @@ def _flush(path: Path) -> None:
         os.fsync(file)
     finally:
         os.close(file)
+
+
+def write_scores(folder: str | Path, scores: dict[str, dict[str, Any]]) -> None:
+    """Adds scores to those in a run's folder.
+
+    Args:
+        folder: path.
+        scores: dict of a protocol's name to its scores.
+
+    Raises:
+        ValueError: if the file there is broken.
+    """
+    text = json.dumps({**read_scores(folder), **scores}, indent=2) + "\n"
+    with replacing(Path(folder) / SCORES) as temporary:
+        temporary.write_text(text, encoding="utf-8")

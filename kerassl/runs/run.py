@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +18,11 @@ from kerassl import recipes
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
+    CHECKPOINTS,
     ENCODER,
     HISTORY,
     RECIPE,
+    SCORES,
     environment,
     read_settings,
 )
@@ -40,7 +43,8 @@ class Run:
     - `checkpoint.keras`: the training model with its optimizer, and how far
       the run has come, written at the end of each epoch and when it stops;
     - `encoder.keras`: the encoder alone;
-    - `history.csv`: a row for each epoch.
+    - `history.csv`: a row for each epoch;
+    - `checkpoints/epoch_0010.keras` and so on, if older ones are to be kept.
 
     Each file is replaced as a whole. A run that is resumed, whether it was
     stopped or killed, ends with the same weights and the same rows, but for
@@ -96,13 +100,19 @@ class Run:
         self.stopping = True
         self.model.stop_training = True
 
-    def train(self, callbacks: Sequence[keras.callbacks.Callback] = ()) -> None:
+    def train(
+        self,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        keep: int = 0,
+    ) -> None:
         """Trains to the end, or until `stop`.
 
         Args:
             callbacks: Keras callbacks. Each epoch is a `fit` of its own, and
                 the rest of an interrupted epoch too. What they add to the logs
                 of an epoch gets into `history.csv`.
+            keep: int >= 0, the number of epochs whose checkpoints to keep
+                beside the last one. To go back, put one in its place.
 
         Raises:
             DivergedError: if the loss or a weight becomes NaN or infinite. The
@@ -112,13 +122,15 @@ class Run:
         while not self.finished and not self.stopping:
             self._train_epoch(callbacks)
             self._save()
+            self._keep(keep)
 
     def _prepare_folder(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.is_new:
             # The checkpoint goes first: it must not meet another recipe.
-            for name in (CHECKPOINT, ENCODER, HISTORY):
+            for name in (CHECKPOINT, ENCODER, HISTORY, SCORES):
                 (self.folder / name).unlink(missing_ok=True)
+            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
             text = json.dumps(self.settings, indent=2) + "\n"
             _write_text(self.folder / RECIPE, text)
             self.is_new = False
@@ -126,18 +138,21 @@ class Run:
             # They may be older than the checkpoint, if the run was killed.
             self._save_outputs()
 
-    def _train_epoch(
-        self, callbacks: Sequence[keras.callbacks.Callback]
-    ) -> None:
-        position = self.position
-        batches = self.data.batches(
+    def _batches(self) -> Any:
+        return self.data.batches(
             self.recipe.batch_size,
             shuffle=True,
             seed=self.recipe.seed,
             drop_remainder=True,
-            epoch=position.epoch,
-            start_step=position.step,
+            epoch=self.position.epoch,
+            start_step=self.position.step,
         )
+
+    def _train_epoch(
+        self, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        position = self.position
+        batches = self._batches()
         watch = _Watch(self)
         started = time.perf_counter()
         # One `fit` an epoch: an epoch that goes on at a later step is shorter.
@@ -173,25 +188,50 @@ class Run:
         )
 
     def _check_finite(self, watch: "_Watch") -> None:
+        batches = self._batches()
         if watch.diverged:
-            step = self.steps_done + min(watch.diverged) + 1
-            raise DivergedError(
-                f"The loss became NaN or infinite at step {step} of "
-                f"{self.total_steps} (epoch {self.position.epoch + 1}). The "
-                "last checkpoint is kept. A lower learning rate or a longer "
-                "warmup may help."
+            first = min(watch.diverged)
+            raise self._diverged(
+                "The loss", self.steps_done + first, batches[first]
             )
-        if not all(np.isfinite(w).all() for w in self.model.get_weights()):
-            raise DivergedError(
-                "A weight became NaN or infinite by step "
-                f"{self.steps_done + watch.steps} of {self.total_steps} "
-                f"(epoch {self.position.epoch + 1}). The last checkpoint is "
-                "kept. A lower learning rate or a longer warmup may help."
-            )
+        for weight in self.model.weights:
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+                last = watch.steps - 1
+                raise self._diverged(
+                    f"The weight {weight.path}",
+                    self.steps_done + last,
+                    batches[last],
+                )
+
+    def _diverged(self, what: str, step: int, batch: tuple) -> DivergedError:
+        images = np.asarray(batch[0], "float32")
+        return DivergedError(
+            f"{what} of {self.recipe.method} became NaN or infinite by step "
+            f"{step + 1} of {self.total_steps} (epoch "
+            f"{self.position.epoch + 1}). The {len(images)} images of that "
+            f"step have pixels from {images.min():g} to {images.max():g}, mean "
+            f"{images.mean():.4g}, deviation {images.std():.4g}. The last "
+            "checkpoint is kept. A lower learning rate or a longer warmup may "
+            "help."
+        )
 
     def _save(self) -> None:
+        # Those of another encoder.
+        (self.folder / SCORES).unlink(missing_ok=True)
         save_checkpoint(self.folder / CHECKPOINT, self.model, self.position)
         self._save_outputs()
+
+    def _keep(self, count: int) -> None:
+        if count == 0 or self.position.step:
+            return
+        folder = self.folder / CHECKPOINTS
+        folder.mkdir(exist_ok=True)
+        with replacing(
+            folder / f"epoch_{self.position.epoch:04d}.keras"
+        ) as new:
+            shutil.copyfile(self.folder / CHECKPOINT, new)
+        for old in sorted(folder.glob("epoch_*.keras"))[:-count]:
+            old.unlink()
 
     def _save_outputs(self) -> None:
         with replacing(self.folder / ENCODER) as temporary:

@@ -6,6 +6,15 @@ from kerassl.visualization.answers import (
     position_answers,
     rotation_answers,
 )
+from kerassl.visualization.attention import attention_maps, class_attention
+from kerassl.visualization.curves import learning_curves, read_curves
+from kerassl.visualization.features import (
+    cross_correlation,
+    embedding_map,
+    nearest,
+    neighbours,
+    project,
+)
 from kerassl.visualization.pictures import (
     jigsaw,
     positions,
@@ -16,12 +25,21 @@ from kerassl.visualization.pictures import (
 )
 
 __all__ = [
+    "attention_maps",
+    "class_attention",
+    "cross_correlation",
     "draw_views",
+    "embedding_map",
     "jigsaw",
     "jigsaw_answers",
+    "learning_curves",
+    "nearest",
+    "neighbours",
     "position_answers",
     "positions",
     "pretext",
+    "project",
+    "read_curves",
     "reconstructions",
     "rotation_answers",
     "rotations",

@@ -73,7 +73,7 @@ def rotation_answers(
         ValueError: if the model is another, or the images have another shape,
             type or range.
     """
-    _check_kind(model, methods.Rotation)
+    check_kind(model, methods.Rotation)
     drawn = draw_views(model, images, seed)
     logits = model.predict_on_batch(drawn)["logits"]
     (image,) = (drawn[name] for name in model.augmenter.view_names)
@@ -101,7 +101,7 @@ def jigsaw_answers(
         ValueError: if the model is another, or the images have another shape,
             type or range.
     """
-    _check_kind(model, methods.Jigsaw)
+    check_kind(model, methods.Jigsaw)
     drawn = draw_views(model, images, seed)
     logits = model.predict_on_batch(drawn)["logits"]
     order = model.permutations[drawn["permutation"]]
@@ -139,7 +139,7 @@ def position_answers(
         ValueError: if the model is another, or the images have another shape,
             type or range.
     """
-    _check_kind(model, methods.ContextPrediction)
+    check_kind(model, methods.ContextPrediction)
     drawn = draw_views(model, images, seed)
     logits = model.predict_on_batch(drawn)["logits"]
     first, _, _ = neighbours()
@@ -149,7 +149,12 @@ def position_answers(
     }
 
 
-def _check_kind(model: Any, kind: type) -> None:
+def check_kind(model: Any, kind: type) -> None:
+    """Refuses a model of another kind than the picture is of.
+
+    Raises:
+        ValueError: naming both.
+    """
     if not isinstance(model, kind):
         raise ValueError(
             f"This picture is of a `kerassl.{kind.__name__}`. Received: "

@@ -1,5 +1,6 @@
 """Pictures as matplotlib figures, without pyplot's global state."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,13 +51,13 @@ def views(
     """
     drawn = draw_views(model, images, seed)
     names = list(model.augmenter.view_names)
-    figure, axes = _figure(len(images), 1 + len(names))
+    figure, axes = make_figure(len(images), 1 + len(names))
     for row, image in zip(axes, ops.convert_to_numpy(images)):
-        _show(row[0], image)
+        show(row[0], image)
     for name, column in zip(names, axes.T[1:]):
         for axis, view in zip(column, drawn[name]):
-            _show(axis, mosaic(view) if view.ndim == 4 else view)
-    _head(axes, ["image", *(name.replace("_", " ") for name in names)])
+            show(axis, mosaic(view) if view.ndim == 4 else view)
+    head(axes, ["image", *(name.replace("_", " ") for name in names)])
     return figure
 
 
@@ -86,11 +87,11 @@ def reconstructions(model: Any, images: Any) -> "Figure":
     made = model.reconstruct(images)
     truth = ops.convert_to_numpy(images).astype("float32")
     seen = truth + made["mask"] * (HIDDEN - truth)
-    figure, axes = _figure(len(truth), 3)
+    figure, axes = make_figure(len(truth), 3)
     for row, *shown in zip(axes, seen, made["reconstruction"], truth):
         for axis, image in zip(row, shown):
-            _show(axis, image)
-    _head(axes, ["visible", "reconstruction", "image"])
+            show(axis, image)
+    head(axes, ["visible", "reconstruction", "image"])
     return figure
 
 
@@ -114,13 +115,13 @@ def rotations(model: methods.Rotation, images: Any, seed: int = 0) -> "Figure":
     """
     made = rotation_answers(model, images, seed)
     turns, count = made["predicted"].shape
-    figure, axes = _figure(count, turns)
+    figure, axes = make_figure(count, turns)
     for turn in range(turns):
         for i, axis in enumerate(axes[:, turn]):
             said = made["predicted"][turn, i]
-            _show(axis, made["turned"][turn, i])
+            show(axis, made["turned"][turn, i])
             truth = "" if said == turn else f", is {90 * turn}°"
-            _judge(axis, f"{90 * said}°{truth}", said == turn)
+            judge(axis, f"{90 * said}°{truth}", said == turn)
     return figure
 
 
@@ -144,14 +145,14 @@ def jigsaw(model: methods.Jigsaw, images: Any, seed: int = 0) -> "Figure":
     """
     made = jigsaw_answers(model, images, seed)
     in_place = (made["order"] == made["predicted"]).sum(axis=1)
-    figure, axes = _figure(len(in_place), 3)
+    figure, axes = make_figure(len(in_place), 3)
     for i, row in enumerate(axes):
         for axis, name in zip(row, ("tiles", "shuffled", "restored")):
-            _show(axis, mosaic(made[name][i]))
+            show(axis, mosaic(made[name][i]))
         right = in_place[i] == 9
         word = "right" if right else "wrong"
-        _judge(row[2], f"{word}: {in_place[i]} of 9", right)
-    _head(axes, ["tiles", "shuffled"])
+        judge(row[2], f"{word}: {in_place[i]} of 9", right)
+    head(axes, ["tiles", "shuffled"])
     return figure
 
 
@@ -178,7 +179,7 @@ def positions(
     made = position_answers(model, images, seed)
     count, (_, size, _, _) = len(made["tiles"]), made["tiles"].shape[1:]
     columns = min(count, COLUMNS)
-    figure, axes = _figure(-(-count // columns), columns, scale=1.5)
+    figure, axes = make_figure(-(-count // columns), columns, scale=1.5)
     from matplotlib.patheffects import withStroke
 
     outline = [withStroke(linewidth=4, foreground="white")]
@@ -186,7 +187,7 @@ def positions(
     for axis in axes.flat[count:]:
         axis.set_axis_off()
     for axis, tiles, said in zip(axes.flat, made["tiles"], made["predicted"]):
-        _show(axis, mosaic(tiles))
+        show(axis, mosaic(tiles))
         for place, (down, right) in enumerate(POSITIONS):
             # The middle of the neighbour.
             x = (1 + right) * step + (size - 1) / 2
@@ -235,15 +236,29 @@ def pretext(
     kerassl.visualization.pretext(model, images[:8]).savefig("guesses.png")
     ```
     """
+    return picture_of(model)(model, images, seed)
+
+
+def picture_of(
+    model: methods.SelfSupervisedModel,
+) -> Callable[[Any, Any, int], "Figure"]:
+    """Returns the function that draws what `pretext` draws.
+
+    Args:
+        model: `SelfSupervisedModel`, of any kind.
+
+    Returns:
+        A function of a model, images and a seed.
+    """
     if hasattr(model, "reconstruct"):
-        return reconstructions(model, images)
+        return lambda model, images, seed: reconstructions(model, images)
     if isinstance(model, methods.Rotation):
-        return rotations(model, images, seed)
+        return rotations
     if isinstance(model, methods.Jigsaw):
-        return jigsaw(model, images, seed)
+        return jigsaw
     if isinstance(model, methods.ContextPrediction):
-        return positions(model, images, seed)
-    return views(model, images, seed)
+        return positions
+    return views
 
 
 def mosaic(tiles: np.ndarray) -> np.ndarray:
@@ -286,7 +301,17 @@ def load_matplotlib() -> Any:
     return Figure
 
 
-def _figure(rows: int, columns: int, scale: float = 1.0) -> tuple[Any, Any]:
+def make_figure(rows: int, columns: int, scale: float = 1.0) -> tuple[Any, Any]:
+    """Makes a figure of images.
+
+    Args:
+        rows: int.
+        columns: int.
+        scale: float, of an image's usual size.
+
+    Returns:
+        A pair: the figure, and an array of axes `(rows, columns)`.
+    """
     size = (scale * CELL * columns, scale * CELL * rows + 0.3)
     figure = load_matplotlib()(figsize=size, layout="constrained")
     # More than what lies between tiles.
@@ -294,19 +319,34 @@ def _figure(rows: int, columns: int, scale: float = 1.0) -> tuple[Any, Any]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _show(axis: Any, image: np.ndarray) -> None:
+def show(axis: Any, image: np.ndarray, **where: Any) -> None:
+    """Shows an image, values in [0, 255], gray if it has one channel.
+
+    Args:
+        axis: matplotlib's axes; they are hidden.
+        image: array `(H, W, C)`.
+        **where: arguments of `imshow`.
+    """
     pixels = np.clip(np.rint(image), 0, 255).astype("uint8")
     if pixels.shape[-1] == 1:
-        axis.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255)
+        axis.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255, **where)
     else:
-        axis.imshow(pixels)
+        axis.imshow(pixels, **where)
     axis.set_axis_off()
 
 
-def _head(axes: Any, titles: list[str]) -> None:
+def head(axes: Any, titles: list[str]) -> None:
+    """Gives the first row of axes titles."""
     for axis, title in zip(axes[0], titles):
         axis.set_title(title, fontsize="small")
 
 
-def _judge(axis: Any, title: str, right: bool) -> None:
+def judge(axis: Any, title: str, right: bool) -> None:
+    """Gives axes a title in the colour of right or wrong."""
     axis.set_title(title, fontsize="small", color=RIGHT if right else WRONG)
+
+
+def plain(text: Any, length: int = 20) -> str:
+    """Returns text of anybody's as a short line that fonts can show."""
+    line = "".join(c if c.isprintable() else " " for c in str(text))
+    return line if len(line) <= length else line[: length - 1] + "…"

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import kerassl
 from kerassl import recipes, runs
 from kerassl.cli.main import main
+from kerassl.run_folder import read_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = (
@@ -97,12 +99,12 @@ def assert_equal_runs(folder, other):
             np.testing.assert_array_equal(a, b)
 
 
-def test_pretrain_then_evaluate(finished, capsys):
+def test_pretrain_then_evaluate(finished, capsys, tmp_path):
     arguments = ["evaluate", str(finished), "--data", "fashion_mnist_small"]
     limits = ["--train-limit", "300", "--test-limit", "100"]
     assert main([*arguments, *limits, "--protocol", "knn", "--json"]) == 0
     printed = capsys.readouterr().out
-    assert [f"  stage{i} " in printed for i in (1, 2, 3)] == [True] * 3
+    assert [f"knn, stage{i} " in printed for i in (1, 2, 3)] == [True] * 3
     assert printed.count("best stage") == 1
     result = json.loads(printed.splitlines()[-1])
     assert set(result["knn"]["stages"]) == {"stage1", "stage2", "stage3"}
@@ -112,6 +114,19 @@ def test_pretrain_then_evaluate(finished, capsys):
     assert 0.2 < result["knn"]["untrained_accuracy"] <= 1
     assert result["knn"]["k"] == 20
     assert result["knn"]["train_size"] == 300
+    few = ["--protocol", "linear,finetune", "--per-class", "2"]
+    few += ["--epochs", "1", *limits]
+    assert main([*arguments, *few]) == 0
+    printed = capsys.readouterr().out
+    assert "linear_2_per_class" in printed
+    # All in the run's folder, and from there in its preset.
+    kept = read_scores(finished)
+    names = ["knn", "linear_2_per_class", "finetune_2_per_class"]
+    assert list(kept) == names
+    assert kept["knn"]["accuracy"] == result["knn"]["accuracy"]
+    assert kept["finetune_2_per_class"]["train_size"] == 20
+    folder = kerassl.save_preset(finished, tmp_path / "preset")
+    assert list(kerassl.verify_preset(folder).scores) == names
 
 
 def test_a_run_is_described_before_it_starts(finished):

@@ -112,6 +112,70 @@ def test_knn(folder):
         runs.protocol("knn", temperature=0.0).check(subject)
 
 
+def test_linear(folder):
+    subject = runs.Evaluation(
+        folder, "fashion_mnist_small", train_limit=300, test_limit=100
+    )
+    protocol = runs.protocol("linear", per_class=5, seeds=2)
+    protocol.check(subject)
+    scores = protocol.measure(subject)
+    json.dumps(scores)
+    train, test = subject.features(subject.encoder)
+    labels, truth = (subject.splits[s].labels for s in ("train", "test"))
+    found = []
+    for seed in range(2):
+        rows = evaluation.few_labels(labels, per_class=5, seed=seed)
+        found.append(
+            evaluation.linear_probe(
+                train[rows], labels[rows], test, truth, seed=seed
+            )["accuracy"]
+        )
+    assert scores["accuracy"] == pytest.approx(np.mean(found))
+    assert scores["std"] == pytest.approx(np.std(found, ddof=1))
+    assert 0.2 < scores["untrained_accuracy"] < 1
+    assert (scores["seeds"], scores["train_size"]) == (2, 50)
+    assert protocol.suffix == "_5_per_class"
+    stage = runs.protocol("linear", labels=0.1, layer="stage1")
+    assert stage.suffix == "_10%"
+    found = stage.measure(subject)
+    assert found["layer"] == "stage1" and "std" not in found
+    assert 27 <= found["train_size"] <= 33  # Each class is rounded.
+    with pytest.raises(ValueError, match="class . has .. images"):
+        runs.protocol("linear", per_class=90).check(subject)
+    with pytest.raises(ValueError, match="`share` must be in"):
+        runs.protocol("linear", labels=2.0).check(subject)
+    with pytest.raises(ValueError, match="`seeds`"):
+        runs.protocol("finetune", seeds=0).check(subject)
+
+
+def test_fine_tuning_beside_training_from_scratch(folder, monkeypatch):
+    subject = runs.Evaluation(
+        folder, "fashion_mnist_small", train_limit=100, test_limit=40
+    )
+    calls = []
+
+    def recorded(encoder, train, test, **settings):
+        calls.append((encoder, len(train.labels), settings))
+        score = {"accuracy": 0.1 * len(calls), "learning_rate": 0.3}
+        return score | dict(epochs=1, train_size=100, test_size=40)
+
+    monkeypatch.setattr(evaluation, "fine_tune", recorded)
+    protocol = runs.protocol("finetune", labels=0.5, seeds=2, epochs=1)
+    scores = protocol.measure(subject)
+    assert scores["accuracy"] == pytest.approx(0.15)
+    assert scores["untrained_accuracy"] == pytest.approx(0.35)
+    assert scores["std"] == pytest.approx(0.1 / 2**0.5)
+    encoders_used = [call[0] for call in calls]
+    assert encoders_used[:2] == [subject.encoder] * 2
+    assert encoders_used[2] is encoders_used[3] is not subject.encoder
+    # The rate is chosen with the first labels alone.
+    rates = [call[2]["learning_rate"] for call in calls]
+    assert rates == [None, 0.3, None, 0.3]
+    assert all(not call[2]["frozen"] for call in calls)
+    runs.protocol("linear_sgd", epochs=1).measure(subject)
+    assert all(call[2]["frozen"] for call in calls[4:])
+
+
 def test_an_encoder_without_stages(tmp_path):
     inputs = keras.Input((28, 28, 1))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))

@@ -55,6 +55,7 @@ class BYOL(SelfSupervisedModel):
     """
 
     metric_names = ("output_std",)
+    collapse_advice = "Try a lower learning rate, or a momentum nearer to 1."
     view_count = 2
     default_views = staticmethod(augmentation.byol)
 
@@ -113,6 +114,10 @@ class BYOL(SelfSupervisedModel):
             "loss": 4.0 + 2.0 * similarity,
             "output_std": output_std(gather(outputs["projection_1"])),
         }
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns 0, where all predictions fit all targets."""
+        return 0.0
 
     def after_update(self) -> None:
         """Moves the target towards the new online weights."""

@@ -60,6 +60,10 @@ class SimSiam(SelfSupervisedModel):
     """
 
     metric_names = ("output_std",)
+    collapse_advice = (
+        "Try a lower learning rate, and keep the predictor's constant; without "
+        "the stopped gradient it always collapses."
+    )
     view_count = 2
     default_views = staticmethod(augmentation.moco_v2)
 
@@ -116,6 +120,10 @@ class SimSiam(SelfSupervisedModel):
             "loss": similarity / 2.0,
             "output_std": output_std(gather(outputs["projection_1"])),
         }
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns -1, where all predictions fit all targets."""
+        return -1.0
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

@@ -1,5 +1,6 @@
 """MoCo: keys from a momentum encoder, negatives from a queue (v1, v2)."""
 
+import math
 from typing import Any
 
 import keras
@@ -153,6 +154,10 @@ class MoCo(SelfSupervisedModel):
             outputs["negatives"],
         )
         return {"loss": loss, "contrastive_accuracy": accuracy}
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns ln(K + 1): of K + 1 keys, one is the right one."""
+        return math.log(self.queue_size + 1)
 
     def after_update(self) -> None:
         """Moves the momentum networks, before the next keys."""
@@ -335,6 +340,10 @@ class MoCoV3(SelfSupervisedModel):
             "loss": 2.0 * self.temperature * (loss_1 + loss_2),
             "contrastive_accuracy": (accuracy_1 + accuracy_2) / 2.0,
         }
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns that of two guesses among N keys, times 2T."""
+        return batch_size and 4 * self.temperature * math.log(batch_size)
 
     def after_update(self) -> None:
         """Moves the momentum networks, before the next keys."""

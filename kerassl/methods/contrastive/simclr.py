@@ -1,5 +1,6 @@
 """SimCLR: every other image of the batch is a negative."""
 
+import math
 from typing import Any
 
 import keras
@@ -59,6 +60,10 @@ class SimCLR(SelfSupervisedModel):
     """
 
     metric_names = ("contrastive_accuracy",)
+    collapse_advice = (
+        "Try another learning rate, a longer warmup, a larger batch, or a "
+        "temperature between 0.1 and 0.5."
+    )
     view_count = 2
 
     def __init__(
@@ -106,6 +111,10 @@ class SimCLR(SelfSupervisedModel):
             self.temperature,
         )
         return {"loss": loss, "contrastive_accuracy": accuracy}
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns ln(2N - 1): of 2N - 1 others, one is the partner."""
+        return batch_size and math.log(2 * batch_size - 1)
 
     def encoder_with_projector(self, layers: int = 1) -> keras.Model:
         """Returns the encoder followed by the projector's first layers.

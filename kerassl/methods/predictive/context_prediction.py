@@ -1,5 +1,6 @@
 """Context prediction: where does one patch lie, seen from another?"""
 
+import math
 from typing import Any
 
 import keras
@@ -147,6 +148,10 @@ class ContextPrediction(SelfSupervisedModel):
             outputs["logits"], np.eye(len(POSITIONS), dtype="float32")[place]
         )
         return {"loss": loss, "position_accuracy": accuracy}
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns ln(8), that of a guess."""
+        return math.log(len(POSITIONS))
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from typing import Any
 
 import keras
@@ -141,6 +142,10 @@ class Jigsaw(SelfSupervisedModel):
         """Compares the guessed order with the true one."""
         loss, accuracy = classification(outputs["logits"], outputs["targets"])
         return {"loss": loss, "permutation_accuracy": accuracy}
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns that of a guess among the permutations."""
+        return math.log(len(self.permutations))
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

@@ -1,5 +1,6 @@
 """Rotation: by which quarter turn was the image rotated?"""
 
+import math
 from typing import Any
 
 import keras
@@ -86,6 +87,10 @@ class Rotation(SelfSupervisedModel):
             outputs["logits"], ops.eye(TURNS)[:, None, :]
         )
         return {"loss": loss, "rotation_accuracy": accuracy}
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns ln(4), that of a guess."""
+        return math.log(TURNS)
 
 
 def turns(images: Any) -> list[Any]:

@@ -100,6 +100,10 @@ class BarlowTwins(SelfSupervisedModel):
             "off_diagonal": off_diagonal,
         }
 
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns D: no dimension correlates with itself."""
+        return float(self.projection_dim)
+
     def cross_correlation(self, images: Any) -> np.ndarray:
         """Returns the matrix that training brings near the identity.
 

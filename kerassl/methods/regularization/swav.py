@@ -76,6 +76,10 @@ class SwAV(SelfSupervisedModel):
     """
 
     metric_names = ("prototype_usage",)
+    collapse_advice = (
+        "Try a smaller `epsilon` (0.03), a lower learning rate, fewer "
+        "prototypes, or a queue if the batch is much smaller than their number."
+    )
     default_views = staticmethod(augmentation.swav)
 
     def __init__(
@@ -216,6 +220,10 @@ class SwAV(SelfSupervisedModel):
         entropy = -ops.sum(mean * ops.log(ops.maximum(mean, 1e-30)))
         return ops.exp(entropy) / self.prototypes_count
 
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns ln(K), where all prototypes are as likely."""
+        return math.log(self.prototypes_count)
+
     def after_update(self) -> None:
         """Takes the prototypes back to the sphere, and counts the step."""
         self.prototypes.normalize()
@@ -280,7 +288,5 @@ class _UniformWarning(keras.callbacks.Callback):
             warnings.warn(
                 f"SwAV's loss, {loss:.4f}, is still ln(prototypes) = "
                 f"{uniform:.4f}: all prototypes look the same to every image, "
-                "and nothing is learned. Try a smaller `epsilon` (0.03), a "
-                "lower learning rate, fewer prototypes, or a queue if the "
-                "batch is much smaller than their number."
+                f"and nothing is learned. {self.model.collapse_advice}"
             )

@@ -97,6 +97,10 @@ class VICReg(SelfSupervisedModel):
             "covariance": covariance,
         }
 
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns that of dimensions without variance."""
+        return self.variance_weight
+
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
         return {

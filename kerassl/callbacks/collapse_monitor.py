@@ -1,0 +1,92 @@
+"""Says during `fit` when features collapse, or nothing is learned."""
+
+import warnings
+from typing import Any
+
+import keras
+
+from kerassl.data import ImageData, check_images
+from kerassl.evaluation.health import feature_problems, loss_problem
+from kerassl.evaluation.representation import effective_rank, feature_spread
+
+
+class CollapseMonitor(keras.callbacks.Callback):
+    """Looks for collapse at the end of epochs, and says what to try.
+
+    It logs `effective_rank`, the number of dimensions that the features of the
+    images use, and `feature_spread`, 0 if they all point the same way. It
+    warns, once for each problem, if these say that all images look alike, or
+    if the loss has been where it is when they do (`collapsed_loss` of the
+    method: ln K for SwAV, -1 for SimSiam) for two epochs.
+
+    Args:
+        images: array `(N, H, W, C)`, or what `kerassl.data.load` returns. A
+            few hundred images, with or without labels; the more, the larger
+            the ranks that can be told.
+        stop: bool. Whether to stop the run, at the end of the epoch.
+        every: int > 0. Epochs between two looks at the features; the last
+            epoch is looked at too.
+        batch_size: int, for the encoder.
+
+    Raises:
+        ValueError: if the images have another form, or `every` is less than 1.
+
+    Example:
+    ```python
+    monitor = kerassl.callbacks.CollapseMonitor(images[:512], stop=True)
+    model.fit(images, epochs=100, callbacks=[monitor])
+    ```
+
+    Reference:
+        - [Garrido et al., 2022, RankMe](https://arxiv.org/abs/2210.02885)
+        - [Chen and He, 2020, SimSiam](https://arxiv.org/abs/2011.10566)
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        stop: bool = False,
+        every: int = 1,
+        batch_size: int = 256,
+    ):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"`every` must be at least 1. Received: {every}")
+        if isinstance(images, ImageData):
+            images = images.images
+        check_images(images)
+        self.images = images
+        self.stop = stop
+        self.every = every
+        self.batch_size = batch_size
+        self.epochs_at_collapse = 0
+        self.told: set[str] = set()
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Starts to count anew."""
+        self.epochs_at_collapse = 0
+        self.told = set()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Adds the numbers to the logs, and warns."""
+        if logs is None:
+            return
+        problems = {}
+        problem = loss_problem(self.model, logs["loss"])
+        self.epochs_at_collapse = self.epochs_at_collapse + 1 if problem else 0
+        # The loss of random weights may lie there, too.
+        if problem and self.epochs_at_collapse > 1:
+            problems["loss"] = problem
+        last = epoch + 1 == self.params.get("epochs")
+        if last or (epoch + 1) % self.every == 0:
+            features = self.model.embed(self.images, batch_size=self.batch_size)
+            logs["effective_rank"] = effective_rank(features)
+            logs["feature_spread"] = feature_spread(features)
+            problems |= feature_problems(features)
+        for kind, words in problems.items():
+            if kind not in self.told:
+                self.told.add(kind)
+                advice = self.model.collapse_advice
+                warnings.warn(f"Epoch {epoch + 1}: {words} {advice}")
+        if problems and self.stop:
+            self.model.stop_training = True

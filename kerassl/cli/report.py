@@ -1,0 +1,51 @@
+"""`kerassl report`: writes a page about a run."""
+
+import argparse
+from typing import Any
+
+from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.types import positive
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "report",
+        help="write a page about a run",
+        description="Writes one HTML page about a run: what ran, what looks "
+        "wrong, scores, learning curves and pictures. It needs no other file.",
+    )
+    parser.set_defaults(command=run)
+    add = parser.add_argument
+    add("folder", metavar="RUN", help="a run's folder")
+    add("--data", help="the images to show (default: the run's)")
+    add(
+        "--images",
+        type=positive,
+        default=500,
+        help="test images on the map; neighbours are searched in four times "
+        "as many training images (500)",
+    )
+    add("--output", help="the file to write (default: RUN/report.html)")
+    add("--data-dir", help="where TFDS keeps its data sets")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    from kerassl.runs.page import Report
+    from kerassl.visualization.pictures import load_matplotlib
+
+    try:
+        load_matplotlib()
+    except ImportError as error:
+        raise UserError(str(error)) from error
+    with user_errors():
+        report = Report(
+            options.folder,
+            options.data,
+            options.images,
+            options.output,
+            options.data_dir,
+        )
+    print(f"Wrote {report.write()}")
+    return 0

@@ -1,0 +1,55 @@
+"""Checks of features and labels."""
+
+from typing import Any
+
+import numpy as np
+
+
+def check_features(
+    name: str, features: Any, labels: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns features as float32 `(N, D)` and labels `(N,)`.
+
+    Args:
+        name: str, as which set the error names them.
+        features: float array.
+        labels: array, or `None`.
+
+    Raises:
+        ValueError: if labels are missing, shapes don't fit, the set is empty,
+            or a feature is not finite.
+    """
+    if labels is None:
+        raise ValueError(
+            f"The {name} set has no labels, and they are needed. Give a "
+            "labelled data set."
+        )
+    features = np.asarray(features, dtype="float32")
+    labels = np.asarray(labels)
+    if features.ndim != 2 or labels.shape != (len(features),):
+        raise ValueError(
+            f"The {name} set needs features (N, D) and labels (N,). Found "
+            f"{features.shape} and {labels.shape}."
+        )
+    if len(features) == 0:
+        raise ValueError(f"The {name} set is empty.")
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        raise ValueError(
+            f"{np.sum(~finite)} of {len(features)} {name} features are not "
+            "finite: the encoder's weights are NaN or infinite."
+        )
+    return features, labels
+
+
+def check_widths(train: np.ndarray, test: np.ndarray) -> None:
+    """Refuses training and test features of different widths.
+
+    Raises:
+        ValueError: naming both.
+    """
+    if train.shape[1] != test.shape[1]:
+        raise ValueError(
+            "Training and test features must be of one width. Found "
+            f"{train.shape[1]} and {test.shape[1]}."
+        )

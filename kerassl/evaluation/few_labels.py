@@ -1,0 +1,94 @@
+"""A few labelled images, the same ones for every method."""
+
+from typing import Any
+
+import numpy as np
+
+
+def few_labels(
+    labels: Any,
+    share: float | None = None,
+    per_class: int | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """Draws the images that keep their labels, from each class alike.
+
+    It depends on the labels and the seed alone. With one seed, fewer labels
+    are a part of more labels.
+
+    Args:
+        labels: int array `(N,)`.
+        share: float in (0, 1], the share of each class to draw, and at least
+            one image.
+        per_class: int > 0, the number to draw from each class, instead.
+        seed: int >= 0.
+
+    Returns:
+        An int array of indices, in rising order.
+
+    Raises:
+        ValueError: if not just one of `share` and `per_class` is given, they
+            are out of range, there is one class alone, or a class has fewer
+            images.
+
+    Example:
+    ```python
+    chosen = kerassl.evaluation.few_labels(labels, per_class=10)
+    images, labels = images[chosen], labels[chosen]
+    ```
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            "`labels` must be integers of shape (N,). Received: shape="
+            f"{labels.shape}, dtype={labels.dtype}"
+        )
+    if (share is None) == (per_class is None):
+        raise ValueError(
+            "Give one of `share` and `per_class`. Received: "
+            f"share={share}, per_class={per_class}"
+        )
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"`share` must be in (0, 1]. Received: {share}")
+    if per_class is not None and per_class < 1:
+        raise ValueError(
+            f"`per_class` must be at least 1. Received: {per_class}"
+        )
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2:
+        raise ValueError(
+            "Labels of at least two classes are needed. Found: "
+            f"{classes.tolist()}"
+        )
+    if per_class is not None and counts.min() < per_class:
+        raise ValueError(
+            f"`per_class` is {per_class}, but class "
+            f"{classes[counts.argmin()]} has {counts.min()} images."
+        )
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for one, count in zip(classes, counts):
+        number = per_class or max(1, round(share * count))
+        order = rng.permutation(np.flatnonzero(labels == one))
+        chosen.append(order[:number])
+    return np.sort(np.concatenate(chosen))
+
+
+def split_off(
+    labels: np.ndarray, share: float = 0.2, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Splits labelled images in a part to fit and a part to choose by.
+
+    Args:
+        labels: int array `(N,)`.
+        share: float in (0, 1), the second part's share of each class, and at
+            least one image.
+        seed: int.
+
+    Returns:
+        Two arrays of indices; or `None` if a class has one image alone.
+    """
+    if np.unique(labels, return_counts=True)[1].min() < 2:
+        return None
+    second = few_labels(labels, share=share, seed=seed)
+    return np.setdiff1d(np.arange(len(labels)), second), second

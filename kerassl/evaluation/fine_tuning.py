@@ -1,0 +1,222 @@
+"""Training with labels: of a whole encoder, or of a linear layer on it."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerassl import augmentation, encoders, optimizers
+from kerassl.data import ImageData, check_images, check_labels
+from kerassl.encoders.kerashub import vit_layers
+from kerassl.evaluation.few_labels import split_off
+
+# Peaks of the learning rate to choose from: of SGD for a batch of 256, and of
+# AdamW for transformers.
+SGD_RATES = (0.02, 0.1, 0.5)
+ADAMW_RATES = (1e-4, 5e-4, 2e-3)
+
+
+class Classifier(keras.Model):
+    """An encoder and a linear layer, on random crops in training.
+
+    Args:
+        encoder: `keras.Model` from images to features, which is trained too
+            unless it is frozen.
+        classes: int, the number of classes.
+        frozen: bool. Whether the encoder stays as it is, in inference mode.
+        crop_area: as in `kerassl.augmentation.View`.
+        seed: int, of the crops.
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        classes: int,
+        frozen: bool = False,
+        crop_area: tuple[float, float] = (0.35, 1.0),
+        seed: int = 0,
+    ):
+        super().__init__(autocast=False)
+        self.encoder = encoder
+        encoder.trainable = not frozen
+        self.crops = augmentation.crop_flip(
+            encoders.image_size(encoder), crop_area, seed
+        )
+        # Its statistics take the scale of features away, and it adds nothing
+        # that a linear layer couldn't.
+        self.norm = keras.layers.BatchNormalization(
+            momentum=0.9, scale=False, center=False, name="features_norm"
+        )
+        self.linear = keras.layers.Dense(classes, name="linear")
+        self.norm.build(encoder.output_shape)
+        self.linear.build(encoder.output_shape)
+        self.built = True
+
+    def call(self, images: Any, training: bool = False) -> Any:
+        """Returns logits `(N, classes)`."""
+        if training:
+            (images,) = self.crops(images).values()
+        features = self.encoder(
+            images, training=training and self.encoder.trainable
+        )
+        return self.linear(self.norm(features, training=training))
+
+
+def fine_tune(
+    encoder: keras.Model,
+    train: Any,
+    test: Any,
+    *,
+    frozen: bool = False,
+    epochs: int | None = None,
+    batch_size: int = 64,
+    learning_rate: float | Sequence[float] | None = None,
+    layer_decay: float = 0.75,
+    seed: int = 0,
+    verbose: int | str = 0,
+) -> dict[str, Any]:
+    """Trains a copy of an encoder with a linear layer on labelled images.
+
+    Images are cropped and flipped at random. SGD with momentum 0.9, or AdamW
+    for transformers, follows a cosine after a warmup of a tenth; a
+    transformer's blocks learn slower the deeper they lie. If there are several
+    learning rates, the one is taken that scores best on a fifth of the
+    training labels; with it, all of them are trained on. The test labels
+    choose nothing. An untrained encoder gives the supervised reference.
+
+    Args:
+        encoder: `keras.Model` from images to features. It stays as it is.
+        train: `(images, labels)`: arrays `(N, H, W, C)` and `(N,)`, or what
+            `kerassl.data.load` returns.
+        test: `(images, labels)`, likewise.
+        frozen: bool. Whether only the linear layer is trained: the linear
+            evaluation with augmentation of the papers.
+        epochs: int; by default 20, or as many as give 500 steps.
+        batch_size: int > 1.
+        learning_rate: float > 0, or several to choose from: for SGD at a batch
+            of 256, to which it is scaled. By default three a decade or two
+            apart.
+        layer_decay: float in (0, 1], of transformers: the factor on the
+            learning rate from a block to the one below it.
+        seed: int, of the linear layer, the order, the crops and the fifth. It
+            becomes the random seed of the process.
+        verbose: as in `keras.Model.fit`.
+
+    Returns:
+        A dict: `accuracy` in [0, 1], `learning_rate`, the chosen one,
+        `epochs`, `train_size`, `test_size`.
+
+    Raises:
+        ValueError: if images or labels don't fit, or there is one class alone.
+
+    Example:
+    ```python
+    train = kerassl.data.load("cifar10", "train", limit=500)
+    test = kerassl.data.load("cifar10", "test")
+    kerassl.evaluation.fine_tune(encoder, train, test)["accuracy"]
+    ```
+
+    Reference:
+        - [Chen et al., 2020, SimCLR](https://arxiv.org/abs/2002.05709), of few
+          labels
+        - [He et al., 2021, MAE](https://arxiv.org/abs/2111.06377), of the
+          decay over layers
+    """
+    train, test = _checked("train", train), _checked("test", test)
+    classes = np.unique(train.labels)
+    if len(classes) < 2:
+        raise ValueError(
+            "Fine-tuning needs training labels of at least two classes. "
+            f"Found: {classes.tolist()}"
+        )
+    rates = learning_rate or (ADAMW_RATES if vit_layers(encoder) else SGD_RATES)
+    rates = tuple(rates) if isinstance(rates, Sequence) else (rates,)
+
+    def train_on(part: Any, rate: float) -> tuple[Classifier, int]:
+        size = min(batch_size, len(part.labels))
+        steps = len(part.labels) // size
+        rounds = epochs or max(20, math.ceil(500 / steps))
+        keras.utils.set_random_seed(seed)
+        model = Classifier(_copy(encoder), len(classes), frozen, seed=seed)
+        model.compile(
+            _optimizer(model, rate, size, rounds * steps, layer_decay),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        labels = np.searchsorted(classes, part.labels)
+        batches = ImageData(part.images, labels).batches(
+            size,
+            shuffle=True,
+            seed=seed,
+            # A rest of one image would have no batch statistics.
+            drop_remainder=True,
+        )
+        model.fit(batches, epochs=rounds, shuffle=False, verbose=verbose)
+        return model, rounds
+
+    def score(model: Classifier, part: Any) -> float:
+        logits = model.predict(part.batches(256), verbose=0)
+        return float(np.mean(classes[logits.argmax(axis=1)] == part.labels))
+
+    parts = split_off(train.labels, seed=seed) if len(rates) > 1 else None
+    chosen = sorted(rates)[len(rates) // 2]
+    if parts is not None:
+        fitted, held = (train.select(part) for part in parts)
+        chosen = max(rates, key=lambda r: score(train_on(fitted, r)[0], held))
+    model, rounds = train_on(train, chosen)
+    return {
+        "accuracy": score(model, test),
+        "learning_rate": chosen,
+        "epochs": rounds,
+        "train_size": len(train.labels),
+        "test_size": len(test.labels),
+    }
+
+
+def _checked(name: str, data: Any) -> ImageData:
+    images, labels = data
+    if labels is None:
+        raise ValueError(
+            f"The {name} set has no labels, and they are needed. Give a "
+            "labelled data set."
+        )
+    if not hasattr(images, "read"):  # An `ImageFolder` is right by itself.
+        check_images(images, name)
+    return ImageData(images, check_labels(labels, len(images), name))
+
+
+def _copy(encoder: keras.Model) -> keras.Model:
+    copy = type(encoder).from_config(encoder.get_config())
+    copy.set_weights(encoder.get_weights())
+    return copy
+
+
+def _optimizer(
+    model: Classifier,
+    rate: float,
+    batch_size: int,
+    steps: int,
+    layer_decay: float,
+) -> keras.optimizers.Optimizer:
+    def schedule(
+        peak: float,
+    ) -> keras.optimizers.schedules.LearningRateSchedule:
+        return optimizers.warmup_cosine(peak, steps, steps // 10)
+
+    # From the first to the last.
+    parts = vit_layers(model.encoder)
+    if not parts:
+        return keras.optimizers.SGD(
+            schedule(rate * batch_size / 256), momentum=0.9, nesterov=True
+        )
+    optimizer = optimizers.AdamW(schedule(rate), weight_decay=0.05)
+    if not model.encoder.trainable:
+        return optimizer
+    return optimizers.with_rates(
+        optimizer,
+        {
+            name: schedule(rate * layer_decay ** (len(parts) - i))
+            for i, name in enumerate(parts)
+        },
+    )

@@ -1,0 +1,123 @@
+"""Pictures of what a ViT's class token attends to."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerassl import encoders
+from kerassl.methods.generative.mae import before
+from kerassl.visualization.features import encoder_of
+from kerassl.visualization.pictures import (
+    head,
+    load_matplotlib,
+    make_figure,
+    show,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def attention_maps(model: Any, images: Any, block: int = -1) -> "Figure":
+    """Draws where in images the class token of a ViT looks.
+
+    Args:
+        model: `SelfSupervisedModel` or an encoder with a
+            `keras_hub.models.ViTBackbone` in it, or what
+            `kerassl.load_encoder` takes.
+        images: array `(N, H, W, C)` of the encoder's shape, uint8 or float in
+            [0, 255], a few.
+        block: int, which of the transformer's blocks; -1 is the last.
+
+    Returns:
+        A `matplotlib.figure.Figure`: a row for each image, of it, the mean of
+        all attention heads, and each head. The brighter a patch, the more of
+        the attention it has; each map has its own scale, from none to the most.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: if the encoder has no such ViT, or no such block, or the
+            images have another shape, type or range.
+
+    Example:
+    ```python
+    kerassl.visualization.attention_maps(model, images[:4]).savefig("at.png")
+    ```
+    """
+    load_matplotlib()
+    attention = class_attention(model, images, block)
+    count, heads, _, _ = attention.shape
+    figure, axes = make_figure(count, 2 + heads)
+    for row, image, maps in zip(axes, ops.convert_to_numpy(images), attention):
+        show(row[0], image)
+        # The maps lie on the pixels of the image.
+        extent = row[0].images[0].get_extent()
+        for axis, weights in zip(row[1:], [maps.mean(axis=0), *maps]):
+            axis.imshow(weights, extent=extent, vmin=0)
+            axis.set_axis_off()
+    head(axes, ["image", "mean", *(f"head {i + 1}" for i in range(heads))])
+    return figure
+
+
+def class_attention(model: Any, images: Any, block: int = -1) -> np.ndarray:
+    """Computes which shares of a ViT's attention the patches have.
+
+    It is the class token's: what it gathers from each patch in a block.
+
+    Args:
+        model: as in `attention_maps`.
+        images: likewise.
+        block: likewise.
+
+    Returns:
+        A float32 array `(N, heads, h, w)`, by patch. Over a head's patches it
+        sums to 1, less what the class token keeps to itself.
+
+    Raises:
+        ValueError: as in `attention_maps`.
+
+    Reference:
+        - [Dosovitskiy et al., 2020, ViT](https://arxiv.org/abs/2010.11929)
+    """
+    encoder = encoder_of(model)
+    vit = vit_of(encoder)
+    if vit is None:
+        raise ValueError(
+            "Attention maps need a `keras_hub.models.ViTBackbone` with a class "
+            f"token, and the encoder {encoder.name!r} has none. Build one with "
+            "`kerassl.encoders.build` and a ViT's name."
+        )
+    blocks = vit.get_layer("vit_encoder").encoder_layers
+    if not -len(blocks) <= block < len(blocks):
+        raise ValueError(
+            f"`block` must be between {-len(blocks)} and {len(blocks) - 1}: "
+            f"the ViT has {len(blocks)} blocks. Received: {block}"
+        )
+    pixels = before(encoder, vit)(encoders.checked_images(encoder, images))
+    tokens = vit.get_layer("vit_patching_and_embedding")(pixels)
+    for earlier in blocks[: block % len(blocks)]:
+        tokens = earlier(tokens)
+    chosen = blocks[block]
+    normal = chosen.layer_norm_1(tokens)
+    _, scores = chosen.mha(normal, normal, return_attention_scores=True)
+    height, width = (
+        size // patch for size, patch in zip(vit.image_shape, vit.patch_size)
+    )
+    attention = ops.convert_to_numpy(ops.cast(scores[:, :, 0, 1:], "float32"))
+    return attention.reshape(*attention.shape[:2], height, width)
+
+
+def vit_of(encoder: keras.Model) -> Any:
+    """Returns the ViT with a class token in an encoder, or `None`."""
+    # An encoder that holds one has imported it.
+    if "keras_hub" not in sys.modules:
+        return None
+    import keras_hub
+
+    for layer in getattr(encoder, "layers", ()):
+        if isinstance(layer, keras_hub.models.ViTBackbone):
+            return layer if layer.use_class_token else None
+    return None

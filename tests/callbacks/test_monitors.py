@@ -1,0 +1,110 @@
+"""The accuracies and the warnings of monitors in `fit`."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+from kerassl import data, evaluation
+from kerassl.callbacks import CollapseMonitor, KNNMonitor, LinearProbeMonitor
+from tests.contracts.methods import METHODS, tiny_encoder
+
+
+def make(method="simclr"):
+    model = METHODS[method](tiny_encoder())
+    model.compile(keras.optimizers.SGD(0.05))
+    return model
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    return [
+        data.load("fashion_mnist_small", split, limit=limit)
+        for split, limit in (("train", 100), ("test", 50))
+    ]
+
+
+def test_they_log_the_encoders_accuracy(images, labelled):
+    train, test = labelled
+    model = make()
+    monitors = [
+        KNNMonitor(train, (test.images, test.labels), k=5, every=2),
+        LinearProbeMonitor(train, test, penalties=[0.1], every=3),
+        CollapseMonitor(test, every=3),
+    ]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Epoch")
+        history = model.fit(
+            images, batch_size=32, epochs=3, verbose=0, callbacks=monitors
+        ).history
+    # Every second or third epoch, and the last.
+    assert len(history["knn_accuracy"]) == 2
+    assert len(history["linear_accuracy"]) == 1
+    features = model.embed(train), train.labels, model.embed(test), test.labels
+    knn = evaluation.knn(*features, k=5)["accuracy"]
+    linear = evaluation.linear_probe(*features, penalties=[0.1])["accuracy"]
+    assert history["knn_accuracy"][-1] == knn
+    assert history["linear_accuracy"] == [linear]
+    assert 0.2 < knn <= 1 and 0.2 < linear <= 1
+    rank = evaluation.effective_rank(features[2])
+    assert history["effective_rank"] == [pytest.approx(rank)]
+    spread = evaluation.feature_spread(features[2])
+    assert history["feature_spread"] == [pytest.approx(spread)]
+    assert len(history["loss"]) == 3 and np.isfinite(history["loss"]).all()
+
+
+class Collapsed(keras.layers.Layer):
+    """Gives all images the same features."""
+
+    def call(self, x):
+        return keras.ops.ones_like(x) + 1e-4 * x
+
+
+def test_collapse_is_told_once_and_stops(images):
+    encoder = tiny_encoder()
+    encoder = keras.Model(encoder.input, Collapsed()(encoder.output))
+    model = METHODS["rotation"](encoder)
+    model.compile(keras.optimizers.SGD(1e-6))
+    for weight in model.trainable_weights[len(encoder.trainable_weights) :]:
+        weight.assign(keras.ops.zeros(weight.shape))
+    with pytest.warns(UserWarning) as told:
+        history = model.fit(
+            images,
+            batch_size=32,
+            epochs=4,
+            verbose=0,
+            callbacks=[CollapseMonitor(images)],
+        ).history
+    found = [str(w.message) for w in told if "Epoch" in str(w.message)]
+    assert len(history["loss"]) == 4
+    assert len(found) == 3
+    # The loss has to stay for two epochs: at first it may lie there.
+    assert sum("Epoch 1: The features" in words for words in found) == 2
+    (loss,) = (words for words in found if "The loss" in words)
+    assert loss.startswith("Epoch 2: The loss of Rotation is 1.38")
+    assert loss.endswith(model.collapse_advice)
+    with pytest.warns(UserWarning, match="the same way"):
+        history = model.fit(
+            images,
+            batch_size=32,
+            epochs=4,
+            verbose=0,
+            callbacks=[CollapseMonitor(images, stop=True)],
+        ).history
+    assert len(history["loss"]) == 1
+
+
+@pytest.mark.parametrize("monitor", [KNNMonitor, LinearProbeMonitor])
+def test_labels_are_needed(images, monitor):
+    with pytest.raises(ValueError, match=f"{monitor.__name__} needs labels"):
+        monitor((images, None), (images, np.zeros(len(images))))
+    with pytest.raises(ValueError, match="every"):
+        monitor((images, images), (images, images), every=0)
+
+
+def test_images_are_checked(images):
+    with pytest.raises(ValueError, match="255"):
+        CollapseMonitor(images / 255)
+    with pytest.raises(ValueError, match="every"):
+        CollapseMonitor(images, every=0)

@@ -1,0 +1,303 @@
+"""Neighbours, maps and correlations: what they show, on real images."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerassl import augmentation, visualization
+from kerassl.data import ImageData
+from kerassl.visualization.features import UNLABELLED
+from kerassl.visualization.pictures import RIGHT, WRONG
+from tests.contracts.methods import METHODS, tiny_encoder
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """An encoder whose features are the pixels: what is near is known."""
+    inputs = keras.Input((28, 28, 1))
+    return keras.Model(inputs, layers.Flatten()(inputs))
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
+
+
+def shown(figure):
+    return [a.images[0].get_array() for a in figure.axes if a.images]
+
+
+def titles(figure):
+    return [axis.get_title() for axis in figure.axes]
+
+
+def rgb(colour):
+    from matplotlib.colors import to_rgb
+
+    return to_rgb(colour)
+
+
+# === The numbers ===
+
+
+def test_nearest_by_a_loop(vectors):
+    places, similarities = visualization.nearest(vectors[:5], vectors[5:], k=3)
+    for i in range(5):
+        cosines = [
+            v @ vectors[i] / np.linalg.norm(v) / np.linalg.norm(vectors[i])
+            for v in vectors[5:]
+        ]
+        best = sorted(range(35), key=lambda j: -cosines[j])[:3]
+        assert places[i].tolist() == best
+        np.testing.assert_allclose(
+            similarities[i], [cosines[j] for j in best], rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    "features, bank, k, message",
+    [
+        ((2, 3), (4, 3), 5, "between 1 and the 4 images.*Received: 5"),
+        ((2, 3), (4, 3), 0, "Received: 0"),
+        ((2, 3), (4, 2), 1, "one width.*3 and 2"),
+        ((2, 3, 1), (4, 3), 1, r"\(N, D\).*\(2, 3, 1\)"),
+    ],
+)
+def test_nearest_refuses(features, bank, k, message):
+    with pytest.raises(ValueError, match=message):
+        visualization.nearest(np.ones(features), np.ones(bank), k)
+
+
+def test_features_that_are_not_finite_are_refused(vectors):
+    broken = vectors.copy()
+    broken[3, 1] = np.nan
+    with pytest.raises(ValueError, match="1 of 40 features of `bank`"):
+        visualization.nearest(vectors, broken)
+    with pytest.raises(ValueError, match="aren't finite"):
+        visualization.project(broken)
+
+
+def test_pca_finds_the_plane_in_which_features_vary():
+    rng = np.random.default_rng(1)
+    angles = rng.normal(scale=(0.3, 0.1, 0.01), size=(60, 3))
+    # Directions around the first axis: the rest are the angles.
+    x = np.concatenate([np.ones((60, 1)), angles], axis=1)
+    x *= rng.uniform(0.5, 2.0, size=(60, 1))  # Lengths count for nothing.
+    made = visualization.project(x)
+    assert made.shape == (60, 2) and made.dtype == np.float32
+    for i in range(2):
+        assert np.corrcoef(made[:, i], angles[:, i])[0, 1] > 0.9
+    assert abs(np.corrcoef(made.T)[0, 1]) < 1e-5
+    np.testing.assert_array_equal(made, visualization.project(x))
+
+
+def test_tsne_keeps_groups_together_and_has_a_seed():
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.eye(2, 8), 12, axis=0) + rng.normal(0, 0.05, (24, 8))
+    first = visualization.project(x, "tsne", seed=3)
+    np.testing.assert_array_equal(
+        first, visualization.project(x, "tsne", seed=3)
+    )
+    groups = first[:12], first[12:]
+    middles = [group.mean(axis=0) for group in groups]
+    for group, own, other in zip(groups, middles, middles[::-1]):
+        nearer = np.linalg.norm(group - own, axis=1)
+        assert (nearer < np.linalg.norm(group - other, axis=1)).all()
+
+
+def test_umap_gets_the_seed(vectors, monkeypatch):
+    class UMAP:
+        def __init__(self, **given):
+            self.given = given
+
+        def fit_transform(self, x):
+            assert self.given["random_state"] == 7
+            assert self.given["n_neighbors"] == 15
+            np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-5)
+            return self.given["init"]
+
+    module = type(sys)("umap")
+    module.UMAP = UMAP
+    monkeypatch.setitem(sys.modules, "umap", module)
+    made = visualization.project(vectors, "umap", seed=7)
+    np.testing.assert_allclose(made, visualization.project(vectors))
+
+
+@pytest.mark.parametrize(
+    "kind, module, package",
+    [("tsne", "sklearn.manifold", "scikit-learn"), ("umap",) * 2 + ("umap-l",)],
+)
+def test_a_missing_package_is_named(
+    kind, module, package, vectors, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=f"pip install {package}"):
+        visualization.project(vectors, kind)
+
+
+def test_maps_that_cannot_be_are_refused(vectors, pixels, images):
+    with pytest.raises(ValueError, match=r"at least 4.*\(3, 6\)"):
+        visualization.project(vectors[:3])
+    with pytest.raises(ValueError, match=r"2 dimensions.*\(40, 1\)"):
+        visualization.project(vectors[:, :1])
+    with pytest.raises(ValueError, match="no kind of map 'tsn'.*tsne"):
+        visualization.embedding_map(pixels, images, kind="tsn")
+
+
+# === Neighbours ===
+
+
+def test_neighbours_by_pixels(pixels, images):
+    flat = images.reshape(64, -1).astype("float32")
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    similarities = flat[:2] @ flat[2:].T
+    figure = visualization.neighbours(pixels, images[:2], images[2:], k=3)
+    pictures, words = shown(figure), titles(figure)
+    assert len(pictures) == 8 and words[0] == "image"
+    for i in range(2):
+        np.testing.assert_array_equal(pictures[4 * i], images[i, ..., 0])
+        best = np.argsort(-similarities[i])[:3]
+        for column, j in enumerate(best, start=4 * i + 1):
+            np.testing.assert_array_equal(
+                pictures[column], images[2 + j, ..., 0]
+            )
+            assert words[column] == f"{similarities[i, j]:.3f}"
+
+
+def test_labels_colour_the_frames(pixels, images):
+    names = ("$a", "b" * 30)
+    bank = ImageData(images, np.arange(64) % 2, names)
+    queries = ImageData(images[:2], np.array([0, 0]), names)
+    figure = visualization.neighbours(pixels, queries, bank, k=1)
+    # The nearest of an image is the image itself.
+    assert titles(figure) == ["$a", "$a\n1.000", "$a", "b" * 19 + "…\n1.000"]
+    for axis, colour in zip(figure.axes[1::2], (RIGHT, WRONG)):
+        edge = axis.spines["left"].get_edgecolor()
+        assert axis.axison and edge[:3] == rgb(colour)
+    figure.canvas.draw()  # A lone dollar is no formula.
+    # Labels beside arrays are the same; those without a name have a number.
+    figure = visualization.neighbours(
+        pixels, images[:2], images, 1, [-1, 0], np.arange(64) % 2
+    )
+    assert titles(figure)[:2] == ["label -1", "label 0\n1.000"]
+
+
+def test_an_encoder_may_be_a_model_or_a_file(images, tmp_path):
+    model = METHODS["simclr"](tiny_encoder())
+    model.encoder.save(tmp_path / "encoder.keras")
+    made = [
+        titles(visualization.neighbours(source, images[:2], images[2:], k=2))
+        for source in (model, model.encoder, tmp_path)
+    ]
+    assert made[0] == made[1] == made[2]
+
+
+def test_images_and_labels_are_checked(pixels, images):
+    draw = visualization.neighbours
+    with pytest.raises(ValueError, match=r"`bank` are of shape \(27, 28, 1\)"):
+        draw(pixels, images[:2], images[:, 1:])
+    with pytest.raises(ValueError, match="`queries` must have the shape"):
+        draw(pixels, images[0], images)
+    with pytest.raises(ValueError, match="labels of bank.*3 labels for 64"):
+        draw(pixels, images[:2], images, bank_labels=[1, 2, 3])
+    with pytest.raises(ValueError, match="64 images of the bank.*65"):
+        draw(pixels, images[:2], images, k=65)
+    with pytest.raises(ValueError, match="labels of images.*2 labels for 64"):
+        visualization.embedding_map(pixels, images, [1, 2])
+
+
+# === Maps ===
+
+
+def test_a_map_has_a_dot_for_each_image(pixels, images):
+    labels = np.arange(64) % 3
+    data = ImageData(images, labels, ("one", "two", "$three"))
+    figure = visualization.embedding_map(pixels, data, thumbnails=8)
+    (axis,) = figure.axes
+    dots = axis.collections[-1]
+    places = visualization.project(images.reshape(64, -1))
+    places -= places.min(axis=0)
+    places /= places.max(axis=0)
+    np.testing.assert_allclose(dots.get_offsets(), places, atol=1e-5)
+    colours = dots.get_facecolors()
+    for i in range(64):
+        assert (colours[i] == colours[labels[i]]).all()
+    assert len(np.unique(colours, axis=0)) == 3
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["one", "two", "$three"]
+    assert axis.get_title() == "PCA of 64 images"
+    figure.canvas.draw()
+
+    # Thumbnails lie at their dots, apart from each other.
+    boxes = np.array([x.get_extent() for x in axis.images])
+    middles = np.stack([boxes[:, :2].mean(1), boxes[:, 2:].mean(1)], axis=1)
+    assert 8 < len(boxes) < 64
+    for i, middle in enumerate(middles):
+        at = np.abs(places - middle).max(axis=1).argmin()
+        np.testing.assert_allclose(middle, places[at], atol=1e-5)
+        np.testing.assert_array_equal(
+            axis.images[i].get_array(), images[at, ..., 0]
+        )
+        apart = np.abs(np.delete(middles, i, axis=0) - middle).max(axis=1)
+        assert (apart >= 1 / 8).all()
+
+
+def test_a_map_without_labels_or_thumbnails(pixels, images):
+    figure = visualization.embedding_map(pixels, images, thumbnails=0)
+    (axis,) = figure.axes
+    assert not axis.images and not figure.legends
+    assert (
+        axis.collections[-1].get_facecolors()[:, :3] == rgb(UNLABELLED)
+    ).all()
+
+
+def test_many_classes_have_no_legend(pixels, images):
+    figure = visualization.embedding_map(
+        pixels, images, np.arange(64) % 30, thumbnails=0
+    )
+    assert not figure.legends
+    colours = figure.axes[0].collections[-1].get_facecolors()
+    assert len(np.unique(colours, axis=0)) == 30
+
+
+# === Barlow Twins' matrix ===
+
+
+def test_cross_correlation_shows_the_matrix(images):
+    # Crops alone: colours would take JAX seconds to compile.
+    crop = augmentation.View(28, jitter=0, grayscale=0, blur=0)
+    augmenter = augmentation.ViewAugmenter([crop, crop])
+    model = METHODS["barlow_twins"](tiny_encoder(), augmenter=augmenter)
+    before = [ops.convert_to_numpy(v) for v in model.variables]
+    figure = visualization.cross_correlation(model, images, seed=2, dims=5)
+    for old, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, ops.convert_to_numpy(variable))
+    drawn = visualization.draw_views(model, images, seed=2)
+    matrix = model.cross_correlation(drawn)
+    picture = figure.axes[0].images[0]
+    np.testing.assert_allclose(picture.get_array(), matrix[:5, :5], atol=1e-5)
+    assert picture.get_clim() == (-1, 1)
+    rest = matrix[~np.eye(16, dtype=bool)]
+    assert figure.axes[0].get_title() == (
+        f"diagonal: mean {np.diag(matrix).mean():.2f}, the rest: "
+        f"RMS {np.sqrt((rest**2).mean()):.2f}"
+    )
+    with pytest.raises(ValueError, match="at least 2 images.*Received: 1"):
+        visualization.cross_correlation(model, images[:1])
+    with pytest.raises(ValueError, match="BarlowTwins.*SimCLR"):
+        visualization.cross_correlation(
+            METHODS["simclr"](tiny_encoder()), images
+        )
+
+
+def test_the_error_without_matplotlib(pixels, images, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "kerassl\[viz\]"'):
+        visualization.neighbours(pixels, images[:2], images)
+    with pytest.raises(ImportError, match=r'pip install "kerassl\[viz\]"'):
+        visualization.embedding_map(pixels, images)
