@@ -4,7 +4,6 @@ import difflib
 import functools
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,8 @@ def locate(
     entry = _index().get(str(source))
     pinned = None
     if entry is not None and not Path(source).exists():
-        source = entry["source"]
+        place = str(entry["source"])
+        source = place if place.startswith(HUB) else zoo() / place
         if revision is None:
             revision, pinned = entry["revision"], entry["info"]
     if str(source).startswith(HUB):
@@ -226,8 +226,20 @@ def _own_encoder(source: str | Path) -> keras.Model:
     return encoders.as_encoder(getattr(model, "encoder", model))
 
 
+def zoo() -> Path:
+    """Returns the folder of the presets that come with kerassl."""
+    package = Path(__file__).parent
+    # In a wheel they lie in the package, in a checkout beside it.
+    inside = package / "zoo"
+    return inside if inside.is_dir() else package.parents[1] / "presets"
+
+
 @functools.cache
 def _index() -> dict[str, dict[str, Any]]:
-    """Name to `source` and `revision` on the Hub, and `info`."""
-    path = resources.files("kerassl.presets") / INDEX
+    """Name to `source`, `revision` and `info`.
+
+    The source is on the Hub (`hf://...`, with its revision), or the name of a
+    folder in the zoo.
+    """
+    path = zoo() / INDEX
     return json.loads(path.read_text(encoding="utf-8"))["presets"]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
 from kerassl.evaluation import Neighbours, knn
+from kerassl.evaluation.knn import _largest
 
 
 @settings(max_examples=25, deadline=None)
@@ -81,3 +82,14 @@ def test_bad_input_is_refused(change, message):
     )
     with pytest.raises(ValueError, match=message):
         knn(**(arguments | change))
+
+
+@pytest.mark.parametrize("width", [30, 4095, 4096, 6001])
+@pytest.mark.parametrize("k", [1, 20])
+def test_the_largest_of_long_rows(width, k):
+    rng = np.random.default_rng(width)
+    rows = rng.normal(size=(7, width)).astype("float32")
+    found = np.take_along_axis(rows, _largest(rows, k), axis=1)
+    np.testing.assert_array_equal(
+        np.sort(found, axis=1), np.sort(rows, axis=1)[:, -k:]
+    )

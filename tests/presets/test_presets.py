@@ -439,8 +439,30 @@ def test_a_run_without_an_epoch(run_folder, tmp_path):
         kerassl.save_preset(tmp_path, tmp_path / "a")
 
 
+def test_the_presets_of_the_index_are_there():
+    """What comes with kerassl, each as the index has it."""
+    for info in kerassl.list_presets():
+        assert kerassl.verify_preset(info.name) == info
+        encoder = kerassl.load_encoder(info.name)
+        assert encoder.output_shape == (None, info.features)
+        assert 0 < info.scores["knn"]["accuracy"] <= 1
+
+
+def test_a_preset_of_the_zoo(tiny, monkeypatch, tmp_path):
+    info = kerassl.verify_preset(tiny)
+    shutil.copytree(tiny, tmp_path / "small")
+    entry = {"source": "small", "revision": None, "info": info.to_dict()}
+    monkeypatch.setattr("kerassl.presets.load.zoo", lambda: tmp_path)
+    monkeypatch.setattr("kerassl.presets.load._index", lambda: {"a": entry})
+    loaded, expected = (kerassl.load_encoder(s) for s in ("a", tiny))
+    for ours, its in zip(loaded.get_weights(), expected.get_weights()):
+        np.testing.assert_array_equal(ours, its)
+    entry["info"] = dataclasses.replace(info, description="x").to_dict()
+    with pytest.raises(presets.PresetError, match="by that name"):
+        kerassl.load_encoder("a")
+
+
 def test_sources(tiny, monkeypatch, tmp_path):
-    assert kerassl.list_presets() == []
     with pytest.raises(FileNotFoundError, match="no encoder nothing"):
         kerassl.load_encoder("nothing")
     with pytest.raises(FileNotFoundError, match="kerassl.json"):

@@ -1,0 +1,182 @@
+"""Trains, evaluates and packs the presets that come with kerassl.
+
+    KERAS_BACKEND=torch python scripts/train_presets.py --only simclr
+
+For each method: `kerassl pretrain` with its recipe on the 50,000 training
+images of CIFAR-10, whose labels it doesn't see; `kerassl evaluate` on all
+10,000 test images; and `kerassl.save_preset` into `presets/NAME`, with the
+run's history in `presets/history/NAME.csv` and an entry in
+`presets/index.json`. Every step that is done is skipped, and a training that
+was stopped or killed goes on, so the same command finishes what an interrupted
+one began.
+
+`--scale cifar` takes the recipes for a GPU (`resnet_18_small`; 200 epochs with
+`--epochs 200`), `--scale imagenet` those for ImageNet. `--verify` trains anew
+in a temporary folder instead, and compares kNN with the published preset:
+within one point it passes.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+PRESETS = ROOT / "presets"
+DATA = {"cpu": "cifar10", "cifar": "cifar10", "imagenet": "imagenet2012"}
+# What is measured, as the options of `kerassl evaluate`.
+EVALUATIONS: list[list[str]] = [
+    ["--protocol", "knn,linear"],
+    ["--protocol", "linear", "--labels", "0.1", "--seeds", "3"],
+    ["--protocol", "linear", "--labels", "0.01", "--seeds", "3"],
+    ["--protocol", "finetune", "--labels", "0.01", "--seeds", "3"],
+]
+# The scores that each of them leaves.
+SCORES = [
+    ["knn", "linear"],
+    ["linear_10%"],
+    ["linear_1%"],
+    ["finetune_1%"],
+]
+# Verified within this: repeated runs differ by the order of sums.
+TOLERANCE = 0.01
+
+
+def kerassl(*arguments: Any) -> None:
+    """Runs the command line in a process of its own.
+
+    Raises:
+        subprocess.CalledProcessError: if it fails.
+    """
+    command = [sys.executable, "-m", "kerassl", *map(str, arguments)]
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+    subprocess.run(command, check=True, env=environment)
+
+
+def train(folder: Path, recipe: Any, scale: str) -> None:
+    """Trains a run, or what is left of it."""
+    if (folder / "recipe.json").exists():
+        kerassl("pretrain", "--resume", "--output", folder)
+        return
+    kerassl(
+        *("pretrain", recipe.method, "--recipe", scale),
+        *("--data", DATA[scale], "--output", folder),
+        *("--epochs", recipe.epochs, "--seed", recipe.seed),
+    )
+
+
+def evaluate(folder: Path, scale: str) -> None:
+    """Measures what isn't measured yet."""
+    from kerassl.run_folder import read_scores
+
+    for options, names in zip(EVALUATIONS, SCORES):
+        if set(names) - set(read_scores(folder)):
+            kerassl("evaluate", folder, "--data", DATA[scale], *options)
+
+
+def pack(folder: Path, name: str) -> None:
+    """Makes the preset of a run, and its place in the index."""
+    from kerassl import save_preset
+    from kerassl.presets.load import INDEX
+    from kerassl.presets.verify import verify_preset
+    from kerassl.runs.files import replacing
+
+    PRESETS.mkdir(exist_ok=True)
+    target = PRESETS / name
+    save_preset(folder, target, license="apache-2.0", overwrite=True)
+    history = PRESETS / "history" / f"{name}.csv"
+    history.parent.mkdir(exist_ok=True)
+    with replacing(history) as temporary:
+        temporary.write_bytes((folder / "history.csv").read_bytes())
+    path = PRESETS / INDEX
+    index = json.loads(path.read_text(encoding="utf-8"))
+    index["presets"][name] = {
+        "source": name,
+        "revision": None,
+        "info": verify_preset(target).to_dict(),
+    }
+    index["presets"] = dict(sorted(index["presets"].items()))
+    with replacing(path) as temporary:
+        text = json.dumps(index, indent=2) + "\n"
+        temporary.write_text(text, encoding="utf-8")
+
+
+def is_packed(name: str, recipe: Any) -> bool:
+    """Tells whether a preset of this very recipe is there, with all scores."""
+    from kerassl.presets.verify import verify_preset
+
+    if not (PRESETS / name).exists():
+        return False
+    info = verify_preset(PRESETS / name)
+    wanted = {score for names in SCORES for score in names}
+    return info.recipe_hash == recipe.hash and wanted <= set(info.scores)
+
+
+def verify(name: str, recipe: Any, scale: str) -> bool:
+    """Trains anew, and compares kNN with the published preset's."""
+    from kerassl.presets.verify import verify_preset
+    from kerassl.run_folder import read_scores
+
+    published = verify_preset(PRESETS / name).scores["knn"]["accuracy"]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / name
+        train(run, recipe, scale)
+        kerassl("evaluate", run, "--data", DATA[scale], *EVALUATIONS[0])
+        found = read_scores(run)["knn"]["accuracy"]
+    print(f"{name}: kNN {found:.4f}, published {published:.4f}", flush=True)
+    return abs(found - published) <= TOLERANCE
+
+
+def main() -> int:
+    """Does what the command line asks for and isn't done yet."""
+    from kerassl import recipes
+
+    parser = argparse.ArgumentParser(
+        description="Train, evaluate and pack the presets of kerassl."
+    )
+    add = parser.add_argument
+    add("--only", nargs="+", choices=recipes.methods(), metavar="METHOD")
+    add("--scale", choices=DATA, default="cpu")
+    add("--epochs", type=int, help="default: the recipe's")
+    add("--seed", type=int, default=0)
+    add("--runs", type=Path, default=ROOT / "runs" / "presets")
+    add("--verify", action="store_true", help="train anew and compare")
+    options = parser.parse_args()
+    failed = []
+    for method in options.only or recipes.methods():
+        recipe = recipes.get(method, options.scale).replace(
+            epochs=options.epochs, seed=options.seed
+        )
+        name = f"{method}_{recipe.encoder}_{DATA[options.scale]}"
+        try:
+            if options.verify:
+                if not verify(name, recipe, options.scale):
+                    failed.append(name)
+                continue
+            if is_packed(name, recipe):
+                print(f"{name} is done.", flush=True)
+                continue
+            folder = options.runs / f"{name}_{recipe.hash[:12]}"
+            train(folder, recipe, options.scale)
+            evaluate(folder, options.scale)
+            pack(folder, name)
+        except subprocess.CalledProcessError as error:
+            print(f"{name}: {error}", file=sys.stderr, flush=True)
+            failed.append(name)
+    if failed:
+        print(f"Failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
