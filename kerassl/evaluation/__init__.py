@@ -4,14 +4,21 @@ from kerassl.evaluation.few_labels import few_labels
 from kerassl.evaluation.fine_tuning import fine_tune
 from kerassl.evaluation.knn import Neighbours, knn
 from kerassl.evaluation.linear import linear_probe
-from kerassl.evaluation.representation import effective_rank, feature_spread
+from kerassl.evaluation.representation import (
+    alignment,
+    effective_rank,
+    feature_spread,
+    uniformity,
+)
 
 __all__ = [
     "Neighbours",
+    "alignment",
     "effective_rank",
     "feature_spread",
     "few_labels",
     "fine_tune",
     "knn",
     "linear_probe",
+    "uniformity",
 ]
