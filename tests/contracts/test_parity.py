@@ -60,8 +60,11 @@ def others(request, tmp_path_factory):
                 | {
                     "KERAS_BACKEND": backend,
                     "JAX_ENABLE_X64": "1",
-                    # Without optimization, products of float64 take minutes.
-                    "XLA_FLAGS": "",
+                    # Compiled quickly; but without any optimization products
+                    # of float64 take minutes.
+                    "XLA_FLAGS": "--xla_backend_optimization_level=1 "
+                    "--xla_cpu_use_fusion_emitters=false "
+                    "--xla_cpu_parallel_codegen_split_count=1",
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,

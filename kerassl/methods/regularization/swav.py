@@ -203,9 +203,9 @@ class SwAV(SelfSupervisedModel):
             return sinkhorn(scores, self.epsilon, self.sinkhorn_iterations)
         count = ops.shape(scores)[0]
         is_full = ops.cast(ops.any(queue[-1] != 0.0), "float32")
-        taking_part = ops.concatenate(
-            [ops.ones((count,)), is_full * ops.ones((self.queue_size,))]
-        )
+        there = ops.ones((count,), "float32")
+        queued_there = is_full * ops.ones((self.queue_size,), "float32")
+        taking_part = ops.concatenate([there, queued_there])
         queued = ops.cast(self.prototypes(queue), "float32")
         return sinkhorn(
             ops.concatenate([ops.cast(scores, "float32"), queued]),
