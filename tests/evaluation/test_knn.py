@@ -14,7 +14,7 @@ from kerassl.evaluation.knn import _largest
 @given(
     train=st.integers(20, 300),
     test=st.integers(1, 600),
-    dim=st.integers(2, 16),
+    dim=st.integers(6, 16),
     k=st.integers(1, 20),
     temperature=st.sampled_from([0.02, 0.07, 0.5]),
     seed=st.integers(0, 10_000),
