@@ -80,7 +80,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from kerassl import runs
-    from kerassl.run_folder import RECIPE
+    from kerassl.run_folder import RECIPE, read_scores, read_settings
     from kerassl.runs.files import write_scores
 
     names = [name.strip() for name in options.protocol.split(",")]
@@ -103,6 +103,11 @@ def run(options: argparse.Namespace) -> int:
         )
         for protocol in protocols.values():
             protocol.check(subject)
+        settings = None
+        if (Path(options.source) / RECIPE).is_file():
+            # Broken files show now, and not after the measuring.
+            read_scores(options.source)
+            settings = read_settings(options.source)
     print(f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings")
     scores = {}
     for name, protocol in protocols.items():
@@ -110,9 +115,11 @@ def run(options: argparse.Namespace) -> int:
         scores[name] = protocol.measure(subject)
         _print({name: scores[name]})
         # Each at once: fine-tuning may take an hour.
-        if (Path(options.source) / RECIPE).is_file():
+        if settings is not None:
+            is_own = options.data == settings["data"]
+            key = name if is_own else f"{name}, {options.data}"
             kept = {"data": options.data, **scores[name]}
-            write_scores(options.source, {name: kept})
+            write_scores(options.source, {key: kept})
     if options.json:
         print(
             json.dumps({"run": options.source, "data": options.data, **scores})

@@ -174,6 +174,21 @@ class LinearProtocol(FewLabels):
 
     layer: str | None = None
 
+    def check(self, subject: Evaluation) -> None:
+        """Refuses settings that don't fit, before any work.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().check(subject)
+        if self.layer is not None:
+            encoders.stage_features(subject.encoder, [self.layer])
+
+    @property
+    def suffix(self) -> str:
+        """What tells these labels and this layer apart in a score's name."""
+        return super().suffix + (f"_{self.layer}" if self.layer else "")
+
     def measure(self, subject: Evaluation) -> dict[str, Any]:
         """Returns the scores and the settings.
 

@@ -127,6 +127,11 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path):
     assert kept["finetune_2_per_class"]["train_size"] == 20
     folder = kerassl.save_preset(finished, tmp_path / "preset")
     assert list(kerassl.verify_preset(folder).scores) == names
+    # A broken file is refused before the measuring.
+    (finished / "scores.json").write_text("{")
+    assert main([*arguments, *limits]) == 2
+    assert "is broken" in capsys.readouterr().err
+    (finished / "scores.json").unlink()
 
 
 def test_a_run_is_described_before_it_starts(finished):

@@ -10,11 +10,33 @@ from kerassl.evaluation import Neighbours, knn
 from kerassl.evaluation.knn import _largest
 
 
+def unclear_queries(bank, labels, queries, k, temperature):
+    """Counts the queries that the rounding of float32 may decide.
+
+    Those with two neighbours at the edge, or two classes in front, that differ
+    by less than float32 tells apart.
+    """
+    bank, queries = (
+        x / np.linalg.norm(x, axis=1, keepdims=True) for x in (bank, queries)
+    )
+    similar = queries @ bank.T
+    order = np.argsort(-similar, axis=1)
+    near = np.take_along_axis(similar, order[:, : k + 1], axis=1)
+    count = 0
+    for row, found in zip(near, labels[order]):
+        edge = k < len(found) and row[k - 1] - row[k] < 1e-6
+        votes = np.exp((row[:k] - row[0]) / temperature)
+        sums = sorted(votes[found[:k] == c].sum() for c in set(found[:k]))
+        front = len(sums) > 1 and sums[-1] - sums[-2] < 1e-4 * sums[-1]
+        count += edge or front
+    return count
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     train=st.integers(20, 300),
     test=st.integers(1, 600),
-    dim=st.integers(6, 16),
+    dim=st.integers(2, 16),
     k=st.integers(1, 20),
     temperature=st.sampled_from([0.02, 0.07, 0.5]),
     seed=st.integers(0, 10_000),
@@ -32,8 +54,8 @@ def test_it_is_scikit_learns(train, test, dim, k, temperature, seed):
     ).fit(bank, labels)
     scores = knn(bank, labels, queries, truth, k=k, temperature=temperature)
     expected = classifier.score(queries, truth)
-    # float32 may order equal neighbours otherwise: at most one query a run.
-    assert abs(scores["accuracy"] - expected) <= 1.01 / test
+    unclear = unclear_queries(bank, labels, queries, k, temperature)
+    assert abs(scores["accuracy"] - expected) <= (unclear + 0.01) / test
     assert scores["k"] == k and scores["train_size"] == train
 
 

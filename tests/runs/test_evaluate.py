@@ -136,7 +136,9 @@ def test_linear(folder):
     assert (scores["seeds"], scores["train_size"]) == (2, 50)
     assert protocol.suffix == "_5_per_class"
     stage = runs.protocol("linear", labels=0.1, layer="stage1")
-    assert stage.suffix == "_10%"
+    assert stage.suffix == "_10%_stage1"
+    with pytest.raises(ValueError, match="stage7"):
+        runs.protocol("linear", layer="stage7").check(subject)
     found = stage.measure(subject)
     assert found["layer"] == "stage1" and "std" not in found
     assert 27 <= found["train_size"] <= 33  # Each class is rounded.
