@@ -7,6 +7,7 @@ import json
 import keras
 import pytest
 
+import kerassl
 from kerassl import encoders
 from kerassl.cli.main import main
 from kerassl.presets import save_preset
@@ -110,8 +111,11 @@ def test_show(folders, capsys):
 
 
 def test_list(capsys):
-    assert "hf://" in printed(capsys, "presets", "list")
-    assert json.loads(printed(capsys, "presets", "list", "--json")) == []
+    shown = printed(capsys, "presets", "list")
+    found = json.loads(printed(capsys, "presets", "list", "--json"))
+    assert found == [info.to_dict() for info in kerassl.list_presets()]
+    assert len(found) == len(shown.splitlines()) > 0
+    assert all(info["name"] in shown for info in found)
 
 
 def test_refusals_are_one_line(hub, folders, tmp_path, capsys):

@@ -14,6 +14,7 @@ import pytest
 import kerassl
 from kerassl import encoders, presets, recipes, runs
 from kerassl.presets.backbones import bicubic
+from kerassl.presets.load import open_source
 from kerassl.presets.verify import open_preset
 from tests.presets import make
 
@@ -442,7 +443,7 @@ def test_a_run_without_an_epoch(run_folder, tmp_path):
 def test_the_presets_of_the_index_are_there():
     """What comes with kerassl, each as the index has it."""
     for info in kerassl.list_presets():
-        assert kerassl.verify_preset(info.name) == info
+        assert open_source(info.name).info == info
         encoder = kerassl.load_encoder(info.name)
         assert encoder.output_shape == (None, info.features)
         assert 0 < info.scores["knn"]["accuracy"] <= 1
