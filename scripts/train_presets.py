@@ -75,13 +75,34 @@ def train(folder: Path, recipe: Any, scale: str) -> None:
     )
 
 
-def evaluate(folder: Path, scale: str) -> None:
-    """Measures what isn't measured yet."""
+def evaluate(folder: Path, encoder: str, scale: str) -> None:
+    """Measures what isn't measured yet.
+
+    Random weights are measured for the first preset of an architecture alone.
+    """
     from kerassl.run_folder import read_scores
 
+    data = DATA[scale]
     for options, names in zip(EVALUATIONS, SCORES):
-        if set(names) - set(read_scores(folder)):
-            kerassl("evaluate", folder, "--data", DATA[scale], *options)
+        if set(names) <= set(read_scores(folder)):
+            continue
+        for other, entry in read_index()["presets"].items():
+            info = entry["info"]
+            if (
+                info["architecture"] == encoder
+                and data in info["datasets"]
+                and set(names) <= set(info["scores"])
+            ):
+                options = [*options, "--untrained-from", str(PRESETS / other)]
+                break
+        kerassl("evaluate", folder, "--data", data, *options)
+
+
+def read_index() -> dict[str, Any]:
+    """Returns what `presets/index.json` holds."""
+    from kerassl.presets.load import INDEX
+
+    return json.loads((PRESETS / INDEX).read_text(encoding="utf-8"))
 
 
 def pack(folder: Path, name: str) -> None:
@@ -98,15 +119,14 @@ def pack(folder: Path, name: str) -> None:
     history.parent.mkdir(exist_ok=True)
     with replacing(history) as temporary:
         temporary.write_bytes((folder / "history.csv").read_bytes())
-    path = PRESETS / INDEX
-    index = json.loads(path.read_text(encoding="utf-8"))
+    index = read_index()
     index["presets"][name] = {
         "source": name,
         "revision": None,
         "info": verify_preset(target).to_dict(),
     }
     index["presets"] = dict(sorted(index["presets"].items()))
-    with replacing(path) as temporary:
+    with replacing(PRESETS / INDEX) as temporary:
         text = json.dumps(index, indent=2) + "\n"
         temporary.write_text(text, encoding="utf-8")
 
@@ -168,7 +188,7 @@ def main() -> int:
                 continue
             folder = options.runs / f"{name}_{recipe.hash[:12]}"
             train(folder, recipe, options.scale)
-            evaluate(folder, options.scale)
+            evaluate(folder, recipe.encoder, options.scale)
             pack(folder, name)
         except subprocess.CalledProcessError as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)

@@ -39,7 +39,7 @@ class KNNMonitor(LabelledMonitor):
         test: Any,
         k: int = 20,
         temperature: float = 0.07,
-        every: int = 1,
+        every: int = 5,
         batch_size: int = 256,
     ):
         super().__init__(train, test, every, batch_size)

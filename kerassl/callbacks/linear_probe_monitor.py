@@ -39,7 +39,7 @@ class LinearProbeMonitor(LabelledMonitor):
         train: Any,
         test: Any,
         penalties: Any = PENALTIES,
-        every: int = 1,
+        every: int = 10,
         batch_size: int = 256,
     ):
         super().__init__(train, test, every, batch_size)

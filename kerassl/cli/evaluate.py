@@ -69,6 +69,12 @@ def add_parser(commands: Any) -> None:
         default=0.07,
         help="of kNN's weights (0.07)",
     )
+    add(
+        "--untrained-from",
+        metavar="SOURCE",
+        help="another run or preset of this architecture: its scores of random "
+        "weights are taken over, instead of measured anew",
+    )
     add("--data-dir", help="where TFDS keeps its data sets")
     add(
         "--json",
@@ -101,8 +107,21 @@ def run(options: argparse.Namespace) -> int:
             test_limit=options.test_limit,
             data_dir=options.data_dir,
         )
-        for protocol in protocols.values():
-            protocol.check(subject)
+        floors = {}
+        if options.untrained_from is not None:
+            floors = runs.earlier_scores(
+                options.untrained_from, options.data, subject.encoder
+            )
+            known = {n: n + p.suffix for n, p in protocols.items()}
+            if lacking := [s for s in known.values() if s not in floors]:
+                raise ValueError(
+                    f"{options.untrained_from} has no score "
+                    f"{', '.join(lacking)} of {options.data}. It has: "
+                    f"{', '.join(floors) or 'none'}"
+                )
+            floors = {name: floors[score] for name, score in known.items()}
+        for name, protocol in protocols.items():
+            protocol.check(subject, floors.get(name))
         settings = None
         if (Path(options.source) / RECIPE).is_file():
             # Broken files show now, and not after the measuring.

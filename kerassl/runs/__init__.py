@@ -2,7 +2,7 @@
 
 from kerassl.presets import load_encoder
 from kerassl.run_folder import environment, read_settings
-from kerassl.runs.evaluate import Evaluation
+from kerassl.runs.evaluate import Evaluation, earlier_scores
 from kerassl.runs.page import report
 from kerassl.runs.protocols import protocol
 from kerassl.runs.run import DivergedError, Run, resume, start
@@ -11,6 +11,7 @@ __all__ = [
     "DivergedError",
     "Evaluation",
     "Run",
+    "earlier_scores",
     "environment",
     "load_encoder",
     "protocol",

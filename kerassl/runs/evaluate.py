@@ -10,6 +10,8 @@ from kerassl import data as kerassl_data
 from kerassl import encoders
 from kerassl.encoders.kerashub import restart_vits
 from kerassl.presets import load_encoder
+from kerassl.presets.load import open_source
+from kerassl.run_folder import read_scores
 
 
 class Evaluation:
@@ -85,6 +87,46 @@ class Evaluation:
             for split in ("train", "test")
         )
         return train, test
+
+
+def earlier_scores(
+    source: str | Path, data: str, encoder: keras.Model
+) -> dict[str, dict[str, Any]]:
+    """Returns the scores of a run or preset, if it has an encoder's layers.
+
+    Args:
+        source: a run or a preset, as `kerassl.load_encoder` takes it.
+        data: str, the name of the data set that they must be of.
+        encoder: `keras.Model` that it must have the architecture of.
+
+    Returns:
+        A dict of a protocol's name to its scores; empty if there are none.
+
+    Raises:
+        FileNotFoundError: if there is no such run or preset.
+        ValueError: if its encoder has other layers.
+    """
+    other = load_encoder(source)
+    if _layers(other) != _layers(encoder):
+        raise ValueError(
+            f"{source} has another architecture: {other.name} of "
+            f"{other.count_params()} parameters instead of {encoder.name} of "
+            f"{encoder.count_params()}, or with its layers in another order."
+        )
+    preset = open_source(source)
+    scores = read_scores(source) if preset is None else preset.info.scores
+    return {
+        name.removesuffix(f", {data}"): score
+        for name, score in scores.items()
+        if score.get("data") == data
+    }
+
+
+def _layers(encoder: keras.Model) -> list[tuple]:
+    return [
+        (type(layer).__name__, [tuple(w.shape) for w in layer.weights])
+        for layer in encoder.layers
+    ]
 
 
 def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:

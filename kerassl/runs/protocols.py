@@ -13,14 +13,82 @@ from kerassl.choices import check_choice
 from kerassl.runs.evaluate import Evaluation, untrained
 
 
-@dataclasses.dataclass(frozen=True)
-class KNNProtocol:
-    """kNN accuracy, and that of the same encoder with random weights.
+class Protocol:
+    """A way to measure an encoder, beside the same one with random weights."""
 
-    Both for the encoder's output and for each of its stages
-    (`kerassl.encoders.stages`), in one pass over the images. It keeps the test
-    images' features and their nearest neighbours, but not the training images'
-    features.
+    # What is told of the random weights too, as `untrained_...`.
+    told: tuple[str, ...] = ("accuracy", "std")
+
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        raise NotImplementedError
+
+    def score(
+        self, subject: Evaluation, encoder: keras.Model
+    ) -> dict[str, Any]:
+        """Returns the scores of an encoder, without `settings`."""
+        raise NotImplementedError
+
+    def check(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> None:
+        """Refuses settings that don't fit, before any work.
+
+        Args:
+            subject: `Evaluation`.
+            floor: as in `measure`.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        for name, value in self.settings(subject).items():
+            if floor is not None and floor.get(name) != value:
+                raise ValueError(
+                    f"The untrained encoder was measured with {name} "
+                    f"{floor.get(name)}, and this one is to be with {value}."
+                )
+
+    def measure(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Returns the scores and the settings.
+
+        Args:
+            subject: `Evaluation`.
+            floor: what an earlier call returned for the same architecture and
+                the same data: what it has of random weights is taken over,
+                instead of being measured again.
+
+        Returns:
+            A dict: what `score` and `settings` return, and what `score` says of
+            random weights, as `untrained_...`.
+        """
+        scores = self.score(subject, subject.encoder)
+        if floor is None:
+            found = self.score(subject, untrained(subject.encoder))
+            floor = {
+                f"untrained_{name}": found[name]
+                for name in self.told
+                if name in found
+            }
+        return {
+            **scores,
+            **self.settings(subject),
+            **{
+                name: value
+                for name, value in floor.items()
+                if name.startswith("untrained_")
+            },
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class KNNProtocol(Protocol):
+    """kNN accuracy of the encoder's output and of each of its stages.
+
+    In one pass over the images (see `kerassl.encoders.stages`). It keeps the
+    test images' features and their nearest neighbours, but not the training
+    images' features.
 
     Args:
         k: int > 0, the number of neighbours.
@@ -30,8 +98,19 @@ class KNNProtocol:
     k: int = 20
     temperature: float = 0.07
     suffix = ""
+    told = ("accuracy", "stages", "effective_rank")
 
-    def check(self, subject: Evaluation) -> None:
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        return {
+            "k": self.k,
+            "temperature": self.temperature,
+            **_sizes(subject),
+        }
+
+    def check(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> None:
         """Refuses settings that don't fit, before any work.
 
         Raises:
@@ -47,29 +126,19 @@ class KNNProtocol:
             raise ValueError(
                 f"`temperature` must be above 0. Received: {self.temperature}"
             )
+        super().check(subject, floor)
 
-    def measure(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns the scores and the settings.
+    def score(
+        self, subject: Evaluation, encoder: keras.Model
+    ) -> dict[str, Any]:
+        """Returns the scores of an encoder, without `settings`.
 
         Returns:
-            A dict: what `kerassl.evaluation.knn` returns, of the encoder's
-            output; `untrained_accuracy`; `stages` and `untrained_stages`, dicts
-            of stage to accuracy; and `best_stage`, the name of the stage with
-            the highest accuracy, or `None` if there are no stages.
+            A dict: `accuracy`, of the encoder's output; `stages`, a dict of
+            stage to accuracy; `best_stage`, the name of the stage with the
+            highest accuracy, or `None` if there are no stages; and
+            `effective_rank`, of the output for the test images.
         """
-        scores, stages = self._scores(subject, subject.encoder)
-        floor, floors = self._scores(subject, untrained(subject.encoder))
-        return {
-            **scores,
-            "untrained_accuracy": floor["accuracy"],
-            "stages": stages,
-            "untrained_stages": floors,
-            "best_stage": max(stages, key=stages.__getitem__, default=None),
-        }
-
-    def _scores(
-        self, subject: Evaluation, encoder: keras.Model
-    ) -> tuple[dict[str, Any], dict[str, float]]:
         stages, output, model = encoders.stages(encoder), "output", encoder
         if stages:
             output = encoder.layers[-1].name
@@ -90,18 +159,35 @@ class KNNProtocol:
             )
             for name in test[0][0]
         }
+        rank = evaluation.effective_rank(
+            np.concatenate([features[output] for features, _ in test])
+        )
         del test
         for features, labels in batches("train"):
             for name, found in neighbours.items():
                 found.add(features[name], labels)
-        scores = {name: found.score() for name, found in neighbours.items()}
-        return scores[output], {
-            name: scores[name]["accuracy"] for name in stages
+        scores = {
+            name: found.score()["accuracy"]
+            for name, found in neighbours.items()
+        }
+        accuracies = {name: scores[name] for name in stages}
+        return {
+            "accuracy": scores[output],
+            "stages": accuracies,
+            "best_stage": max(accuracies, key=scores.__getitem__, default=None),
+            "effective_rank": rank,
         }
 
 
+def _sizes(subject: Evaluation) -> dict[str, int]:
+    return {
+        f"{split}_size": len(part.images)
+        for split, part in subject.splits.items()
+    }
+
+
 @dataclasses.dataclass(frozen=True)
-class FewLabels:
+class FewLabels(Protocol):
     """What the protocols that learn from labels share.
 
     The same images keep their labels for every encoder: they depend on the
@@ -117,7 +203,14 @@ class FewLabels:
     per_class: int | None = None
     seeds: int = 1
 
-    def check(self, subject: Evaluation) -> None:
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        count = len(self._chosen(subject, 0))
+        return {"seeds": self.seeds, **_sizes(subject), "train_size": count}
+
+    def check(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> None:
         """Refuses settings that don't fit, before any work.
 
         Raises:
@@ -127,7 +220,7 @@ class FewLabels:
             raise ValueError(
                 f"`seeds` must be at least 1. Received: {self.seeds}"
             )
-        self._chosen(subject, 0)
+        super().check(subject, floor)
 
     @property
     def suffix(self) -> str:
@@ -141,27 +234,18 @@ class FewLabels:
         labels = subject.splits["train"].labels
         return evaluation.few_labels(labels, share, self.per_class, seed)
 
-    def _summary(
-        self, scores: list[dict[str, Any]], floors: list[dict[str, Any]]
-    ) -> dict[str, Any]:
-        """Returns means and standard deviations over the seeds."""
-        summary: dict[str, Any] = {}
-        for start, found in (("", scores), ("untrained_", floors)):
-            accuracies = [score["accuracy"] for score in found]
-            summary[f"{start}accuracy"] = float(np.mean(accuracies))
-            if self.seeds > 1:
-                deviation = float(np.std(accuracies, ddof=1))
-                summary[f"{start}std"] = deviation
-        for name in ("penalty", "learning_rate", "epochs"):
-            if name in scores[0]:
-                summary[name] = scores[0][name]
-        sizes = {key: scores[0][key] for key in ("train_size", "test_size")}
-        return {**summary, "seeds": self.seeds, **sizes}
+    def _summary(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the mean and the standard deviation over the seeds."""
+        accuracies = [score["accuracy"] for score in scores]
+        summary = {"accuracy": float(np.mean(accuracies))}
+        if self.seeds > 1:
+            summary["std"] = float(np.std(accuracies, ddof=1))
+        return summary
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearProtocol(FewLabels):
-    """The linear probe on frozen features, and on those of random weights.
+    """The linear probe on frozen features.
 
     See `kerassl.evaluation.linear_probe`.
 
@@ -174,13 +258,19 @@ class LinearProtocol(FewLabels):
 
     layer: str | None = None
 
-    def check(self, subject: Evaluation) -> None:
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        return {**super().settings(subject), "layer": self.layer or "output"}
+
+    def check(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> None:
         """Refuses settings that don't fit, before any work.
 
         Raises:
             ValueError: naming the setting.
         """
-        super().check(subject)
+        super().check(subject, floor)
         if self.layer is not None:
             encoders.stage_features(subject.encoder, [self.layer])
 
@@ -189,42 +279,40 @@ class LinearProtocol(FewLabels):
         """What tells these labels and this layer apart in a score's name."""
         return super().suffix + (f"_{self.layer}" if self.layer else "")
 
-    def measure(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns the scores and the settings.
+    def score(
+        self, subject: Evaluation, encoder: keras.Model
+    ) -> dict[str, Any]:
+        """Returns the scores of an encoder, without `settings`.
 
         Returns:
-            A dict: `accuracy` and `untrained_accuracy`, means over the seeds;
-            `std` and `untrained_std`, if there are several; `penalty`, of the
-            first; `seeds`, `train_size`, `test_size`, `layer`.
+            A dict: `accuracy`, the mean over the seeds; `std`, if there are
+            several; `penalty`, of the first.
         """
+        train, test = subject.features(encoder, self.layer)
         labels: dict[str, Any] = {
             split: part.labels for split, part in subject.splits.items()
         }
-        found = []
-        for encoder in (subject.encoder, untrained(subject.encoder)):
-            train, test = subject.features(encoder, self.layer)
-            scores = []
-            for seed in range(self.seeds):
-                rows = self._chosen(subject, seed)
-                scores.append(
-                    evaluation.linear_probe(
-                        train[rows],
-                        labels["train"][rows],
-                        test,
-                        labels["test"],
-                        seed=seed,
-                    )
+        scores = []
+        for seed in range(self.seeds):
+            rows = self._chosen(subject, seed)
+            scores.append(
+                evaluation.linear_probe(
+                    train[rows],
+                    labels["train"][rows],
+                    test,
+                    labels["test"],
+                    seed=seed,
                 )
-            found.append(scores)
-        return {**self._summary(*found), "layer": self.layer or "output"}
+            )
+        return {**self._summary(scores), "penalty": scores[0]["penalty"]}
 
 
 @dataclasses.dataclass(frozen=True)
 class FineTuneProtocol(FewLabels):
-    """Fine-tuning, and the same training from random weights.
+    """Fine-tuning.
 
-    The second is supervised learning from scratch on the same labels, which
-    tells whether the pretraining was worth it. See
+    From random weights it is supervised learning from scratch on the same
+    labels, which tells whether the pretraining was worth it. See
     `kerassl.evaluation.fine_tune`.
 
     Args:
@@ -239,36 +327,41 @@ class FineTuneProtocol(FewLabels):
     epochs: int | None = None
     frozen: bool = False
 
-    def measure(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns the scores and the settings.
+    told = ("accuracy", "std", "learning_rate")
+
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        given = {} if self.epochs is None else {"epochs": self.epochs}
+        return {**super().settings(subject), **given}
+
+    def score(
+        self, subject: Evaluation, encoder: keras.Model
+    ) -> dict[str, Any]:
+        """Returns the scores of an encoder, without `settings`.
 
         Returns:
-            A dict: `accuracy` and `untrained_accuracy`, means over the seeds,
-            the second from random weights; `std` and `untrained_std`, if there
-            are several; `learning_rate` and `untrained_learning_rate`, the
-            chosen ones; `epochs`, `seeds`, `train_size`, `test_size`.
+            A dict: `accuracy`, the mean over the seeds; `std`, if there are
+            several; `learning_rate`, the chosen one; `epochs`.
         """
-        found = []
-        for encoder in (subject.encoder, untrained(subject.encoder)):
-            scores: list[dict[str, Any]] = []
-            for seed in range(self.seeds):
-                rate = scores[0]["learning_rate"] if scores else None
-                rows = self._chosen(subject, seed)
-                scores.append(
-                    evaluation.fine_tune(
-                        encoder,
-                        subject.splits["train"].select(rows),
-                        subject.splits["test"],
-                        frozen=self.frozen,
-                        epochs=self.epochs,
-                        learning_rate=rate,
-                        seed=seed,
-                    )
+        scores: list[dict[str, Any]] = []
+        for seed in range(self.seeds):
+            rate = scores[0]["learning_rate"] if scores else None
+            rows = self._chosen(subject, seed)
+            scores.append(
+                evaluation.fine_tune(
+                    encoder,
+                    subject.splits["train"].select(rows),
+                    subject.splits["test"],
+                    frozen=self.frozen,
+                    epochs=self.epochs,
+                    learning_rate=rate,
+                    seed=seed,
                 )
-            found.append(scores)
+            )
         return {
-            **self._summary(*found),
-            "untrained_learning_rate": found[1][0]["learning_rate"],
+            **self._summary(scores),
+            "learning_rate": scores[0]["learning_rate"],
+            "epochs": scores[0]["epochs"],
         }
 
 

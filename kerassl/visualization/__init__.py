@@ -11,6 +11,7 @@ from kerassl.visualization.curves import learning_curves, read_curves
 from kerassl.visualization.features import (
     cross_correlation,
     embedding_map,
+    feature_histogram,
     nearest,
     neighbours,
     project,
@@ -30,6 +31,7 @@ __all__ = [
     "cross_correlation",
     "draw_views",
     "embedding_map",
+    "feature_histogram",
     "jigsaw",
     "jigsaw_answers",
     "learning_curves",

@@ -138,6 +138,53 @@ def embedding_map(
     return draw_map(data, features, kind, seed, thumbnails)
 
 
+def feature_histogram(model: Any, images: Any, bins: int = 60) -> "Figure":
+    """Draws how the values of features are spread, beside a normal curve.
+
+    Each feature is brought to length 1 and multiplied by `sqrt(D)`: spread
+    evenly over the sphere, its values would follow the curve. In a collapse
+    they stand in a few narrow bars. Features after a ReLU have none below zero.
+
+    Args:
+        model: `SelfSupervisedModel`, an encoder, or what
+            `kerassl.load_encoder` takes.
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255], hundreds; or
+            what `kerassl.data.load` returns.
+        bins: int > 0.
+
+    Returns:
+        A `matplotlib.figure.Figure` of two histograms: of all values, and of
+        each dimension's standard deviation over the images.
+
+    Raises:
+        ImportError: without matplotlib.
+        ValueError: if the images have another shape, type or range, or features
+            aren't finite.
+
+    Reference:
+        - [Chen and He, 2020, SimSiam](https://arxiv.org/abs/2011.10566), of
+          the standard deviation against `1 / sqrt(D)`
+    """
+    figure = load_matplotlib()(figsize=(7, 3), layout="constrained")
+    features = features_of(
+        encoder_of(model), "images", labelled("images", images)
+    )
+    values = unit("images", features) * np.sqrt(features.shape[1])
+    both, single = figure.subplots(1, 2)
+    _, edges, _ = both.hist(values.ravel(), bins=bins, density=True)
+    normal = np.exp(-np.square(edges) / 2) / np.sqrt(2 * np.pi)
+    both.plot(edges, normal, color="black", label="evenly spread")
+    both.legend(frameon=False, fontsize="small")
+    both.set(xlabel="value of a normalised feature x $\\sqrt{D}$", yticks=[])
+    deviations = values.std(axis=0)
+    single.hist(deviations, bins=bins)
+    single.axvline(1, color="black")
+    single.set(xlabel="its standard deviation", ylabel="dimensions")
+    single.set_xlim(left=0)
+    single.set_title(f"mean {deviations.mean():.2f}", fontsize="small")
+    return figure
+
+
 def cross_correlation(
     model: methods.BarlowTwins, images: Any, seed: int = 0, dims: int = 128
 ) -> "Figure":

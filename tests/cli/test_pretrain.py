@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -127,6 +128,18 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path):
     assert kept["finetune_2_per_class"]["train_size"] == 20
     folder = kerassl.save_preset(finished, tmp_path / "preset")
     assert list(kerassl.verify_preset(folder).scores) == names
+    # Random weights are taken over from where they were measured.
+    again = [*arguments, "--untrained-from", str(folder)]
+    assert main([*again, *limits, "--json"]) == 0
+    taken = json.loads(capsys.readouterr().out.splitlines()[-1])["knn"]
+    assert {"data": "fashion_mnist_small", **taken} == kept["knn"]
+    for wrong, message in (
+        ([*limits, "--k", "5"], "measured with k 20, and this one is .* 5"),
+        (["--train-limit", "300"], "test_size 100"),
+        (["--protocol", "linear"], "has no score linear .* It has: knn, "),
+    ):
+        assert main([*again, *wrong]) == 2
+        assert re.search(message, capsys.readouterr().err)
     # A broken file is refused before the measuring.
     (finished / "scores.json").write_text("{")
     assert main([*arguments, *limits]) == 2
@@ -339,10 +352,17 @@ def test_interrupted_runs_go_on_exactly(finished, tmp_path):
     assert_equal_runs(tmp_path, finished)
 
 
-def test_killed_runs_go_on_exactly(finished, tmp_path):
-    running = process(tmp_path)
-    wait_for((tmp_path / "history.csv").exists, running)
-    running.kill()
-    running.communicate()
-    assert main(["pretrain", "--resume", "--output", str(tmp_path)]) == 0
+def test_runs_killed_at_random_go_on_exactly(finished, tmp_path):
+    random = np.random.default_rng()
+    arguments = ARGUMENTS
+    for _ in range(3):
+        running = process(tmp_path, *arguments)
+        for line in running.stdout:
+            if line.startswith("epoch"):
+                time.sleep(random.uniform(0, 1))
+                break
+        running.kill()
+        running.communicate()
+        arguments = ("pretrain", "--resume", "--output")
+    assert main([*arguments, str(tmp_path)]) == 0
     assert_equal_runs(tmp_path, finished)

@@ -92,6 +92,9 @@ def test_knn(folder):
     best = scores["stages"][scores["best_stage"]]
     assert best == max(scores["stages"].values())
     json.dumps(scores)
+    features = encoders.embed(subject.encoder, subject.splits["test"])
+    rank = evaluation.effective_rank(features)
+    assert scores["effective_rank"] == pytest.approx(rank, rel=1e-3)
     # As from whole arrays.
     for layer, value in [(None, scores["accuracy"]), *scores["stages"].items()]:
         bank, test = (
@@ -176,6 +179,37 @@ def test_fine_tuning_beside_training_from_scratch(folder, monkeypatch):
     assert all(not call[2]["frozen"] for call in calls)
     runs.protocol("linear_sgd", epochs=1).measure(subject)
     assert all(call[2]["frozen"] for call in calls[4:])
+
+
+def test_random_weights_are_measured_once(folder, monkeypatch):
+    subject = runs.Evaluation(
+        folder, "fashion_mnist_small", train_limit=100, test_limit=40
+    )
+    protocol = runs.protocol("linear", per_class=2, seeds=2)
+    scores = protocol.measure(subject)
+    monkeypatch.setattr(runs.protocols, "untrained", None)
+    floor = {**scores, "untrained_accuracy": 0.125}
+    protocol.check(subject, floor)
+    assert protocol.measure(subject, floor) == floor
+    with pytest.raises(ValueError, match="with seeds 2, and .* with 3"):
+        runs.protocol("linear", per_class=2, seeds=3).check(subject, floor)
+
+
+def test_earlier_scores(folder, tmp_path):
+    subject = runs.Evaluation(folder, "fashion_mnist_small", test_limit=40)
+    own = {"data": "fashion_mnist_small", "accuracy": 0.5}
+    other = {"data": "cifar10", "accuracy": 0.75}
+    (tmp_path / "scores.json").write_text(
+        json.dumps({"knn": own, "knn, cifar10": other})
+    )
+    encoders.build("resnet_nano", (28, 28, 1)).save(tmp_path / "encoder.keras")
+    for data_name, score in (("fashion_mnist_small", own), ("cifar10", other)):
+        found = runs.earlier_scores(tmp_path, data_name, subject.encoder)
+        assert found == {"knn": score}
+    assert not runs.earlier_scores(tmp_path, "mnist", subject.encoder)
+    encoders.build("resnet_nano", (28, 28, 3)).save(tmp_path / "encoder.keras")
+    with pytest.raises(ValueError, match="has another architecture: .*resnet"):
+        runs.earlier_scores(tmp_path, "cifar10", subject.encoder)
 
 
 def test_an_encoder_without_stages(tmp_path):

@@ -301,3 +301,20 @@ def test_the_error_without_matplotlib(pixels, images, monkeypatch):
         visualization.neighbours(pixels, images[:2], images)
     with pytest.raises(ImportError, match=r'pip install "kerassl\[viz\]"'):
         visualization.embedding_map(pixels, images)
+
+
+def test_histogram_of_even_and_of_collapsed_features():
+    inputs = keras.Input((4, 4, 1))
+    spread = keras.Model(inputs, layers.Flatten()(inputs - 128))
+    images = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 1), "uint8")
+    figure = visualization.feature_histogram(spread, images)
+    values, deviations = figure.axes
+    # A density, near to that of the curve in the middle.
+    bars = [(b.get_x(), b.get_width(), b.get_height()) for b in values.patches]
+    assert sum(w * h for _, w, h in bars) == pytest.approx(1)
+    assert min(x for x, _, _ in bars) > -4
+    assert sum(b.get_height() for b in deviations.patches) == 16
+    assert deviations.get_title() == "mean 1.00"
+    constant = keras.Model(inputs, layers.Flatten()(0 * inputs + 3.0))
+    figure = visualization.feature_histogram(constant, images)
+    assert figure.axes[1].get_title() == "mean 0.00"
