@@ -10,6 +10,11 @@ run's history in `presets/history/NAME.csv` and an entry in
 was stopped or killed goes on, so the same command finishes what an interrupted
 one began.
 
+With `--seed 1` and so on the same method is trained once more, and its kNN and
+linear scores go to `presets/repeats.json`: how far runs lie apart.
+`--supervised` trains the encoders of these recipes with all labels instead, for
+as many epochs, and writes `presets/supervised.json`.
+
 `--scale cifar` takes the recipes for a GPU (`resnet_18_small`; 200 epochs with
 `--epochs 200`), `--scale imagenet` those for ImageNet. `--verify` trains anew
 in a temporary folder instead, and compares kNN with the published preset:
@@ -29,6 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 PRESETS = ROOT / "presets"
+REPEATS = PRESETS / "repeats.json"
+SUPERVISED = PRESETS / "supervised.json"
+# The middle one of those that `finetune` chooses from, for ResNets and ViTs.
+SUPERVISED_RATES = {"vit": 5e-4, "resnet": 0.1}
 DATA = {"cpu": "cifar10", "cifar": "cifar10", "imagenet": "imagenet2012"}
 # What is measured, as the options of `kerassl evaluate`.
 EVALUATIONS: list[list[str]] = [
@@ -75,15 +84,15 @@ def train(folder: Path, recipe: Any, scale: str) -> None:
     )
 
 
-def evaluate(folder: Path, encoder: str, scale: str) -> None:
-    """Measures what isn't measured yet.
+def evaluate(folder: Path, encoder: str, scale: str, last: int) -> None:
+    """Measures what isn't measured yet, by the first `last` of `EVALUATIONS`.
 
     Random weights are measured for the first preset of an architecture alone.
     """
     from kerassl.run_folder import read_scores
 
     data = DATA[scale]
-    for options, names in zip(EVALUATIONS, SCORES):
+    for options, names in zip(EVALUATIONS[:last], SCORES):
         if set(names) <= set(read_scores(folder)):
             continue
         for other, entry in read_index()["presets"].items():
@@ -131,6 +140,61 @@ def pack(folder: Path, name: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
+    """Adds an entry to a file of JSON."""
+    from kerassl.runs.files import replacing
+
+    kept = read_json(path)
+    kept[key] = {**kept.get(key, {}), **entry}
+    with replacing(path) as temporary:
+        text = json.dumps(dict(sorted(kept.items())), indent=2) + "\n"
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns what a file of JSON holds; nothing if there is none."""
+    if not path.exists():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def repeat(folder: Path, name: str, recipe: Any, scale: str) -> None:
+    """Keeps the scores of a run with another seed."""
+    from kerassl.run_folder import read_scores
+
+    if str(recipe.seed) in read_json(REPEATS).get(name, {}):
+        print(f"{name} of seed {recipe.seed} is done.", flush=True)
+        return
+    train(folder, recipe, scale)
+    evaluate(folder, recipe.encoder, scale, 1)
+    scores = read_scores(folder)
+    found = {score: scores[score]["accuracy"] for score in SCORES[0]}
+    write_entry(REPEATS, name, {str(recipe.seed): found})
+
+
+def supervise(recipe: Any, scale: str) -> None:
+    """Trains an encoder with all labels, from random weights."""
+    import keras
+
+    from kerassl import data, encoders, evaluation, runs
+
+    if recipe.encoder in read_json(SUPERVISED):
+        return
+    images, test = (data.load(DATA[scale], s) for s in ("train", "test"))
+    keras.utils.set_random_seed(recipe.seed)
+    (kind,) = (k for k in SUPERVISED_RATES if recipe.encoder.startswith(k))
+    score = evaluation.fine_tune(
+        encoders.build(recipe.encoder, images.image_shape),
+        images,
+        test,
+        epochs=recipe.epochs,
+        learning_rate=SUPERVISED_RATES[kind],
+        verbose=2,
+    )
+    entry = {"data": DATA[scale], **score, **runs.environment()}
+    write_entry(SUPERVISED, recipe.encoder, entry)
+
+
 def is_packed(name: str, recipe: Any) -> bool:
     """Tells whether a preset of this very recipe is there, with all scores."""
     from kerassl.presets.verify import verify_preset
@@ -171,6 +235,7 @@ def main() -> int:
     add("--seed", type=int, default=0)
     add("--runs", type=Path, default=ROOT / "runs" / "presets")
     add("--verify", action="store_true", help="train anew and compare")
+    add("--supervised", action="store_true", help="train with all labels")
     options = parser.parse_args()
     failed = []
     for method in options.only or recipes.methods():
@@ -183,12 +248,18 @@ def main() -> int:
                 if not verify(name, recipe, options.scale):
                     failed.append(name)
                 continue
+            folder = options.runs / f"{name}_{recipe.hash[:12]}"
+            if options.supervised:
+                supervise(recipe, options.scale)
+                continue
+            if recipe.seed:
+                repeat(folder, name, recipe, options.scale)
+                continue
             if is_packed(name, recipe):
                 print(f"{name} is done.", flush=True)
                 continue
-            folder = options.runs / f"{name}_{recipe.hash[:12]}"
             train(folder, recipe, options.scale)
-            evaluate(folder, recipe.encoder, options.scale)
+            evaluate(folder, recipe.encoder, options.scale, len(SCORES))
             pack(folder, name)
         except subprocess.CalledProcessError as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ import numpy as np
 from kerassl.augmentation import colour, geometry
 from kerassl.augmentation.namespace import is_foreign, tensorflow_namespace
 from kerassl.augmentation.view import View
+from kerassl.training.distribution import DeviceSeedGenerator
 
 # The uniform numbers of one view of one image, by name. Drawn in one call;
 # everything else is a function of the images and of them.
@@ -88,7 +89,7 @@ class ViewAugmenter(keras.layers.Layer):
             for name, view in views.items()
         }
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = DeviceSeedGenerator(seed)
         self._generator: Any = None
         self.built = True
 

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in (pretrain, evaluate, report, presets):
         module.add_parser(commands)
     options = parser.parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)

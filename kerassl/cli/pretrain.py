@@ -1,10 +1,13 @@
 """`kerassl pretrain`: trains an encoder on images without labels."""
 
 import argparse
+import contextlib
+import os
 import re
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.types import positive
@@ -73,6 +76,12 @@ def add_parser(commands: Any) -> None:
         default=0,
         help="keep the checkpoints of this many epochs, in OUTPUT/checkpoints",
     )
+    add(
+        "--devices",
+        type=positive,
+        help="share each batch out to this many devices of this host (1). "
+        "Under torchrun it is the number of its processes",
+    )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
         "--force", action="store_true", help="overwrite a run in OUTPUT"
@@ -86,9 +95,36 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
+    import keras
+
+    from kerassl.training import devices, process
+
+    started = int(os.environ.get("WORLD_SIZE", 0))  # torchrun's
+    count = options.devices or max(started, 1)
+    if keras.config.backend() == "torch" and count > 1 and not started:
+        _start_processes(count, options.arguments)
+    with contextlib.ExitStack() as stack:
+        with user_errors():
+            stack.enter_context(devices(count))
+        if process()[0]:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        return _run(options)
+
+
+def _start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
+    """Becomes torchrun, which starts this command in `count` processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--nproc-per-node", str(count), "-m", "kerassl", *arguments]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, *launcher])
+
+
+def _run(options: argparse.Namespace) -> int:
     from kerassl import runs
     from kerassl.cli.progress import progress
     from kerassl.cli.signals import stop_on_signals
+    from kerassl.training import process
 
     with user_errors():
         if options.resume:
@@ -106,16 +142,30 @@ def run(options: argparse.Namespace) -> int:
     except runs.DivergedError as error:
         print(f"kerassl: error: {error}", file=sys.stderr)
         return 1
+    except RuntimeError as error:
+        if process()[1] == 1:
+            raise
+        print(
+            f"kerassl: error: process {process()[0]} lost the others: "
+            f"{str(error).splitlines()[0]}. The last checkpoint is kept. Go on "
+            f"with: {_resume_command(training)}",
+            file=sys.stderr,
+        )
+        return 1
     if training.finished:
         print(f"Finished. The encoder is {training.folder / 'encoder.keras'}")
         return 0
     print(
         f"Stopped and saved at step {training.steps_done:,} of "
         f"{training.total_steps:,}. Go on with:\n"
-        f"  kerassl pretrain --resume --output "
-        f"{shlex.quote(str(training.folder))}"
+        f"  {_resume_command(training)}"
     )
     return 128 + got[0]
+
+
+def _resume_command(run: "Run") -> str:
+    folder = shlex.quote(str(run.folder))
+    return f"kerassl pretrain --resume --output {folder}"
 
 
 def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
@@ -202,6 +252,8 @@ def _resumed(options: argparse.Namespace) -> "Run":
 
 
 def _describe(run: "Run", choice: str | None) -> None:
+    from kerassl.training import device_count
+
     recipe, settings = run.recipe, run.settings
     count, size = len(run.data.images), "x".join(map(str, run.data.image_shape))
     parameters = run.model.encoder.count_params()
@@ -212,7 +264,8 @@ def _describe(run: "Run", choice: str | None) -> None:
         "images": f"{count:,} of {settings['data']}, {size}",
         "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
         f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",
-        "backend": f"{settings['backend']} on {settings['device']}",
+        "backend": f"{settings['backend']} on {settings['device']}"
+        + (f", {devices} devices" if (devices := device_count()) > 1 else ""),
         "output": str(run.folder),
     }
     if run.steps_done:

@@ -38,6 +38,8 @@ class ImageBatches(keras.utils.PyDataset):
         start_step: How many steps of the first epoch to skip. Keras takes the
             length of an epoch once per `fit`, so finish a skipped-into epoch
             with a `fit` of one epoch.
+        part: `(place, parts)`: of each batch only the rows of one of several
+            processes, which share it out.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ImageBatches(keras.utils.PyDataset):
         drop_remainder=False,
         epoch=0,
         start_step=0,
+        part=(0, 1),
     ):
         """Reads no image yet."""
         super().__init__()
@@ -71,6 +74,12 @@ class ImageBatches(keras.utils.PyDataset):
                 f"`start_step` must be in [0, {steps}), as an epoch has "
                 f"{steps} steps. Received: start_step={start_step}"
             )
+        if batch_size % part[1]:
+            raise ValueError(
+                f"A batch of {batch_size} images can't be shared out to "
+                f"{part[1]} processes. Choose a multiple of it."
+            )
+        self.part = part
         self.images = images
         self.labels = labels
         self.batch_size = batch_size
@@ -148,6 +157,9 @@ class ImageBatches(keras.utils.PyDataset):
     def _read(self, epoch, step):
         start = step * self.batch_size
         indices = self._epoch_order(epoch)[start : start + self.batch_size]
+        place, parts = self.part
+        size = len(indices) // parts
+        indices = indices[place * size : (place + 1) * size]
         if isinstance(self.images, ImageFolder):
             # An image that can't be read any more comes back as another one.
             images, indices = self.images.read(indices)

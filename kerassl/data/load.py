@@ -96,6 +96,7 @@ class ImageData:
         drop_remainder=False,
         epoch=0,
         start_step=0,
+        part=(0, 1),
     ):
         """Returns batches for `fit`; see `ImageBatches` for the arguments.
 
@@ -114,6 +115,7 @@ class ImageData:
             drop_remainder=drop_remainder,
             epoch=epoch,
             start_step=start_step,
+            part=part,
         )
 
 

@@ -10,7 +10,14 @@ from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.layers import MLPHead
-from kerassl.training import batch_sizes, check_first_batch, train_step
+from kerassl.training import (
+    as_keras_sums,
+    batch_sizes,
+    check_first_batch,
+    mean_over_devices,
+    share_weights,
+    train_step,
+)
 
 # The name that Keras gives the variable of every `SeedGenerator`.
 SEED_STATE = "seed_generator_state"
@@ -300,6 +307,7 @@ class SelfSupervisedModel(keras.Model):
         for size in sizes:
             self.check_batch(size)
         self.batch_size = max(sizes, default=None)
+        share_weights(self)
         return super().fit(x, *args, **kwargs)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -314,11 +322,17 @@ class SelfSupervisedModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the objective's loss, and keeps its metrics."""
-        scalars = self.objective(y_pred)
+        """Returns the objective's loss, and keeps its metrics.
+
+        Both are means over devices, of which each has a part of the batch.
+        """
+        scalars = {
+            name: mean_over_devices(value)
+            for name, value in self.objective(y_pred).items()
+        }
         for metric in self.objective_metrics:
             metric.update_state(scalars[metric.name])
-        return scalars["loss"] + sum(self.losses)
+        return as_keras_sums(scalars["loss"] + sum(self.losses))
 
     # === What a user calls ===
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from kerassl import data as kerassl_data
-from kerassl import recipes
+from kerassl import recipes, training
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
@@ -119,12 +119,21 @@ class Run:
                 last checkpoint stays.
         """
         self._prepare_folder()
-        while not self.finished and not self.stopping:
+        while not self.finished and not training.agree(self.stopping):
             self._train_epoch(callbacks)
-            self._save()
-            self._keep(keep)
+            if self.is_writer:
+                self._save()
+                self._keep(keep)
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this process, of all that train, writes the files."""
+        return training.process()[0] == 0
 
     def _prepare_folder(self) -> None:
+        training.agree(False)  # All have looked whether there is a run already.
+        if not self.is_writer:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.is_new:
             # The checkpoint goes first: it must not meet another recipe.
@@ -146,6 +155,7 @@ class Run:
             drop_remainder=True,
             epoch=self.position.epoch,
             start_step=self.position.step,
+            part=training.process(),
         )
 
     def _train_epoch(
@@ -262,7 +272,7 @@ class _Watch(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Stops at once if `stop` was called before `fit` cleared it."""
-        if self.run.stopping:
+        if training.agree(self.run.stopping):
             self.run.stop()
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -286,6 +296,9 @@ class _Watch(keras.callbacks.Callback):
         if logs and not math.isfinite(logs["loss"]):
             self.diverged.append(batch)
             self.run.model.stop_training = True
+        # A process that stopped alone would leave the others waiting.
+        if training.agree(self.run.stopping):
+            self.run.stop()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Keeps the epoch's means, the loss first."""
@@ -346,6 +359,7 @@ def start(
         "data": data,
         "limit": limit,
         "data_dir": data_dir,
+        "devices": training.device_count(),
         **environment(),
     }
     images = _load_data(recipe, settings)
@@ -424,6 +438,12 @@ def _steps_per_epoch(recipe: Recipe, data: Any) -> int:
         raise ValueError(
             f"{count} images don't fill a batch of {recipe.batch_size}. Use a "
             f"batch size of at most {count}, or more images."
+        )
+    devices = training.device_count()
+    if recipe.batch_size % devices:
+        raise ValueError(
+            f"A batch of {recipe.batch_size} images can't be shared out to "
+            f"{devices} devices. Choose a multiple of it."
         )
     return count // recipe.batch_size
 

@@ -1,17 +1,46 @@
-"""What every approach shares: steps, momentum networks, queues, gather."""
+"""What every approach shares: steps, momentum networks, queues, devices."""
 
-from kerassl.training.gather import gather
+from kerassl.training.distribution import (
+    DeviceSeedGenerator,
+    agree,
+    device_count,
+    devices,
+    own_part,
+    process,
+    replicas,
+    share_weights,
+)
+from kerassl.training.gather import (
+    as_keras_sums,
+    gather,
+    mean_over_devices,
+    own_rows,
+)
 from kerassl.training.inputs import batch_sizes, check_first_batch
 from kerassl.training.momentum import CosineMomentum, MomentumNetwork
+from kerassl.training.normalization import global_statistics, own_statistics
 from kerassl.training.queue import FeatureQueue
 from kerassl.training.step import train_step
 
 __all__ = [
     "CosineMomentum",
+    "DeviceSeedGenerator",
     "FeatureQueue",
     "MomentumNetwork",
+    "agree",
+    "as_keras_sums",
     "batch_sizes",
     "check_first_batch",
+    "device_count",
+    "devices",
     "gather",
+    "global_statistics",
+    "mean_over_devices",
+    "own_part",
+    "own_rows",
+    "own_statistics",
+    "process",
+    "replicas",
+    "share_weights",
     "train_step",
 ]

@@ -1,9 +1,13 @@
-"""Features of the global batch, on one device or many."""
+"""Features and means of the global batch, on one device or many."""
 
+import functools
 import sys
 from typing import Any
 
 import keras
+from keras import ops
+
+from kerassl.training.distribution import process, replica, replicas
 
 
 def gather(features: Any) -> Any:
@@ -11,8 +15,10 @@ def gather(features: Any) -> Any:
 
     Every statistic across samples (in-batch negatives, cross-correlations,
     Sinkhorn, queues) goes through it, so that N devices equal one. Gradients
-    flow back to the device that each row came from. On one device, and on JAX
-    where the jitted step sees the global batch already, it is the identity.
+    flow back to the device that each row came from: of the sum of all devices'
+    losses, which the step then divides by the number of devices. On one device,
+    and on JAX, where the jitted step sees the global batch already, it is the
+    identity.
 
     Args:
         features: tensor of shape `(N, ...)`, N equal on all devices.
@@ -25,16 +31,93 @@ def gather(features: Any) -> Any:
     projections = kerassl.training.gather(outputs["projection_1"])
     ```
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        tf = sys.modules["tensorflow"]
-        replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1:
-            return replica.all_gather(features, axis=0)
-    elif backend == "torch":
-        distributed = sys.modules["torch"].distributed
-        if distributed.is_available() and distributed.is_initialized():
-            from torch.distributed.nn.functional import all_gather
+    if replicas() == 1:
+        return features
+    if keras.backend.backend() == "tensorflow":
+        found = _context().all_gather(features, axis=0)
+        count, *rest = features.shape
+        # TensorFlow forgets the shape.
+        return ops.reshape(
+            found, (-1 if count is None else count * replicas(), *rest)
+        )
+    return _torch_functions()[0].apply(features)
 
-            return sys.modules["torch"].cat(all_gather(features))
-    return features
+
+def mean_over_devices(values: Any) -> Any:
+    """Returns the mean of a tensor over all devices; gradients as `gather`'s.
+
+    Args:
+        values: tensor, of one shape on all devices.
+    """
+    if replicas() == 1:
+        return values
+    if keras.backend.backend() == "tensorflow":
+        return _context().all_reduce("MEAN", values)
+    return _torch_functions()[1].apply(values)
+
+
+def own_rows(gathered: Any) -> Any:
+    """Returns a device's own rows of what `gather` returned.
+
+    Args:
+        gathered: tensor of shape `(devices * N, ...)`.
+
+    Returns:
+        A tensor of shape `(N, ...)`.
+    """
+    if replicas() == 1:
+        return gathered
+    shape = (replicas(), -1, *gathered.shape[1:])
+    return ops.reshape(gathered, shape)[replica()]
+
+
+def as_keras_sums(loss: Any) -> Any:
+    """Returns the part of a loss that a replica hands to Keras.
+
+    On TensorFlow Keras sums the gradients of replicas, and multiplies the loss
+    that it logs; the others average.
+
+    Args:
+        loss: scalar tensor, the mean over devices.
+    """
+    if keras.backend.backend() == "tensorflow" and replicas() > 1:
+        return loss / replicas()
+    return loss
+
+
+def _context() -> Any:
+    return sys.modules["tensorflow"].distribute.get_replica_context()
+
+
+@functools.cache
+def _torch_functions() -> tuple[Any, Any]:
+    """Returns `gather` and `mean_over_devices` for PyTorch, with gradients."""
+    import torch
+    from torch import distributed
+
+    class Gather(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, own: Any) -> Any:
+            parts = [torch.empty_like(own) for _ in range(process()[1])]
+            distributed.all_gather(parts, own.contiguous())
+            return torch.cat(parts)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            total = gradients[0].clone()
+            distributed.all_reduce(total)
+            place, processes = process()
+            return total.chunk(processes)[place]
+
+    class Mean(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, own: Any) -> Any:
+            total = own.clone()
+            distributed.all_reduce(total)
+            return total / process()[1]
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return Mean.forward(ctx, gradients[0])
+
+    return Gather, Mean

@@ -6,6 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerassl.training.gradients import averaged_gradients
+from kerassl.training.normalization import global_statistics
+
 
 def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
     """Runs Keras's own training step and then the model's `after_update`.
@@ -57,7 +60,8 @@ def _functional_step(
 def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
     # A copy, since PyTorch moves the variable's own tensor.
     before = ops.copy(ops.convert_to_tensor(model.optimizer.iterations))
-    logs = keras_step(data)
+    with global_statistics(model), averaged_gradients(model):
+        logs = keras_step(data)
     for variable, value in _changes(model, before, []):
         variable.assign(value)
     return logs

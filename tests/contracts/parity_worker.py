@@ -66,13 +66,15 @@ def save(method, folder):
 def views(model):
     """Smooth images, as floats in [0, 255], of the sizes that it needs."""
     rng = np.random.default_rng(0)
+    channels = model.encoder.input_shape[-1]
     is_plain = model.augmenter.view_names == list(model.augmenter.views)
     batches = []
     for _ in range(STEPS):
         batches.append({})
         for name, view in model.augmenter.views.items():
-            coarse = rng.integers(0, 256, (BATCH, 8, 8, 3)).astype("float32")
+            coarse = rng.integers(0, 256, (BATCH, 8, 8, channels))
             at = np.arange(view.size) * 8 // view.size
+            coarse = coarse.astype("float32")
             batches[-1][name] = coarse[:, at][:, :, at]
         if not is_plain or model.drawn_names:
             (images,) = batches[-1].values()

@@ -9,7 +9,15 @@ from keras import ops
 from kerassl import augmentation
 from kerassl.losses import info_nce, unit_vectors
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import FeatureQueue, MomentumNetwork, gather
+from kerassl.training import (
+    DeviceSeedGenerator,
+    FeatureQueue,
+    MomentumNetwork,
+    gather,
+    own_rows,
+    own_statistics,
+    replicas,
+)
 
 TEMPERATURES = {1: 0.07, 2: 0.2}
 
@@ -121,7 +129,7 @@ class MoCo(SelfSupervisedModel):
         self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
         self.momentum_projector = MomentumNetwork(self.projector, momentum)
         self.queue = FeatureQueue(queue_size, projection_dim, seed=seed)
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = DeviceSeedGenerator(seed)
 
     def forward_views(
         self, views: dict[str, Any], training: bool = False
@@ -134,13 +142,13 @@ class MoCo(SelfSupervisedModel):
         )
         order = self._shuffled_order(keys, training)
         if order is not None:
-            keys = ops.take(keys, order, axis=0)
+            keys = own_rows(ops.take(gather(keys), order, axis=0))
         k = self.momentum_projector(
             self._in_groups(self.momentum_encoder, keys, training),
             training=training,
         )
         if order is not None:
-            k = ops.take(k, ops.argsort(order), axis=0)
+            k = own_rows(ops.take(gather(k), ops.argsort(order), axis=0))
         if training:
             self.queue.enqueue(gather(unit_vectors(k)))
         return {"query": q, "key": k, "negatives": negatives}
@@ -185,17 +193,22 @@ class MoCo(SelfSupervisedModel):
         """Runs a network on the batch's groups, one after the other."""
         if self.batch_groups == 1 or not training:
             return network(images, training=training)
+        if self.batch_groups % replicas():
+            raise ValueError(
+                f"`batch_groups={self.batch_groups}` can't be shared out to "
+                f"{replicas()} devices. Choose a multiple of it, or 1."
+            )
+        groups = self.batch_groups // replicas()
         count = ops.shape(images)[0]
         # Groups may differ by one image, so that every batch fits.
-        ends = [
-            count * i // self.batch_groups for i in range(self.batch_groups + 1)
-        ]
-        return ops.concatenate(
-            [
-                network(images[start:end], training=training)
-                for start, end in zip(ends, ends[1:])
-            ]
-        )
+        ends = [count * i // groups for i in range(groups + 1)]
+        with own_statistics():
+            return ops.concatenate(
+                [
+                    network(images[start:end], training=training)
+                    for start, end in zip(ends, ends[1:])
+                ]
+            )
 
     def _shuffled_order(self, images: Any, training: bool) -> Any:
         if self.batch_groups == 1 or not training:
@@ -205,7 +218,7 @@ class MoCo(SelfSupervisedModel):
         noise = keras.random.uniform(
             (ops.shape(images)[0],), seed=self.seed_generator
         )
-        return ops.argsort(noise)
+        return ops.argsort(gather(noise))
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

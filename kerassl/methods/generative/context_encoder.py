@@ -12,6 +12,7 @@ from kerassl.augmentation import masks
 from kerassl.choices import check_choice
 from kerassl.layers import ChannelwiseDense
 from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import DeviceSeedGenerator, mean_over_devices
 
 # The authors' colour of holes, in [0, 255].
 HOLE = {1: (127.5,), 3: (117.0, 104.0, 123.0)}
@@ -147,7 +148,7 @@ class ContextEncoder(SelfSupervisedModel):
         self.reconstruction_weight = reconstruction_weight
         self.adversarial_weight = adversarial_weight
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = DeviceSeedGenerator(seed)
         self.image_size = size
         # The rows, and columns, that are painted.
         self.painted = slice(0, size)
@@ -343,7 +344,11 @@ class ContextEncoder(SelfSupervisedModel):
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Adds up the painter's two losses and the discriminator's."""
         painted, target = outputs["painted"], outputs["target"]
-        error = losses.inpainting(painted, target, outputs["weights"])
+        weights = outputs["weights"]
+        error = losses.inpainting(painted, target, weights)
+        # Holes differ in size: the mean is over the pixels of all devices.
+        hidden = ops.mean(weights)
+        error = error * hidden / ops.maximum(mean_over_devices(hidden), 1e-6)
         scalars = {
             "loss": self.reconstruction_weight * error,
             "reconstruction_error": error,

@@ -14,6 +14,7 @@ from kerassl.losses import (
     visible_colour,
 )
 from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import DeviceSeedGenerator
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -101,7 +102,7 @@ class MAE(SelfSupervisedModel):
         self.decoder_heads = decoder_heads
         self.norm_pix_loss = norm_pix_loss
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = DeviceSeedGenerator(seed)
         self.backbone = vit_inside(self.encoder)
         self.preprocessor = before(self.encoder, self.backbone)
         self.embedding = self.backbone.get_layer("vit_patching_and_embedding")

@@ -12,6 +12,7 @@ from keras import ops
 from kerassl import augmentation, encoders
 from kerassl.losses import classification
 from kerassl.methods.base import SelfSupervisedModel
+from kerassl.training import DeviceSeedGenerator
 
 TILES = 9
 
@@ -88,7 +89,7 @@ class Jigsaw(SelfSupervisedModel):
         self.projection_dim = projection_dim
         self.hidden_dim = hidden_dim
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.seed_generator = DeviceSeedGenerator(seed)
         self.tile_encoder = encoder_of_tiles(self)
         # (P, 9): which tile comes to each place.
         self.permutations = far_permutations(permutations, seed)

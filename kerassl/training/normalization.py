@@ -1,0 +1,104 @@
+"""Batch normalization over the global batch."""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerassl.training.distribution import replicas
+from kerassl.training.gather import mean_over_devices
+
+_OWN = contextvars.ContextVar("own_statistics", default=False)
+
+
+class GlobalBatchNormalization(keras.layers.BatchNormalization):
+    """Keras's batch normalization with the statistics of all devices.
+
+    Keras's own `synchronized=True` exists on TensorFlow alone. No model is made
+    of this layer: `global_statistics` lends its `call`.
+    """
+
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None
+    ) -> Any:
+        """Normalises with the moments of the global batch in training."""
+        is_plain = _OWN.get() or not (training and self.trainable)
+        if is_plain or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        x = ops.cast(inputs, dtype)
+        axes = [i for i in range(x.ndim) if i != self.axis % x.ndim]
+        own = ops.stack([ops.mean(x, axes), ops.mean(ops.square(x), axes)])
+        mean, square = ops.unstack(mean_over_devices(own), 2)
+        variance = square - ops.square(mean)
+        for moving, new in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance),
+        ):
+            kept = ops.cast(moving, dtype) * self.momentum
+            new = ops.stop_gradient(new) * (1.0 - self.momentum)
+            moving.assign(ops.cast(kept + new, moving.dtype))
+        outputs = ops.batch_normalization(
+            x,
+            mean,
+            variance,
+            axis=self.axis,
+            offset=None if self.beta is None else ops.cast(self.beta, dtype),
+            scale=None if self.gamma is None else ops.cast(self.gamma, dtype),
+            epsilon=self.epsilon,
+        )
+        return ops.cast(outputs, self.compute_dtype)
+
+
+@contextlib.contextmanager
+def own_statistics() -> Iterator[None]:
+    """Batch normalization in it keeps to the statistics of its own device."""
+    token = _OWN.set(True)
+    try:
+        yield
+    finally:
+        _OWN.reset(token)
+
+
+@contextlib.contextmanager
+def global_statistics(model: keras.layers.Layer) -> Iterator[None]:
+    """Batch normalization in it takes the statistics of the global batch.
+
+    Of all layers of the model, KerasHub's too. They are what they were
+    afterwards, so that files hold Keras's own layer. On one device, and on JAX,
+    where a batch is global already, it does nothing.
+
+    Args:
+        model: layer or model.
+    """
+    lent = []
+    if replicas() > 1:
+        kind = keras.layers.BatchNormalization
+        lent = [layer for layer in _layers(model) if type(layer) is kind]
+    for layer in lent:
+        object.__setattr__(layer, "__class__", GlobalBatchNormalization)
+    try:
+        yield
+    finally:
+        for layer in lent:
+            layer_class = keras.layers.BatchNormalization
+            object.__setattr__(layer, "__class__", layer_class)
+
+
+def _layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Returns the layers of a model, those in its attributes too."""
+    found: dict[int, keras.layers.Layer] = {}
+    waiting: list[Any] = [model]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, (list, tuple)):
+            waiting += value
+        elif isinstance(value, keras.layers.Layer) and id(value) not in found:
+            found[id(value)] = value
+            waiting += vars(value).values()
+    return list(found.values())

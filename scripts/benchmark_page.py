@@ -1,0 +1,233 @@
+"""Writes docs/benchmark.md from the scores that the presets were given.
+
+    python scripts/benchmark_page.py
+
+Everything on the page but its words comes from `presets/index.json`,
+`presets/history/` and `docs/results/cifar10_cpu.jsonl`. It loads no backend.
+`--check` writes nothing, and fails if the page isn't what it would be.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import string
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = ROOT / "presets"
+TEMPLATE = ROOT / "scripts" / "pages" / "benchmark.md"
+PAGE = ROOT / "docs" / "benchmark.md"
+PICTURE = ROOT / "docs" / "pictures" / "benchmark.svg"
+SHORT_RUNS = ROOT / "docs" / "results" / "cifar10_cpu.jsonl"
+
+PRETEXT = {
+    "context_encoder",
+    "context_prediction",
+    "jigsaw",
+    "mae",
+    "rotation",
+}
+# What each joint-embedding method should reach, and the best of them.
+EACH = 0.54
+BEST = {"knn": 0.62, "linear": 0.66}
+
+
+def percent(value: float | None) -> str:
+    """Returns a share in percent."""
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def with_deviation(score: dict[str, Any], start: str = "") -> str:
+    """Returns a mean and its deviation over draws of labels."""
+    mean = percent(score.get(f"{start}accuracy"))
+    deviation = score.get(f"{start}std")
+    return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
+
+
+def row(name: str, scores: dict[str, Any], start: str = "") -> str:
+    """Returns a row of the first table."""
+    knn = scores["knn"]
+    stages = knn.get(f"{start}stages") or {}
+    best = max(stages, key=stages.__getitem__, default=None)
+    rank = knn.get(f"{start}effective_rank")
+    cells = [
+        name,
+        percent(knn.get(f"{start}accuracy")),
+        "" if best is None else f"{percent(stages[best])}, {best}",
+        *(
+            with_deviation(scores.get(score, {}), start)
+            for score in ("linear", "linear_10%", "linear_1%", "finetune_1%")
+        ),
+        "" if rank is None else f"{rank:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def speed(name: str) -> float:
+    """Returns the images a second of a run's median epoch."""
+    path = PRESETS / "history" / f"{name}.csv"
+    with path.open(newline="", encoding="utf-8") as file:
+        return statistics.median(
+            float(row["images_per_second"]) for row in csv.DictReader(file)
+        )
+
+
+def memory(recipe_hash: str) -> float | None:
+    """Returns the MB of a short run of the same recipe, if there is one."""
+    for line in SHORT_RUNS.read_text(encoding="utf-8").splitlines():
+        found = json.loads(line)
+        if found["recipe"] == recipe_hash:
+            return found["peak_memory_mb"]
+    return None
+
+
+def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
+    """Returns what falls short of what it should be."""
+    lines = []
+    for info in presets:
+        method, knn = info["method"], info["scores"]["knn"]
+        stages, floors = knn["stages"], knn["untrained_stages"]
+        best = max([knn["accuracy"], *stages.values()])
+        floor = max([knn["untrained_accuracy"], *floors.values()])
+        if best <= floor:
+            lines.append(
+                f"- `{method}`: no stage is above the best of random weights, "
+                f"{percent(floor)} %."
+            )
+        elif method not in PRETEXT and knn["accuracy"] < EACH:
+            lines.append(
+                f"- `{method}`: kNN of {percent(knn['accuracy'])} % is below "
+                f"the {percent(EACH)} % that was aimed at."
+            )
+    for protocol, aim in BEST.items():
+        highest = max(i["scores"][protocol]["accuracy"] for i in presets)
+        if highest < aim:
+            lines.append(
+                f"- The best {protocol} score is {percent(highest)} %; "
+                f"{percent(aim)} % were aimed at."
+            )
+    return lines or ["Nothing falls short of what was aimed at."]
+
+
+def page(presets: list[dict[str, Any]]) -> str:
+    """Returns the page in Markdown."""
+    scores = [row(f"`{info['method']}`", info["scores"]) for info in presets]
+    seen: dict[str, dict[str, Any]] = {}
+    for info in presets:
+        seen.setdefault(info["architecture"], info)
+    scores += [
+        row(f"random, `{architecture}`", info["scores"], "untrained_")
+        for architecture, info in seen.items()
+    ]
+    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        count=len(presets),
+        best=presets[0]["name"],
+        scores="\n".join(scores),
+        supervised=supervised(),
+        costs="\n".join(map(cost, presets)),
+        weaknesses="\n".join(weaknesses(presets)),
+        repeats=repeats(presets),
+    )
+
+
+def supervised() -> str:
+    """Returns what all labels give without pretraining."""
+    return "".join(
+        f"\nWith all labels, `{architecture}` trained from scratch for "
+        f"{score['epochs']} epochs reaches {percent(score['accuracy'])} %.\n"
+        for architecture, score in read_json(
+            PRESETS / "supervised.json"
+        ).items()
+    )
+
+
+def cost(info: dict[str, Any]) -> str:
+    """Returns a row of the second table."""
+    used = memory(info["recipe_hash"])
+    cells = [
+        f"`{info['name']}`",
+        f"{speed(info['name']):.0f}",
+        f"{info['training']['seconds'] / 60:.0f}",
+        "" if used is None else f"{used:.0f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def repeats(presets: list[dict[str, Any]]) -> str:
+    """Returns what is known of other seeds."""
+    found = read_json(PRESETS / "repeats.json")
+    if not found:
+        return "Each method was trained once: that isn't measured yet."
+    text = "| Preset | runs | kNN | linear |\n|---|---|---|---|\n"
+    for info in presets:
+        if info["name"] not in found:
+            continue
+        runs = [
+            {key: info["scores"][key]["accuracy"] for key in BEST},
+            *found[info["name"]].values(),
+        ]
+        cells = [
+            f"{percent(statistics.mean(run[key] for run in runs))} ± "
+            f"{percent(statistics.stdev(run[key] for run in runs))}"
+            for key in BEST
+        ]
+        text += f"| `{info['name']}` | {len(runs)} | {' | '.join(cells)} |\n"
+    return text + "\nMean and standard deviation over seeds of the training."
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns what a file of JSON holds; nothing if there is none."""
+    if not path.exists():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def draw(presets: list[dict[str, Any]]) -> None:
+    """Draws score against time."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for info in presets:
+        x = 50_000 * 10 / speed(info["name"]) / 60
+        y = 100 * info["scores"]["knn"]["accuracy"]
+        kind = "tab:orange" if info["method"] in PRETEXT else "tab:blue"
+        axes.scatter(x, y, color=kind)
+        axes.annotate(
+            info["method"], (x, y), (4, 4), textcoords="offset points"
+        )
+    floor = 100 * presets[0]["scores"]["knn"]["untrained_accuracy"]
+    axes.axhline(floor, color="tab:gray", linestyle="--", label="random")
+    axes.legend(frameon=False)
+    axes.set(xlabel="minutes of ten epochs, one core", ylabel="kNN, %")
+    axes.set_xlim(left=0)
+    # The same file again for the same numbers.
+    with rc_context({"svg.hashsalt": "kerassl"}):
+        figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def main() -> int:
+    """Writes the page, or compares it."""
+    parser = argparse.ArgumentParser(description="Write docs/benchmark.md.")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    index = json.loads((PRESETS / "index.json").read_text(encoding="utf-8"))
+    presets = [entry["info"] for entry in index["presets"].values()]
+    presets.sort(key=lambda info: -info["scores"]["knn"]["accuracy"])
+    text = page(presets)
+    if options.check:
+        same = PAGE.read_text(encoding="utf-8") == text
+        if not same:
+            print(f"{PAGE} isn't up to date: run this without --check.")
+        return 0 if same else 1
+    PAGE.write_text(text, encoding="utf-8")
+    draw(presets)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""N devices equal one: the same losses, gradients and steps."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from kerassl import training
+from kerassl.training import distribution
+from tests.backends import once
+from tests.contracts.methods import METHODS
+from tests.distributed import worker
+
+ROOT = Path(__file__).parents[2]
+BACKEND = keras.backend.backend()
+
+# Those that look across the batch, each in its own way.
+ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
+# Of 16 images 4 or 2 are on a device.
+CASES = [
+    *((method, 2) for method in [*METHODS, "moco_shuffled"]),
+    *((method, 4) for method in ["simclr", "moco_v2", "context_encoder"]),
+    # On PyTorch each device is a process, which takes seconds to start.
+    *((method, 8) for method in ["swav", "barlow_twins"] if BACKEND != "torch"),
+]
+
+
+def start(folder, count, *methods):
+    """Starts a worker, or on PyTorch as many as there are devices."""
+    command = [sys.executable, "-m"]
+    if BACKEND == "torch" and count > 1:
+        command += ["torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(count), "-m"]
+    command += ["tests.distributed.worker", str(folder), str(count), *methods]
+    with open(folder / f"{count}_{methods[0]}.log", "w") as log:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ
+            | {
+                "KERAS_BACKEND": BACKEND,
+                "JAX_ENABLE_X64": "1",
+                # As for the comparison of backends.
+                "XLA_FLAGS": "--xla_backend_optimization_level=1 "
+                "--xla_cpu_use_fusion_emitters=false "
+                "--xla_cpu_parallel_codegen_split_count=1",
+                "OMP_NUM_THREADS": "1",
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@pytest.fixture(scope="module")
+def runs(request, tmp_path_factory):
+    """A worker for each number of devices, for the selected tests."""
+    folder = tmp_path_factory.mktemp("devices")
+    selected = [
+        item.callspec.params
+        for item in request.session.items
+        if getattr(item, "module", None) is request.module
+        and hasattr(item, "callspec")
+    ]
+    wanted: dict = {}
+    for case in selected:
+        for count in (1, case["count"]):
+            wanted.setdefault(count, []).append(case["method"])
+    for method in set(wanted[1]):
+        keras.utils.set_random_seed(1)
+        worker.save(method, folder)
+    processes = {}
+    for count, methods in wanted.items():
+        methods = list(dict.fromkeys(methods))
+        if count == "without_gather":
+            processes[count] = start(folder, 2, count, *methods)
+        else:
+            processes[count] = start(folder, count, *methods)
+    yield folder, processes
+    for process in processes.values():
+        process.kill()
+        process.wait()
+
+
+def arrays_from(runs, method, count):
+    folder, processes = runs
+    status = processes[count].wait(timeout=1200)
+    target = folder / f"{method}_{count}.npz"
+    if not target.exists():
+        error = target.with_suffix(".txt")
+        text = error.read_text() if error.exists() else ""
+        for log in folder.glob("*.log"):
+            text += log.read_text()[-2000:]
+        pytest.fail(f"{method}, {count}, {status}:\n{text}", pytrace=False)
+    with np.load(target) as arrays:
+        return dict(arrays)
+
+
+def distance(ours, theirs):
+    difference = np.linalg.norm(np.asarray(ours, "float64") - theirs)
+    return difference / np.linalg.norm(ours)
+
+
+def differences(one, many):
+    """Returns what isn't equal, with how much it differs."""
+    assert set(one) == set(many)
+    found = {}
+    for name, value in one.items():
+        if name.startswith("loss"):
+            # SimSiam's, a mean of cosines, may lie near 0.
+            if many[name] != pytest.approx(float(value), rel=1e-5, abs=1e-6):
+                found[name] = float(value), float(many[name])
+        # A bias before a normalization has no gradient but rounding.
+        elif name.startswith("gradient") and np.linalg.norm(value) > 1e-6:
+            if not distance(value, many[name]) < 1e-4:
+                found[name] = distance(value, many[name])
+    # All parameters as one, and the queues, momentum networks and statistics.
+    for kind in ("parameter", "state"):
+        names = sorted(name for name in one if name.startswith(kind))
+        ours, theirs = (
+            np.concatenate([run[name].ravel() for name in names])
+            for run in (one, many)
+        )
+        if not distance(ours, theirs) < 1e-5:
+            found[kind] = distance(ours, theirs)
+    return found
+
+
+@pytest.mark.parametrize(("method", "count"), CASES)
+def test_devices_equal_one(method, count, runs):
+    one, many = (arrays_from(runs, method, n) for n in (1, count))
+    assert not differences(one, many)
+
+
+@once
+@pytest.mark.parametrize(
+    ("method", "count"), [(method, "without_gather") for method in ACROSS]
+)
+def test_without_gather_they_differ(method, count, runs):
+    one, many = (arrays_from(runs, method, n) for n in (1, count))
+    found = differences(one, many)
+    assert "loss_0" in found and "parameter" in found
+    assert any(name.startswith("gradient") for name in found)
+
+
+def test_replicas_draw_other_numbers_from_one_state(monkeypatch):
+    drawn = []
+    for place in range(3):
+        generator = training.DeviceSeedGenerator(7)
+        monkeypatch.setattr(distribution, "replicas", lambda: 3)
+        monkeypatch.setattr(distribution, "replica", lambda: place)
+        draws = [
+            ops.convert_to_numpy(keras.random.uniform((8,), seed=generator))
+            for _ in range(3)
+        ]
+        drawn += draws
+        state = ops.convert_to_numpy(generator.state)
+        assert state.tolist() == [7, 3]
+    assert len({tuple(numbers) for numbers in drawn}) == 9
+    monkeypatch.setattr(distribution, "replicas", lambda: 1)
+    plain, ours = (
+        keras.random.uniform((8,), seed=kind(7))
+        for kind in (keras.random.SeedGenerator, training.DeviceSeedGenerator)
+    )
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(plain), ops.convert_to_numpy(ours)
+    )
+
+
+def test_one_device_is_plain():
+    with training.devices(1):
+        assert training.device_count() == training.replicas() == 1
+        assert training.process() == (0, 1)
+        assert training.agree(True) and not training.agree(False)
+        x = ops.ones((2, 3))
+        assert training.gather(x) is training.own_rows(x) is x
+    with pytest.raises(ValueError, match="must be positive"):
+        training.devices(0).__enter__()
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    ops.zeros(())  # From now on their number is settled.
+    expected = "torchrun --nproc-per-node 99" if BACKEND == "torch" else "99"
+    with pytest.raises(ValueError, match=f"not 99|{expected}"):
+        training.devices(99).__enter__()
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="its batch is global")
+def test_global_statistics_lend_the_layer_only(monkeypatch):
+    from kerassl.training import normalization
+
+    model = METHODS["simclr"](worker.tiny_encoder())
+    monkeypatch.setattr(normalization, "replicas", lambda: 2)
+    kinds = lambda: [  # noqa: E731
+        type(layer).__name__
+        for layer in (*model.encoder.layers, *normalization._layers(model))
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+    before = kinds()
+    assert set(before) == {"BatchNormalization"} and len(before) >= 4
+    with training.global_statistics(model):
+        assert set(kinds()) == {"GlobalBatchNormalization"}
+    assert kinds() == before

@@ -1,0 +1,156 @@
+"""The command line with several processes: it shares, fails and goes on."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kerassl.cli.main import main
+from tests.backends import once
+
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = (
+    "simclr --data fashion_mnist_small --encoder resnet_nano --limit 128 "
+    "--batch-size 32"
+).split()
+
+# PyTorch alone has a process for each device.
+pytestmark = once
+
+
+def environment(**more):
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
+    return {
+        **os.environ,
+        "PATH": paths,
+        "PYTHONPATH": str(ROOT),
+        "KERAS_BACKEND": "torch",
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
+
+
+def rows(folder):
+    with open(folder / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def trainers(folder):
+    """Returns the numbers of the processes that train into a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+            environ = (path.parent / "environ").read_bytes()
+        except OSError:  # It has ended.
+            continue
+        if str(folder).encode() in words and b"\0LOCAL_RANK=" in environ:
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
+def test_one_process_is_killed_and_the_run_goes_on_alone(tmp_path, capsys):
+    folder = tmp_path / "run"
+    start = [*ARGUMENTS, "--epochs", "40", "--output", str(folder)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "kerassl", "pretrain", *start, "--devices", "2"],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 240
+    while not (folder / "history.csv").exists():
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    _, second = trainers(folder)
+    killed = time.monotonic()
+    os.kill(second, signal.SIGKILL)
+    out, err = running.communicate(timeout=60)
+    assert time.monotonic() - killed < 60
+    assert running.returncode != 0
+    assert "Finished" not in out
+    assert "SIGKILL" in err or "exitcode  : -9" in err
+    done = len(rows(folder))
+    assert 1 <= done < 40
+    # The checkpoint of two devices goes on with one.
+    settings = json.loads((folder / "recipe.json").read_text())
+    assert settings["devices"] == 2
+    from kerassl import runs
+
+    run = runs.resume(folder)
+    assert run.position.epoch >= done
+    run.model.stop_training = False
+    run.recipe = run.recipe.replace(epochs=run.position.epoch + 1)
+    run.train()
+    assert len(rows(folder)) == run.position.epoch > done
+
+
+def test_slurm_example_on_two_hosts_that_are_one(tmp_path):
+    """With a Slurm of two lines, which starts the command twice."""
+    programs = {
+        "scontrol": "echo 127.0.0.1",
+        "srun": '"$@" & first=$!\n"$@"\nwait $first',
+    }
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\nset -e\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    folder = tmp_path / "run"
+    python = Path(sys.executable).parent
+    finished = subprocess.run(
+        [ROOT / "examples/slurm.sh", *ARGUMENTS]
+        + ["--epochs", "1", "--output", folder],
+        env=environment(
+            PATH=f"{tmp_path}:{python}:{os.defpath}",
+            SLURM_JOB_NODELIST="host[0-1]",
+            SLURM_JOB_NUM_NODES="2",
+            SLURM_JOB_ID="17",
+            PORT=str(20000 + os.getpid() % 10000),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.count("Finished.") == 1
+    assert "torch on cpu, 2 devices" in finished.stdout
+    assert len(rows(folder)) == 1
+
+
+def test_kubernetes_example_is_a_valid_command(tmp_path, capsys):
+    text = (ROOT / "examples/kubernetes.yaml").read_text()
+    service, job = yaml.safe_load_all(text)
+    name = job["metadata"]["name"]
+    pod = job["spec"]["template"]["spec"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert pod["subdomain"] == service["metadata"]["name"]
+    (container,) = pod["containers"]
+    (script,) = container["args"]
+    assert f"--nnodes {job['spec']['completions']} " in script
+    gpus = container["resources"]["limits"]["nvidia.com/gpu"]
+    assert f"--nproc-per-node {gpus} " in script
+    # As bash reads it, with a torchrun that prints its words.
+    fake = tmp_path / "torchrun"
+    fake.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    fake.chmod(0o755)
+    words = subprocess.run(
+        [*container["command"], script],
+        env=environment(PATH=f"{tmp_path}:{os.defpath}"),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    command = words[words.index("-m") + 2 :]
+    assert command[:2] == ["pretrain", "simclr"]
+    # It gets as far as the data, which are not here.
+    assert main([*command, "--data-dir", str(tmp_path)]) == 2
+    assert "imagenet2012" in capsys.readouterr().err

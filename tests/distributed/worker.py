@@ -1,0 +1,118 @@
+"""Trains methods from given weights and views, on several devices.
+
+KERAS_BACKEND=jax python -m tests.distributed.worker FOLDER DEVICES METHOD ...
+
+With `fit`, as `train_on_batch` shares no batch out; otherwise as
+`tests.contracts.parity_worker`. The first process writes
+FOLDER/METHOD_DEVICES.npz or, where a method fails, the traceback to .txt.
+`without_gather` among the methods makes each device keep to itself.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from kerassl import training
+from tests.contracts.methods import METHODS, moco_v2, tiny_encoder
+from tests.contracts.parity_worker import (
+    FIRST_RATE,
+    STEP,
+    STEPS,
+    double_precision,
+    views,
+)
+
+
+def moco_shuffled():
+    """In two groups, which without batch statistics make no difference."""
+    inputs = keras.Input((28, 28, 1))
+    x = layers.Conv2D(8, 7, strides=4, activation="relu")(inputs / 255)
+    encoder = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    return moco_v2(encoder, batch_groups=2)
+
+
+def build(method):
+    if method == "moco_shuffled":
+        return moco_shuffled()
+    return METHODS[method](tiny_encoder())
+
+
+def save(method, folder):
+    """Writes the weights of a new model, and views for it."""
+    model = build(method)
+    arrays = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
+    for step, batch in enumerate(views(model)):
+        arrays |= {f"views_{step}_{k}": v for k, v in batch.items()}
+    np.savez(folder / f"{method}.npz", **arrays)
+
+
+@double_precision()
+def run(method, folder):
+    """Takes a few steps of SGD from the weights in `folder`."""
+    model = build(method)
+    with np.load(folder / f"{method}.npz") as file:
+        given = dict(file)
+    count = sum(name.startswith("weight_") for name in given)
+    model.set_weights([given[f"weight_{i}"] for i in range(count)])
+    optimizer = keras.optimizers.SGD(FIRST_RATE, momentum=0.9)
+    model.compile(optimizer)
+    found = {}
+    for step in range(STEPS):
+        start = f"views_{step}_"
+        batch = {
+            name.removeprefix(start): training.own_part(array)
+            for name, array in given.items()
+            if name.startswith(start)
+        }
+        own = len(next(iter(batch.values())))
+        history = model.fit(batch, batch_size=own, shuffle=False, verbose=0)
+        found[f"loss_{step}"] = float(history.history["loss"][0])
+        if step == 0:
+            # The momentum is the gradient, until a second one is added.
+            gradients = [
+                ops.convert_to_numpy(momentum) / -FIRST_RATE
+                for momentum in optimizer.momentums
+            ]
+            for i, gradient in enumerate(gradients):
+                found[f"gradient_{i}"] = gradient
+            norm = np.linalg.norm([np.linalg.norm(g) for g in gradients])
+            optimizer.learning_rate.assign(STEP / norm)
+    for kind, weights in (
+        ("parameter", model.trainable_weights),
+        ("state", model.non_trainable_weights),
+    ):
+        for i, weight in enumerate(weights):
+            found[f"{kind}_{i}"] = ops.convert_to_numpy(weight)
+    return found
+
+
+def forget_gather():
+    for name, module in list(sys.modules.items()):
+        if name.startswith("kerassl.methods") and hasattr(module, "gather"):
+            module.gather = lambda features: features
+
+
+def main(folder, devices, *methods):
+    folder = Path(folder)
+    with training.devices(int(devices)):
+        for method in methods:
+            if method == "without_gather":
+                forget_gather()
+                devices = method
+                continue
+            stem = folder / f"{method}_{devices}"
+            try:
+                found = run(method, folder)
+                if training.process()[0] == 0:
+                    np.savez(stem.with_suffix(".npz"), **found)
+            except Exception:
+                text = traceback.format_exc()
+                stem.with_suffix(".txt").write_text(text)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
