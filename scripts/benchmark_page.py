@@ -204,7 +204,7 @@ def draw(presets: list[dict[str, Any]]) -> None:
     axes.axhline(floor, color="tab:gray", linestyle="--", label="random")
     axes.legend(frameon=False)
     axes.set(xlabel="minutes of ten epochs, one core", ylabel="kNN, %")
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, 1.2 * axes.get_xlim()[1])  # Room for the names.
     # The same file again for the same numbers.
     with rc_context({"svg.hashsalt": "kerassl"}):
         figure.savefig(PICTURE, metadata={"Date": None})

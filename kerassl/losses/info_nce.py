@@ -8,7 +8,11 @@ from kerassl.losses.unit_vectors import unit_vectors
 
 
 def info_nce(
-    queries: Any, keys: Any, temperature: float = 0.2, negatives: Any = None
+    queries: Any,
+    keys: Any,
+    temperature: float = 0.2,
+    negatives: Any = None,
+    rows: Any = None,
 ) -> tuple[Any, Any]:
     """Computes the InfoNCE loss of queries, each with one key.
 
@@ -24,6 +28,8 @@ def info_nce(
             `i`.
         temperature: float > 0. The similarities in [-1, 1] are divided by it.
         negatives: float tensor of shape `(K, D)` of unit vectors, or `None`.
+        rows: int tensor of shape `(N,)`, without negatives: where each query's
+            key is among the keys, which may then be more. By default row `i`.
 
     Returns:
         Two float32 scalars: the loss (at chance about `log(1 + K)`, or `log(N)`
@@ -46,12 +52,14 @@ def info_nce(
     keys = unit_vectors(keys)
     if negatives is None:
         logits = ops.matmul(queries, ops.transpose(keys))
+        if rows is None:
+            rows = ops.arange(ops.shape(logits)[0])
         # Not a sum of its own: rounding would hide that it's the row's maximum.
-        positive = ops.diagonal(logits)
+        positive = ops.take_along_axis(logits, rows[:, None], axis=1)[:, 0]
         # The row holds the positive itself.
         total = ops.logsumexp(logits, axis=-1)
         picked = ops.argmax(logits, axis=-1)
-        picked = ops.equal(picked, ops.arange(ops.shape(picked)[0]))
+        picked = ops.equal(ops.cast(picked, rows.dtype), rows)
     else:
         positive = ops.sum(queries * keys, axis=-1)
         negatives = ops.cast(negatives, "float32")

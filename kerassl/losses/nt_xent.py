@@ -12,7 +12,10 @@ MASKED = -1e9
 
 
 def nt_xent(
-    projection_1: Any, projection_2: Any, temperature: float = 0.1
+    projection_1: Any,
+    projection_2: Any,
+    temperature: float = 0.1,
+    rows: Any = None,
 ) -> tuple[Any, Any]:
     """Computes the NT-Xent loss of pairs of projections.
 
@@ -26,6 +29,8 @@ def nt_xent(
         projection_2: float tensor of shape `(N, D)`; row `i` shows the same
             image as row `i` of `projection_1`.
         temperature: float > 0. The similarities in [-1, 1] are divided by it.
+        rows: int tensor `(M,)` of images, or `None` for all: the mean is over
+            their 2M projections alone, of which each still picks among all.
 
     Returns:
         Two float32 scalars: the loss (at chance about `log(2N - 1)`), and the
@@ -45,16 +50,23 @@ def nt_xent(
     """
     # Half precision would overflow in the logits' exponentials.
     projections = unit_vectors(ops.concatenate([projection_1, projection_2]))
-    logits = ops.matmul(projections, ops.transpose(projections)) / temperature
-    total = ops.shape(logits)[0]
-    index = ops.arange(total)
-    itself = ops.equal(index[:, None], index[None, :])
+    total = ops.shape(projections)[0]
+    everyone = ops.arange(total)
+    partners = ops.roll(projections, total // 2, 0)
+    if rows is None:
+        index, anchors = everyone, projections
+    else:
+        rows = ops.cast(rows, everyone.dtype)
+        index = ops.concatenate([rows, rows + total // 2])
+        anchors = ops.take(projections, index, axis=0)
+        partners = ops.take(partners, index, axis=0)
+    logits = ops.matmul(anchors, ops.transpose(projections)) / temperature
+    itself = ops.equal(index[:, None], everyone[None, :])
     logits = ops.where(itself, ops.cast(MASKED, "float32"), logits)
     partner = ops.mod(index + total // 2, total)
     loss = ops.mean(
         ops.logsumexp(logits, axis=-1)
-        - ops.sum(projections * ops.roll(projections, total // 2, 0), axis=-1)
-        / temperature
+        - ops.sum(anchors * partners, axis=-1) / temperature
     )
     picked = ops.cast(ops.argmax(logits, axis=-1), partner.dtype)
     accuracy = ops.mean(ops.cast(ops.equal(picked, partner), "float32"))

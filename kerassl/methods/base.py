@@ -83,6 +83,9 @@ class SelfSupervisedModel(keras.Model):
     min_batch: int = 2
     #: What `draw` makes besides the views: a mask, a permutation.
     drawn_names: tuple[str, ...] = ()
+    #: Whether batch normalization takes the statistics of all devices'
+    #: batches, on TensorFlow and PyTorch; JAX always does.
+    global_batch_norm: bool = True
     #: What to try when features collapse, for a warning.
     collapse_advice: str = "Try another learning rate or a longer warmup."
     #: From an image size to an augmenter. Wrap functions in `staticmethod`.

@@ -259,12 +259,11 @@ class Run:
 class _Watch(keras.callbacks.Callback):
     """Counts steps, sees divergence, and carries metrics into the epoch."""
 
-    # Keras may then call `on_train_batch_end`, which waits for the loss, in a
-    # thread of its own.
-    async_safe = True
-
     def __init__(self, run: Run):
         super().__init__()
+        # Keras may then call `on_train_batch_end`, which waits for the loss, in
+        # a thread of its own; but several processes must agree between steps.
+        self.async_safe = training.process()[1] == 1
         self.run = run
         self.steps = 0
         self.diverged: list[int] = []
@@ -438,6 +437,11 @@ def _steps_per_epoch(recipe: Recipe, data: Any) -> int:
         raise ValueError(
             f"{count} images don't fill a batch of {recipe.batch_size}. Use a "
             f"batch size of at most {count}, or more images."
+        )
+    if keras.config.backend() == "jax" and training.process()[1] > 1:
+        raise ValueError(
+            "Runs of several processes are for PyTorch. On JAX, call `fit` in "
+            "`kerassl.training.devices`, in each process."
         )
     devices = training.device_count()
     if recipe.batch_size % devices:

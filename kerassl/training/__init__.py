@@ -14,6 +14,7 @@ from kerassl.training.gather import (
     as_keras_sums,
     gather,
     mean_over_devices,
+    own_places,
     own_rows,
 )
 from kerassl.training.inputs import batch_sizes, check_first_batch
@@ -37,6 +38,7 @@ __all__ = [
     "global_statistics",
     "mean_over_devices",
     "own_part",
+    "own_places",
     "own_rows",
     "own_statistics",
     "process",

@@ -8,6 +8,9 @@ from typing import Any
 
 import keras
 
+# Set where JAX is to run in several processes; `keras.distribution.initialize`
+# reads it, and two others.
+ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
 # Between the seeds of two replicas: PyTorch adds up a seed and its count.
 STRIDE = 1_000_003
 
@@ -19,11 +22,15 @@ def devices(count: int) -> Iterator[None]:
     A model that is made, compiled and fitted in it trains as on one device:
     statistics, negatives and queues are those of the global batch.
 
-    - JAX: `keras.distribution.DataParallel` over the first devices.
+    - JAX: `keras.distribution.DataParallel` over the first devices; or over
+      those of all processes, where `KERAS_DISTRIBUTION_JOB_ADDRESSES` names
+      some (see `keras.distribution.initialize`).
     - TensorFlow: `tf.distribute.MirroredStrategy` over the first devices.
     - PyTorch: the processes that `torchrun` started, one for each device, on
-      one host or several, with NCCL between GPUs and gloo between CPUs. Each
-      `fit` gets its process's part of the data; see `own_part`.
+      one host or several, with NCCL between GPUs and gloo between CPUs.
+
+    Of several processes each gives `fit` its part of the data (`own_part`), and
+    all must draw the same initial weights: set one random seed.
 
     Where there are no accelerators, JAX and TensorFlow split the CPU, which
     serves tests alone.
@@ -57,8 +64,11 @@ def devices(count: int) -> Iterator[None]:
 def process() -> tuple[int, int]:
     """Returns the place of this process among those that train, and how many.
 
-    On JAX and TensorFlow one process serves all devices.
+    On TensorFlow one process serves all devices.
     """
+    if keras.backend.backend() == "jax":
+        jax = sys.modules["jax"]
+        return jax.process_index(), jax.process_count()
     if keras.backend.backend() == "torch":
         distributed = sys.modules["torch"].distributed
         if distributed.is_available() and distributed.is_initialized():
@@ -71,6 +81,9 @@ def device_count() -> int:
     if keras.backend.backend() == "jax":
         spread = keras.distribution.distribution()
         return 1 if spread is None else spread.device_mesh.devices.size
+    if keras.backend.backend() == "tensorflow":
+        distribute = sys.modules["tensorflow"].distribute
+        return distribute.get_strategy().num_replicas_in_sync
     return replicas()
 
 
@@ -94,19 +107,20 @@ def own_part(batch: Any) -> Any:
 
 
 def agree(flag: bool) -> bool:
-    """Returns whether the flag is set in any process; all must ask."""
+    """Returns whether the flag is set in any process of PyTorch's; all ask."""
     if process()[1] == 1:
         return flag
     import torch
 
-    votes = torch.tensor(float(flag), device=_torch_device())
+    # On the device that Keras chose.
+    votes = torch.tensor(float(flag), device=keras.ops.zeros(()).device)
     torch.distributed.all_reduce(votes)
     return bool(votes > 0)
 
 
 def share_weights(model: keras.Model) -> None:
-    """Gives all processes the variables of the first one."""
-    if process()[1] > 1:
+    """Gives PyTorch's processes the variables of the first one."""
+    if replicas() > 1 and keras.backend.backend() == "torch":
         from torch import distributed
 
         for variable in model.variables:
@@ -114,14 +128,16 @@ def share_weights(model: keras.Model) -> None:
 
 
 def replicas() -> int:
-    """Returns how many copies of the model run the step side by side.
+    """Returns how many copies of the model run this code side by side.
 
-    On JAX it is always one, since its step is one program over all devices.
+    On JAX it is always one, since its step is one program over all devices; on
+    TensorFlow outside of a step.
     """
     if keras.backend.backend() == "tensorflow":
         distribute = sys.modules["tensorflow"].distribute
-        return distribute.get_strategy().num_replicas_in_sync
-    return process()[1]
+        context = distribute.get_replica_context()
+        return 1 if context is None else context.num_replicas_in_sync
+    return process()[1] if keras.backend.backend() == "torch" else 1
 
 
 def replica() -> Any:
@@ -149,24 +165,33 @@ class DeviceSeedGenerator(keras.random.SeedGenerator):
         return seed + keras.ops.stack([offset, keras.ops.zeros_like(offset)])
 
 
-def _torch_device() -> str:
-    # As Keras chooses it, from KERAS_TORCH_DEVICE or what there is.
-    return str(keras.ops.zeros(()).device)
-
-
 @contextlib.contextmanager
 def _jax(count: int) -> Iterator[None]:
     import jax
 
-    # Too late if a device was used already: told below.
-    with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", count)
-    found = keras.distribution.list_devices()
-    if len(found) < count:
-        raise ValueError(f"JAX sees {len(found)} devices, not {count}.")
+    if ADDRESSES in os.environ:
+        # Between CPUs; accelerators have their own.
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        if not jax.distributed.is_initialized():
+            keras.distribution.initialize()
+        found = keras.distribution.list_devices()
+        if len(found) != count:
+            raise ValueError(
+                f"The processes of {ADDRESSES} have {len(found)} devices in "
+                f"all, not {count}."
+            )
+    else:
+        # Too late if a device was used already: told below.
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", count)
+        found = keras.distribution.list_devices()
+        if len(found) < count:
+            raise ValueError(f"JAX sees {len(found)} devices, not {count}.")
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(
-        keras.distribution.DataParallel(devices=found[:count])
+        keras.distribution.DataParallel(
+            devices=found[:count], auto_shard_dataset=False
+        )
     )
     try:
         yield

@@ -71,6 +71,21 @@ def own_rows(gathered: Any) -> Any:
     return ops.reshape(gathered, shape)[replica()]
 
 
+def own_places(features: Any) -> Any:
+    """Returns where a device's own rows are in what `gather` returns of them.
+
+    Args:
+        features: tensor of shape `(N, ...)`.
+
+    Returns:
+        An int tensor `(N,)`; `None` if they are all there are.
+    """
+    if replicas() == 1:
+        return None
+    count = ops.shape(features)[0]
+    return own_rows(ops.arange(count * replicas()))
+
+
 def as_keras_sums(loss: Any) -> Any:
     """Returns the part of a loss that a replica hands to Keras.
 

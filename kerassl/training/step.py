@@ -1,5 +1,6 @@
 """One training step for three backends: Keras's own, then `after_update`."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,10 @@ def _functional_step(
 def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
     # A copy, since PyTorch moves the variable's own tensor.
     before = ops.copy(ops.convert_to_tensor(model.optimizer.iterations))
-    with global_statistics(model), averaged_gradients(model):
+    with contextlib.ExitStack() as stack:
+        if model.global_batch_norm:
+            stack.enter_context(global_statistics(model))
+        stack.enter_context(averaged_gradients(model))
         logs = keras_step(data)
     for variable, value in _changes(model, before, []):
         variable.assign(value)

@@ -1,6 +1,7 @@
 """N devices equal one: the same losses, gradients and steps."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,22 +23,30 @@ BACKEND = keras.backend.backend()
 # Those that look across the batch, each in its own way.
 ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
 # Of 16 images 4 or 2 are on a device.
+PROCESSES = "processes"
 CASES = [
     *((method, 2) for method in [*METHODS, "moco_shuffled"]),
     *((method, 4) for method in ["simclr", "moco_v2", "context_encoder"]),
     # On PyTorch each device is a process, which takes seconds to start.
     *((method, 8) for method in ["swav", "barlow_twins"] if BACKEND != "torch"),
+    # On JAX, one device each.
+    *(
+        (method, PROCESSES)
+        for method in ["simclr", "moco_v2", "rotation"]
+        if BACKEND == "jax"
+    ),
 ]
 
 
-def start(folder, count, *methods):
+def start(folder, count, *methods, **variables):
     """Starts a worker, or on PyTorch as many as there are devices."""
     command = [sys.executable, "-m"]
     if BACKEND == "torch" and count > 1:
         command += ["torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(count), "-m"]
     command += ["tests.distributed.worker", str(folder), str(count), *methods]
-    with open(folder / f"{count}_{methods[0]}.log", "w") as log:
+    place = variables.get("KERAS_DISTRIBUTION_PROCESS_ID", "")
+    with open(folder / f"{count}_{methods[0]}{place}.log", "w") as log:
         return subprocess.Popen(
             command,
             cwd=ROOT,
@@ -50,6 +59,7 @@ def start(folder, count, *methods):
                 "--xla_cpu_use_fusion_emitters=false "
                 "--xla_cpu_parallel_codegen_split_count=1",
                 "OMP_NUM_THREADS": "1",
+                **variables,
             },
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -78,6 +88,21 @@ def runs(request, tmp_path_factory):
         methods = list(dict.fromkeys(methods))
         if count == "without_gather":
             processes[count] = start(folder, 2, count, *methods)
+        elif count == PROCESSES:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+            for place in "10":
+                processes[count, place] = start(
+                    folder,
+                    2,
+                    count,
+                    *methods,
+                    KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
+                    KERAS_DISTRIBUTION_NUM_PROCESSES="2",
+                    KERAS_DISTRIBUTION_PROCESS_ID=place,
+                )
+            processes[count] = processes[count, "0"]
         else:
             processes[count] = start(folder, count, *methods)
     yield folder, processes

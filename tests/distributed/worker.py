@@ -5,7 +5,8 @@ KERAS_BACKEND=jax python -m tests.distributed.worker FOLDER DEVICES METHOD ...
 With `fit`, as `train_on_batch` shares no batch out; otherwise as
 `tests.contracts.parity_worker`. The first process writes
 FOLDER/METHOD_DEVICES.npz or, where a method fails, the traceback to .txt.
-`without_gather` among the methods makes each device keep to itself.
+`without_gather` before the methods makes each device keep to itself; it, or
+`processes`, takes the place of the number in the files' names.
 """
 
 import sys
@@ -94,6 +95,7 @@ def forget_gather():
     for name, module in list(sys.modules.items()):
         if name.startswith("kerassl.methods") and hasattr(module, "gather"):
             module.gather = lambda features: features
+            module.own_places = lambda features: None
 
 
 def main(folder, devices, *methods):
@@ -102,7 +104,8 @@ def main(folder, devices, *methods):
         for method in methods:
             if method == "without_gather":
                 forget_gather()
-                devices = method
+            if method in ("without_gather", "processes"):
+                devices = method  # The name of what is found.
                 continue
             stem = folder / f"{method}_{devices}"
             try:

@@ -64,6 +64,20 @@ def test_it_is_the_papers(count, dim, queue, temperature, seed):
     assert float(accuracy) == pytest.approx(picked)
 
 
+def test_parts_of_the_queries_make_the_whole():
+    rng = np.random.default_rng(0)
+    q, k = rng.normal(size=(2, 6, 4)).astype("float32")
+    whole = info_nce(q, k, 0.5)
+    parts = [
+        info_nce(q[part], k, 0.5, rows=ops.arange(6)[part])
+        for part in (slice(0, 3), slice(3, 6))
+    ]
+    for i in range(2):  # The loss, and the accuracy.
+        mean = np.mean([float(part[i]) for part in parts])
+        assert mean == pytest.approx(float(whole[i]), rel=1e-5)
+    assert float(parts[0][0]) != pytest.approx(float(parts[1][0]), rel=1e-2)
+
+
 def test_scale_is_nothing():
     queries, keys, negatives = draw(6, 4, 5, 0)
     for others in (negatives, None):

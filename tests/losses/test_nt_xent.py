@@ -48,6 +48,20 @@ def test_it_is_the_papers(count, dim, temperature, seed):
     assert float(accuracy) == pytest.approx(picked)
 
 
+def test_parts_of_the_rows_make_the_whole():
+    rng = np.random.default_rng(0)
+    z1, z2 = rng.normal(size=(2, 6, 4)).astype("float32")
+    whole = nt_xent(z1, z2, 0.5)
+    parts = [
+        nt_xent(z1, z2, 0.5, np.arange(6)[part])
+        for part in (slice(0, 3), slice(3, 6))
+    ]
+    for i in range(2):  # The loss, and the accuracy.
+        mean = np.mean([float(part[i]) for part in parts])
+        assert mean == pytest.approx(float(whole[i]), rel=1e-5)
+    assert float(parts[0][0]) != pytest.approx(float(parts[1][0]), rel=1e-2)
+
+
 def test_scale_and_order_of_views_are_nothing():
     rng = np.random.default_rng(0)
     z1, z2 = rng.normal(size=(2, 6, 4)).astype("float32")

@@ -14,6 +14,7 @@ from kerassl.training import (
     FeatureQueue,
     MomentumNetwork,
     gather,
+    own_places,
     own_rows,
     own_statistics,
     replicas,
@@ -342,12 +343,14 @@ class MoCoV3(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compares each query with the other view's keys, of all devices."""
-        found = {name: gather(value) for name, value in outputs.items()}
-        loss_1, accuracy_1 = info_nce(
-            found["query_1"], found["key_2"], self.temperature
-        )
-        loss_2, accuracy_2 = info_nce(
-            found["query_2"], found["key_1"], self.temperature
+        (loss_1, accuracy_1), (loss_2, accuracy_2) = (
+            info_nce(
+                outputs[query],
+                gather(outputs[key]),
+                self.temperature,
+                rows=own_places(outputs[query]),
+            )
+            for query, key in (("query_1", "key_2"), ("query_2", "key_1"))
         )
         return {
             "loss": 2.0 * self.temperature * (loss_1 + loss_2),

@@ -8,7 +8,7 @@ from keras import ops
 
 from kerassl.losses import nt_xent
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import gather
+from kerassl.training import gather, own_places
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -104,11 +104,12 @@ class SimCLR(SelfSupervisedModel):
         return {"projection_1": first, "projection_2": second}
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Compares the projections of the global batch."""
+        """Compares a device's projections with those of the global batch."""
         loss, accuracy = nt_xent(
             gather(outputs["projection_1"]),
             gather(outputs["projection_2"]),
             self.temperature,
+            own_places(outputs["projection_1"]),
         )
         return {"loss": loss, "contrastive_accuracy": accuracy}
 
