@@ -95,13 +95,15 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    import keras
+    from kerassl.training import (
+        devices,
+        lacks_processes,
+        process,
+        started_devices,
+    )
 
-    from kerassl.training import devices, process
-
-    started = int(os.environ.get("WORLD_SIZE", 0))  # torchrun's
-    count = options.devices or max(started, 1)
-    if keras.config.backend() == "torch" and count > 1 and not started:
+    count = options.devices or started_devices()
+    if lacks_processes(count):
         _start_processes(count, options.arguments)
     with contextlib.ExitStack() as stack:
         with user_errors():

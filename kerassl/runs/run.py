@@ -438,11 +438,6 @@ def _steps_per_epoch(recipe: Recipe, data: Any) -> int:
             f"{count} images don't fill a batch of {recipe.batch_size}. Use a "
             f"batch size of at most {count}, or more images."
         )
-    if keras.config.backend() == "jax" and training.process()[1] > 1:
-        raise ValueError(
-            "Runs of several processes are for PyTorch. On JAX, call `fit` in "
-            "`kerassl.training.devices`, in each process."
-        )
     devices = training.device_count()
     if recipe.batch_size % devices:
         raise ValueError(

@@ -5,10 +5,12 @@ from kerassl.training.distribution import (
     agree,
     device_count,
     devices,
+    lacks_processes,
     own_part,
     process,
     replicas,
     share_weights,
+    started_devices,
 )
 from kerassl.training.gather import (
     as_keras_sums,
@@ -36,6 +38,7 @@ __all__ = [
     "devices",
     "gather",
     "global_statistics",
+    "lacks_processes",
     "mean_over_devices",
     "own_part",
     "own_places",
@@ -44,5 +47,6 @@ __all__ = [
     "process",
     "replicas",
     "share_weights",
+    "started_devices",
     "train_step",
 ]

@@ -61,6 +61,22 @@ def devices(count: int) -> Iterator[None]:
         yield
 
 
+def started_devices() -> int:
+    """Returns the number of processes that torchrun started; else 1."""
+    if keras.backend.backend() == "torch":
+        return int(os.environ.get("WORLD_SIZE", 1))
+    return 1
+
+
+def lacks_processes(count: int) -> bool:
+    """Says whether PyTorch must be started anew, by torchrun, for devices."""
+    return (
+        keras.backend.backend() == "torch"
+        and count > 1
+        and "WORLD_SIZE" not in os.environ
+    )
+
+
 def process() -> tuple[int, int]:
     """Returns the place of this process among those that train, and how many.
 
@@ -107,9 +123,18 @@ def own_part(batch: Any) -> Any:
 
 
 def agree(flag: bool) -> bool:
-    """Returns whether the flag is set in any process of PyTorch's; all ask."""
+    """Returns whether the flag is set in any process; all must ask.
+
+    Raises:
+        ValueError: on JAX, whose processes can't ask while a step runs.
+    """
     if process()[1] == 1:
         return flag
+    if keras.backend.backend() == "jax":
+        raise ValueError(
+            "Runs of several processes are for PyTorch. On JAX, call `fit` in "
+            "`kerassl.training.devices`, in each process."
+        )
     import torch
 
     # On the device that Keras chose.
@@ -222,11 +247,11 @@ def _torch(count: int) -> Iterator[None]:
     import torch
     from torch import distributed
 
-    started = int(os.environ.get("WORLD_SIZE", 1))
-    if started != count:
+    if started_devices() != count:
         raise ValueError(
-            f"{started} processes were started, not {count}. PyTorch has a "
-            f"process for each device: torchrun --nproc-per-node {count} ..."
+            f"There are {started_devices()} processes, not {count}. PyTorch "
+            "has a process for each device: torchrun --nproc-per-node "
+            f"{count} ..."
         )
     uses_gpu = torch.cuda.is_available()
     if uses_gpu:

@@ -1,0 +1,172 @@
+"""Counts what a training step costs, without running it.
+
+    KERAS_BACKEND=jax python scripts/cost_model.py --scale imagenet
+
+Writes a line of JSON for each method into docs/results/cost.jsonl, in place of
+an earlier one of the same method and scale. Operations are those of the step's
+program before the compiler changes it, as XLA counts them: multiplications and
+additions each. They are for float32 shapes, and no data are needed.
+
+- `flops_per_image`: views, forward and backward pass and loss, of one image.
+- `encoder_flops_per_view`: one image through the encoder, forward.
+- `passes`: the first over the second: what an epoch costs in encoder passes. A
+  view that is trained on counts 3, a target 1.
+- `parameters`, `state_bytes`: the trained numbers; the bytes of the rest:
+  momentum networks, queues, statistics.
+- `largest_bytes`: the largest array across the batch: logits of SimCLR, the
+  matrix of Barlow Twins, or scores against a queue; of the recipe's batch.
+- `reduced_bytes`, `gathered_bytes`: what devices exchange in a step besides
+  batch statistics; see docs/many_devices.md.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+
+from kerassl import recipes  # noqa: E402
+
+TARGET = ROOT / "docs" / "results" / "cost.jsonl"
+SIZE = {"cpu": 32, "cifar": 32, "imagenet": 224}
+# Enough for all, and little to trace.
+BATCH = 32
+
+
+def flops(function: Any, *arguments: Any) -> float:
+    """Returns the operations of a function, as XLA counts them."""
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments
+    )
+    counted: Any = jax.jit(function).lower(*shapes).cost_analysis()
+    return counted["flops"]
+
+
+def step_flops(model: Any, size: int) -> float:
+    """Returns the operations of views, passes and loss for `BATCH` images."""
+    trained = [v.value for v in model.trainable_variables]
+    rest = [v.value for v in model.non_trainable_variables]
+    images = np.zeros((BATCH, size, size, 3), "uint8")
+
+    def loss(trained: list, rest: list, images: Any) -> Any:
+        values = [
+            *zip(model.trainable_variables, trained),
+            *zip(model.non_trainable_variables, rest),
+        ]
+        with keras.StatelessScope(values):
+            return model.objective(model(images, training=True))["loss"]
+
+    return flops(jax.grad(loss), trained, rest, images)
+
+
+def encoder_flops(encoder: Any, size: int) -> float:
+    """Returns the operations of the encoder for `BATCH` images."""
+    weights = [
+        [v.value for v in variables]
+        for variables in (
+            encoder.trainable_variables,
+            encoder.non_trainable_variables,
+        )
+    ]
+    images = np.zeros((BATCH, size, size, 3), "float32")
+    return flops(
+        lambda *given: encoder.stateless_call(*given)[0], *weights, images
+    )
+
+
+def exchanged(method: str, model: Any, batch: int) -> tuple[int, int]:
+    """Returns the bytes reduced and gathered for the loss, by formulas."""
+    dim = getattr(model, "projection_dim", 0)
+    views = len(model.augmenter.view_names)
+    once = 4 * batch * dim
+    if method in ("simclr", "simclr_v2", "barlow_twins", "vicreg"):
+        return 2 * once, 2 * once
+    if method == "moco_v3":  # Its keys have no gradient.
+        return 0, 2 * once
+    if method in ("moco_v1", "moco_v2", "byol", "simsiam"):
+        return 0, once
+    if method == "swav":
+        return views * once, (views + 2 * bool(model.queues)) * once
+    return 0, 0
+
+
+def largest(method: str, model: Any, batch: int) -> int:
+    """Returns the bytes of the largest array across the batch."""
+    if method.startswith("simclr"):
+        return 4 * (2 * batch) ** 2
+    if method in ("moco_v1", "moco_v2"):
+        return 4 * batch * (1 + model.queue_size)
+    if method == "moco_v3":
+        return 4 * batch**2
+    if method == "swav":
+        return 4 * (batch + model.queue_size) * model.prototypes_count
+    if method in ("barlow_twins", "vicreg"):
+        return 4 * model.projection_dim**2
+    return 0
+
+
+def cost(method: str, scale: str) -> dict[str, Any]:
+    """Returns what is written of a method."""
+    recipe = recipes.get(method, scale)
+    size = recipe.image_size or SIZE[scale]
+    model = recipes.build_model(recipe, (size, size, 3), 100)
+    whole = step_flops(model, size) / BATCH
+    encoder = encoder_flops(model.encoder, size) / BATCH
+    reduced, gathered = exchanged(method, model, recipe.batch_size)
+    parameters = sum(v.value.size for v in model.trainable_variables)
+    return {
+        "method": method,
+        "scale": scale,
+        "encoder": recipe.encoder,
+        "image_size": size,
+        "batch_size": recipe.batch_size,
+        "views": len(model.augmenter.view_names),
+        "flops_per_image": round(whole),
+        "encoder_flops_per_view": round(encoder),
+        "passes": round(whole / encoder, 2),
+        "parameters": parameters,
+        "state_bytes": sum(
+            v.value.nbytes for v in model.non_trainable_variables
+        ),
+        "largest_bytes": largest(method, model, recipe.batch_size),
+        "reduced_bytes": 4 * parameters + reduced,
+        "gathered_bytes": gathered,
+    }
+
+
+def main() -> int:
+    """Counts, and writes as it goes."""
+    parser = argparse.ArgumentParser(description="Count operations and bytes.")
+    parser.add_argument("--only", nargs="+", choices=recipes.methods())
+    parser.add_argument("--scale", choices=SIZE, default="cpu")
+    options = parser.parse_args()
+    for method in options.only or recipes.methods():
+        found = cost(method, options.scale)
+        print(json.dumps(found), flush=True)
+        kept = []
+        if TARGET.exists():
+            lines = TARGET.read_text(encoding="utf-8").splitlines()
+            kept = [json.loads(line) for line in lines]
+        kept = [
+            line
+            for line in kept
+            if (line["method"], line["scale"]) != (method, options.scale)
+        ]
+        kept = sorted([*kept, found], key=lambda c: (c["scale"], c["method"]))
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        TARGET.write_text(text, encoding="utf-8")
+        keras.backend.clear_session()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

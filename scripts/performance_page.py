@@ -1,0 +1,134 @@
+"""Writes docs/performance.md from what was measured and counted.
+
+    python scripts/benchmark.py METHOD ... >> docs/results/performance.jsonl
+    python scripts/cost_model.py
+    python scripts/cost_model.py --scale imagenet
+    python scripts/performance_page.py
+
+The last line of a method and a backend counts. `--check` writes nothing, and
+fails if the page isn't what it would be.
+"""
+
+import argparse
+import json
+import string
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATE = ROOT / "scripts" / "pages" / "performance.md"
+PAGE = ROOT / "docs" / "performance.md"
+RESULTS = ROOT / "docs" / "results"
+BACKENDS = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
+
+# An H100's dense bfloat16 peak by NVIDIA's data sheet, and the share of it that
+# a step is assumed to reach; bytes a second of a link between hosts, 400 Gbit.
+PEAK, SHARE, LINK = 989e12, 0.25, 50e9
+PER_DEVICE = 64
+DEVICES = (8, 64, 512, 4096)
+
+
+COLUMNS = """
+| Method | Mega-operations | passes | parameters | state, MB | batch, MB |
+|---|---|---|---|---|---|
+"""
+
+
+def lines(name: str, *keys: str) -> dict[tuple, dict[str, Any]]:
+    """Returns a file's results by these keys, the last of each."""
+    path = RESULTS / name
+    found = {}
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            line = json.loads(text)
+            found[tuple(line[key] for key in keys)] = line
+    return dict(sorted(found.items()))
+
+
+def measured(found: dict[tuple, dict[str, Any]]) -> str:
+    """Returns the rows of the first table."""
+    return "\n".join(
+        f"| `{method}` | {BACKENDS[backend]} | "
+        f"{line['samples_per_second']:.0f} | {line['step_ratio']:.2f} | "
+        f"{line['method_ratio']:.2f} | {line['views_per_second']:,.0f} | "
+        f"{line['peak_memory_mb']:,.0f} |"
+        for (method, backend), line in found.items()
+    )
+
+
+def counted(costs: dict[tuple, dict[str, Any]]) -> str:
+    """Returns a table for each scale."""
+    text = ""
+    for scale in dict.fromkeys(scale for scale, _ in costs):
+        found = [line for (s, _), line in costs.items() if s == scale]
+        text += f"\nRecipes `{scale}`, images of {found[0]['image_size']} px:\n"
+        text += COLUMNS + "".join(
+            f"| `{line['method']}` | {line['flops_per_image'] / 1e6:,.0f} "
+            f"| {line['passes']:.1f} | {line['parameters']:,} | "
+            f"{line['state_bytes'] / 1e6:.1f} | "
+            f"{line['largest_bytes'] / 1e6:.1f} |\n"
+            for line in found
+        )
+    return text
+
+
+def predicted(line: dict[str, Any]) -> str:
+    """Returns a row of the last table."""
+    speed = PEAK * SHARE / line["flops_per_image"]
+    gradients = 4 * line["parameters"]
+    cells = [f"`{line['method']}`", f"{speed:,.0f}"]
+    cells.append(f"{1000 * PER_DEVICE / speed:.1f}")
+    for count in DEVICES:
+        ring = (count - 1) / count
+        # What a loss exchanges grows with the global batch.
+        grown = PER_DEVICE * count / line["batch_size"]
+        reduced = gradients + (line["reduced_bytes"] - gradients) * grown
+        moved = ring * (2 * reduced + line["gathered_bytes"] * grown)
+        cells.append(f"{1000 * moved / LINK:.1f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def page() -> str:
+    """Returns the page in Markdown."""
+    found = lines("performance.jsonl", "method", "backend")
+    costs = lines("cost.jsonl", "scale", "method")
+    first = next(iter(found.values()))
+    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        encoder=first["encoder"],
+        batch=first["batch_size"],
+        size=first["image_size"],
+        steps=first["steps"],
+        rounds=first["rounds"],
+        threads="one core" if first["threads"] == 1 else "several cores",
+        cpu=first["cpu"],
+        measured=measured(found),
+        counted=counted(costs),
+        per_device=PER_DEVICE,
+        rate=f"{PEAK * SHARE / 1e12:.0f}",
+        header=" | ".join(f"{n:,} devices" for n in DEVICES),
+        rules="|".join(["---"] * len(DEVICES)),
+        predicted="\n".join(
+            predicted(line)
+            for (scale, _), line in costs.items()
+            if scale == "imagenet"
+        ),
+    )
+
+
+def main() -> int:
+    """Writes the page, or compares it."""
+    parser = argparse.ArgumentParser(description="Write docs/performance.md.")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    text = page()
+    if not options.check:
+        PAGE.write_text(text, encoding="utf-8")
+    elif PAGE.read_text(encoding="utf-8") != text:
+        print(f"{PAGE} isn't up to date: run this without --check.")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
