@@ -148,9 +148,9 @@ def _run(options: argparse.Namespace) -> int:
         if process()[1] == 1:
             raise
         print(
-            f"kerassl: error: process {process()[0]} lost the others: "
-            f"{str(error).splitlines()[0]}. The last checkpoint is kept. Go on "
-            f"with: {_resume_command(training)}",
+            f"kerassl: error: process {process()[0]} of {process()[1]} failed, "
+            f"or lost another that did: {str(error).splitlines()[0]}. The last "
+            f"checkpoint is kept. Go on with: {_resume_command(training)}",
             file=sys.stderr,
         )
         return 1

@@ -83,8 +83,15 @@ def views(model):
     return batches
 
 
+def on_batch(model, batch):
+    """Takes a step, and returns its loss."""
+    logs = model.train_on_batch(batch, return_dict=True)
+    model.reset_metrics()
+    return logs["loss"]
+
+
 @double_precision()
-def run(method, folder):
+def run(method, folder, build=build, step_on=on_batch):
     """Takes a few steps of SGD from the weights in `folder`."""
     model = build(method)
     with np.load(folder / f"{method}.npz") as file:
@@ -101,9 +108,7 @@ def run(method, folder):
             for name, array in given.items()
             if name.startswith(start)
         }
-        logs = model.train_on_batch(batch, return_dict=True)
-        model.reset_metrics()
-        found[f"loss_{step}"] = float(logs["loss"])
+        found[f"loss_{step}"] = float(step_on(model, batch))
         if step == 0:
             # The momentum is the gradient, until a second one is added.
             gradients = [

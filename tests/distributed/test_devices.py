@@ -140,11 +140,11 @@ def differences(one, many):
             if many[name] != pytest.approx(float(value), rel=1e-5, abs=1e-6):
                 found[name] = float(value), float(many[name])
         # A bias before a normalization has no gradient but rounding.
-        elif name.startswith("gradient") and np.linalg.norm(value) > 1e-6:
+        elif name.startswith("first_gradient") and np.linalg.norm(value) > 1e-6:
             if not distance(value, many[name]) < 1e-4:
                 found[name] = distance(value, many[name])
     # All parameters as one, and the queues, momentum networks and statistics.
-    for kind in ("parameter", "state"):
+    for kind in ("last_parameter", "last_state"):
         names = sorted(name for name in one if name.startswith(kind))
         ours, theirs = (
             np.concatenate([run[name].ravel() for name in names])
@@ -168,8 +168,8 @@ def test_devices_equal_one(method, count, runs):
 def test_without_gather_they_differ(method, count, runs):
     one, many = (arrays_from(runs, method, n) for n in (1, count))
     found = differences(one, many)
-    assert "loss_0" in found and "parameter" in found
-    assert any(name.startswith("gradient") for name in found)
+    assert "loss_0" in found and "last_parameter" in found
+    assert any(name.startswith("first_gradient") for name in found)
 
 
 def test_replicas_draw_other_numbers_from_one_state(monkeypatch):

@@ -15,17 +15,11 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers, ops
+from keras import layers
 
 from kerassl import training
+from tests.contracts import parity_worker
 from tests.contracts.methods import METHODS, moco_v2, tiny_encoder
-from tests.contracts.parity_worker import (
-    FIRST_RATE,
-    STEP,
-    STEPS,
-    double_precision,
-    views,
-)
 
 
 def moco_shuffled():
@@ -46,49 +40,17 @@ def save(method, folder):
     """Writes the weights of a new model, and views for it."""
     model = build(method)
     arrays = {f"weight_{i}": w for i, w in enumerate(model.get_weights())}
-    for step, batch in enumerate(views(model)):
+    for step, batch in enumerate(parity_worker.views(model)):
         arrays |= {f"views_{step}_{k}": v for k, v in batch.items()}
     np.savez(folder / f"{method}.npz", **arrays)
 
 
-@double_precision()
-def run(method, folder):
-    """Takes a few steps of SGD from the weights in `folder`."""
-    model = build(method)
-    with np.load(folder / f"{method}.npz") as file:
-        given = dict(file)
-    count = sum(name.startswith("weight_") for name in given)
-    model.set_weights([given[f"weight_{i}"] for i in range(count)])
-    optimizer = keras.optimizers.SGD(FIRST_RATE, momentum=0.9)
-    model.compile(optimizer)
-    found = {}
-    for step in range(STEPS):
-        start = f"views_{step}_"
-        batch = {
-            name.removeprefix(start): training.own_part(array)
-            for name, array in given.items()
-            if name.startswith(start)
-        }
-        own = len(next(iter(batch.values())))
-        history = model.fit(batch, batch_size=own, shuffle=False, verbose=0)
-        found[f"loss_{step}"] = float(history.history["loss"][0])
-        if step == 0:
-            # The momentum is the gradient, until a second one is added.
-            gradients = [
-                ops.convert_to_numpy(momentum) / -FIRST_RATE
-                for momentum in optimizer.momentums
-            ]
-            for i, gradient in enumerate(gradients):
-                found[f"gradient_{i}"] = gradient
-            norm = np.linalg.norm([np.linalg.norm(g) for g in gradients])
-            optimizer.learning_rate.assign(STEP / norm)
-    for kind, weights in (
-        ("parameter", model.trainable_weights),
-        ("state", model.non_trainable_weights),
-    ):
-        for i, weight in enumerate(weights):
-            found[f"{kind}_{i}"] = ops.convert_to_numpy(weight)
-    return found
+def in_parts(model, batch):
+    """Takes a step on this process's part, and returns the batch's loss."""
+    batch = {name: training.own_part(array) for name, array in batch.items()}
+    own = len(next(iter(batch.values())))
+    history = model.fit(batch, batch_size=own, shuffle=False, verbose=0)
+    return history.history["loss"][0]
 
 
 def forget_gather():
@@ -109,7 +71,7 @@ def main(folder, devices, *methods):
                 continue
             stem = folder / f"{method}_{devices}"
             try:
-                found = run(method, folder)
+                found = parity_worker.run(method, folder, build, in_parts)
                 if training.process()[0] == 0:
                     np.savez(stem.with_suffix(".npz"), **found)
             except Exception:
