@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -80,7 +81,7 @@ def add_parser(commands: Any) -> None:
         "--devices",
         type=positive,
         help="share each batch out to this many devices of this host (1). "
-        "Under torchrun it is the number of its processes",
+        "Of several processes it is the number of all their devices",
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -126,7 +127,7 @@ def _run(options: argparse.Namespace) -> int:
     from kerassl import runs
     from kerassl.cli.progress import progress
     from kerassl.cli.signals import stop_on_signals
-    from kerassl.training import process
+    from kerassl.training import failures, process
 
     with user_errors():
         if options.resume:
@@ -144,7 +145,7 @@ def _run(options: argparse.Namespace) -> int:
     except runs.DivergedError as error:
         print(f"kerassl: error: {error}", file=sys.stderr)
         return 1
-    except RuntimeError as error:
+    except failures() as error:
         if process()[1] == 1:
             raise
         print(
@@ -162,7 +163,8 @@ def _run(options: argparse.Namespace) -> int:
         f"{training.total_steps:,}. Go on with:\n"
         f"  {_resume_command(training)}"
     )
-    return 128 + got[0]
+    # Another process may be the one that was asked to stop.
+    return 128 + (got[0] if got else signal.SIGTERM)
 
 
 def _resume_command(run: "Run") -> str:

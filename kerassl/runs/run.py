@@ -122,7 +122,7 @@ class Run:
         while not self.finished and not training.agree(self.stopping):
             self._train_epoch(callbacks)
             if self.is_writer:
-                self._save()
+                training.alone(self._save)
                 self._keep(keep)
 
     @property
@@ -145,7 +145,7 @@ class Run:
             self.is_new = False
         else:
             # They may be older than the checkpoint, if the run was killed.
-            self._save_outputs()
+            training.alone(self._save_outputs)
 
     def _batches(self) -> Any:
         return self.data.batches(

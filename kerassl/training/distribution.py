@@ -1,16 +1,24 @@
 """Several devices, and several processes, that train one model."""
 
 import contextlib
+import functools
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
 
 # Set where JAX is to run in several processes; `keras.distribution.initialize`
 # reads it, and two others.
-ADDRESSES = "KERAS_DISTRIBUTION_JOB_ADDRESSES"
+PREFIX = "KERAS_DISTRIBUTION"
+ADDRESSES = f"{PREFIX}_JOB_ADDRESSES"
+# The same for TensorFlow, which reads the cluster from it.
+CLUSTER = "TF_CONFIG"
+# Seconds after which JAX takes a silent process for dead.
+LOST_AFTER = 30
 # Between the seeds of two replicas: PyTorch adds up a seed and its count.
 STRIDE = 1_000_003
 
@@ -25,7 +33,9 @@ def devices(count: int) -> Iterator[None]:
     - JAX: `keras.distribution.DataParallel` over the first devices; or over
       those of all processes, where `KERAS_DISTRIBUTION_JOB_ADDRESSES` names
       some (see `keras.distribution.initialize`).
-    - TensorFlow: `tf.distribute.MirroredStrategy` over the first devices.
+    - TensorFlow: `tf.distribute.MirroredStrategy` over the first devices; or
+      `MultiWorkerMirroredStrategy` over the processes that `TF_CONFIG` names,
+      with a device each.
     - PyTorch: the processes that `torchrun` started, one for each device, on
       one host or several, with NCCL between GPUs and gloo between CPUs.
 
@@ -62,10 +72,12 @@ def devices(count: int) -> Iterator[None]:
 
 
 def started_devices() -> int:
-    """Returns the number of processes that torchrun started; else 1."""
+    """Returns how many devices the started processes have; 1 if it is alone."""
     if keras.backend.backend() == "torch":
         return int(os.environ.get("WORLD_SIZE", 1))
-    return 1
+    if keras.backend.backend() == "tensorflow":
+        return max(1, len(_tasks(json.loads(os.environ.get(CLUSTER, "{}")))))
+    return len(_jax_devices()) if ADDRESSES in os.environ else 1
 
 
 def lacks_processes(count: int) -> bool:
@@ -78,10 +90,7 @@ def lacks_processes(count: int) -> bool:
 
 
 def process() -> tuple[int, int]:
-    """Returns the place of this process among those that train, and how many.
-
-    On TensorFlow one process serves all devices.
-    """
+    """Returns this process's place among those that train, and how many."""
     if keras.backend.backend() == "jax":
         jax = sys.modules["jax"]
         return jax.process_index(), jax.process_count()
@@ -89,6 +98,13 @@ def process() -> tuple[int, int]:
         distributed = sys.modules["torch"].distributed
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
+    if keras.backend.backend() == "tensorflow":
+        strategy = sys.modules["tensorflow"].distribute.get_strategy()
+        if isinstance(strategy, _workers()):
+            resolver = strategy.cluster_resolver
+            tasks = _tasks({"cluster": resolver.cluster_spec().as_dict()})
+            task = resolver.task_type, resolver.task_id
+            return tasks.index(task), len(tasks)
     return 0, 1
 
 
@@ -125,22 +141,55 @@ def own_part(batch: Any) -> Any:
 def agree(flag: bool) -> bool:
     """Returns whether the flag is set in any process; all must ask.
 
-    Raises:
-        ValueError: on JAX, whose processes can't ask while a step runs.
+    On JAX no step may be running.
     """
     if process()[1] == 1:
         return flag
     if keras.backend.backend() == "jax":
-        raise ValueError(
-            "Runs of several processes are for PyTorch. On JAX, call `fit` in "
-            "`kerassl.training.devices`, in each process."
-        )
+        from jax.experimental import multihost_utils
+
+        return bool(multihost_utils.process_allgather(flag).any())
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        strategy = tf.distribute.get_strategy()
+        votes = strategy.run(lambda: tf.constant(float(flag)))
+        return bool(strategy.reduce("SUM", votes, axis=None) > 0)
     import torch
 
     # On the device that Keras chose.
     votes = torch.tensor(float(flag), device=keras.ops.zeros(()).device)
     torch.distributed.all_reduce(votes)
     return bool(votes > 0)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Returns what a step raises that fails, or misses another process."""
+    if keras.backend.backend() == "tensorflow":
+        return RuntimeError, sys.modules["tensorflow"].errors.OpError
+    # JAX wraps what comes up between two steps in a `ValueError`.
+    return RuntimeError, ValueError
+
+
+def alone(function: Callable[[], None]) -> None:
+    """Calls a function in this process, which the others needn't call.
+
+    Keras makes variables as it saves a model. Among several processes of JAX or
+    TensorFlow each would wait for the others' one.
+    """
+    if process()[1] == 1 or keras.backend.backend() == "torch":
+        function()
+    elif keras.backend.backend() == "jax":
+        spread = keras.distribution.distribution()
+        keras.distribution.set_distribution(None)
+        try:
+            function()
+        finally:
+            keras.distribution.set_distribution(spread)
+    else:
+        # Where there is no strategy.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(function).result()
 
 
 def share_weights(model: keras.Model) -> None:
@@ -195,11 +244,7 @@ def _jax(count: int) -> Iterator[None]:
     import jax
 
     if ADDRESSES in os.environ:
-        # Between CPUs; accelerators have their own.
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
-        if not jax.distributed.is_initialized():
-            keras.distribution.initialize()
-        found = keras.distribution.list_devices()
+        found = _jax_devices()
         if len(found) != count:
             raise ValueError(
                 f"The processes of {ADDRESSES} have {len(found)} devices in "
@@ -224,10 +269,44 @@ def _jax(count: int) -> Iterator[None]:
         keras.distribution.set_distribution(before)
 
 
+def _jax_devices() -> list[str]:
+    """Returns the devices of all processes, once they have met."""
+    import jax
+
+    # Between CPUs; accelerators have their own.
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if not jax.distributed.is_initialized():
+        processes, place = (
+            int(text) if (text := os.environ.get(f"{PREFIX}_{name}")) else None
+            for name in ("NUM_PROCESSES", "PROCESS_ID")
+        )
+        # As `keras.distribution.initialize`, which waits for a dead process for
+        # longer.
+        jax.distributed.initialize(
+            os.environ[ADDRESSES].split(",")[0],
+            processes,
+            place,
+            heartbeat_timeout_seconds=LOST_AFTER,
+        )
+    return keras.distribution.list_devices()
+
+
 @contextlib.contextmanager
 def _tensorflow(count: int) -> Iterator[None]:
     import tensorflow as tf
 
+    if CLUSTER in os.environ:
+        strategy = _workers()()
+        found, processes = strategy.num_replicas_in_sync, started_devices()
+        if not found == processes == count:
+            raise ValueError(
+                f"{CLUSTER} names {processes} processes, and they have {found} "
+                f"devices in all. {count} and {count} are needed: let each "
+                "process see one device (CUDA_VISIBLE_DEVICES)."
+            )
+        with strategy.scope():
+            yield
+        return
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     if kind == "CPU":
         (cpu, *_) = tf.config.list_physical_devices("CPU")
@@ -240,6 +319,45 @@ def _tensorflow(count: int) -> Iterator[None]:
         raise ValueError(f"TensorFlow sees {len(found)} devices, not {count}.")
     with tf.distribute.MirroredStrategy(found[:count]).scope():
         yield
+
+
+def _tasks(config: dict[str, Any]) -> list[tuple[str, int]]:
+    """Returns the processes that `TF_CONFIG` names, the first one first."""
+    cluster = config.get("cluster", {})
+    return [
+        (kind, place)
+        for kind in ("chief", "worker")
+        for place in range(len(cluster.get(kind, ())))
+    ]
+
+
+@functools.cache
+def _workers() -> Any:
+    """Returns a MultiWorkerMirroredStrategy that Keras 3's `fit` works with.
+
+    Its own doesn't: https://github.com/keras-team/keras/issues/20585
+    """
+    import tensorflow as tf
+
+    class Workers(tf.distribute.MultiWorkerMirroredStrategy):
+        def experimental_distribute_dataset(
+            self, dataset: Any, options: Any = None
+        ) -> Any:
+            # Each process brings its part; it isn't to be shared out again.
+            return self.distribute_datasets_from_function(lambda _: dataset)
+
+        def reduce(self, reduce_op: Any, value: Any, axis: Any) -> Any:
+            if tf.nest.is_nested(value):
+                # A batch, of which Keras wants to know the shapes.
+                return tf.nest.map_structure(self._own, value)
+            if self._own(value).shape.rank == 0:
+                axis = None  # Keras asks for the mean of losses along axis 0.
+            return super().reduce(reduce_op, value, axis)
+
+        def _own(self, value: Any) -> Any:
+            return self.experimental_local_results(value)[0]
+
+    return Workers
 
 
 @contextlib.contextmanager

@@ -340,6 +340,17 @@ def test_resume_of_a_finished_run(finished, capsys):
     assert "--batch-size 32, not 64" in line
 
 
+def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
+    # It is asked before the first epoch and after each step.
+    answers = iter([False] * 5 + [True] * 9)
+    monkeypatch.setattr(kerassl.training, "agree", lambda flag: next(answers))
+    assert main([*ARGUMENTS, str(tmp_path)]) == 128 + signal.SIGTERM
+    done = runs.resume(tmp_path).steps_done
+    assert 0 < done < 8
+    text = f"Stopped and saved at step {done} of 16."
+    assert text in capsys.readouterr().out
+
+
 def test_interrupted_runs_go_on_exactly(finished, tmp_path):
     running = process(tmp_path)
     wait_for_line("epoch 1/2", running)

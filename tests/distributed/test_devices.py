@@ -1,7 +1,6 @@
 """N devices equal one: the same losses, gradients and steps."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from kerassl.training import distribution
 from tests.backends import once
 from tests.contracts.methods import METHODS
 from tests.distributed import worker
+from tests.distributed.cluster import cluster
 
 ROOT = Path(__file__).parents[2]
 BACKEND = keras.backend.backend()
@@ -24,17 +24,19 @@ BACKEND = keras.backend.backend()
 ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
 # Of 16 images 4 or 2 are on a device.
 PROCESSES = "processes"
+MODEL_PARALLEL = "model_parallel"
 CASES = [
     *((method, 2) for method in [*METHODS, "moco_shuffled"]),
     *((method, 4) for method in ["simclr", "moco_v2", "context_encoder"]),
     # On PyTorch each device is a process, which takes seconds to start.
     *((method, 8) for method in ["swav", "barlow_twins"] if BACKEND != "torch"),
-    # On JAX, one device each.
+    # One device each, as always on PyTorch.
     *(
         (method, PROCESSES)
         for method in ["simclr", "moco_v2", "rotation"]
-        if BACKEND == "jax"
+        if BACKEND != "torch"
     ),
+    *([("mae", MODEL_PARALLEL)] if BACKEND == "jax" else []),
 ]
 
 
@@ -45,8 +47,8 @@ def start(folder, count, *methods, **variables):
         command += ["torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(count), "-m"]
     command += ["tests.distributed.worker", str(folder), str(count), *methods]
-    place = variables.get("KERAS_DISTRIBUTION_PROCESS_ID", "")
-    with open(folder / f"{count}_{methods[0]}{place}.log", "w") as log:
+    name = f"{count}_{methods[0]}_{len(list(folder.glob('*.log')))}.log"
+    with open(folder / name, "w") as log:
         return subprocess.Popen(
             command,
             cwd=ROOT,
@@ -86,23 +88,14 @@ def runs(request, tmp_path_factory):
     processes = {}
     for count, methods in wanted.items():
         methods = list(dict.fromkeys(methods))
-        if count == "without_gather":
+        if count in ("without_gather", MODEL_PARALLEL):
             processes[count] = start(folder, 2, count, *methods)
         elif count == PROCESSES:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = free.getsockname()[1]
-            for place in "10":
+            for place, variables in enumerate(cluster(2)):
                 processes[count, place] = start(
-                    folder,
-                    2,
-                    count,
-                    *methods,
-                    KERAS_DISTRIBUTION_JOB_ADDRESSES=f"127.0.0.1:{port}",
-                    KERAS_DISTRIBUTION_NUM_PROCESSES="2",
-                    KERAS_DISTRIBUTION_PROCESS_ID=place,
+                    folder, 2, count, *methods, **variables
                 )
-            processes[count] = processes[count, "0"]
+            processes[count] = processes[count, 0]
         else:
             processes[count] = start(folder, count, *methods)
     yield folder, processes

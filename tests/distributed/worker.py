@@ -5,8 +5,9 @@ KERAS_BACKEND=jax python -m tests.distributed.worker FOLDER DEVICES METHOD ...
 With `fit`, as `train_on_batch` shares no batch out; otherwise as
 `tests.contracts.parity_worker`. The first process writes
 FOLDER/METHOD_DEVICES.npz or, where a method fails, the traceback to .txt.
-`without_gather` before the methods makes each device keep to itself; it, or
-`processes`, takes the place of the number in the files' names.
+`without_gather` before the methods makes each device keep to itself, and
+`model_parallel` splits the blocks' dense layers instead of the batch (JAX);
+these, or `processes`, take the place of the number in the files' names.
 """
 
 import sys
@@ -60,13 +61,27 @@ def forget_gather():
             module.own_places = lambda features: None
 
 
+def split_model(devices):
+    """Lets each device keep a part of the dense layers of a ViT's blocks."""
+    lib = keras.distribution
+    found = lib.list_devices()[:devices]
+    layouts = lib.LayoutMap(lib.DeviceMesh((1, devices), ("batch", "m"), found))
+    layouts[".*mlp/dense_1/kernel"] = (None, "m")
+    layouts[".*mlp/dense_2/kernel"] = ("m", None)
+    lib.set_distribution(
+        lib.ModelParallel(layout_map=layouts, auto_shard_dataset=False)
+    )
+
+
 def main(folder, devices, *methods):
     folder = Path(folder)
     with training.devices(int(devices)):
         for method in methods:
             if method == "without_gather":
                 forget_gather()
-            if method in ("without_gather", "processes"):
+            if method == "model_parallel":
+                split_model(int(devices))
+            if method in ("without_gather", "processes", "model_parallel"):
                 devices = method  # The name of what is found.
                 continue
             stem = folder / f"{method}_{devices}"

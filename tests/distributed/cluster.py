@@ -1,0 +1,36 @@
+"""The environment of processes that are to train together."""
+
+import contextlib
+import json
+import socket
+
+import keras
+
+
+def cluster(count):
+    """Returns the variables of each process, on ports that are free now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in sockets:
+            free.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+    if keras.config.backend() == "jax":
+        return [
+            {
+                "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
+                "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(place),
+            }
+            for place in range(count)
+        ]
+    return [
+        {
+            "TF_CONFIG": json.dumps(
+                {
+                    "cluster": {"worker": addresses},
+                    "task": {"type": "worker", "index": place},
+                }
+            )
+        }
+        for place in range(count)
+    ]
