@@ -346,7 +346,7 @@ def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(kerassl.training, "agree", lambda flag: next(answers))
     assert main([*ARGUMENTS, str(tmp_path)]) == 128 + signal.SIGTERM
     done = runs.resume(tmp_path).steps_done
-    assert 0 < done < 8
+    assert 0 < done < 16
     text = f"Stopped and saved at step {done} of 16."
     assert text in capsys.readouterr().out
 
