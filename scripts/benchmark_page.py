@@ -117,10 +117,11 @@ def page(presets: list[dict[str, Any]]) -> str:
     scores = [row(f"`{info['method']}`", info["scores"]) for info in presets]
     seen: dict[str, dict[str, Any]] = {}
     for info in presets:
-        seen.setdefault(info["architecture"], info)
+        found = seen.setdefault(info["architecture"], {})
+        seen[info["architecture"]] = {**info["scores"], **found}
     scores += [
-        row(f"random, `{architecture}`", info["scores"], "untrained_")
-        for architecture, info in seen.items()
+        row(f"random, `{architecture}`", found, "untrained_")
+        for architecture, found in seen.items()
     ]
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         count=len(presets),
