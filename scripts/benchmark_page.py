@@ -3,7 +3,7 @@
     python scripts/benchmark_page.py
 
 Everything on the page but its words comes from `presets/index.json`,
-`presets/history/` and `docs/results/cifar10_cpu.jsonl`. It loads no backend.
+`presets/history/` and `docs/results/`. It loads no backend.
 `--check` writes nothing, and fails if the page isn't what it would be.
 """
 
@@ -21,6 +21,7 @@ PRESETS = ROOT / "presets"
 TEMPLATE = ROOT / "scripts" / "pages" / "benchmark.md"
 PAGE = ROOT / "docs" / "benchmark.md"
 PICTURE = ROOT / "docs" / "pictures" / "benchmark.svg"
+TRIES = ROOT / "docs" / "results" / "tuning.jsonl"
 SHORT_RUNS = ROOT / "docs" / "results" / "cifar10_cpu.jsonl"
 
 PRETEXT = {
@@ -131,7 +132,25 @@ def page(presets: list[dict[str, Any]]) -> str:
         costs="\n".join(map(cost, presets)),
         weaknesses="\n".join(weaknesses(presets)),
         repeats=repeats(presets),
+        tries=tries(),
     )
+
+
+def tries() -> str:
+    """Returns a table of what was tried, method by method."""
+    rows = []
+    for line in TRIES.read_text(encoding="utf-8").splitlines():
+        found = json.loads(line)
+        changes = ", ".join(f"`{change}`" for change in found["changes"])
+        cells = [
+            f"`{found['method']}`",
+            changes or "the recipe as it was",
+            str(found["epochs"]),
+            *(percent(found[key]) for key in BEST),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    # Of one method in the order in which they were tried.
+    return "\n".join(sorted(rows, key=lambda row: row.split("|")[1]))
 
 
 def supervised() -> str:

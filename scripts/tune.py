@@ -8,7 +8,7 @@ images of CIFAR-10, and scores it on the other 5,000, which are the validation
 images: kNN (k = 20, temperature 0.07) and the linear probe, both with the first
 10,000. No test image is read. Each try is a line of JSON in
 docs/results/tuning.jsonl, whatever came of it; tries that are there aren't
-repeated.
+repeated. `scripts/benchmark_page.py` makes a table of them.
 """
 
 import argparse
@@ -81,9 +81,10 @@ def run(recipe: Any) -> dict[str, Any]:
             for key, value in runs.environment().items()
             if key != "versions"
         },
-        "seed": recipe.seed,
-        "recipe_hash": recipe.hash,
         "keras": keras.__version__,
+        "recipe_hash": recipe.hash,
+        # The changes alone would say nothing once the recipe has changed.
+        "recipe": recipe.to_dict(),
     }
 
 
