@@ -30,7 +30,7 @@ CASES = [
     *((method, 4) for method in ["simclr", "moco_v2", "context_encoder"]),
     # On PyTorch each device is a process, which takes seconds to start.
     *((method, 8) for method in ["swav", "barlow_twins"] if BACKEND != "torch"),
-    # One device each, as always on PyTorch.
+    # Of one device each, as always on PyTorch; on JAX of two.
     *(
         (method, PROCESSES)
         for method in ["simclr", "moco_v2", "rotation"]
@@ -91,9 +91,11 @@ def runs(request, tmp_path_factory):
         if count in ("without_gather", MODEL_PARALLEL):
             processes[count] = start(folder, 2, count, *methods)
         elif count == PROCESSES:
+            each = 2 if BACKEND == "jax" else 1
             for place, variables in enumerate(cluster(2)):
+                variables["JAX_NUM_CPU_DEVICES"] = str(each)
                 processes[count, place] = start(
-                    folder, 2, count, *methods, **variables
+                    folder, 2 * each, count, *methods, **variables
                 )
             processes[count] = processes[count, 0]
         else:

@@ -75,6 +75,7 @@ def split_model(devices):
 
 def main(folder, devices, *methods):
     folder = Path(folder)
+    keras.utils.set_random_seed(2)
     with training.devices(int(devices)):
         for method in methods:
             if method == "without_gather":
