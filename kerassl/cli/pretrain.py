@@ -103,7 +103,8 @@ def run(options: argparse.Namespace) -> int:
         started_devices,
     )
 
-    count = options.devices or started_devices()
+    with user_errors():
+        count = options.devices or started_devices()
     if lacks_processes(count):
         _start_processes(count, options.arguments)
     with contextlib.ExitStack() as stack:
@@ -148,9 +149,10 @@ def _run(options: argparse.Namespace) -> int:
     except failures() as error:
         if process()[1] == 1:
             raise
+        (reason, *_) = str(error).splitlines() or [type(error).__name__]
         print(
             f"kerassl: error: process {process()[0]} of {process()[1]} failed, "
-            f"or lost another that did: {str(error).splitlines()[0]}. The last "
+            f"or lost another that did: {reason}. The last "
             f"checkpoint is kept. Go on with: {_resume_command(training)}",
             file=sys.stderr,
         )

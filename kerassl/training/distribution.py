@@ -295,7 +295,7 @@ def _jax_devices() -> list[str]:
 def _tensorflow(count: int) -> Iterator[None]:
     import tensorflow as tf
 
-    if CLUSTER in os.environ:
+    if started_devices() > 1:
         strategy = _workers()()
         found, processes = strategy.num_replicas_in_sync, started_devices()
         if not found == processes == count:

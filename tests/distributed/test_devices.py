@@ -1,5 +1,6 @@
 """N devices equal one: the same losses, gradients and steps."""
 
+import json
 import os
 import subprocess
 import sys
@@ -226,3 +227,14 @@ def test_global_statistics_lend_the_layer_only(monkeypatch):
     with training.global_statistics(model):
         assert set(kinds()) == {"GlobalBatchNormalization"}
     assert kinds() == before
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="its variable")
+def test_a_cluster_of_one_process_is_none(monkeypatch):
+    task = {"type": "worker", "index": 0}
+    for hosts in (["a:1"], ["a:1", "b:1"]):
+        config = {"cluster": {"worker": hosts}, "task": task}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+        assert training.started_devices() == len(hosts)
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    assert training.started_devices() == 1
