@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerassl.training.gradients import averaged_gradients
+from kerassl.training.gradients import global_gradients
 from kerassl.training.normalization import global_statistics
 
 
@@ -64,7 +64,7 @@ def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
     with contextlib.ExitStack() as stack:
         if model.global_batch_norm:
             stack.enter_context(global_statistics(model))
-        stack.enter_context(averaged_gradients(model))
+        stack.enter_context(global_gradients(model))
         logs = keras_step(data)
     for variable, value in _changes(model, before, []):
         variable.assign(value)

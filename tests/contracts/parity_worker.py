@@ -91,14 +91,16 @@ def on_batch(model, batch):
 
 
 @double_precision()
-def run(method, folder, build=build, step_on=on_batch):
-    """Takes a few steps of SGD from the weights in `folder`."""
+def run(method, folder, build=build, step_on=on_batch, optimizer=None):
+    """Takes a few steps from the weights in `folder`, by default of SGD."""
     model = build(method)
     with np.load(folder / f"{method}.npz") as file:
         given = dict(file)
     count = sum(name.startswith("weight_") for name in given)
     model.set_weights([given[f"weight_{i}"] for i in range(count)])
-    optimizer = keras.optimizers.SGD(FIRST_RATE, momentum=0.9)
+    is_plain = optimizer is None
+    if is_plain:
+        optimizer = keras.optimizers.SGD(FIRST_RATE, momentum=0.9)
     model.compile(optimizer)
     found = {}
     for step in range(STEPS):
@@ -109,7 +111,7 @@ def run(method, folder, build=build, step_on=on_batch):
             if name.startswith(start)
         }
         found[f"loss_{step}"] = float(step_on(model, batch))
-        if step == 0:
+        if step == 0 and is_plain:
             # The momentum is the gradient, until a second one is added.
             gradients = [
                 ops.convert_to_numpy(momentum) / -FIRST_RATE

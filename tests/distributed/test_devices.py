@@ -29,6 +29,9 @@ MODEL_PARALLEL = "model_parallel"
 CASES = [
     *((method, 2) for method in [*METHODS, "moco_shuffled"]),
     *((method, 4) for method in ["simclr", "moco_v2", "context_encoder"]),
+    ("simclr_clipped", 2),
+    ("simclr_lars", 2),
+    *([("simclr_accumulated", 2)] if BACKEND != "tensorflow" else []),
     # On PyTorch each device is a process, which takes seconds to start.
     *((method, 8) for method in ["swav", "barlow_twins"] if BACKEND != "torch"),
     # Of one device each, as always on PyTorch; on JAX of two.
@@ -166,6 +169,69 @@ def test_without_gather_they_differ(method, count, runs):
     found = differences(one, many)
     assert "loss_0" in found and "last_parameter" in found
     assert any(name.startswith("first_gradient") for name in found)
+
+
+OVERFLOW = """
+import types
+
+import keras
+import tensorflow as tf
+
+from kerassl import training
+from kerassl.training.gradients import global_gradients
+
+with training.devices(2):
+    weight = keras.Variable([1.0, 2.0])
+    sgd = keras.optimizers.SGD(1.0)
+    optimizer = keras.optimizers.LossScaleOptimizer(sgd, initial_scale=4.0)
+    optimizer.build([weight])
+model = types.SimpleNamespace(optimizer=optimizer)
+
+
+@tf.function
+def step(overflow):
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    gradient = tf.constant([2.0, 6.0]) * tf.where(replica == 1, overflow, 1.0)
+    with global_gradients(model):
+        optimizer.apply_gradients([(gradient, weight)])
+
+
+strategy = sgd._distribution_strategy
+for overflow in (float("inf"), 1.0):
+    strategy.run(step, args=(tf.constant(overflow),))
+    for variable in (weight, sgd.iterations, optimizer.dynamic_scale):
+        values = strategy.experimental_local_results(variable.value)
+        print([value.numpy().tolist() for value in values])
+"""
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="Keras does it elsewhere")
+def test_an_overflow_on_one_device_is_one_on_all():
+    found = subprocess.run(
+        [sys.executable, "-c", OVERFLOW],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    # Then a step of (2 + 2, 6 + 6) / 2, as the scale was halved.
+    expected = [[1.0, 2.0]], [0], [2.0], [[-1.0, -4.0]], [1], [2.0]
+    lines = [str(value * 2) for value in expected]
+    assert found.stdout.splitlines() == lines, found.stderr[-2000:]
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="others can")
+def test_tensorflow_cannot_accumulate_gradients(monkeypatch):
+    from kerassl.training import gradients
+
+    monkeypatch.setattr(gradients, "replicas", lambda: 2)
+    optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    for given in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
+        model = METHODS["simclr"](worker.tiny_encoder())
+        model.compile(given)
+        with pytest.raises(ValueError, match="can't accumulate"):
+            with gradients.global_gradients(model):
+                pass
 
 
 def test_replicas_draw_other_numbers_from_one_state(monkeypatch):

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import layers
 
+import kerassl
 from kerassl import training
 from tests.contracts import parity_worker
 from tests.contracts.methods import METHODS, moco_v2, tiny_encoder
@@ -31,9 +32,26 @@ def moco_shuffled():
     return moco_v2(encoder, batch_groups=2)
 
 
+# Names of cases end in one of these. Clipping to a tenth of SimCLR's gradient.
+OPTIMIZERS = {
+    "clipped": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.1),
+    "accumulated": lambda: keras.optimizers.SGD(
+        0.1, gradient_accumulation_steps=2
+    ),
+    "lars": lambda: kerassl.optimizers.LARS(0.5),
+}
+
+
+def optimizer_for(method):
+    kind = method.rpartition("_")[2]
+    return OPTIMIZERS[kind]() if kind in OPTIMIZERS else None
+
+
 def build(method):
     if method == "moco_shuffled":
         return moco_shuffled()
+    if optimizer_for(method):
+        method = method.rpartition("_")[0]
     return METHODS[method](tiny_encoder())
 
 
@@ -87,7 +105,10 @@ def main(folder, devices, *methods):
                 continue
             stem = folder / f"{method}_{devices}"
             try:
-                found = parity_worker.run(method, folder, build, in_parts)
+                optimizer = optimizer_for(method)
+                found = parity_worker.run(
+                    method, folder, build, in_parts, optimizer
+                )
                 if training.process()[0] == 0:
                     np.savez(stem.with_suffix(".npz"), **found)
             except Exception:
