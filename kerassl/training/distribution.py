@@ -4,12 +4,14 @@ import contextlib
 import functools
 import json
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
+import numpy as np
 
 # Set where JAX is to run in several processes; `keras.distribution.initialize`
 # reads it, and two others.
@@ -39,8 +41,8 @@ def devices(count: int) -> Iterator[None]:
     - PyTorch: the processes that `torchrun` started, one for each device, on
       one host or several, with NCCL between GPUs and gloo between CPUs.
 
-    Of several processes each gives `fit` its part of the data (`own_part`), and
-    all must draw the same initial weights: set one random seed.
+    Of several processes each gives `fit` its part of the data (`own_part`). All
+    start with the first one's weights.
 
     Where there are no accelerators, JAX and TensorFlow split the CPU, which
     serves tests alone.
@@ -250,6 +252,7 @@ def _jax(count: int) -> Iterator[None]:
                 f"The processes of {ADDRESSES} have {len(found)} devices in "
                 f"all, not {count}."
             )
+        _share_seed()
     else:
         # Too late if a device was used already: told below.
         with contextlib.suppress(RuntimeError):
@@ -289,6 +292,20 @@ def _jax_devices() -> list[str]:
             heartbeat_timeout_seconds=LOST_AFTER,
         )
     return keras.distribution.list_devices()
+
+
+def _share_seed() -> None:
+    """Lets all processes draw alike: JAX wants the same weights from each.
+
+    Keras takes the seeds of layers from Python's random state. Where one was
+    set, the same in all, it stays.
+    """
+    from jax.experimental import multihost_utils
+
+    own = np.array(random.getstate()[1], "uint32")
+    states = multihost_utils.process_allgather(own)
+    if (states != states[0]).any():
+        keras.utils.set_random_seed(int(states[0, 0]))
 
 
 @contextlib.contextmanager

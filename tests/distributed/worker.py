@@ -10,6 +10,7 @@ FOLDER/METHOD_DEVICES.npz or, where a method fails, the traceback to .txt.
 these, or `processes`, take the place of the number in the files' names.
 """
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -93,7 +94,9 @@ def split_model(devices):
 
 def main(folder, devices, *methods):
     folder = Path(folder)
-    keras.utils.set_random_seed(2)
+    # JAX's processes draw other weights, until they have met.
+    place = int(os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", 0))
+    keras.utils.set_random_seed(2 + place)
     with training.devices(int(devices)):
         for method in methods:
             if method == "without_gather":
