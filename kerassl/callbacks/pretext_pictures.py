@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kerassl.data import check_images
+from kerassl.training import alone, own_copy, process
 from kerassl.visualization.pictures import load_matplotlib, pretext
 
 
@@ -52,11 +53,13 @@ class PretextPictures(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the picture, or nothing if the epoch isn't due."""
         last = epoch + 1 == self.params.get("epochs")
-        if (epoch + 1) % self.every and not last:
+        is_due = last or (epoch + 1) % self.every == 0
+        if not is_due or process()[0]:  # The first process writes.
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch + 1:04d}.png"
         temporary = path.with_name(f".partial-{path.name}")
-        figure = pretext(self.model, self.images, self.seed)
+        model = own_copy(self.model)
+        figure = alone(lambda: pretext(model, self.images, self.seed))
         figure.savefig(temporary, format="png", dpi=100)
         os.replace(temporary, path)

@@ -11,10 +11,12 @@ from keras import ops
 from kerassl import augmentation, encoders
 from kerassl.layers import MLPHead
 from kerassl.training import (
+    alone,
     as_keras_sums,
     batch_sizes,
     check_first_batch,
     mean_over_devices,
+    own_copy,
     share_weights,
     train_step,
 )
@@ -363,7 +365,10 @@ class SelfSupervisedModel(keras.Model):
         Raises:
             ValueError: if there is no such layer, with the nearest ones.
         """
-        return encoders.embed(self.encoder, images, layer, batch_size, verbose)
+        encoder = own_copy(self.encoder)
+        return alone(
+            lambda: encoders.embed(encoder, images, layer, batch_size, verbose)
+        )
 
     # === Saving ===
 

@@ -8,10 +8,12 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
+
+T = TypeVar("T")
 
 # Set where JAX is to run in several processes; `keras.distribution.initialize`
 # reads it, and two others.
@@ -173,25 +175,52 @@ def failures() -> tuple[type[Exception], ...]:
     return RuntimeError, ValueError
 
 
-def alone(function: Callable[[], None]) -> None:
-    """Calls a function in this process, which the others needn't call.
+def alone(function: Callable[[], T]) -> T:
+    """Calls a function in this process, without devices.
 
-    Keras makes variables as it saves a model. Among several processes of JAX or
-    TensorFlow each would wait for the others' one.
+    Other processes needn't call it: Keras makes variables as it saves a model,
+    and among several processes of JAX or TensorFlow each would wait for the
+    others' one. What it makes stays with one device.
+
+    Args:
+        function: callable without arguments.
+
+    Returns:
+        What it returns.
     """
-    if process()[1] == 1 or keras.backend.backend() == "torch":
-        function()
-    elif keras.backend.backend() == "jax":
+    if device_count() == 1 or keras.backend.backend() == "torch":
+        return function()
+    if keras.backend.backend() == "jax":
         spread = keras.distribution.distribution()
         keras.distribution.set_distribution(None)
         try:
-            function()
+            return function()
         finally:
             keras.distribution.set_distribution(spread)
-    else:
-        # Where there is no strategy.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(function).result()
+    # Where there is no strategy.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function).result()
+
+
+def own_copy(model: keras.Model) -> keras.Model:
+    """Returns a model to predict with in `alone`: itself, or a copy.
+
+    `predict` of one that was made in `devices` wants a batch that can be shared
+    out, and returns the images of all processes.
+
+    Args:
+        model: `keras.Model` that its config describes.
+    """
+
+    def copy() -> keras.Model:
+        new = type(model).from_config(model.get_config())
+        new.set_weights(model.get_weights())
+        return new
+
+    is_spread = max(device_count(), started_devices()) > 1
+    if keras.backend.backend() == "torch" or not is_spread:
+        return model
+    return alone(copy)
 
 
 def share_weights(model: keras.Model) -> None:
@@ -364,12 +393,11 @@ def _workers() -> Any:
             return self.distribute_datasets_from_function(lambda _: dataset)
 
         def reduce(self, reduce_op: Any, value: Any, axis: Any) -> Any:
-            if tf.nest.is_nested(value):
+            if tf.nest.is_nested(value) or self._own(value).shape.rank != 0:
                 # A batch, of which Keras wants to know the shapes.
                 return tf.nest.map_structure(self._own, value)
-            if self._own(value).shape.rank == 0:
-                axis = None  # Keras asks for the mean of losses along axis 0.
-            return super().reduce(reduce_op, value, axis)
+            # Keras asks for the mean of losses along axis 0.
+            return super().reduce(reduce_op, value, axis=None)
 
         def _own(self, value: Any) -> Any:
             return self.experimental_local_results(value)[0]

@@ -91,8 +91,13 @@ def on_batch(model, batch):
 
 
 @double_precision()
-def run(method, folder, build=build, step_on=on_batch, optimizer=None):
-    """Takes a few steps from the weights in `folder`, by default of SGD."""
+def run(
+    method, folder, build=build, step_on=on_batch, optimizer=None, also=None
+):
+    """Takes a few steps from the weights in `folder`, by default of SGD.
+
+    `also` returns what else is to be found of the model that it has then.
+    """
     model = build(method)
     with np.load(folder / f"{method}.npz") as file:
         given = dict(file)
@@ -129,7 +134,7 @@ def run(method, folder, build=build, step_on=on_batch, optimizer=None):
     ):
         for i, weight in enumerate(weights):
             found[f"last_{kind}_{i}"] = ops.convert_to_numpy(weight)
-    return found
+    return found | (also(model) if also else {})
 
 
 def main(folder, *methods):

@@ -142,6 +142,8 @@ def differences(one, many):
         elif name.startswith("first_gradient") and np.linalg.norm(value) > 1e-6:
             if not distance(value, many[name]) < 1e-4:
                 found[name] = distance(value, many[name])
+        elif name == "features" and not distance(value, many[name]) < 1e-5:
+            found[name] = distance(value, many[name])
     # All parameters as one, and the queues, momentum networks and statistics.
     for kind in ("last_parameter", "last_state"):
         names = sorted(name for name in one if name.startswith(kind))

@@ -73,6 +73,19 @@ def in_parts(model, batch):
     return history.history["loss"][0]
 
 
+def features(model):
+    """Returns those of a few images, which can't be shared out evenly."""
+    shape = (5, *model.encoder.input_shape[1:])
+    images = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+    found = model.embed(images)
+    if training.process()[1] > 1:
+        # Arrays of images, as a user has them. Views are made in float32.
+        keras.config.set_floatx("float32")
+        own = training.own_part(np.resize(images, (8, *shape[1:])))
+        model.fit(own, batch_size=len(own), verbose=0)
+    return {"features": found}
+
+
 def forget_gather():
     for name, module in list(sys.modules.items()):
         if name.startswith("kerassl.methods") and hasattr(module, "gather"):
@@ -108,9 +121,13 @@ def main(folder, devices, *methods):
                 continue
             stem = folder / f"{method}_{devices}"
             try:
-                optimizer = optimizer_for(method)
                 found = parity_worker.run(
-                    method, folder, build, in_parts, optimizer
+                    method,
+                    folder,
+                    build,
+                    in_parts,
+                    optimizer_for(method),
+                    features if method == "simclr" else None,
                 )
                 if training.process()[0] == 0:
                     np.savez(stem.with_suffix(".npz"), **found)
