@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import json
 import os
-import shlex
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from kerassl.presets.info import (
 from kerassl.presets.published import plain_name, published, serialized
 from kerassl.presets.verify import Preset, file_entry, verify_preset
 from kerassl.recipes import Recipe
+from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import (
     ENCODER,
     HISTORY,
@@ -172,7 +172,7 @@ def _source(
         own = Recipe.from_dict(settings["recipe"])
         known["datasets"] = (str(settings["data"]),)
         known["versions"] = settings.get("versions", here["versions"])
-        known["training"] = _training(run, own, settings)
+        known["training"] = _training(run, settings)
         known["scores"] = read_scores(run)
         recipe = recipe or own
     else:
@@ -186,26 +186,10 @@ def _source(
     return encoders.as_encoder(encoder), known
 
 
-def _training(
-    run: Path, recipe: Recipe, settings: dict[str, Any]
-) -> dict[str, Any]:
-    words = ["kerassl", "pretrain", recipe.method, "--recipe", recipe.name]
-    options = {
-        "data": settings["data"],
-        "limit": settings.get("limit"),
-        "encoder": recipe.encoder,
-        "epochs": recipe.epochs,
-        "batch-size": recipe.batch_size,
-        "image-size": recipe.image_size,
-        "seed": recipe.seed,
-    }
-    for option, value in options.items():
-        if value is not None:
-            words += [f"--{option}", str(value)]
-    training: dict[str, Any] = {
-        "command": shlex.join(words),
-        "backend": settings["backend"],
-    }
+def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    training: dict[str, Any] = {"backend": settings["backend"]}
+    if command := pretrain_command(settings):
+        training["command"] = command
     if "device" in settings:
         training["device"] = settings["device"]
     if (run / HISTORY).is_file():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerassl import data as kerassl_data
-from kerassl import evaluation, methods, recipes
+from kerassl import evaluation, methods
 from kerassl.evaluation.health import (
     feature_problems,
     loss_problem,
@@ -24,6 +24,7 @@ from kerassl.evaluation.health import (
 )
 from kerassl.presets import load_encoder
 from kerassl.recipes import Recipe
+from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import CHECKPOINT, read_scores, read_settings
 from kerassl.runs.checkpoint import load_checkpoint
 from kerassl.runs.files import replacing
@@ -250,7 +251,7 @@ class Report:
         shape = " x ".join(map(str, self.encoder.input_shape[1:]))
         limit = settings.get("limit")
         seconds = sum(row.get("seconds", 0.0) for row in self.rows)
-        command = pretrain_command(self.folder, settings, recipe)
+        command = pretrain_command(settings, self.folder)
         output = shlex.quote(str(self.folder))
         rows = {
             "method": recipe.method,
@@ -409,37 +410,6 @@ class Report:
 
 
 # === What the page says ===
-
-
-def pretrain_command(
-    folder: Path, settings: dict[str, Any], recipe: Recipe
-) -> str | None:
-    """Returns the command that starts a run like this one.
-
-    Args:
-        folder: of the run.
-        settings: what its `recipe.json` holds.
-        recipe: the recipe in it.
-
-    Returns:
-        A line for a shell; `None` if no command makes this recipe, since it
-        was changed in Python.
-    """
-    names = ("encoder", "epochs", "batch_size", "image_size", "seed")
-    wanted = {name: getattr(recipe, name) for name in names}
-    try:
-        known = recipes.get(recipe.method, recipe.name)
-    except ValueError:
-        return None
-    if known.replace(**wanted) != recipe:
-        return None
-    words = ["kerassl", "pretrain", recipe.method, "--recipe", recipe.name]
-    words += ["--data", settings["data"]]
-    for name, value in {**wanted, "limit": settings.get("limit")}.items():
-        if value is not None and value != getattr(known, name, None):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--output", str(folder)]
-    return f"KERAS_BACKEND={settings['backend']} {shlex.join(words)}"
 
 
 def duration(seconds: float) -> str:

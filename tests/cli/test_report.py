@@ -2,7 +2,6 @@
 
 import html.parser
 import json
-import shlex
 import sys
 
 import keras
@@ -13,11 +12,7 @@ from kerassl import recipes
 from kerassl.cli.main import main
 from kerassl.run_folder import environment
 from kerassl.runs.checkpoint import Position, save_checkpoint
-from kerassl.runs.page import (
-    Report,
-    duration,
-    pretrain_command,
-)
+from kerassl.runs.page import Report, duration
 from tests.contracts.methods import METHODS, tiny_encoder
 
 NAME = "<b>&\"'$title"
@@ -230,25 +225,6 @@ def photos(folder):
     path = folder / "photos.npy"
     np.save(path, np.zeros((8, 28, 28, 3), "uint8"))
     return path
-
-
-def test_the_command_makes_the_same_recipe(run):
-    settings = json.loads((run / "recipe.json").read_text())
-    recipe = recipes.Recipe.from_dict(settings["recipe"])
-    line = pretrain_command(run, settings, recipe)
-    backend, *words = shlex.split(line)
-    assert backend == f"KERAS_BACKEND={keras.config.backend()}"
-    assert words == [
-        *"kerassl pretrain mae --recipe cpu --data".split(),
-        settings["data"],
-        *"--epochs 1 --batch-size 32 --limit 64".split(),
-        "--output",
-        str(run),
-    ]
-    changed = recipe.replace(method_args={"mask_ratio": 0.5})
-    assert pretrain_command(run, settings, changed) is None
-    other = recipe.replace(name="mine")
-    assert pretrain_command(run, settings, other) is None
 
 
 def test_duration():

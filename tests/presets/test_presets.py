@@ -400,7 +400,8 @@ def test_of_a_run(run_folder, tmp_path):
     assert info.training["seconds"] == 2.75
     assert info.training["cores"] == 2
     assert info.training["command"].startswith(
-        "kerassl pretrain simclr --recipe cpu --data fashion_mnist_small"
+        f"KERAS_BACKEND={keras.config.backend()} kerassl pretrain simclr "
+        "--recipe cpu --data fashion_mnist_small --"
     )
     card = (folder / "README.md").read_text()
     header = dict(
@@ -420,6 +421,18 @@ def test_of_a_run(run_folder, tmp_path):
     assert loaded.input_shape == (None, 32, 32, 1)
     for a, b in zip(loaded.get_weights(), encoder.get_weights()):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_no_command_makes(run_folder, tmp_path):
+    source, recipe, _ = run_folder
+    changed = recipe.replace(method_args={"temperature": 0.7})
+    settings = json.loads((source / "recipe.json").read_text())
+    settings |= {"recipe": changed.to_dict(), "recipe_hash": changed.hash}
+    shutil.copytree(source, tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(settings))
+    folder = kerassl.save_preset(tmp_path / "run", tmp_path / "preset")
+    assert "command" not in kerassl.verify_preset(folder).training
+    assert "kerassl pretrain" not in (folder / "README.md").read_text()
 
 
 def test_evaluation_takes_a_preset(run_folder, tmp_path):
