@@ -217,10 +217,13 @@ def own_copy(model: keras.Model) -> keras.Model:
         new.set_weights(model.get_weights())
         return new
 
-    is_spread = max(device_count(), started_devices()) > 1
-    if keras.backend.backend() == "torch" or not is_spread:
-        return model
-    return alone(copy)
+    count = {
+        "jax": device_count,
+        # Also once `devices` is left.
+        "tensorflow": lambda: model.distribute_strategy.num_replicas_in_sync,
+        "torch": lambda: 1,
+    }[keras.backend.backend()]
+    return model if count() == 1 else alone(copy)
 
 
 def share_weights(model: keras.Model) -> None:
