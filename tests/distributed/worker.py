@@ -10,6 +10,7 @@ FOLDER/METHOD_DEVICES.npz or, where a method fails, the traceback to .txt.
 these, or `processes`, take the place of the number in the files' names.
 """
 
+import functools
 import os
 import sys
 import traceback
@@ -73,16 +74,19 @@ def in_parts(model, batch):
     return history.history["loss"][0]
 
 
-def features(model):
-    """Returns those of a few images, which can't be shared out evenly."""
+def features(pictures, model):
+    """Returns those of a few images, which can't be shared out evenly.
+
+    Several processes also train on images as a user has them, with pictures.
+    """
     shape = (5, *model.encoder.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape, "uint8")
     found = model.embed(images)
     if training.process()[1] > 1:
-        # Arrays of images, as a user has them. Views are made in float32.
-        keras.config.set_floatx("float32")
+        keras.config.set_floatx("float32")  # Views are made in it.
         own = training.own_part(np.resize(images, (8, *shape[1:])))
-        model.fit(own, batch_size=len(own), verbose=0)
+        callback = kerassl.callbacks.PretextPictures(images[:2], pictures)
+        model.fit(own, batch_size=len(own), verbose=0, callbacks=[callback])
     return {"features": found}
 
 
@@ -121,13 +125,14 @@ def main(folder, devices, *methods):
                 continue
             stem = folder / f"{method}_{devices}"
             try:
+                also = functools.partial(features, stem)
                 found = parity_worker.run(
                     method,
                     folder,
                     build,
                     in_parts,
                     optimizer_for(method),
-                    features if method == "simclr" else None,
+                    also if method == "simclr" else None,
                 )
                 if training.process()[0] == 0:
                     np.savez(stem.with_suffix(".npz"), **found)
