@@ -94,9 +94,14 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
         best = max([knn["accuracy"], *stages.values()])
         floor = max([knn["untrained_accuracy"], *floors.values()])
         if best <= floor:
+            linear = info["scores"]["linear"]
             lines.append(
-                f"- `{method}`: no stage is above the best of random weights, "
-                f"{percent(floor)} %."
+                f"- `{method}`: by kNN no stage is above the best of random "
+                f"weights, {percent(floor)} %: its features use "
+                f"{knn['effective_rank']:.0f} dimensions, and random ones "
+                f"{knn['untrained_effective_rank']:.0f}. The linear score is "
+                f"{percent(linear['accuracy'])} %, and that of random weights "
+                f"{percent(linear['untrained_accuracy'])} %."
             )
         elif method not in PRETEXT and knn["accuracy"] < EACH:
             lines.append(
