@@ -110,11 +110,17 @@ def _added_up(optimizer: Any) -> Iterator[None]:
         gradients, variables = zip(*pairs)
         context = tf.distribute.get_replica_context()
         is_first = tf.equal(context.replica_id_in_sync_group, 0)
-        sums = context.all_reduce("SUM", list(gradients))
-        shares = [
-            tf.where(is_first | ~tf.math.is_finite(x), x, tf.zeros_like(x))
-            for x in sums
-        ]
+        # Those of embeddings are sparse; where there is none it stays `None`.
+        own = [tf.convert_to_tensor(x) for x in gradients if x is not None]
+        sums = iter(context.all_reduce("SUM", own))
+
+        def share() -> Any:
+            x = next(sums)
+            return tf.where(
+                is_first | ~tf.math.is_finite(x), x, tf.zeros_like(x)
+            )
+
+        shares = [None if x is None else share() for x in gradients]
         return apply(zip(shares, variables))
 
     optimizer.apply_gradients = apply_sums
