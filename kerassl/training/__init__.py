@@ -2,17 +2,11 @@
 
 from kerassl.training.distribution import (
     DeviceSeedGenerator,
-    agree,
-    alone,
     device_count,
     devices,
-    failures,
     lacks_processes,
-    own_copy,
-    own_part,
     process,
     replicas,
-    share_weights,
     started_devices,
 )
 from kerassl.training.gather import (
@@ -25,6 +19,14 @@ from kerassl.training.gather import (
 from kerassl.training.inputs import batch_sizes, check_first_batch
 from kerassl.training.momentum import CosineMomentum, MomentumNetwork
 from kerassl.training.normalization import global_statistics, own_statistics
+from kerassl.training.processes import (
+    agree,
+    alone,
+    failures,
+    own_copy,
+    own_part,
+    share_weights,
+)
 from kerassl.training.queue import FeatureQueue
 from kerassl.training.step import train_step
 

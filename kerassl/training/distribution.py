@@ -1,4 +1,4 @@
-"""Several devices, and several processes, that train one model."""
+"""Several devices that train one model: how they start, and which is which."""
 
 import contextlib
 import functools
@@ -6,14 +6,11 @@ import json
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
-
-T = TypeVar("T")
 
 # Set where JAX is to run in several processes; `keras.distribution.initialize`
 # reads it, and two others.
@@ -121,118 +118,6 @@ def device_count() -> int:
         distribute = sys.modules["tensorflow"].distribute
         return distribute.get_strategy().num_replicas_in_sync
     return replicas()
-
-
-def own_part(batch: Any) -> Any:
-    """Returns this process's rows of a batch of all processes.
-
-    Args:
-        batch: array `(N, ...)`, N a multiple of the number of processes.
-
-    Raises:
-        ValueError: if N is no such multiple.
-    """
-    place, processes = process()
-    if len(batch) % processes:
-        raise ValueError(
-            f"A batch of {len(batch)} can't be shared out to {processes} "
-            "processes. Choose a `batch_size` that is a multiple of it."
-        )
-    size = len(batch) // processes
-    return batch[place * size : (place + 1) * size]
-
-
-def agree(flag: bool) -> bool:
-    """Returns whether the flag is set in any process; all must ask.
-
-    On JAX no step may be running.
-    """
-    if process()[1] == 1:
-        return flag
-    if keras.backend.backend() == "jax":
-        from jax.experimental import multihost_utils
-
-        return bool(multihost_utils.process_allgather(flag).any())
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        strategy = tf.distribute.get_strategy()
-        votes = strategy.run(lambda: tf.constant(float(flag)))
-        return bool(strategy.reduce("SUM", votes, axis=None) > 0)
-    import torch
-
-    # On the device that Keras chose.
-    votes = torch.tensor(float(flag), device=keras.ops.zeros(()).device)
-    torch.distributed.all_reduce(votes)
-    return bool(votes > 0)
-
-
-def failures() -> tuple[type[Exception], ...]:
-    """Returns what a step raises that fails, or misses another process."""
-    if keras.backend.backend() == "tensorflow":
-        return RuntimeError, sys.modules["tensorflow"].errors.OpError
-    # JAX wraps what comes up between two steps in a `ValueError`.
-    return RuntimeError, ValueError
-
-
-def alone(function: Callable[[], T]) -> T:
-    """Calls a function in this process, without devices.
-
-    Other processes needn't call it: Keras makes variables as it saves a model,
-    and among several processes of JAX or TensorFlow each would wait for the
-    others' one. What it makes stays with one device.
-
-    Args:
-        function: callable without arguments.
-
-    Returns:
-        What it returns.
-    """
-    if device_count() == 1 or keras.backend.backend() == "torch":
-        return function()
-    if keras.backend.backend() == "jax":
-        spread = keras.distribution.distribution()
-        keras.distribution.set_distribution(None)
-        try:
-            return function()
-        finally:
-            keras.distribution.set_distribution(spread)
-    # Where there is no strategy.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(function).result()
-
-
-def own_copy(model: keras.Model) -> keras.Model:
-    """Returns a model to predict with in `alone`: itself, or a copy.
-
-    `predict` of one that was made in `devices` wants a batch that can be shared
-    out, and returns the images of all processes.
-
-    Args:
-        model: `keras.Model` that its config describes.
-    """
-
-    def copy() -> keras.Model:
-        new = type(model).from_config(model.get_config())
-        new.set_weights(model.get_weights())
-        return new
-
-    count = {
-        "jax": device_count,
-        # Also once `devices` is left.
-        "tensorflow": lambda: model.distribute_strategy.num_replicas_in_sync,
-        "torch": lambda: 1,
-    }[keras.backend.backend()]
-    return model if count() == 1 else alone(copy)
-
-
-def share_weights(model: keras.Model) -> None:
-    """Gives PyTorch's processes the variables of the first one."""
-    if replicas() > 1 and keras.backend.backend() == "torch":
-        from torch import distributed
-
-        for variable in model.variables:
-            distributed.broadcast(variable.value.detach(), src=0)
 
 
 def replicas() -> int:
