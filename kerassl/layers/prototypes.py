@@ -43,8 +43,8 @@ class Prototypes(keras.layers.Layer):
         """Creates random unit vectors, the columns of `(D, count)`."""
 
         def unit_vectors(shape: tuple, dtype: Any = None) -> Any:
-            values = keras.random.normal(shape, dtype=dtype)
-            return ops.normalize(values, axis=0)
+            draw = keras.initializers.RandomNormal(stddev=1.0)
+            return ops.normalize(draw(shape, dtype=dtype), axis=0)
 
         self.vectors = self.add_weight(
             name="vectors",

@@ -1,7 +1,9 @@
 """What several processes do together, and what each does alone."""
 
+import contextlib
+import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -69,7 +71,8 @@ def alone(function: Callable[[], T]) -> T:
 
     Other processes needn't call it: Keras makes variables as it saves a model,
     and among several processes of JAX or TensorFlow each would wait for the
-    others' one. What it makes stays with one device.
+    others' one. What it makes stays with one device, and what it draws leaves
+    no trace: all processes go on to draw alike.
 
     Args:
         function: callable without arguments.
@@ -77,18 +80,29 @@ def alone(function: Callable[[], T]) -> T:
     Returns:
         What it returns.
     """
-    if device_count() == 1 or keras.backend.backend() == "torch":
-        return function()
-    if keras.backend.backend() == "jax":
-        spread = keras.distribution.distribution()
-        keras.distribution.set_distribution(None)
-        try:
+    with _random_state_kept():
+        if device_count() == 1 or keras.backend.backend() == "torch":
             return function()
-        finally:
-            keras.distribution.set_distribution(spread)
-    # Where there is no strategy.
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(function).result()
+        if keras.backend.backend() == "jax":
+            spread = keras.distribution.distribution()
+            keras.distribution.set_distribution(None)
+            try:
+                return function()
+            finally:
+                keras.distribution.set_distribution(spread)
+        # Where there is no strategy.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(function).result()
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Restores Python's random state, from which Keras seeds new layers."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def own_copy(model: keras.Model) -> keras.Model:

@@ -72,8 +72,8 @@ class FeatureQueue(keras.layers.Layer):
         self.built = True
 
     def _random_unit_vectors(self, shape: tuple, dtype: Any = None) -> Any:
-        values = keras.random.normal(shape, dtype="float32", seed=self.seed)
-        return ops.normalize(values, axis=-1)
+        draw = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed)
+        return ops.normalize(draw(shape, dtype="float32"), axis=-1)
 
     def snapshot(self) -> Any:
         """Returns the features as they are now, `(size, dim)`, as a constant.

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from keras import ops
 
+from kerassl.layers import Prototypes
 from kerassl.training import (
     CosineMomentum,
     FeatureQueue,
     MomentumNetwork,
+    alone,
     gather,
 )
 
@@ -260,6 +262,27 @@ def test_a_snapshot_is_good_for_a_step_that_enqueues():
         )
         np.testing.assert_allclose(
             ops.convert_to_numpy(model.queue.features), queue, rtol=1e-4
+        )
+
+
+# === alone ===
+
+
+def test_what_is_drawn_alone_leaves_no_trace():
+    """Else a first process that draws pictures would start other models."""
+
+    def drawn_next():
+        return [*arrays(small_network()), keras.random.normal((2,))]
+
+    keras.utils.set_random_seed(1)
+    expected = drawn_next()
+    keras.utils.set_random_seed(1)
+    alone(
+        lambda: (small_network(), FeatureQueue(8, 4), Prototypes(3).build((2,)))
+    )
+    for ours, theirs in zip(drawn_next(), expected, strict=True):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs)
         )
 
 
