@@ -25,6 +25,7 @@ from kerassl.training.processes import (
     failures,
     own_copy,
     own_part,
+    predict_alone,
     share_weights,
 )
 from kerassl.training.queue import FeatureQueue
@@ -52,6 +53,7 @@ __all__ = [
     "own_places",
     "own_rows",
     "own_statistics",
+    "predict_alone",
     "process",
     "replicas",
     "share_weights",

@@ -3,6 +3,7 @@
 import contextlib
 import random
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -12,6 +13,9 @@ import keras
 from kerassl.training.distribution import device_count, process, replicas
 
 T = TypeVar("T")
+
+# By the model that was made in `devices`.
+_COPIES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def own_part(batch: Any) -> Any:
@@ -109,24 +113,39 @@ def own_copy(model: keras.Model) -> keras.Model:
     """Returns a model to predict with in `alone`: itself, or a copy.
 
     `predict` of one that was made in `devices` wants a batch that can be shared
-    out, and returns the images of all processes.
+    out, and returns the images of all processes. There is one copy, which gets
+    the weights anew each time, so that it is compiled once.
 
     Args:
         model: `keras.Model` that its config describes.
     """
-
-    def copy() -> keras.Model:
-        new = type(model).from_config(model.get_config())
-        new.set_weights(model.get_weights())
-        return new
-
     count = {
         "jax": device_count,
         # Also once `devices` is left.
         "tensorflow": lambda: model.distribute_strategy.num_replicas_in_sync,
         "torch": lambda: 1,
     }[keras.backend.backend()]
-    return model if count() == 1 else alone(copy)
+    if count() == 1:
+        return model
+
+    def copy() -> keras.Model:
+        if model not in _COPIES:
+            _COPIES[model] = type(model).from_config(model.get_config())
+        _COPIES[model].set_weights(model.get_weights())
+        return _COPIES[model]
+
+    return alone(copy)
+
+
+def predict_alone(model: keras.Model, inputs: Any) -> Any:
+    """Returns what `model.predict` does, in this process and on one device.
+
+    Args:
+        model: `keras.Model` that its config describes.
+        inputs: what it takes.
+    """
+    own = own_copy(model)
+    return alone(lambda: own.predict(inputs, verbose=0))
 
 
 def share_weights(model: keras.Model) -> None:

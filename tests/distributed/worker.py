@@ -44,6 +44,9 @@ OPTIMIZERS = {
 }
 
 
+EMBEDDED = ("simclr", "mae", "context_encoder")
+
+
 def optimizer_for(method):
     kind = method.rpartition("_")[2]
     return OPTIMIZERS[kind]() if kind in OPTIMIZERS else None
@@ -77,13 +80,16 @@ def in_parts(model, batch):
 def features(pictures, model):
     """Returns those of a few images, which can't be shared out evenly.
 
+    Of a model that paints, its pictures of them instead.
     Several processes also train on images as a user has them, with pictures.
     """
     shape = (5, *model.encoder.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape, "uint8")
+    keras.config.set_floatx("float32")  # Views are made in it.
+    if hasattr(model, "reconstruct"):
+        return {"features": model.reconstruct(images)["reconstruction"]}
     found = model.embed(images)
     if training.process()[1] > 1:
-        keras.config.set_floatx("float32")  # Views are made in it.
         own = training.own_part(np.resize(images, (8, *shape[1:])))
         callback = kerassl.callbacks.PretextPictures(images[:2], pictures)
         model.fit(own, batch_size=len(own), verbose=0, callbacks=[callback])
@@ -132,7 +138,7 @@ def main(folder, devices, *methods):
                     build,
                     in_parts,
                     optimizer_for(method),
-                    also if method == "simclr" else None,
+                    also if method in EMBEDDED else None,
                 )
                 if training.process()[0] == 0:
                     np.savez(stem.with_suffix(".npz"), **found)

@@ -12,7 +12,11 @@ from kerassl.augmentation import masks
 from kerassl.choices import check_choice
 from kerassl.layers import ChannelwiseDense
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import DeviceSeedGenerator, mean_over_devices
+from kerassl.training import (
+    DeviceSeedGenerator,
+    mean_over_devices,
+    predict_alone,
+)
 
 # The authors' colour of holes, in [0, 255].
 HOLE = {1: (127.5,), 3: (117.0, 104.0, 123.0)}
@@ -394,7 +398,7 @@ class ContextEncoder(SelfSupervisedModel):
         views = {name: images, "mask": mask}
         painting = images.copy()
         self._painted(painting)[:] = 127.5 * (
-            self.predict(views, verbose=0)["painted"] + 1.0
+            predict_alone(self, views)["painted"] + 1.0
         )
         hole = np.array(HOLE[shape[-1]], "float32")
         seen = images * (1.0 - mask)

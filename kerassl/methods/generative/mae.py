@@ -14,7 +14,7 @@ from kerassl.losses import (
     visible_colour,
 )
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import DeviceSeedGenerator
+from kerassl.training import DeviceSeedGenerator, predict_alone
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -289,8 +289,8 @@ class MAE(SelfSupervisedModel):
             generator = np.random.default_rng(self.seed)
             noise = generator.uniform(size=(len(images), self.grid**2))
         (name,) = self.augmenter.view_names
-        found = self.predict(
-            {name: images, "noise": np.asarray(noise, "float32")}, verbose=0
+        found = predict_alone(
+            self, {name: images, "noise": np.asarray(noise, "float32")}
         )
         painted = found["predictions"]
         if self.norm_pix_loss:
