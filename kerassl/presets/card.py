@@ -107,13 +107,17 @@ def _scores(info: PresetInfo) -> str:
     ]
     for protocol, scores in info.scores.items():
         settings = ", ".join(
-            f"{key} {value}"
+            f"{key} {_short(value)}"
             for key, value in scores.items()
             if key != "accuracy" and not isinstance(value, (dict, list))
         )
-        accuracy = scores.get("accuracy", "")
+        accuracy = _short(scores.get("accuracy", ""))
         lines.append(f"| {protocol} | {accuracy} | {settings} |")
     return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _use(info: PresetInfo) -> str:

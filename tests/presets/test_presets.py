@@ -387,7 +387,7 @@ def run_folder(tmp_path_factory):
 
 def test_of_a_run(run_folder, tmp_path):
     source, recipe, encoder = run_folder
-    scores = {"knn": {"accuracy": 0.75, "k": 20}}
+    scores = {"knn": {"accuracy": 0.75123456, "k": 20, "temperature": 0.07}}
     folder = kerassl.save_preset(
         source, tmp_path / "a", scores=scores, training={"cores": 2}
     )
@@ -404,6 +404,7 @@ def test_of_a_run(run_folder, tmp_path):
         "--recipe cpu --data fashion_mnist_small --"
     )
     card = (folder / "README.md").read_text()
+    assert "| knn | 0.7512 | k 20, temperature 0.07 |" in card
     header = dict(
         line.split(": ", 1) for line in card.split("---\n")[1].splitlines()
     )
@@ -413,7 +414,7 @@ def test_of_a_run(run_folder, tmp_path):
     assert header["pipeline_tag"] == "image-feature-extraction"
     assert header["datasets"] == ["fashion_mnist_small"]
     result = header["model-index"][0]["results"][0]
-    assert result["metrics"][0]["value"] == 0.75
+    assert result["metrics"][0]["value"] == 0.75123456
     for part in (recipe.hash, "2002.05709", "kerassl pretrain", "2.75"):
         assert part in card
     # An own encoder takes other images too.
