@@ -11,6 +11,7 @@ from kerassl import augmentation, encoders, optimizers
 from kerassl.data import ImageData, check_images, check_labels
 from kerassl.encoders.kerashub import vit_layers
 from kerassl.evaluation.few_labels import split_off
+from kerassl.training import build_optimizer
 
 # Peaks of the learning rate to choose from: of SGD for a batch of 256, and of
 # AdamW for transformers.
@@ -144,6 +145,7 @@ def fine_tune(
             _optimizer(model, rate, size, rounds * steps, layer_decay),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         )
+        build_optimizer(model)
         labels = np.searchsorted(classes, part.labels)
         batches = ImageData(part.images, labels).batches(
             size,

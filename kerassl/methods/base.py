@@ -14,6 +14,7 @@ from kerassl.training import (
     alone,
     as_keras_sums,
     batch_sizes,
+    build_optimizer,
     check_first_batch,
     mean_over_devices,
     own_copy,
@@ -285,7 +286,7 @@ class SelfSupervisedModel(keras.Model):
     def compile_from_config(self, config: dict) -> None:
         """Compiles with a saved optimizer; Keras asks for it on loading."""
         self.compile(**keras.saving.deserialize_keras_object(config))
-        self.optimizer.build(self.trainable_variables)
+        build_optimizer(self)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains on images, as `keras.Model.fit` does; labels are ignored.
@@ -314,6 +315,11 @@ class SelfSupervisedModel(keras.Model):
         self.batch_size = max(sizes, default=None)
         share_weights(self)
         return super().fit(x, *args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes what `fit` and `train_on_batch` call at each step."""
+        build_optimizer(self)
+        return super().make_train_function(force)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Runs Keras's step, then `after_update`."""

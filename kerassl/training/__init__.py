@@ -29,7 +29,7 @@ from kerassl.training.processes import (
     share_weights,
 )
 from kerassl.training.queue import FeatureQueue
-from kerassl.training.step import train_step
+from kerassl.training.step import build_optimizer, train_step
 
 __all__ = [
     "CosineMomentum",
@@ -40,6 +40,7 @@ __all__ = [
     "alone",
     "as_keras_sums",
     "batch_sizes",
+    "build_optimizer",
     "check_first_batch",
     "device_count",
     "devices",

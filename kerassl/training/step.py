@@ -35,6 +35,22 @@ def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
     return _stateful_step(model, keras_step, *args)
 
 
+def build_optimizer(model: Any) -> None:
+    """Makes the variables of a compiled model's optimizer, if it has none yet.
+
+    On TensorFlow Keras leaves it to the first step, which is traced twice then.
+
+    Args:
+        model: a built `keras.Model`.
+    """
+    if not model.compiled or model.optimizer.built:
+        return
+    with contextlib.ExitStack() as stack:
+        if keras.backend.backend() == "tensorflow":
+            stack.enter_context(model.distribute_strategy.scope())
+        model.optimizer.build(model.trainable_variables)
+
+
 def _functional_step(
     model: Any, keras_step: Callable, state: tuple, data: Any
 ) -> tuple:

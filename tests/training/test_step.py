@@ -175,3 +175,22 @@ def test_momentum_and_queue_are_saved(images, tmp_path):
     assert a["loss"] == pytest.approx(b["loss"], rel=1e-6)
     for x, y in zip(numpy(model.variables), numpy(again.variables)):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="It runs each step as it comes"
+)
+def test_the_step_is_traced_once(images, monkeypatch):
+    """Keras traces TensorFlow's twice where it makes variables."""
+    traced = []
+    forward = Follower.forward_views
+
+    def forward_views(self, *args, **kwargs):
+        traced.append(self)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(Follower, "forward_views", forward_views)
+    follower(keras.optimizers.Adam()).fit(images, batch_size=16, verbose=0)
+    assert len(traced) == 1
+    step(follower(keras.optimizers.Adam()), images[:16])
+    assert len(traced) == 2
