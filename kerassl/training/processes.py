@@ -75,8 +75,8 @@ def alone(function: Callable[[], T]) -> T:
 
     Other processes needn't call it: Keras makes variables as it saves a model,
     and among several processes of JAX or TensorFlow each would wait for the
-    others' one. What it makes stays with one device, and what it draws leaves
-    no trace: all processes go on to draw alike.
+    others' one. What it makes stays with one device. Of several processes each
+    draws on as if it hadn't been called, and so all alike.
 
     Args:
         function: callable without arguments.
@@ -101,12 +101,13 @@ def alone(function: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Restores Python's random state, from which Keras seeds new layers."""
+    """Among processes, restores what Keras seeds new layers from."""
     state = random.getstate()
     try:
         yield
     finally:
-        random.setstate(state)
+        if process()[1] > 1:
+            random.setstate(state)
 
 
 def own_copy(model: keras.Model) -> keras.Model:

@@ -18,6 +18,7 @@ from kerassl.training import (
     MomentumNetwork,
     alone,
     gather,
+    processes,
 )
 
 
@@ -268,8 +269,9 @@ def test_a_snapshot_is_good_for_a_step_that_enqueues():
 # === alone ===
 
 
-def test_what_is_drawn_alone_leaves_no_trace():
-    """Else a first process that draws pictures would start other models."""
+def test_what_a_process_draws_alone_leaves_no_trace(monkeypatch):
+    """Else one that draws pictures would start its next model differently."""
+    monkeypatch.setattr(processes, "process", lambda: (0, 2))
 
     def drawn_next():
         return [*arrays(small_network()), keras.random.normal((2,))]
