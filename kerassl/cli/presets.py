@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kerassl.cli.errors import user_errors
@@ -67,10 +68,19 @@ def list_presets(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([info.to_dict() for info in found]))
         return 0
-    for info in found:
-        print(f"{info.name:32}{_summary(info)}")
     if not found:
         print("No preset has a name so far. Others are on the Hub: hf://...")
+        return 0
+    rows = [
+        (
+            info.name,
+            _accuracy(info.scores.get("knn", {})),
+            _accuracy(info.scores.get("linear", {})),
+            _summary(info),
+        )
+        for info in found
+    ]
+    _print_table([("name", "knn", "linear", "encoder"), *rows])
     return 0
 
 
@@ -87,9 +97,8 @@ def show(options: argparse.Namespace) -> int:
         "description": info.description,
         "trained on": ", ".join(info.datasets),
         **{
-            f"{protocol} accuracy": f"{scores['accuracy']:.4f}"
+            f"{protocol} accuracy": _accuracy(scores)
             for protocol, scores in info.scores.items()
-            if "accuracy" in scores
         },
         "licence": info.license,
         "parameters": f"{info.parameters:,}",
@@ -97,9 +106,12 @@ def show(options: argparse.Namespace) -> int:
         "recipe": info.recipe_hash,
         "versions": ", ".join(f"{k} {v}" for k, v in info.versions.items()),
     }
-    for key, value in lines.items():
-        if value not in (None, ""):
-            print(f"{_plain(key):20}{_plain(value)}")
+    rows = [
+        (_plain(key), _plain(value))
+        for key, value in lines.items()
+        if value not in (None, "")
+    ]
+    _print_table(rows)
     return 0
 
 
@@ -159,6 +171,18 @@ def _summary(info: "PresetInfo") -> str:
         f"{info.architecture}, images {height} x {width} x {channels}, "
         f"{info.features} features"
     )
+
+
+def _accuracy(scores: dict[str, Any]) -> str:
+    return f"{scores['accuracy']:.4f}" if "accuracy" in scores else ""
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns as wide as they need to be."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths))
+        print("  ".join(cells).rstrip())
 
 
 def _plain(value: Any) -> str:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 
 import keras
 import pytest
@@ -105,17 +106,24 @@ def test_a_preset_goes_to_the_hub_once(hub, folders, capsys):
 
 
 def test_show(folders, capsys):
-    lines = printed(capsys, "presets", "show", folders / "preset").splitlines()
-    assert "knn accuracy        0.7500" in lines
-    assert "trained on          images  [31m of mine" in lines
+    shown = printed(capsys, "presets", "show", folders / "preset")
+    rows = dict(
+        re.split("  +", line, maxsplit=1) for line in shown.splitlines()
+    )
+    assert rows["knn accuracy"] == "0.7500"
+    assert rows["trained on"] == "images  [31m of mine"
 
 
 def test_list(capsys):
     shown = printed(capsys, "presets", "list")
     found = json.loads(printed(capsys, "presets", "list", "--json"))
     assert found == [info.to_dict() for info in kerassl.list_presets()]
-    assert len(found) == len(shown.splitlines()) > 0
-    assert all(info["name"] in shown for info in found)
+    header, *lines = (line.split() for line in shown.splitlines())
+    assert header == ["name", "knn", "linear", "encoder"]
+    assert len(lines) == len(found) > 0
+    for info, line in zip(found, lines):
+        scores = [info["scores"][p]["accuracy"] for p in ("knn", "linear")]
+        assert line[:3] == [info["name"], *(f"{s:.4f}" for s in scores)]
 
 
 def test_refusals_are_one_line(hub, folders, tmp_path, capsys):
