@@ -42,8 +42,7 @@ OPTIMIZERS = {
     ),
     "lars": lambda: kerassl.optimizers.LARS(0.5),
 }
-
-
+# Of these, what a user asks of a trained model is compared too (`features`).
 EMBEDDED = ("simclr", "mae", "context_encoder")
 
 
