@@ -18,6 +18,7 @@ from kerassl.training import (
     check_first_batch,
     mean_over_devices,
     own_copy,
+    process,
     share_weights,
     train_step,
 )
@@ -114,7 +115,8 @@ class SelfSupervisedModel(keras.Model):
                 f"augmenter makes {len(found)}: {found}."
             )
         self.augmenter = augmenter
-        #: The number of images in a batch of the last `fit`, where known.
+        #: The number of images in a batch of the last `fit`, where known: of
+        #: all processes.
         self.batch_size: int | None = None
         self.objective_metrics = [
             keras.metrics.Mean(name=name) for name in self.metric_names
@@ -199,7 +201,7 @@ class SelfSupervisedModel(keras.Model):
         """Refuses a batch that the approach can't learn from.
 
         Args:
-            size: int, the number of images.
+            size: int, the number of images, of all processes.
 
         Raises:
             ValueError: naming the cure.
@@ -310,6 +312,8 @@ class SelfSupervisedModel(keras.Model):
             given.arguments.get("batch_size"),
             given.arguments.get("validation_split", 0.0),
         )
+        # Each of several processes is given its own part.
+        sizes = [size * process()[1] for size in sizes]
         for size in sizes:
             self.check_batch(size)
         self.batch_size = max(sizes, default=None)

@@ -6,7 +6,7 @@ import pytest
 
 from kerassl import data
 from kerassl.training import batch_sizes, check_first_batch
-from tests.contracts.methods import simsiam, tiny_encoder
+from tests.contracts.methods import moco_v2, simsiam, tiny_encoder
 
 GOOD = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype("uint8")
 SCALED = GOOD.astype("float32") / 255
@@ -195,6 +195,18 @@ def test_a_validation_split_counts(images):
     # 33 images, of which 24 train.
     model.fit(images[:33], batch_size=8, validation_split=0.25, verbose=0)
     assert int(model.optimizer.iterations) == 3
+
+
+def test_a_batch_is_that_of_all_processes(images, monkeypatch):
+    monkeypatch.setattr("kerassl.methods.base.process", lambda: (0, 2))
+    model = simsiam(tiny_encoder())
+    model.compile("sgd")
+    model.fit(images[:33], batch_size=32, verbose=0)
+    assert model.batch_size == 64
+    model = moco_v2(tiny_encoder(), queue_size=48)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="48 keys.*batch of 64"):
+        model.fit(images[:32], batch_size=32, verbose=0)
 
 
 def test_looking_after_an_interrupted_fit_warns_of_nothing(images, recwarn):
