@@ -44,6 +44,7 @@ EVALUATIONS: list[list[str]] = [
     ["--protocol", "knn,linear"],
     ["--protocol", "linear", "--labels", "0.1", "--seeds", "3"],
     ["--protocol", "linear", "--labels", "0.01", "--seeds", "3"],
+    ["--protocol", "linear", "--layer", "stages"],
     ["--protocol", "finetune", "--labels", "0.01", "--seeds", "3"],
 ]
 # The scores that each of them leaves.
@@ -51,6 +52,7 @@ SCORES = [
     ["knn", "linear"],
     ["linear_10%"],
     ["linear_1%"],
+    ["linear_stages"],
     ["finetune_1%"],
 ]
 # Verified within this: repeated runs differ by the order of sums.

@@ -60,7 +60,11 @@ def add_parser(commands: Any) -> None:
         help="the number of each class's training images, instead",
     )
     add("--seeds", type=positive, default=1, help="draws of the labels (1)")
-    add("--layer", help="the stage that linear takes (the encoder's output)")
+    add(
+        "--layer",
+        help="the stage that linear takes, or `stages`: all of them side by "
+        "side (the encoder's output)",
+    )
     add("--epochs", type=positive, help="of finetune and linear_sgd")
     add("--k", type=positive, default=20, help="kNN's neighbours (20)")
     add(

@@ -3,7 +3,7 @@
 from kerassl.encoders.build import as_encoder, at_size, build, names
 from kerassl.encoders.embed import checked_images, embed, image_size
 from kerassl.encoders.feature_map import feature_map
-from kerassl.encoders.stages import stage_features, stages
+from kerassl.encoders.stages import layer_features, stage_features, stages
 
 __all__ = [
     "as_encoder",
@@ -13,6 +13,7 @@ __all__ = [
     "embed",
     "feature_map",
     "image_size",
+    "layer_features",
     "names",
     "stage_features",
     "stages",

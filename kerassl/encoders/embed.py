@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kerassl.data import ImageData, check_images
-from kerassl.encoders.stages import stage_features
+from kerassl.encoders.stages import layer_features
 
 
 def embed(
@@ -24,7 +24,8 @@ def embed(
             `kerassl.data.load` returns; or a data set as
             `keras.Model.predict` takes it.
         layer: str, the name of a stage or layer whose features to return; see
-            `stages` and `stage_features`. By default the encoder's output.
+            `stages` and `stage_features`. `"stages"` is all stages side by
+            side. By default the encoder's output.
         batch_size: int, for arrays.
         verbose: as in `keras.Model.predict`.
 
@@ -44,10 +45,8 @@ def embed(
         images = images.batches(batch_size)
     elif hasattr(images, "shape"):
         check_images(images)
-    model = encoder if layer is None else stage_features(encoder, [layer])
+    model = encoder if layer is None else layer_features(encoder, layer)
     features = model.predict(images, batch_size=batch_size, verbose=verbose)
-    if layer is not None:
-        features = features[layer]
     return np.asarray(features, dtype="float32")
 
 

@@ -98,6 +98,34 @@ def stage_features(encoder: keras.Model, names: Sequence[str]) -> keras.Model:
     return keras.Model(trace.images, features, name=f"{encoder.name}_stages")
 
 
+def layer_features(encoder: keras.Model, layer: str) -> keras.Model:
+    """Returns a model from images to the features of a layer.
+
+    Args:
+        encoder: as in `stage_features`.
+        layer: str, a name as in `stage_features`; or `"stages"`, for those of
+            all stages side by side.
+
+    Returns:
+        A `keras.Model` from images to float32 features `(N, D)`.
+
+    Raises:
+        ValueError: if there is no such layer, with the nearest ones; or there
+            are no stages.
+    """
+    names = stages(encoder) if layer == "stages" else [layer]
+    if not names:
+        raise ValueError(
+            f"The encoder {encoder.name!r} has no stages that are known. Take "
+            "its own output."
+        )
+    model = stage_features(encoder, names)
+    features = [model.output[name] for name in names]
+    if len(features) > 1:
+        features = [layers.Concatenate(dtype="float32")(features)]
+    return keras.Model(model.inputs, features[0], name=f"{encoder.name}_layer")
+
+
 class _Trace:
     """The outputs of all layers of an encoder, in one graph.
 

@@ -364,8 +364,8 @@ class SelfSupervisedModel(keras.Model):
             images: array `(N, H, W, C)`, uint8 or float in [0, 255], or a data
                 set of them as `keras.Model.predict` takes it.
             layer: str, the name of a stage or layer of the encoder, one of
-                `kerassl.encoders.stages(model.encoder)` or another; by default
-                its output.
+                `kerassl.encoders.stages(model.encoder)` or another; or
+                `"stages"`, all of them side by side; by default its output.
             batch_size: int, for arrays.
             verbose: as in `keras.Model.predict`.
 

@@ -253,7 +253,8 @@ class LinearProtocol(FewLabels):
         labels: see `FewLabels`.
         per_class: see `FewLabels`.
         seeds: see `FewLabels`.
-        layer: str, the stage or layer to take; by default the output.
+        layer: str, the stage or layer to take, or `"stages"` for all stages
+            side by side; by default the output.
     """
 
     layer: str | None = None
@@ -272,7 +273,7 @@ class LinearProtocol(FewLabels):
         """
         super().check(subject, floor)
         if self.layer is not None:
-            encoders.stage_features(subject.encoder, [self.layer])
+            encoders.layer_features(subject.encoder, self.layer)
 
     @property
     def suffix(self) -> str:

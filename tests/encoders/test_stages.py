@@ -178,6 +178,22 @@ def test_any_layer_will_do():
     assert encoders.embed(encoder, pixels(), layer=name).shape == (3, 128)
 
 
+def test_all_stages_side_by_side():
+    encoder = encoders.build("resnet_nano", (32, 32, 3))
+    each = [
+        encoders.embed(encoder, pixels(), layer=name)
+        for name in encoders.stages(encoder)
+    ]
+    found = encoders.embed(encoder, pixels(), layer="stages")
+    assert found.shape == (3, 32 + 64 + 128)
+    np.testing.assert_allclose(
+        found, np.concatenate(each, axis=1), rtol=1e-5, atol=1e-6
+    )
+    flat = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten()])
+    with pytest.raises(ValueError, match="has no stages"):
+        encoders.layer_features(flat, "stages")
+
+
 def test_a_sequential_model():
     encoder = keras.Sequential(
         [
