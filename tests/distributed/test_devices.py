@@ -42,6 +42,10 @@ CASES = [
     ),
     *([("mae", MODEL_PARALLEL)] if BACKEND == "jax" else []),
 ]
+# Other numbers for every method, such as "4,8", which takes half an hour.
+for number in filter(None, os.environ.get("KERASSL_DEVICES", "").split(",")):
+    every = [(method, int(number)) for method in METHODS]
+    CASES += [case for case in every if case not in CASES]
 
 
 def start(folder, count, *methods, **variables):
