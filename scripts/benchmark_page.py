@@ -37,8 +37,8 @@ LEARNED = ["linear", "linear_stages", "linear_10%", "linear_1%", "finetune_1%"]
 EACH = 0.54
 BEST = {"knn": 0.62, "linear": 0.66}
 WHY = {
-    "linear": " A linear classifier has but 128 features here; the column "
-    "*all stages* tells what it makes of 224."
+    "linear": " A linear classifier has but {features} features here; the "
+    "column *all stages* tells what it makes of those of all stages."
 }
 
 
@@ -112,11 +112,13 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
                 f"the {percent(EACH)} % that was aimed at."
             )
     for protocol, aim in BEST.items():
-        highest = max(i["scores"][protocol]["accuracy"] for i in presets)
+        leader = max(presets, key=lambda i: i["scores"][protocol]["accuracy"])
+        highest = leader["scores"][protocol]["accuracy"]
         if highest < aim:
+            why = WHY.get(protocol, "").format(features=leader["features"])
             lines.append(
                 f"- The best {protocol} score is {percent(highest)} %; "
-                f"{percent(aim)} % were aimed at.{WHY.get(protocol, '')}"
+                f"{percent(aim)} % were aimed at.{why}"
             )
     return lines or ["Nothing falls short of what was aimed at."]
 

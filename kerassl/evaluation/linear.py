@@ -106,7 +106,7 @@ def _fits(
     """Yields each penalty and its fitted model; each starts from the last."""
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(max_iter=1000, warm_start=True)
+    model = LogisticRegression(max_iter=10_000, warm_start=True)
     for penalty in penalties:
         # scikit-learn sums the cross-entropy, and weighs it.
         model.set_params(C=1 / (penalty * len(x)))

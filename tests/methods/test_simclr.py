@@ -27,6 +27,18 @@ def test_the_heads_of_both_papers(version, layers):
     assert np.isfinite(model.fit(images, verbose=0).history["loss"]).all()
 
 
+def test_the_projectors_hidden_width():
+    model = kerassl.SimCLR(
+        tiny_encoder(), projection_dim=8, version=2, hidden_dim=40
+    )
+    kernels = [
+        tuple(w.shape) for w in model.projector.weights if len(w.shape) == 2
+    ]
+    assert kernels == [(24, 40), (40, 40), (40, 8)]
+    assert model.get_config()["hidden_dim"] == 40
+    assert model.encoder_with_projector().output_shape == (None, 40)
+
+
 def test_both_views_share_one_pass():
     """Batch statistics are over all 2N images, as in the authors' code."""
     model = kerassl.SimCLR(tiny_encoder(), projection_dim=8)

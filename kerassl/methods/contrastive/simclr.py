@@ -26,8 +26,9 @@ class SimCLR(SelfSupervisedModel):
         temperature: float > 0.
         projection_dim: int. The width of the projections.
         version: 1 or 2: the projector has two dense layers as in the first
-            paper, or three as in the second. The hidden ones are as wide as the
-            features.
+            paper, or three as in the second.
+        hidden_dim: int, or None. The width of the projector's hidden layers.
+            By default that of the features, as in the authors' code.
         augmenter: a `ViewAugmenter` of two views. By default
             `kerassl.augmentation.simclr` at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
@@ -72,6 +73,7 @@ class SimCLR(SelfSupervisedModel):
         temperature: float = 0.1,
         projection_dim: int = 128,
         version: int = 1,
+        hidden_dim: int | None = None,
         augmenter: keras.layers.Layer | None = None,
         **kwargs: Any,
     ):
@@ -85,11 +87,13 @@ class SimCLR(SelfSupervisedModel):
         self.temperature = temperature
         self.projection_dim = projection_dim
         self.version = version
+        self.hidden_dim = hidden_dim
         width = self.encoder.output_shape[-1]
         self.projector = self.head(
             "projector",
             width,
-            (width,) * version + (projection_dim,),
+            (width if hidden_dim is None else hidden_dim,) * version
+            + (projection_dim,),
             output_normalization="batch_no_bias",
         )
 
@@ -156,4 +160,5 @@ class SimCLR(SelfSupervisedModel):
             "temperature": self.temperature,
             "projection_dim": self.projection_dim,
             "version": self.version,
+            "hidden_dim": self.hidden_dim,
         }
