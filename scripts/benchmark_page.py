@@ -33,6 +33,8 @@ PRETEXT = {
 }
 # The scores of what learns from labels, as columns.
 LEARNED = ["linear", "linear_stages", "linear_10%", "linear_1%", "finetune_1%"]
+# As most recipes have it: where a preset has others, its row says so.
+EPOCHS = 10
 # What each joint-embedding method should reach, and the best of them.
 EACH = 0.54
 BEST = {"knn": 0.62, "linear": 0.66}
@@ -52,6 +54,14 @@ def with_deviation(score: dict[str, Any], start: str = "") -> str:
     mean = percent(score.get(f"{start}accuracy"))
     deviation = score.get(f"{start}std")
     return mean if deviation is None else f"{mean} ± {100 * deviation:.1f}"
+
+
+def title(info: dict[str, Any]) -> str:
+    """Returns a preset's method, and its epochs if they are others."""
+    epochs = info["training"]["epochs"]
+    return f"`{info['method']}`" + (
+        f", {epochs} epochs" if epochs != EPOCHS else ""
+    )
 
 
 def row(name: str, scores: dict[str, Any], start: str = "") -> str:
@@ -99,7 +109,7 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
         if best <= floor:
             linear = info["scores"]["linear"]
             lines.append(
-                f"- `{method}`: by kNN no stage is above the best of random "
+                f"- {title(info)}: by kNN no stage is above the best of random "
                 f"weights, {percent(floor)} %: its features use "
                 f"{knn['effective_rank']:.0f} dimensions, and random ones "
                 f"{knn['untrained_effective_rank']:.0f}. The linear score is "
@@ -108,8 +118,8 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
             )
         elif method not in PRETEXT and knn["accuracy"] < EACH:
             lines.append(
-                f"- `{method}`: kNN of {percent(knn['accuracy'])} % is below "
-                f"the {percent(EACH)} % that was aimed at."
+                f"- {title(info)}: kNN of {percent(knn['accuracy'])} % is "
+                f"below the {percent(EACH)} % that was aimed at."
             )
     for protocol, aim in BEST.items():
         leader = max(presets, key=lambda i: i["scores"][protocol]["accuracy"])
@@ -125,7 +135,7 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
 
 def page(presets: list[dict[str, Any]]) -> str:
     """Returns the page in Markdown."""
-    scores = [row(f"`{info['method']}`", info["scores"]) for info in presets]
+    scores = [row(title(info), info["scores"]) for info in presets]
     seen: dict[str, dict[str, Any]] = {}
     for info in presets:
         found = seen.setdefault(info["architecture"], {})
@@ -135,7 +145,8 @@ def page(presets: list[dict[str, Any]]) -> str:
         for architecture, found in seen.items()
     ]
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        count=len(presets),
+        count=len({info["method"] for info in presets}),
+        epochs=EPOCHS,
         best=presets[0]["name"],
         scores="\n".join(scores),
         supervised=supervised(),
@@ -222,7 +233,10 @@ def draw(presets: list[dict[str, Any]]) -> None:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    minutes = [50_000 * 10 / speed(info["name"]) / 60 for info in presets]
+    minutes = [
+        50_000 * info["training"]["epochs"] / speed(info["name"]) / 60
+        for info in presets
+    ]
     level = 100.0
     for x, info in zip(minutes, presets):
         y = 100 * info["scores"]["knn"]["accuracy"]
@@ -231,7 +245,7 @@ def draw(presets: list[dict[str, Any]]) -> None:
         # Names in a column, from the best one down, none on another.
         level = min(y, level - 1.5)
         axes.annotate(
-            info["method"],
+            title(info).replace("`", ""),
             (x, y),
             (1.05 * max(minutes), level),
             arrowprops={
@@ -244,7 +258,7 @@ def draw(presets: list[dict[str, Any]]) -> None:
     floor = 100 * presets[0]["scores"]["knn"]["untrained_accuracy"]
     axes.axhline(floor, color="tab:gray", linestyle="--", label="random ResNet")
     axes.legend(frameon=False, loc="center left")
-    axes.set(xlabel="minutes of ten epochs, one core", ylabel="kNN, %")
+    axes.set(xlabel="minutes of training, one core", ylabel="kNN, %")
     axes.set_xlim(right=1.35 * max(minutes))  # Room for the names.
     # The same file again for the same numbers.
     with rc_context({"svg.hashsalt": "kerassl"}):

@@ -15,8 +15,10 @@ linear scores go to `presets/repeats.json`: how far runs lie apart.
 `--supervised` trains the encoders of these recipes with all labels instead, for
 as many epochs, and writes `presets/supervised.json`.
 
-`--scale cifar` takes the recipes for a GPU (`resnet_18_small`; 200 epochs with
-`--epochs 200`), `--scale imagenet` those for ImageNet. `--verify` trains anew
+`--epochs 20` trains for other than the recipe's epochs, and the preset has them
+in its name: `NAME_20_epochs`, beside the other. `--scale cifar` takes the
+recipes for a GPU (`resnet_18_small`; for 200 epochs with `--epochs 200`),
+`--scale imagenet` those for ImageNet. `--verify` trains anew
 in a temporary folder instead, and compares kNN with the published preset:
 within one point it passes.
 """
@@ -241,10 +243,11 @@ def main() -> int:
     options = parser.parse_args()
     failed = []
     for method in options.only or recipes.methods():
-        recipe = recipes.get(method, options.scale).replace(
-            epochs=options.epochs, seed=options.seed
-        )
+        usual = recipes.get(method, options.scale)
+        recipe = usual.replace(epochs=options.epochs, seed=options.seed)
         name = f"{method}_{recipe.encoder}_{DATA[options.scale]}"
+        if recipe.epochs != usual.epochs:
+            name += f"_{recipe.epochs}_epochs"
         try:
             if options.verify:
                 if not verify(name, recipe, options.scale):
