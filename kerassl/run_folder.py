@@ -12,6 +12,7 @@ CHECKPOINT = "checkpoint.keras"
 CHECKPOINTS = "checkpoints"
 ENCODER = "encoder.keras"
 HISTORY = "history.csv"
+REPORT = "report.html"
 SCORES = "scores.json"
 
 

@@ -25,7 +25,7 @@ from kerassl.evaluation.health import (
 from kerassl.presets import load_encoder
 from kerassl.recipes import Recipe
 from kerassl.recipes.command import pretrain_command
-from kerassl.run_folder import CHECKPOINT, read_scores, read_settings
+from kerassl.run_folder import CHECKPOINT, REPORT, read_scores, read_settings
 from kerassl.runs.checkpoint import load_checkpoint
 from kerassl.runs.files import replacing
 from kerassl.runs.protocols import score_rows
@@ -48,7 +48,7 @@ from kerassl.visualization.pictures import load_matplotlib, picture_of, views
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT, TEMPLATE = "report.html", "page.html"
+TEMPLATE = "page.html"
 # Training images to search, for each test image on the map.
 BANK = 4
 # Rows of the pictures of neighbours, and of those with several views.
@@ -158,13 +158,13 @@ class Report:
                 data_dir=data_dir,
             )
 
-        train = load("train", (1 + BANK) * count)
         self.note = ""
         try:
             self.queries = load("test", count)
-            self.bank = train.take(BANK * count)
+            self.bank = load("train", BANK * count)
         except ValueError as error:
             self.note = f" All are training images: {error}"
+            train = load("train", (1 + BANK) * count)
             chosen = np.arange(len(train.images)) % (1 + BANK) == 0
             self.queries = train.select(np.flatnonzero(chosen))
             self.bank = train.select(np.flatnonzero(~chosen))
@@ -223,7 +223,12 @@ class Report:
 
     @property
     def _few(self) -> np.ndarray:
-        return np.asarray(self.queries.images[:ROWS])
+        return np.asarray(self.queries.select(self._spread(ROWS)).images[:])
+
+    def _spread(self, count: int) -> np.ndarray:
+        """Returns which queries to show: the first would be of one class."""
+        last = len(self.queries.images) - 1
+        return np.unique(np.linspace(0, last, count).astype(int))
 
     def _changes(self) -> list[str]:
         if self.settings.get("recipe_hash") in (None, self.recipe.hash):
@@ -338,17 +343,21 @@ class Report:
 
     def _features(self, features: np.ndarray) -> str:
         bank_features = features_of(self.encoder, self.data, self.bank)
-        few = self.queries.take(QUERIES)
+        rows = self._spread(QUERIES)
         count = min(NEIGHBOURS, len(bank_features))
         near = draw_neighbours(
-            few, features[:QUERIES], self.bank, bank_features, count
+            self.queries.select(rows),
+            features[rows],
+            self.bank,
+            bank_features,
+            count,
         )
         words = (
             f"Images of {self.data}, and those of {len(bank_features):,} "
             "training images whose features are nearest, with the cosine "
             "similarity."
         )
-        if few.labels is not None:
+        if self.queries.labels is not None:
             words += " A green frame is the same class, a red one another."
         words += self.note
         parts = [

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,10 +21,12 @@ from kerassl.run_folder import (
     ENCODER,
     HISTORY,
     RECIPE,
+    REPORT,
     SCORES,
     environment,
     read_settings,
 )
+from kerassl.runs.callbacks import RunCallbacks, Watch
 from kerassl.runs.checkpoint import Position, load_checkpoint, save_checkpoint
 from kerassl.runs.files import replacing
 
@@ -108,9 +109,9 @@ class Run:
         """Trains to the end, or until `stop`.
 
         Args:
-            callbacks: Keras callbacks. Each epoch is a `fit` of its own, and
-                the rest of an interrupted epoch too. What they add to the logs
-                of an epoch gets into `history.csv`.
+            callbacks: Keras callbacks. What they add to the logs of an epoch
+                gets into `history.csv`. If one sets `model.stop_training`, it
+                is as if it called `stop`.
             keep: int >= 0, the number of epochs whose checkpoints to keep
                 beside the last one. To go back, put one in its place.
 
@@ -119,11 +120,15 @@ class Run:
                 last checkpoint stays.
         """
         self._prepare_folder()
+        watch = Watch(self)
+        told = RunCallbacks([*callbacks, watch], self)
+        told.begin()
         while not self.finished and not training.agree(self.stopping):
-            self._train_epoch(callbacks)
+            self._train_epoch(told, watch)
             if self.is_writer:
                 training.alone(self._save)
                 self._keep(keep)
+        told.end()
 
     @property
     def is_writer(self) -> bool:
@@ -137,7 +142,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.is_new:
             # The checkpoint goes first: it must not meet another recipe.
-            for name in (CHECKPOINT, ENCODER, HISTORY, SCORES):
+            for name in (CHECKPOINT, ENCODER, HISTORY, SCORES, REPORT):
                 (self.folder / name).unlink(missing_ok=True)
             shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
             text = json.dumps(self.settings, indent=2) + "\n"
@@ -158,12 +163,9 @@ class Run:
             part=training.process(),
         )
 
-    def _train_epoch(
-        self, callbacks: Sequence[keras.callbacks.Callback]
-    ) -> None:
+    def _train_epoch(self, callbacks: RunCallbacks, watch: Watch) -> None:
         position = self.position
         batches = self._batches()
-        watch = _Watch(self)
         started = time.perf_counter()
         # One `fit` an epoch: an epoch that goes on at a later step is shorter.
         self.model.fit(
@@ -172,7 +174,7 @@ class Run:
             epochs=position.epoch + 1,
             shuffle=False,  # Keras would shuffle the batches; they are already.
             verbose=0,
-            callbacks=[*callbacks, watch],
+            callbacks=callbacks,
         )
         seconds = position.seconds + time.perf_counter() - started
         self._check_finite(watch)
@@ -197,7 +199,7 @@ class Run:
             position.epoch + 1, history=[*position.history, row]
         )
 
-    def _check_finite(self, watch: "_Watch") -> None:
+    def _check_finite(self, watch: Watch) -> None:
         batches = self._batches()
         if watch.diverged:
             first = min(watch.diverged)
@@ -256,58 +258,6 @@ class Run:
         _write_text(self.folder / HISTORY, text.getvalue())
 
 
-class _Watch(keras.callbacks.Callback):
-    """Counts steps, sees divergence, and carries metrics into the epoch."""
-
-    def __init__(self, run: Run):
-        super().__init__()
-        # Keras may then call `on_train_batch_end`, which waits for the loss, in
-        # a thread of its own; but several processes must agree between steps.
-        self.async_safe = training.process()[1] == 1
-        self.run = run
-        self.steps = 0
-        self.diverged: list[int] = []
-        self.logs: dict[str, float] = {}
-
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        """Stops at once if `stop` was called before `fit` cleared it."""
-        if training.agree(self.run.stopping):
-            self.run.stop()
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Goes on with the sums of the epoch's first part."""
-        variables = self.run.model.metrics_variables
-        if self.run.position.metrics:
-            for variable, value in zip(
-                variables, self.run.position.metrics, strict=True
-            ):
-                variable.assign(value)
-
-    def on_train_batch_begin(
-        self, batch: int, logs: dict | None = None
-    ) -> None:
-        """Counts: every step that begins also ends."""
-        self.steps = batch + 1
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Stops on a loss that isn't finite."""
-        # `run.model`, since `self.model` would fetch the state from JAX.
-        if logs and not math.isfinite(logs["loss"]):
-            self.diverged.append(batch)
-            self.run.model.stop_training = True
-        # A process that stopped alone would leave the others waiting.
-        if training.agree(self.run.stopping):
-            self.run.stop()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Keeps the epoch's means, the loss first."""
-        logs = logs or {}
-        self.logs = {
-            name: float(f"{logs[name]:.7g}")
-            for name in sorted(logs, key=lambda name: name != "loss")
-        }
-
-
 def start(
     folder: str | Path,
     recipe: Recipe,
@@ -362,6 +312,7 @@ def start(
         **environment(),
     }
     images = _load_data(recipe, settings)
+    settings["images"] = len(images.images)
     steps = _steps_per_epoch(recipe, images)
     model = recipes.build_model(recipe, images.image_shape, steps)
     return Run(folder, settings, images, model)
@@ -407,6 +358,12 @@ def resume(folder: str | Path, *, data_dir: str | None = None) -> Run:
             f"{recipe.hash[:12]}, and {settings['recipe_hash'][:12]} is noted."
         )
     data = _load_data(recipe, settings)
+    count = len(data.images)
+    if settings.get("images", count) != count:
+        raise ValueError(
+            f"The images have changed: {settings['data']} now has {count}, and "
+            f"the run was started with {settings['images']}."
+        )
     if (folder / CHECKPOINT).exists():
         model, position = load_checkpoint(folder / CHECKPOINT)
     else:  # Killed in the first epoch: the same start again.

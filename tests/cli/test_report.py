@@ -2,11 +2,13 @@
 
 import html.parser
 import json
+import shutil
 import sys
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from kerassl import recipes
 from kerassl.cli.main import main
@@ -225,6 +227,24 @@ def photos(folder):
     path = folder / "photos.npy"
     np.save(path, np.zeros((8, 28, 28, 3), "uint8"))
     return path
+
+
+def test_all_classes_of_a_folder_are_shown(run, tmp_path):
+    """Its images come class by class."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for i in range(100):
+            path = tmp_path / split / str(i % 10) / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (28, 28, 1), "uint8")
+            Image.fromarray(np.tile(pixels, 3)).save(path)
+    colours = shutil.copytree(run, tmp_path.with_name("colours"))
+    (colours / "checkpoint.keras").unlink()
+    tiny_encoder((28, 28, 3)).save(colours / "encoder.keras")
+    report = Report(colours, f"folder:{tmp_path}", images=10)
+    assert sorted(set(report.bank.labels)) == list(range(10))
+    assert list(report.queries.labels) == list(range(10))
+    assert list(report._spread(4)) == [0, 3, 6, 9]
 
 
 def test_duration():

@@ -11,6 +11,7 @@ from kerassl import recipes, runs
 from kerassl.cli.signals import stop_on_signals
 from kerassl.runs.checkpoint import MEMBER
 from kerassl.runs.files import replacing
+from tests.backends import once
 
 RECIPE = recipes.get("simclr").replace(epochs=2, batch_size=32)
 STEPS = 4  # an epoch
@@ -178,6 +179,41 @@ def test_nothing_is_touched_before_a_new_run_trains(whole):
     assert before == after
 
 
+def test_callbacks_see_one_training(tmp_path):
+    """And the end of the run, though each epoch is a `fit` of its own."""
+    seen = []
+
+    class Notes(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append("begin")
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch + 1, self.params["epochs"]))
+            self.model.stop_training = epoch == 1
+
+        def on_train_end(self, logs=None):
+            seen.append("end")
+
+    run = start(tmp_path, epochs=3)
+    run.train([Notes()])
+    assert seen == ["begin", (1, 3), (2, 3), "end"]
+    assert (run.position.epoch, run.position.step) == (2, 0)
+    again = runs.resume(tmp_path)
+    again.train([Notes()])
+    assert seen[4:] == ["begin", (3, 3), "end"] and again.finished
+
+
+@once
+def test_a_callback_stops_a_run_in_the_middle_of_an_epoch(tmp_path):
+    run = start(tmp_path)
+
+    def stop():
+        run.model.stop_training = True
+
+    run.train([At(2, stop)])
+    assert (run.position.epoch, run.position.step) == (0, 2)
+
+
 def test_resume_refuses_what_can_not_go_on(whole, tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no run"):
         runs.resume(tmp_path)
@@ -189,6 +225,9 @@ def test_resume_refuses_what_can_not_go_on(whole, tmp_path):
     changed = {**settings, "recipe": RECIPE.replace(seed=9).to_dict()}
     path.write_text(json.dumps(changed))
     with pytest.raises(ValueError, match="was changed"):
+        runs.resume(tmp_path)
+    path.write_text(json.dumps({**settings, "limit": 120}))
+    with pytest.raises(ValueError, match="has 120.*started with 130"):
         runs.resume(tmp_path)
     path.write_text(json.dumps(settings))
     (tmp_path / "checkpoint.keras").write_bytes(b"PK, but no zip")
