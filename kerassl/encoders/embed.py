@@ -41,6 +41,8 @@ def embed(
     features = kerassl.encoders.embed(encoder, images, layer="stage2")
     ```
     """
+    if hasattr(images, "read"):  # An `ImageFolder`, as `ImageData` has it.
+        images = ImageData(images)
     if isinstance(images, ImageData):
         images = images.batches(batch_size)
     elif hasattr(images, "shape"):

@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from kerassl import data, evaluation
 from kerassl.callbacks import CollapseMonitor, KNNMonitor, LinearProbeMonitor
@@ -52,6 +53,24 @@ def test_they_log_the_encoders_accuracy(images, labelled):
     spread = evaluation.feature_spread(features[2])
     assert history["feature_spread"] == [pytest.approx(spread)]
     assert len(history["loss"]) == 3 and np.isfinite(history["loss"]).all()
+
+
+def test_folders_that_are_decoded_as_needed(tmp_path, monkeypatch):
+    monkeypatch.setattr("kerassl.data.folder._IN_MEMORY_BYTES", 0)
+    rng = np.random.default_rng(0)
+    for i in range(16):
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = rng.integers(0, 256, (28, 28, 3), "uint8")
+        Image.fromarray(pixels).save(path)
+    lazy = data.load(f"folder:{tmp_path}", image_size=28)
+    assert not isinstance(lazy.images, np.ndarray)
+    model = METHODS["simclr"](tiny_encoder((28, 28, 3)))
+    model.compile(keras.optimizers.SGD(0.05))
+    monitors = [KNNMonitor(lazy, lazy, k=1), CollapseMonitor(lazy)]
+    history = model.fit(lazy.images[:], verbose=0, callbacks=monitors).history
+    assert history["knn_accuracy"] == [1.0]
+    assert history["effective_rank"][0] > 1
 
 
 class Collapsed(keras.layers.Layer):
