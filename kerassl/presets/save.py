@@ -261,6 +261,9 @@ def _put(temporary: Path, folder: Path) -> None:
         except OSError:
             os.rename(old, folder)
             raise
+        # Not the preset's: the folder may be a clone of a repository.
+        for path in old.glob(".*"):
+            os.rename(path, folder / path.name)
         shutil.rmtree(old)
     if os.name == "posix":  # Windows can't open a folder.
         _flush(folder.parent)

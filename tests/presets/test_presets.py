@@ -321,8 +321,12 @@ def test_existing_folders(tmp_path):
     folder = kerassl.save_preset(encoder, tmp_path / "a", description="one")
     with pytest.raises(FileExistsError, match="exists already"):
         kerassl.save_preset(encoder, folder)
+    # What is hidden isn't the preset's: it may be a clone of a repository.
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("ref")
     kerassl.save_preset(encoder, folder, description="two", overwrite=True)
     assert kerassl.verify_preset(folder).description == "two"
+    assert (folder / ".git" / "HEAD").read_text() == "ref"
     other = tmp_path / "b"
     other.mkdir()
     (other / "thesis.tex").write_text("")
