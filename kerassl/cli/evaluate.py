@@ -8,7 +8,7 @@ from typing import Any
 from kerassl.cli.errors import user_errors
 from kerassl.cli.types import positive
 
-# The options that each protocol takes.
+# The options that each protocol takes; the defaults are the protocol's.
 FEW_LABELS = ("labels", "per_class", "seeds")
 SETTINGS = {
     "knn": ("k", "temperature"),
@@ -49,30 +49,24 @@ def add_parser(commands: Any) -> None:
     labels.add_argument(
         "--labels",
         type=float,
-        default=1.0,
         metavar="SHARE",
-        help="the share of each class's training images that linear and "
-        "finetune may use (1)",
+        help="the share of each class's training images that linear, "
+        "linear_sgd and finetune may use (1)",
     )
     labels.add_argument(
         "--per-class",
         type=positive,
         help="the number of each class's training images, instead",
     )
-    add("--seeds", type=positive, default=1, help="draws of the labels (1)")
+    add("--seeds", type=positive, help="draws of the labels (1)")
     add(
         "--layer",
         help="the stage that linear takes, or `stages`: all of them side by "
         "side (the encoder's output)",
     )
     add("--epochs", type=positive, help="of finetune and linear_sgd")
-    add("--k", type=positive, default=20, help="kNN's neighbours (20)")
-    add(
-        "--temperature",
-        type=float,
-        default=0.07,
-        help="of kNN's weights (0.07)",
-    )
+    add("--k", type=positive, help="kNN's neighbours (20)")
+    add("--temperature", type=float, help="of kNN's weights (0.07)")
     add(
         "--untrained-from",
         metavar="SOURCE",
@@ -95,12 +89,11 @@ def run(options: argparse.Namespace) -> int:
 
     names = [name.strip() for name in options.protocol.split(",")]
     with user_errors():
+        given = _given(options, names)
         protocols = {
             name: runs.protocol(
                 name,
-                **{
-                    key: getattr(options, key) for key in SETTINGS.get(name, ())
-                },
+                **{k: given[k] for k in SETTINGS.get(name, ()) if k in given},
             )
             for name in names
         }
@@ -149,6 +142,28 @@ def run(options: argparse.Namespace) -> int:
             json.dumps({"run": options.source, "data": options.data, **scores})
         )
     return 0
+
+
+def _given(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
+    """Returns the protocols' options that the command line has.
+
+    Raises:
+        ValueError: if one is there that none of the protocols takes.
+    """
+    given = {}
+    for key in {key: None for keys in SETTINGS.values() for key in keys}:
+        if getattr(options, key) is None:
+            continue
+        takers = [name for name, keys in SETTINGS.items() if key in keys]
+        # A name that doesn't exist is told of elsewhere.
+        if not set(names) - SETTINGS.keys() and not set(names) & set(takers):
+            raise ValueError(
+                f"--{key.replace('_', '-')} is an option of "
+                f"{' and '.join(takers)}. Received: --protocol "
+                f"{','.join(names)}"
+            )
+        given[key] = getattr(options, key)
+    return given
 
 
 def _print(scores: dict[str, dict[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from kerassl.training import build_optimizer
 # AdamW for transformers.
 SGD_RATES = (0.02, 0.1, 0.5)
 ADAMW_RATES = (1e-4, 5e-4, 2e-3)
+BATCH_SIZE = 64
 
 
 class Classifier(keras.Model):
@@ -72,7 +73,7 @@ def fine_tune(
     *,
     frozen: bool = False,
     epochs: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     learning_rate: float | Sequence[float] | None = None,
     layer_decay: float = 0.75,
     seed: int = 0,
@@ -138,7 +139,7 @@ def fine_tune(
     def train_on(part: Any, rate: float) -> tuple[Classifier, int]:
         size = min(batch_size, len(part.labels))
         steps = len(part.labels) // size
-        rounds = epochs or max(20, math.ceil(500 / steps))
+        rounds = epochs or default_epochs(len(part.labels), batch_size)
         keras.utils.set_random_seed(seed)
         model = Classifier(_copy(encoder), len(classes), frozen, seed=seed)
         model.compile(
@@ -174,6 +175,12 @@ def fine_tune(
         "train_size": len(train.labels),
         "test_size": len(test.labels),
     }
+
+
+def default_epochs(images: int, batch_size: int = BATCH_SIZE) -> int:
+    """Returns 20 epochs, or as many as give 500 steps."""
+    steps = images // min(batch_size, images)
+    return max(20, math.ceil(500 / steps))
 
 
 def _checked(name: str, data: Any) -> ImageData:

@@ -10,7 +10,7 @@ from kerassl.evaluation.few_labels import split_off
 
 # From strong to weak: each fit starts from the one before.
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-# Without labels to spare for a choice.
+# Without labels to spare for a choice; of other penalties the middle one.
 DEFAULT_PENALTY = 1e-1
 
 
@@ -77,9 +77,10 @@ def linear_probe(
     scale = np.where(dead, np.inf, deviation)
     x, x_test = (x - mean) / scale, (x_test - mean) / scale
     parts = split_off(y, seed=seed) if len(penalties) > 1 else None
-    chosen, validation = DEFAULT_PENALTY, None
-    if len(penalties) == 1:
-        (chosen,) = penalties
+    chosen = sorted(penalties)[len(penalties) // 2]
+    if DEFAULT_PENALTY in penalties:
+        chosen = DEFAULT_PENALTY
+    validation = None
     if parts is not None:
         fitted, held = parts
         # The first of equals, the strongest penalty.

@@ -104,9 +104,14 @@ def earlier_scores(
 
     Raises:
         FileNotFoundError: if there is no such run or preset.
-        ValueError: if its encoder has other layers.
+        ValueError: if its encoder has other layers or takes other images.
     """
     other = load_encoder(source)
+    if other.input_shape != encoder.input_shape:
+        raise ValueError(
+            f"{source} takes images of shape {other.input_shape[1:]} instead "
+            f"of {encoder.input_shape[1:]}."
+        )
     if _layers(other) != _layers(encoder):
         raise ValueError(
             f"{source} has another architecture: {other.name} of "

@@ -10,6 +10,7 @@ import numpy as np
 
 from kerassl import encoders, evaluation
 from kerassl.choices import check_choice
+from kerassl.evaluation.fine_tuning import default_epochs
 from kerassl.runs.evaluate import Evaluation, untrained
 
 
@@ -332,8 +333,9 @@ class FineTuneProtocol(FewLabels):
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
         """Returns those of the scores' entries that are known beforehand."""
-        given = {} if self.epochs is None else {"epochs": self.epochs}
-        return {**super().settings(subject), **given}
+        known = super().settings(subject)
+        epochs = self.epochs or default_epochs(known["train_size"])
+        return {**known, "epochs": epochs}
 
     def score(
         self, subject: Evaluation, encoder: keras.Model
@@ -342,7 +344,7 @@ class FineTuneProtocol(FewLabels):
 
         Returns:
             A dict: `accuracy`, the mean over the seeds; `std`, if there are
-            several; `learning_rate`, the chosen one; `epochs`.
+            several; `learning_rate`, the chosen one.
         """
         scores: list[dict[str, Any]] = []
         for seed in range(self.seeds):
@@ -362,7 +364,6 @@ class FineTuneProtocol(FewLabels):
         return {
             **self._summary(scores),
             "learning_rate": scores[0]["learning_rate"],
-            "epochs": scores[0]["epochs"],
         }
 
 

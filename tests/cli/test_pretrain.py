@@ -309,6 +309,15 @@ def test_a_run_has_a_folder_by_default(tmp_path, monkeypatch):
             "evaluate nowhere --data fashion_mnist_small --protocol kn",
             "knn",
         ),
+        (
+            "evaluate nowhere --data fashion_mnist_small --labels 0.1",
+            "--labels is an option of linear and linear_sgd and finetune",
+        ),
+        (
+            "evaluate nowhere --data fashion_mnist_small --protocol linear,knn "
+            "--epochs 2",
+            "--epochs",
+        ),
         ("pretrain --resume --output nowhere", "holds no run"),
     ],
 )

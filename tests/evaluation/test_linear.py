@@ -83,6 +83,8 @@ def test_one_label_a_class_is_enough():
     assert scores["accuracy"] > 0.9
     assert scores["penalty"] == DEFAULT_PENALTY
     assert scores["validation_accuracy"] is None
+    scores = linear_probe(x[rows], y[rows], x, y, penalties=(1e-3, 1e-4, 1e-5))
+    assert scores["penalty"] == 1e-4
 
 
 def test_dead_features_are_left_out():

@@ -6,6 +6,7 @@ import pytest
 
 from kerassl import data, encoders, evaluation, recipes, runs
 from kerassl.runs.evaluate import untrained
+from tests.contracts.methods import tiny_encoder
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +178,10 @@ def test_fine_tuning_beside_training_from_scratch(folder, monkeypatch):
     rates = [call[2]["learning_rate"] for call in calls]
     assert rates == [None, 0.3, None, 0.3]
     assert all(not call[2]["frozen"] for call in calls)
+    assert scores["epochs"] == 1
+    with pytest.raises(ValueError, match="with epochs 1, and .* with 500"):
+        # 50 images are one step.
+        runs.protocol("finetune", labels=0.5, seeds=2).check(subject, scores)
     runs.protocol("linear_sgd", epochs=1).measure(subject)
     assert all(call[2]["frozen"] for call in calls[4:])
 
@@ -207,9 +212,16 @@ def test_earlier_scores(folder, tmp_path):
         found = runs.earlier_scores(tmp_path, data_name, subject.encoder)
         assert found == {"knn": score}
     assert not runs.earlier_scores(tmp_path, "mnist", subject.encoder)
-    encoders.build("resnet_nano", (28, 28, 3)).save(tmp_path / "encoder.keras")
-    with pytest.raises(ValueError, match="has another architecture: .*resnet"):
-        runs.earlier_scores(tmp_path, "cifar10", subject.encoder)
+    for other, message in (
+        (tiny_encoder(), "has another architecture: .*resnet"),
+        (
+            encoders.build("resnet_nano", (32, 32, 1)),
+            "of shape .32, 32, 1. ins",
+        ),
+    ):
+        other.save(tmp_path / "encoder.keras")
+        with pytest.raises(ValueError, match=message):
+            runs.earlier_scores(tmp_path, "cifar10", subject.encoder)
 
 
 def test_an_encoder_without_stages(tmp_path):
