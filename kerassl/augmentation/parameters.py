@@ -313,7 +313,7 @@ def context_prediction(
         tile_size: int, a patch's size. By default a quarter of the view, as
             the paper's 96.
         gap: int, pixels between patches. By default all that is left beside
-            the jitter, about half a patch, but at most 48.
+            the jitter, but at most half a patch (the paper's 48 pixels).
         jitter: int, as in `TileAugmenter`. By default a seventh of a patch, as
             the paper's 7 pixels up and down.
         crop_area: (low, high), as in `View`.

@@ -7,8 +7,8 @@ import dataclasses
 class View:
     """What may happen to an image on its way to one view.
 
-    The operations happen in this order: resized crop, flip, colour jitter (in
-    random order), grayscale, blur, solarize. All parameters are drawn for each
+    The operations happen in this order: resized crop, flip, blur, colour jitter
+    (in random order), grayscale, solarize. All parameters are drawn for each
     image and each call anew. The defaults are SimCLR's for ImageNet.
 
     Args:

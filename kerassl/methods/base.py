@@ -208,9 +208,10 @@ class SelfSupervisedModel(keras.Model):
         """
         if size < self.min_batch:
             raise ValueError(
-                f"{type(self).__name__} compares the images of a batch, and "
-                "can't train on a batch of 1 (maybe the last one). Choose a "
-                "`batch_size` that leaves no single image, or drop it."
+                f"{type(self).__name__} needs several images, to compare or "
+                "for batch normalization, and can't train on a batch of 1 "
+                "(maybe the last one). Choose a `batch_size` that leaves no "
+                "single image, or drop it."
             )
 
     # === What Keras calls ===

@@ -81,12 +81,14 @@ class Recipe:
             largest share of the run that the warmup takes when a run is
             shortened. After the warmup comes a cosine to `"final_share"` of
             the learning rate (0 if left out); with `"milestones"`, shares of
-            the run, it falls to a tenth at each instead. `"constant"` lists
-            layers, such as `"predictor"`, whose rate stays at the peak, and
-            `"shares"` gives layers a share of the rate, as in
+            the run, it falls to a tenth at each instead, without a warmup.
+            `"constant"` lists layers, such as `"predictor"`, whose rate stays
+            at the peak, and `"shares"` gives layers a share of the rate, as in
             `{"discriminator": 0.1}`.
         image_size: int, or `None` for that of the data.
         seed: int, of the first weights, the order of the images and the views.
+            Masks, jigsaw's permutations and MAE's noise have one of their own,
+            an argument of the method.
 
     Raises:
         ValueError: if a name is unknown, with the nearest ones, or a number is
@@ -118,6 +120,13 @@ class Recipe:
         check_choice("preset of views", self.views.get("preset", ""), VIEWS)
         check_choice("optimizer", self.optimizer.get("name", ""), OPTIMIZERS)
         check_choice("scaling", self.schedule.get("scaling", ""), SCALINGS)
+        if self.schedule.get("milestones") and self.schedule.get(
+            "warmup_epochs"
+        ):
+            raise ValueError(
+                "A schedule with `milestones` has no warmup. Received: "
+                f"warmup_epochs={self.schedule['warmup_epochs']}"
+            )
         for name in ("epochs", "batch_size", "image_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):

@@ -22,7 +22,7 @@ ANCHORS = {
     "simsiam": -1,
     "swav": math.log(12),
     "barlow_twins": 16,
-    "vicreg": 25,
+    "vicreg": 24.75,
     "rotation": math.log(4),
     "jigsaw": math.log(4),
     "context_prediction": math.log(8),
@@ -59,7 +59,7 @@ def test_it_is_the_objectives_own(method):
         for name in (f"{kind}_1", f"{kind}_2")
     }
     loss = float(model.objective(outputs)["loss"])
-    assert loss == pytest.approx(model.collapsed_loss(32), rel=0.011, abs=1e-5)
+    assert loss == pytest.approx(model.collapsed_loss(32), rel=1e-3, abs=1e-5)
 
 
 def test_the_batch_size_may_be_unknown():

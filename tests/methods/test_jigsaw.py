@@ -97,6 +97,12 @@ def test_bad_numbers_of_permutations_are_refused(permutations):
         jigsaw(permutations=permutations)
 
 
+def test_a_single_image_is_refused(images):
+    """Batch normalization makes the classifier's features of it all 0."""
+    with pytest.raises(ValueError, match="batch of 1"):
+        jigsaw().fit(images[:1], verbose=0)
+
+
 def test_it_takes_nine_tiles():
     with pytest.raises(ValueError, match="TileAugmenter"):
         jigsaw(augmenter=kerassl.augmentation.crop_flip(28))

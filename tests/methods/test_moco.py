@@ -95,6 +95,8 @@ def test_the_heads_of_v1_and_v2(version, shapes, temperature):
     assert names(model.projector) == ["kernel", "bias"] * version
     assert len(model.projector.weights) == 2 * version
     assert model.temperature == temperature
+    hue = 0.4 if version == 1 else 0.1
+    assert {view.hue for view in model.augmenter.views.values()} == {hue}
     assert moco(compiled=False, temperature=0.5).temperature == 0.5
 
 

@@ -17,6 +17,18 @@ def simsiam(dim=16, **kwargs):
     )
 
 
+def test_the_projectors_layers():
+    model = simsiam(hidden_dim=40, projector_layers=2)
+    kernels = [
+        tuple(w.shape) for w in model.projector.weights if len(w.shape) == 2
+    ]
+    assert kernels == [(24, 40), (40, 16)]
+    config = model.get_config()
+    assert (config["hidden_dim"], config["projector_layers"]) == (40, 2)
+    with pytest.raises(ValueError, match="`projector_layers`"):
+        simsiam(projector_layers=0)
+
+
 def test_the_heads():
     model = simsiam()
     shapes, names = (

@@ -141,6 +141,13 @@ def test_numbers_are_refused_by_name(changes):
         recipes.get("simclr").replace(**changes)
 
 
+def test_milestones_and_a_warmup_are_refused():
+    recipe = recipes.get("rotation", "cifar")
+    assert recipe.schedule["milestones"]
+    with pytest.raises(ValueError, match="no warmup.*warmup_epochs=5"):
+        recipe.replace(schedule={**recipe.schedule, "warmup_epochs": 5})
+
+
 def test_unknown_fields_are_refused():
     fields = {**recipes.get("simclr").to_dict(), "colour": "red"}
     with pytest.raises(ValueError, match="colour"):

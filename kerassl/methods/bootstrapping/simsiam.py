@@ -25,8 +25,10 @@ class SimSiam(SelfSupervisedModel):
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone.
-        projection_dim: int. The width of projections and predictions. The
-            projector's hidden layers are as wide as the features.
+        projection_dim: int. The width of projections and predictions.
+        hidden_dim: int, or None. The width of the projector's hidden layers.
+            By default that of the features, as in the authors' code.
+        projector_layers: int > 0. Three, and in the paper two on CIFAR-10.
         predictor_dim: int. The width of the predictor's bottleneck.
         stop_gradient: bool. `False` lets the gradient through both sides, and
             the outputs collapse, as the paper shows.
@@ -35,7 +37,8 @@ class SimSiam(SelfSupervisedModel):
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if the augmenter makes other than two views.
+        ValueError: if `projector_layers` is less than 1, or the augmenter
+            makes other than two views.
 
     Metrics: `output_std`, the spread of the normalised projections: about
     `1 / sqrt(projection_dim)` when all is well, 0 when they collapsed.
@@ -54,9 +57,10 @@ class SimSiam(SelfSupervisedModel):
 
     Reference:
         - [Chen and He, 2020](https://arxiv.org/abs/2011.10566)
-        - facebookresearch/simsiam: no deviation known but those of the views.
-          The frozen bias before the projector's last batch normalization is
-          left out, since that takes it away.
+        - facebookresearch/simsiam: the views are as in `kerassl.augmentation`;
+          kerassl's ResNets start with all their scales at 1, the code's with
+          the last of each block at 0. The frozen bias before the projector's
+          last batch normalization is left out, since that takes it away.
     """
 
     metric_names = ("output_std",)
@@ -71,20 +75,31 @@ class SimSiam(SelfSupervisedModel):
         self,
         encoder: Any,
         projection_dim: int = 2048,
+        hidden_dim: int | None = None,
+        projector_layers: int = 3,
         predictor_dim: int = 512,
         stop_gradient: bool = True,
         augmenter: keras.layers.Layer | None = None,
         **kwargs: Any,
     ):
+        if projector_layers < 1:
+            raise ValueError(
+                "`projector_layers` must be at least 1. Received: "
+                f"{projector_layers}"
+            )
         super().__init__(encoder, augmenter, **kwargs)
         self.projection_dim = projection_dim
+        self.hidden_dim = hidden_dim
+        self.projector_layers = projector_layers
         self.predictor_dim = predictor_dim
         self.stop_gradient = stop_gradient
         width = self.encoder.output_shape[-1]
         self.projector = self.head(
             "projector",
             width,
-            (width, width, projection_dim),
+            (width if hidden_dim is None else hidden_dim,)
+            * (projector_layers - 1)
+            + (projection_dim,),
             output_normalization="batch_no_affine",
         )
         self.predictor = self.head(
@@ -130,6 +145,8 @@ class SimSiam(SelfSupervisedModel):
         return {
             **super().get_config(),
             "projection_dim": self.projection_dim,
+            "hidden_dim": self.hidden_dim,
+            "projector_layers": self.projector_layers,
             "predictor_dim": self.predictor_dim,
             "stop_gradient": self.stop_gradient,
         }

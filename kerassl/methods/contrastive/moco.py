@@ -1,6 +1,7 @@
 """MoCo: keys from a momentum encoder, negatives from a queue (v1, v2)."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -52,7 +53,8 @@ class MoCo(SelfSupervisedModel):
             have their own batch statistics, as the paper's 8 devices have. Each
             needs 2 images. With 1 nothing is shuffled.
         augmenter: a `ViewAugmenter` of two views. By default
-            `kerassl.augmentation.moco_v2` at the encoder's image size.
+            `kerassl.augmentation.moco_v1` or `moco_v2`, the version's, at the
+            encoder's image size.
         seed: int or `None`, for the queue's start and the shuffling.
         **kwargs: the arguments of `keras.Model`.
 
@@ -82,7 +84,9 @@ class MoCo(SelfSupervisedModel):
 
     metric_names = ("contrastive_accuracy",)
     view_count = 2
-    default_views = staticmethod(augmentation.moco_v2)
+    default_views: Callable[[int], keras.layers.Layer] = staticmethod(
+        augmentation.moco_v2
+    )
 
     def __init__(
         self,
@@ -109,6 +113,8 @@ class MoCo(SelfSupervisedModel):
                 "`temperature` and `batch_groups` must be positive. Received: "
                 f"temperature={temperature}, batch_groups={batch_groups}"
             )
+        if version == 1:
+            self.default_views = augmentation.moco_v1
         super().__init__(encoder, augmenter, **kwargs)
         self.version = version
         self.temperature = temperature
@@ -274,7 +280,8 @@ class MoCoV3(SelfSupervisedModel):
     ```
 
     Deviations from facebookresearch/moco-v3: the ViT's patch embedding is
-    trained as the rest; freeze its layer for the paper's random patches.
+    trained as the rest; freeze its layer for the paper's random patches. The
+    views are resized with BYOL's bicubic filter; there, a bilinear one.
 
     Reference:
         - [Chen et al., 2021](https://arxiv.org/abs/2104.02057)

@@ -70,8 +70,10 @@ class MAE(SelfSupervisedModel):
     pictures = model.reconstruct(images[:8])
     ```
 
-    Deviations from facebookresearch/mae: the small offsets that the biases of
-    KerasHub's ViT start with.
+    Deviations from facebookresearch/mae, of KerasHub's ViT: its biases start
+    with small offsets, its queries, keys and values as three kernels with
+    Xavier's bound each instead of one with a smaller bound, and its class token
+    with a standard deviation of .05 instead of .02.
 
     Reference:
         - [He et al., 2021](https://arxiv.org/abs/2111.06377)

@@ -72,7 +72,6 @@ class Jigsaw(SelfSupervisedModel):
     metric_names = ("permutation_accuracy",)
     drawn_names = ("permutation",)
     view_count = 1
-    min_batch = 1
     default_views = staticmethod(augmentation.jigsaw)
 
     def __init__(

@@ -45,8 +45,8 @@ class Rotation(SelfSupervisedModel):
     model.fit(images, batch_size=128, epochs=200)
     ```
 
-    Deviations from gidariss/FeatureLearningRotNet: crops are resized ones
-    instead of padded ones of full size.
+    Deviations from gidariss/FeatureLearningRotNet: on CIFAR-10 crops are
+    resized ones instead of padded ones of full size.
 
     Reference:
         - [Gidaris et al., 2018](https://arxiv.org/abs/1803.07728)

@@ -44,7 +44,10 @@ class VICReg(SelfSupervisedModel):
 
     Reference:
         - [Bardes et al., 2021](https://arxiv.org/abs/2105.04906)
-        - facebookresearch/vicreg: no deviation known but those of the views.
+        - facebookresearch/vicreg: the views are as in `kerassl.augmentation`;
+          kerassl's ResNets start with all their scales at 1, the code's with
+          the last of each block at 0; its LARS has the learning rate outside
+          of the momentum.
     """
 
     metric_names = ("invariance", "variance", "covariance")
@@ -98,8 +101,11 @@ class VICReg(SelfSupervisedModel):
         }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns that of dimensions without variance."""
-        return self.variance_weight
+        """Returns that of dimensions without variance.
+
+        The loss adds 1e-4 to it, so that the deviation is .01 and not 0.
+        """
+        return 0.99 * self.variance_weight
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
