@@ -2,7 +2,8 @@
 # Pretrains on several hosts of a Slurm cluster, with PyTorch.
 #
 #   sbatch --nodes 4 --gpus-per-node 8 examples/slurm.sh \
-#       simclr --data imagenet2012 --output runs/simclr
+#       simclr --recipe imagenet --data folder:/data/imagenet \
+#       --output runs/simclr
 #
 # One torchrun runs on each host; each starts a process for each GPU. Slurm's
 # warning before the time limit stops the run after its step, with a checkpoint:

@@ -153,25 +153,49 @@ def page(presets: list[dict[str, Any]]) -> str:
         costs="\n".join(map(cost, presets)),
         weaknesses="\n".join(weaknesses(presets)),
         repeats=repeats(presets),
-        tries=tries(),
+        tries=tries(presets),
     )
 
 
-def tries() -> str:
+def tries(presets: list[dict[str, Any]]) -> str:
     """Returns a table of what was tried, method by method."""
     rows = []
+    recipes = {info["method"]: info["recipe"] for info in presets}
     for line in TRIES.read_text(encoding="utf-8").splitlines():
         found = json.loads(line)
-        changes = ", ".join(f"`{change}`" for change in found["changes"])
+        changes = ", ".join(
+            f"`{change}`"
+            for change in differences(found["recipe"], recipes[found["method"]])
+        )
         cells = [
             f"`{found['method']}`",
-            changes or "the recipe as it was",
+            changes or "nothing",
             str(found["epochs"]),
             *(percent(found[key]) for key in BEST),
         ]
         rows.append(f"| {' | '.join(cells)} |")
     # Of one method in the order in which they were tried.
     return "\n".join(sorted(rows, key=lambda row: row.split("|")[1]))
+
+
+def differences(tried: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns in what a recipe differs from another, but for its length."""
+    lines = []
+    for field, value in tried.items():
+        other = now[field]
+        if field == "epochs" or value == other:
+            continue
+        if not isinstance(value, dict):
+            lines.append(f"{field}={json.dumps(value)}")
+            continue
+        for key in sorted({*value, *other}):
+            if value.get(key) != other.get(key):
+                lines.append(
+                    f"{field}.{key}={json.dumps(value[key])}"
+                    if key in value
+                    else f"no {field}.{key}"
+                )
+    return lines
 
 
 def supervised() -> str:
@@ -204,12 +228,16 @@ def repeats(presets: list[dict[str, Any]]) -> str:
         return "Each method was trained once: that isn't measured yet."
     text = "| Preset | runs | kNN | linear |\n|---|---|---|---|\n"
     for info in presets:
-        if info["name"] not in found:
-            continue
         runs = [
             {key: info["scores"][key]["accuracy"] for key in BEST},
-            *found[info["name"]].values(),
+            *(
+                run
+                for run in found.get(info["name"], {}).values()
+                if run["preset_recipe"] == info["recipe_hash"]
+            ),
         ]
+        if len(runs) == 1:
+            continue
         cells = [
             f"{percent(statistics.mean(run[key] for run in runs))} ± "
             f"{percent(statistics.stdev(run[key] for run in runs))}"
@@ -272,6 +300,8 @@ def main() -> int:
     options = parser.parse_args()
     index = json.loads((PRESETS / "index.json").read_text(encoding="utf-8"))
     presets = [entry["info"] for entry in index["presets"].values()]
+    # Others, of larger encoders on GPUs, are not to be compared with these.
+    presets = [info for info in presets if info["recipe"]["name"] == "cpu"]
     presets.sort(key=lambda info: -info["scores"]["knn"]["accuracy"])
     text = page(presets)
     if options.check:

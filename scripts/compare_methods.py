@@ -117,6 +117,14 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def note(found: list[dict[str, Any]]) -> str:
+    """Returns what to say of runs whose recipe has changed since."""
+    from kerassl import recipes
+
+    now = recipes.get(found[0]["method"]).hash
+    return "" if found[0]["recipe"] == now else " (earlier recipe)"
+
+
 def describe(found: list[dict[str, Any]]) -> str:
     """Returns one method's result as a sentence."""
     first = found[0]
@@ -128,7 +136,8 @@ def describe(found: list[dict[str, Any]]) -> str:
     text = (
         f"kNN {untrained:.1%} untrained, **{knn:.1%}** after "
         f"{first['epochs']} epochs on {first['images']:,} images of CIFAR-10 "
-        f"(`{encoder}`, `{first['backend']}`, {minutes:.1f} minutes; {runs})."
+        f"(`{encoder}`, `{first['backend']}`, {minutes:.1f} minutes; "
+        f"{runs}){note(found)}."
     )
     if "stages" not in first:
         return text
@@ -178,7 +187,8 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> str:
             name, score = best_stage(found, "stages")
             best = f"{score:.1%} (`{name}`)"
         lines.append(
-            f"| `{method}` | {mean['untrained']:.1%} | {mean['knn']:.1%} | "
+            f"| `{method}`{note(found)} | {mean['untrained']:.1%} | "
+            f"{mean['knn']:.1%} | "
             f"{best} | {mean['effective_rank']:.1f} of "
             f"{found[0].get('width', 128)} | "
             f"{mean['feature_spread']:.2f} | {mean['seconds'] / 60:.1f} |"

@@ -8,7 +8,8 @@ images of CIFAR-10, whose labels it doesn't see; `kerassl evaluate` on all
 run's history in `presets/history/NAME.csv` and an entry in
 `presets/index.json`. Every step that is done is skipped, and a training that
 was stopped or killed goes on, so the same command finishes what an interrupted
-one began.
+one began. A preset that lacks scores is evaluated and packed again, and not
+trained: in a fresh clone, too.
 
 With `--seed 1` and so on the same method is trained once more, and its kNN and
 linear scores go to `presets/repeats.json`: how far runs lie apart.
@@ -18,14 +19,18 @@ as many epochs, and writes `presets/supervised.json`.
 `--epochs 20` trains for other than the recipe's epochs, and the preset has them
 in its name: `NAME_20_epochs`, beside the other. `--scale cifar` takes the
 recipes for a GPU (`resnet_18_small`; for 200 epochs with `--epochs 200`),
-`--scale imagenet` those for ImageNet. `--verify` trains anew
-in a temporary folder instead, and compares kNN with the published preset:
-within one point it passes.
+`--scale imagenet --imagenet PATH` those for ImageNet, of a folder with `train/`
+and `test/` (the validation images). `--verify` trains anew in a temporary
+folder instead, and compares kNN with the published preset: within one point it
+passes.
 """
 
 import argparse
+import csv
+import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -40,7 +45,8 @@ REPEATS = PRESETS / "repeats.json"
 SUPERVISED = PRESETS / "supervised.json"
 # The middle one of those that `finetune` chooses from, for ResNets and ViTs.
 SUPERVISED_RATES = {"vit": 5e-4, "resnet": 0.1}
-DATA = {"cpu": "cifar10", "cifar": "cifar10", "imagenet": "imagenet2012"}
+# What the names of a scale's presets end with.
+SCALES = {"cpu": "cifar10", "cifar": "cifar10", "imagenet": "imagenet"}
 # What is measured, as the options of `kerassl evaluate`.
 EVALUATIONS: list[list[str]] = [
     ["--protocol", "knn,linear"],
@@ -61,8 +67,29 @@ SCORES = [
 TOLERANCE = 0.01
 
 
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A preset to make.
+
+    Args:
+        name: str, the preset's.
+        recipe: `kerassl.recipes.Recipe`.
+        scale: str, the recipe's name.
+        data: str, as in `kerassl pretrain`.
+        folder: path of the run.
+    """
+
+    name: str
+    recipe: Any
+    scale: str
+    data: str
+    folder: Path
+
+
 def kerassl(*arguments: Any) -> None:
     """Runs the command line in a process of its own.
+
+    A signal that ends this process lets that one save what it has done.
 
     Raises:
         subprocess.CalledProcessError: if it fails.
@@ -73,31 +100,51 @@ def kerassl(*arguments: Any) -> None:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
-    subprocess.run(command, check=True, env=environment)
+    process = subprocess.Popen(command, env=environment)
+
+    def pass_on(number: int, frame: Any) -> None:
+        process.send_signal(number)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        process.wait()
+    finally:  # A terminal sends its Ctrl-C to both.
+        process.wait()
+        signal.signal(signal.SIGTERM, before)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
-def train(folder: Path, recipe: Any, scale: str) -> None:
+def train(task: Task) -> None:
     """Trains a run, or what is left of it."""
-    if (folder / "recipe.json").exists():
+    from kerassl.run_folder import HISTORY, RECIPE
+
+    recipe, folder = task.recipe, task.folder
+    if (folder / HISTORY).exists():
+        text = (folder / HISTORY).read_text(encoding="utf-8")
+        if len(list(csv.DictReader(text.splitlines()))) == recipe.epochs:
+            return
+    if (folder / RECIPE).exists():
         kerassl("pretrain", "--resume", "--output", folder)
         return
     kerassl(
-        *("pretrain", recipe.method, "--recipe", scale),
-        *("--data", DATA[scale], "--output", folder),
+        *("pretrain", recipe.method, "--recipe", task.scale),
+        *("--data", task.data, "--output", folder),
         *("--epochs", recipe.epochs, "--seed", recipe.seed),
     )
 
 
-def evaluate(folder: Path, encoder: str, scale: str, last: int) -> None:
+def evaluate(task: Task, last: int) -> None:
     """Measures what isn't measured yet, by the first `last` of `EVALUATIONS`.
 
     Random weights are measured for the first preset of an architecture alone.
     """
     from kerassl.run_folder import read_scores
 
-    data = DATA[scale]
+    encoder, data = task.recipe.encoder, task.data
     for options, names in zip(EVALUATIONS[:last], SCORES):
-        if set(names) <= set(read_scores(folder)):
+        if set(names) <= set(read_scores(task.folder)):
             continue
         for other, entry in read_index()["presets"].items():
             info = entry["info"]
@@ -108,7 +155,7 @@ def evaluate(folder: Path, encoder: str, scale: str, last: int) -> None:
             ):
                 options = [*options, "--untrained-from", str(PRESETS / other)]
                 break
-        kerassl("evaluate", folder, "--data", data, *options)
+        kerassl("evaluate", task.folder, "--data", data, *options)
 
 
 def read_index() -> dict[str, Any]:
@@ -118,13 +165,14 @@ def read_index() -> dict[str, Any]:
     return json.loads((PRESETS / INDEX).read_text(encoding="utf-8"))
 
 
-def pack(folder: Path, name: str) -> None:
+def pack(task: Task) -> None:
     """Makes the preset of a run, and its place in the index."""
     from kerassl import save_preset
     from kerassl.presets.load import INDEX
     from kerassl.presets.verify import verify_preset
     from kerassl.runs.files import replacing
 
+    folder, name = task.folder, task.name
     PRESETS.mkdir(exist_ok=True)
     target = PRESETS / name
     save_preset(folder, target, license="apache-2.0", overwrite=True)
@@ -142,6 +190,33 @@ def pack(folder: Path, name: str) -> None:
     with replacing(PRESETS / INDEX) as temporary:
         text = json.dumps(index, indent=2) + "\n"
         temporary.write_text(text, encoding="utf-8")
+
+
+def unpack(task: Task) -> None:
+    """Makes the run of a preset again, as far as scores need it."""
+    from kerassl import load_encoder
+    from kerassl.presets.verify import verify_preset
+    from kerassl.run_folder import ENCODER, HISTORY, RECIPE, SCORES
+
+    info = verify_preset(PRESETS / task.name)
+    settings = {
+        "recipe": info.recipe,
+        "recipe_hash": info.recipe_hash,
+        "data": task.data,
+        "limit": None,
+        "data_dir": None,
+        "backend": info.training["backend"],
+        "device": info.training["device"],
+        "versions": info.versions,
+    }
+    folder = task.folder
+    folder.mkdir(parents=True)
+    load_encoder(PRESETS / task.name).save(folder / ENCODER)
+    history = PRESETS / "history" / f"{task.name}.csv"
+    (folder / HISTORY).write_bytes(history.read_bytes())
+    for name, fields in ((SCORES, info.scores), (RECIPE, settings)):
+        text = json.dumps(fields, indent=2) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
@@ -162,29 +237,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def repeat(folder: Path, name: str, recipe: Any, scale: str) -> None:
+def repeat(task: Task) -> None:
     """Keeps the scores of a run with another seed."""
     from kerassl.run_folder import read_scores
 
-    if str(recipe.seed) in read_json(REPEATS).get(name, {}):
-        print(f"{name} of seed {recipe.seed} is done.", flush=True)
+    seed, of = str(task.recipe.seed), task.recipe.replace(seed=0).hash
+    known = read_json(REPEATS).get(task.name, {})
+    if known.get(seed, {}).get("preset_recipe") == of:
+        print(f"{task.name} of seed {seed} is done.", flush=True)
         return
-    train(folder, recipe, scale)
-    evaluate(folder, recipe.encoder, scale, 1)
-    scores = read_scores(folder)
+    train(task)
+    evaluate(task, 1)
+    scores = read_scores(task.folder)
     found = {score: scores[score]["accuracy"] for score in SCORES[0]}
-    write_entry(REPEATS, name, {str(recipe.seed): found})
+    write_entry(REPEATS, task.name, {seed: {"preset_recipe": of, **found}})
 
 
-def supervise(recipe: Any, scale: str) -> None:
+def supervise(task: Task) -> None:
     """Trains an encoder with all labels, from random weights."""
     import keras
 
     from kerassl import data, encoders, evaluation, runs
 
-    if recipe.encoder in read_json(SUPERVISED):
+    recipe = task.recipe
+    wanted = {"epochs": recipe.epochs, "seed": recipe.seed, "data": task.data}
+    if wanted.items() <= read_json(SUPERVISED).get(recipe.encoder, {}).items():
+        print(f"{recipe.encoder} with all labels is done.", flush=True)
         return
-    images, test = (data.load(DATA[scale], s) for s in ("train", "test"))
+    images, test = (data.load(task.data, s) for s in ("train", "test"))
     keras.utils.set_random_seed(recipe.seed)
     (kind,) = (k for k in SUPERVISED_RATES if recipe.encoder.startswith(k))
     score = evaluation.fine_tune(
@@ -195,34 +275,57 @@ def supervise(recipe: Any, scale: str) -> None:
         learning_rate=SUPERVISED_RATES[kind],
         verbose=2,
     )
-    entry = {"data": DATA[scale], **score, **runs.environment()}
+    entry = {**score, **wanted, **runs.environment()}
     write_entry(SUPERVISED, recipe.encoder, entry)
 
 
-def is_packed(name: str, recipe: Any) -> bool:
-    """Tells whether a preset of this very recipe is there, with all scores."""
+def missing(task: Task) -> set[str] | None:
+    """Returns the scores that the preset of this very recipe lacks.
+
+    Or `None`, if there is no such preset.
+    """
     from kerassl.presets.verify import verify_preset
 
-    if not (PRESETS / name).exists():
-        return False
-    info = verify_preset(PRESETS / name)
-    wanted = {score for names in SCORES for score in names}
-    return info.recipe_hash == recipe.hash and wanted <= set(info.scores)
+    if not (PRESETS / task.name).exists():
+        return None
+    info = verify_preset(PRESETS / task.name)
+    if info.recipe_hash != task.recipe.hash:
+        return None
+    return {score for names in SCORES for score in names} - set(info.scores)
 
 
-def verify(name: str, recipe: Any, scale: str) -> bool:
+def verify(task: Task) -> bool:
     """Trains anew, and compares kNN with the published preset's."""
     from kerassl.presets.verify import verify_preset
     from kerassl.run_folder import read_scores
 
+    name = task.name
+    if missing(task) is None:
+        print(f"There is no preset {name} of this recipe.", file=sys.stderr)
+        return False
     published = verify_preset(PRESETS / name).scores["knn"]["accuracy"]
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / name
-        train(run, recipe, scale)
-        kerassl("evaluate", run, "--data", DATA[scale], *EVALUATIONS[0])
+        train(dataclasses.replace(task, folder=run))
+        kerassl("evaluate", run, "--data", task.data, "--protocol", "knn")
         found = read_scores(run)["knn"]["accuracy"]
     print(f"{name}: kNN {found:.4f}, published {published:.4f}", flush=True)
     return abs(found - published) <= TOLERANCE
+
+
+def make(task: Task) -> None:
+    """Trains, evaluates and packs what isn't yet."""
+    lacking = missing(task)
+    if lacking is not None and not lacking:
+        print(f"{task.name} is done.", flush=True)
+        return
+    if lacking and not task.folder.exists():
+        unpack(task)
+    train(task)
+    # Fine-tuning takes as long as all else: the preset is out before.
+    for last in (len(SCORES) - 1, len(SCORES)):
+        evaluate(task, last)
+        pack(task)
 
 
 def main() -> int:
@@ -234,40 +337,41 @@ def main() -> int:
     )
     add = parser.add_argument
     add("--only", nargs="+", choices=recipes.methods(), metavar="METHOD")
-    add("--scale", choices=DATA, default="cpu")
+    add("--scale", choices=SCALES, default="cpu")
+    add("--imagenet", type=Path, help="its folder, for --scale imagenet")
     add("--epochs", type=int, help="default: the recipe's")
     add("--seed", type=int, default=0)
     add("--runs", type=Path, default=ROOT / "runs" / "presets")
     add("--verify", action="store_true", help="train anew and compare")
     add("--supervised", action="store_true", help="train with all labels")
     options = parser.parse_args()
+    data = SCALES[options.scale]
+    if (data == "imagenet") != (options.imagenet is not None):
+        parser.error("--scale imagenet and --imagenet PATH go together")
     failed = []
     for method in options.only or recipes.methods():
         usual = recipes.get(method, options.scale)
         recipe = usual.replace(epochs=options.epochs, seed=options.seed)
-        name = f"{method}_{recipe.encoder}_{DATA[options.scale]}"
+        name = f"{method}_{recipe.encoder}_{data}"
         if recipe.epochs != usual.epochs:
             name += f"_{recipe.epochs}_epochs"
+        task = Task(
+            name,
+            recipe,
+            options.scale,
+            data if options.imagenet is None else f"folder:{options.imagenet}",
+            options.runs / f"{name}_{recipe.hash[:12]}",
+        )
         try:
             if options.verify:
-                if not verify(name, recipe, options.scale):
+                if not verify(task):
                     failed.append(name)
-                continue
-            folder = options.runs / f"{name}_{recipe.hash[:12]}"
-            if options.supervised:
-                supervise(recipe, options.scale)
-                continue
-            if recipe.seed:
-                repeat(folder, name, recipe, options.scale)
-                continue
-            if is_packed(name, recipe):
-                print(f"{name} is done.", flush=True)
-                continue
-            train(folder, recipe, options.scale)
-            # Fine-tuning takes as long as all else: the preset is out before.
-            for last in (len(SCORES) - 1, len(SCORES)):
-                evaluate(folder, recipe.encoder, options.scale, last)
-                pack(folder, name)
+            elif options.supervised:
+                supervise(task)
+            elif recipe.seed:
+                repeat(task)
+            else:
+                make(task)
         except subprocess.CalledProcessError as error:
             print(f"{name}: {error}", file=sys.stderr, flush=True)
             failed.append(name)
