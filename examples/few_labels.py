@@ -10,9 +10,9 @@ Compares, on the same few labels of CIFAR-10 and over three draws of them:
 - fine-tuning of the pretrained encoder.
 
 Prints a table and draws it into `few_labels.png`. `runs/simclr` is what
-`kerassl pretrain simclr --data cifar10 --output runs/simclr` left; a preset's
-name does, too. Measuring takes half an hour on two cores; `--kept` draws the
-scores that a preset of the zoo was published with:
+`kerassl pretrain simclr --recipe cpu --data cifar10 --output runs/simclr` left;
+a preset's name does, too. Measuring takes half an hour on two cores; `--kept`
+draws the scores that a preset of the zoo was published with:
 
     python examples/few_labels.py simclr_resnet_nano_cifar10 --kept
 """
@@ -36,8 +36,14 @@ def measure(source: str, data: str, share: float, seeds: int) -> list[dict]:
 def kept(source: str, share: float) -> list[dict]:
     """Returns those that a preset of the zoo was published with."""
     presets = {info.name: info for info in kerassl.list_presets()}
-    scores = presets[source].scores
-    return [scores[f"{name}_{share:.0%}"] for name in ("linear", "finetune")]
+    scores = presets[source].scores if source in presets else {}
+    names = [f"{name}_{100 * share:g}%" for name in ("linear", "finetune")]
+    if missing := [name for name in names if name not in scores]:
+        raise SystemExit(
+            f"{source} was not published with {', '.join(missing)}. It has: "
+            f"{', '.join(scores) or 'no scores'}"
+        )
+    return [scores[name] for name in names]
 
 
 def ways(linear: dict, tuned: dict) -> dict:

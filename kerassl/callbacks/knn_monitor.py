@@ -43,6 +43,12 @@ class KNNMonitor(LabelledMonitor):
         batch_size: int = 256,
     ):
         super().__init__(train, test, every, batch_size)
+        count = len(self.train[0])
+        if not 1 <= k <= count:
+            raise ValueError(
+                f"`k` must be between 1 and the {count} images of `train`. "
+                f"Received: {k}"
+            )
         self.k = k
         self.temperature = temperature
 

@@ -4,6 +4,9 @@ from typing import Any
 
 import keras
 
+from kerassl.data import check_images
+from kerassl.data.arrays import check_labels
+
 # Features and labels, or images and labels.
 Labelled = tuple[Any, Any]
 
@@ -29,16 +32,21 @@ class LabelledMonitor(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
-        self.train = tuple(train)
-        self.test = tuple(test)
-        for name, data in (("train", self.train), ("test", self.test)):
-            if len(data) != 2 or data[1] is None:
-                raise ValueError(
-                    f"`{name}` must be (images, labels): {type(self).__name__} "
-                    "needs labels."
-                )
+        self.train = self._checked("train", train)
+        self.test = self._checked("test", test)
         self.every = every
         self.batch_size = batch_size
+
+    def _checked(self, name: str, data: Any) -> Labelled:
+        parts = tuple(data)
+        if len(parts) != 2 or parts[1] is None:
+            raise ValueError(
+                f"`{name}` must be (images, labels): {type(self).__name__} "
+                "needs labels."
+            )
+        images, labels = parts
+        check_images(images, name)
+        return images, check_labels(labels, len(images), name)
 
     def score(self, train: Labelled, test: Labelled) -> float:
         """Returns the accuracy; a subclass's.

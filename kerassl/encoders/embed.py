@@ -1,6 +1,7 @@
 """Features of images, in inference mode."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -47,9 +48,22 @@ def embed(
         images = images.batches(batch_size)
     elif hasattr(images, "shape"):
         check_images(images)
-    model = encoder if layer is None else layer_features(encoder, layer)
+    model = encoder if layer is None else _kept(encoder, layer)
     features = model.predict(images, batch_size=batch_size, verbose=verbose)
     return np.asarray(features, dtype="float32")
+
+
+# Each new model is compiled anew, and leaves a node in each layer.
+_MODELS: "WeakKeyDictionary[keras.Model, dict[str, keras.Model]]" = (
+    WeakKeyDictionary()
+)
+
+
+def _kept(encoder: keras.Model, layer: str) -> keras.Model:
+    models = _MODELS.setdefault(encoder, {})
+    if layer not in models:
+        models[layer] = layer_features(encoder, layer)
+    return models[layer]
 
 
 def checked_images(encoder: keras.Model, images: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from kerassl import augmentation, encoders
 from kerassl.layers import MLPHead
 from kerassl.training import (
     alone,
+    as_batches,
     as_keras_sums,
     batch_sizes,
     build_optimizer,
@@ -46,8 +47,9 @@ class SelfSupervisedModel(keras.Model):
     and distributed with the model.
 
     `fit` takes what Keras takes (arrays, `tf.data`, `PyDataset`, torch
-    `DataLoader`), with or without labels: they are ignored. Images are of the
-    encoder's shape, uint8 or float in [0, 255]. Views may also be given
+    `DataLoader`) and what `kerassl.data.load` returns, with or without labels:
+    they are ignored. Images are uint8 or float in [0, 255], of the encoder's
+    channels and of any size that the augmenter takes. Views may also be given
     ready-made, as a dict with the augmenter's view names.
 
     Args:
@@ -233,8 +235,8 @@ class SelfSupervisedModel(keras.Model):
             A dict of view name to images, with what `draw` made.
 
         Raises:
-            ValueError: if the dict has neither, or the images' shape is not
-                the encoder's.
+            ValueError: if the dict has neither, or the images have other
+                channels than the encoder's.
         """
         views = self._views(inputs)
         given = inputs if isinstance(inputs, Mapping) else {}
@@ -295,7 +297,9 @@ class SelfSupervisedModel(keras.Model):
         """Trains on images, as `keras.Model.fit` does; labels are ignored.
 
         Args:
-            x: the data; see the class.
+            x: the data; see the class. What `kerassl.data.load` returns, or
+                the images of it, is shuffled anew each epoch, the same way in
+                each `fit`.
             *args: as in `keras.Model.fit`.
             **kwargs: as in `keras.Model.fit`.
 
@@ -306,8 +310,16 @@ class SelfSupervisedModel(keras.Model):
             ValueError: if the first images have another shape, type or range
                 than they need, or a batch is too small.
         """
-        check_first_batch(x, self.encoder.input_shape[-1])
         given = inspect.signature(super().fit).bind(x, *args, **kwargs)
+        batches = as_batches(
+            x,
+            given.arguments.get("batch_size"),
+            bool(given.arguments.get("shuffle", True)),
+        )
+        if batches is not None:
+            own = {"x": batches, "batch_size": None, "shuffle": False}
+            return self.fit(**{**given.arguments, **own})
+        check_first_batch(x, self.encoder.input_shape[-1])
         sizes = batch_sizes(
             x,
             given.arguments.get("batch_size"),

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerassl.optimizers.adamw import NAMES
+
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class LARS(keras.optimizers.Optimizer):
@@ -19,9 +21,10 @@ class LARS(keras.optimizers.Optimizer):
     w = w + m
     ```
 
-    Variables of rank 0 and 1 (biases, and the scales and offsets of
-    normalization layers) get neither weight decay nor the trust ratio, as the
-    code of SimCLR, BYOL, MoCo v3 and Barlow Twins has it.
+    Biases (of any rank: those of attention have two), the scales and offsets
+    of normalization layers, and all other variables of rank 0 and 1 get neither
+    weight decay nor the trust ratio, as the code of SimCLR, BYOL, MoCo v3 and
+    Barlow Twins has it.
 
     Args:
         learning_rate: float, schedule or callable. Note its scale: SimCLR
@@ -88,6 +91,11 @@ class LARS(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
+        # TensorFlow's variables, which `update_step` gets, have other names.
+        self.is_kernel = [
+            len(variable.shape) > 1 and variable.name not in NAMES
+            for variable in variables
+        ]
 
     def update_step(
         self, gradient: Any, variable: keras.Variable, learning_rate: Any
@@ -95,7 +103,10 @@ class LARS(keras.optimizers.Optimizer):
         """Moves one variable against its gradient."""
         gradient = ops.cast(gradient, variable.dtype)
         rate = ops.cast(learning_rate, variable.dtype)
-        if not self.exclude_bias_and_norm or len(variable.shape) > 1:
+        # Keras's own optimizers find their slots so: on TensorFlow the variable
+        # that arrives here is not the one that `build` saw.
+        index = self._get_variable_index(variable)
+        if self.is_kernel[index] or not self.exclude_bias_and_norm:
             gradient = gradient + self.l2 * ops.convert_to_tensor(variable)
             # Flat, since TensorFlow's `norm` takes no scalars.
             weight_norm = ops.norm(ops.reshape(variable, (-1,)))
@@ -106,9 +117,7 @@ class LARS(keras.optimizers.Optimizer):
             rate = rate * ops.where(adapts, self.trust_coefficient * ratio, 1.0)
         else:
             rate = rate * self.bias_rate_scale
-        # Keras's own optimizers find their slots so: on TensorFlow the variable
-        # that arrives here is not the one that `build` saw.
-        slot = self.momentums[self._get_variable_index(variable)]
+        slot = self.momentums[index]
         self.assign(slot, self.momentum * slot - rate * gradient)
         self.assign_add(variable, slot)
 

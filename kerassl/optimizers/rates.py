@@ -13,8 +13,10 @@ def with_rates(
     """Returns an optimizer that moves some layers at rates of their own.
 
     Args:
-        optimizer: the optimizer for all other variables. The parts get copies
-            of it, which differ in the learning rate alone.
+        optimizer: the optimizer for all other variables. The parts get others
+            of its configuration with their learning rate. What Keras's
+            `exclude_from_weight_decay` was told is not in it; the optimizers of
+            `kerassl.optimizers` have it there.
         rates: dict of a layer's name, such as `"predictor"`, to its learning
             rate: a float or a schedule.
 

@@ -13,7 +13,8 @@ def warmup_cosine(
 
     Args:
         peak: float > 0. The learning rate at the end of the warmup.
-        total_steps: int. The number of optimizer steps of the whole run.
+        total_steps: int. The number of batches of the whole run: with
+            `gradient_accumulation_steps`, too, Keras counts each of them.
         warmup_steps: int in [0, total_steps).
         final: float in [0, peak]. The learning rate at the end.
 

@@ -82,7 +82,7 @@ def list_presets() -> list[PresetInfo]:
     """Returns what is known of the presets that come with a name.
 
     Returns:
-        A list of `PresetInfo`, empty as long as none is published.
+        A list of `PresetInfo`.
     """
     return [PresetInfo.from_dict(entry["info"]) for entry in _index().values()]
 

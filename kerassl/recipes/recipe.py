@@ -216,8 +216,11 @@ def build_model(
     views = dict(recipe.views)
     make_views = VIEWS[views.pop("preset")]
     plan = recipe.resolve(steps_per_epoch)
+    # A schedule of the rate counts batches, and a method the updates.
+    batches = recipe.optimizer.get("gradient_accumulation_steps") or 1
+    updates = plan["total_steps"] // batches
     arguments = {
-        name: _method_argument(value, plan["total_steps"], steps_per_epoch)
+        name: _method_argument(value, updates, updates / recipe.epochs)
         for name, value in recipe.method_args.items()
     }
     model = METHODS[recipe.method](
@@ -229,12 +232,12 @@ def build_model(
     return model
 
 
-def _method_argument(value: Any, total: int, steps_per_epoch: int) -> Any:
+def _method_argument(value: Any, total: int, steps_per_epoch: float) -> Any:
     """Makes of a recipe's value what follows the length of the run."""
     if isinstance(value, dict) and set(value) == {"cosine_from"}:
         return training.CosineMomentum(value["cosine_from"], total)
     if isinstance(value, dict) and set(value) == {"epochs"}:
-        return value["epochs"] * steps_per_epoch
+        return round(value["epochs"] * steps_per_epoch)
     return value
 
 

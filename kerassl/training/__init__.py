@@ -16,7 +16,11 @@ from kerassl.training.gather import (
     own_places,
     own_rows,
 )
-from kerassl.training.inputs import batch_sizes, check_first_batch
+from kerassl.training.inputs import (
+    as_batches,
+    batch_sizes,
+    check_first_batch,
+)
 from kerassl.training.momentum import CosineMomentum, MomentumNetwork
 from kerassl.training.normalization import global_statistics, own_statistics
 from kerassl.training.processes import (
@@ -39,6 +43,7 @@ __all__ = [
     "agree",
     "alone",
     "as_keras_sums",
+    "as_batches",
     "batch_sizes",
     "build_optimizer",
     "check_first_batch",

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerassl.data import ImageBatches, check_images
+from kerassl.data import ImageBatches, ImageData, check_images
 
 # Enough to see a wrong range, few enough to cost nothing.
 LOOKED_AT = 256
@@ -37,6 +37,26 @@ def check_first_batch(x: Any, channels: int) -> None:
             f"The encoder takes images of {channels} channels. Found images "
             f"of shape {images.shape[1:]}."
         )
+
+
+def as_batches(
+    data: Any, batch_size: int | None = None, shuffle: bool = True
+) -> ImageBatches | None:
+    """Returns batches of what `kerassl.data.load` returns.
+
+    Args:
+        data: the first argument of `fit`: `ImageData`, or the images of one.
+        batch_size: int; by default 32, as Keras has it.
+        shuffle: bool.
+
+    Returns:
+        `ImageBatches`; or `None` for data that Keras takes itself.
+    """
+    if hasattr(data, "read"):  # An `ImageFolder`.
+        data = ImageData(data)
+    if not isinstance(data, ImageData):
+        return None
+    return data.batches(batch_size or 32, shuffle=shuffle)
 
 
 def batch_sizes(
@@ -90,6 +110,8 @@ def _first_batch(x: Any) -> Any:
     if hasattr(x, "element_spec"):  # tf.data
         spec = _images(x.element_spec)
         if getattr(spec, "dtype", None) == "uint8":
+            return None
+        if not hasattr(x, "take"):  # One of `tf.distribute`.
             return None
         return next(iter(x.take(1)), None)
     if isinstance(x, keras.utils.PyDataset):

@@ -33,7 +33,8 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
         axes = [i for i in range(x.ndim) if i != self.axis % x.ndim]
         own = ops.stack([ops.mean(x, axes), ops.mean(ops.square(x), axes)])
         mean, square = ops.unstack(mean_over_devices(own), 2)
-        variance = square - ops.square(mean)
+        # Rounding may leave it below 0, of a channel that hardly varies.
+        variance = ops.maximum(square - ops.square(mean), 0.0)
         for moving, new in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),

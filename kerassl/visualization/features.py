@@ -1,6 +1,7 @@
 """Pictures of features: neighbours, maps and correlations."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from kerassl.visualization.pictures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+Projection = Callable[[np.ndarray, int], np.ndarray]
 # How each kind of map is called.
 MAPS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 # Fewer points make no map.
@@ -84,6 +86,12 @@ def neighbours(
     encoder = encoder_of(model)
     asked = labelled("queries", queries, labels)
     searched = labelled("bank", bank, bank_labels)
+    count = len(searched.images)
+    if not 1 <= k <= count:
+        raise ValueError(
+            f"`k` must be between 1 and the {count} images of the bank. "
+            f"Received: {k}"
+        )
     return draw_neighbours(
         asked,
         features_of(encoder, "queries", asked),
@@ -134,6 +142,12 @@ def embedding_map(
     load_matplotlib()
     check_choice("kind of map", kind, MAPS)
     data = labelled("images", images, labels)
+    if len(data.images) < FEWEST:
+        raise ValueError(
+            f"A map needs at least {FEWEST} images. Received: "
+            f"{len(data.images)}"
+        )
+    PROJECTIONS[kind]()
     features = features_of(encoder_of(model), "images", data)
     return draw_map(data, features, kind, seed, thumbnails)
 
@@ -306,16 +320,10 @@ def project(features: Any, kind: str = "pca", seed: int = 0) -> np.ndarray:
             f"A map needs at least {FEWEST} features of at least 2 dimensions. "
             f"Received: {x.shape}"
         )
-    if kind == "tsne":
-        found = _tsne(x, seed)
-    elif kind == "umap":
-        found = _umap(x, seed)
-    else:
-        found = _pca(x)
-    return np.asarray(found, "float32")
+    return np.asarray(PROJECTIONS[kind]()(x, seed), "float32")
 
 
-def _pca(x: np.ndarray) -> np.ndarray:
+def _pca(x: np.ndarray, seed: int) -> np.ndarray:
     x = x - x.mean(axis=0)
     _, _, axes = np.linalg.svd(x, full_matrices=False)
     axes = axes[:2]
@@ -324,7 +332,8 @@ def _pca(x: np.ndarray) -> np.ndarray:
     return x @ (axes * np.sign(np.take_along_axis(axes, largest, axis=1))).T
 
 
-def _tsne(x: np.ndarray, seed: int) -> np.ndarray:
+def _tsne() -> Projection:
+    """Returns t-SNE's; its package's lack shows here."""
     try:
         from sklearn.manifold import TSNE
     except ImportError as error:
@@ -332,24 +341,41 @@ def _tsne(x: np.ndarray, seed: int) -> np.ndarray:
             "t-SNE needs scikit-learn. Install it with: "
             "pip install scikit-learn"
         ) from error
-    # It must be less than the number of images.
-    perplexity = min(30.0, (len(x) - 1) / 3)
-    return TSNE(perplexity=perplexity, random_state=seed).fit_transform(x)
+
+    def project(x: np.ndarray, seed: int) -> np.ndarray:
+        # It must be less than the number of images.
+        perplexity = min(30.0, (len(x) - 1) / 3)
+        return TSNE(perplexity=perplexity, random_state=seed).fit_transform(x)
+
+    return project
 
 
-def _umap(x: np.ndarray, seed: int) -> np.ndarray:
+def _umap() -> Projection:
+    """Returns UMAP's; its package's lack shows here."""
     try:
         from umap import UMAP
     except ImportError as error:
         raise ImportError(
             "UMAP needs umap-learn. Install it with: pip install umap-learn"
         ) from error
-    return UMAP(
-        n_neighbors=min(15, len(x) - 1),
-        init=_pca(x),  # Its own fails on few images.
-        random_state=seed,
-        n_jobs=1,  # What a seed asks for; UMAP would warn.
-    ).fit_transform(x)
+
+    def project(x: np.ndarray, seed: int) -> np.ndarray:
+        return UMAP(
+            n_neighbors=min(15, len(x) - 1),
+            init=_pca(x, seed),  # Its own fails on few images.
+            random_state=seed,
+            n_jobs=1,  # What a seed asks for; UMAP would warn.
+        ).fit_transform(x)
+
+    return project
+
+
+# Each kind's loads its package, and returns what lays features out.
+PROJECTIONS: dict[str, Callable[[], Projection]] = {
+    "pca": lambda: _pca,
+    "tsne": _tsne,
+    "umap": _umap,
+}
 
 
 # === Drawing ===

@@ -220,7 +220,8 @@ def pretext(
     Args:
         model: `SelfSupervisedModel`, of any kind.
         images: array `(N, H, W, C)`, uint8 or float in [0, 255].
-        seed: int, of the views.
+        seed: int, of the views. The masks of MAE and the context encoder
+            follow the model's own seed.
 
     Returns:
         The `matplotlib.figure.Figure` of `rotations`, `jigsaw`, `positions` or

@@ -68,9 +68,13 @@ def test_folders_that_are_decoded_as_needed(tmp_path, monkeypatch):
     model = METHODS["simclr"](tiny_encoder((28, 28, 3)))
     model.compile(keras.optimizers.SGD(0.05))
     monitors = [KNNMonitor(lazy, lazy, k=1), CollapseMonitor(lazy)]
-    history = model.fit(lazy.images[:], verbose=0, callbacks=monitors).history
-    assert history["knn_accuracy"] == [1.0]
-    assert history["effective_rank"][0] > 1
+    for images in (lazy.images, lazy):
+        history = model.fit(
+            images, batch_size=8, verbose=0, callbacks=monitors
+        ).history
+        assert model.batch_size == 8
+        assert history["knn_accuracy"] == [1.0]
+        assert history["effective_rank"][0] > 1
 
 
 class Collapsed(keras.layers.Layer):
@@ -118,8 +122,13 @@ def test_collapse_is_told_once_and_stops(images):
 def test_labels_are_needed(images, monitor):
     with pytest.raises(ValueError, match=f"{monitor.__name__} needs labels"):
         monitor((images, None), (images, np.zeros(len(images))))
+    labels = np.zeros(len(images), int)
     with pytest.raises(ValueError, match="every"):
-        monitor((images, images), (images, images), every=0)
+        monitor((images, labels), (images, labels), every=0)
+    with pytest.raises(ValueError, match="`test` must have one entry for each"):
+        monitor((images, labels), (images, labels[1:]))
+    with pytest.raises(ValueError, match="255"):
+        monitor((images / 255.0, labels), (images, labels))
 
 
 def test_images_are_checked(images):

@@ -1,5 +1,8 @@
 """Features from inside an encoder."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -251,6 +254,23 @@ def test_unknown_layers_get_the_nearest():
         ValueError, match="'stage9'.*Nearest: stage.*All: stage1, stage2, stage"
     ):
         encoders.embed(encoder, pixels(), layer="stage9")
+
+
+def test_a_layers_model_is_made_once():
+    encoder = encoders.build("resnet_nano", (32, 32, 3))
+    first = encoders.embed(encoder, pixels(), layer="stages")
+    (layer,) = (x for x in encoder.layers if x.name == "stage1")
+    nodes = len(layer._inbound_nodes)
+    again = encoders.embed(encoder, pixels(), layer="stages")
+    assert len(layer._inbound_nodes) == nodes
+    np.testing.assert_array_equal(first, again)
+    encoder.set_weights([w + 0.01 for w in encoder.get_weights()])
+    assert (encoders.embed(encoder, pixels(), layer="stages") != again).any()
+    # And let go with the encoder.
+    known = weakref.ref(encoder)
+    del encoder, layer
+    gc.collect()
+    assert known() is None
 
 
 def test_a_model_embeds_a_layer():

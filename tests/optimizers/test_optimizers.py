@@ -48,6 +48,24 @@ def test_lars_zero_norms_stay_finite():
     assert np.isfinite(keras.ops.convert_to_numpy(variable)).all()
 
 
+def test_lars_knows_the_biases_of_attention():
+    """They are of rank 2."""
+    layer = keras.layers.MultiHeadAttention(2, 4)
+    layer.build((None, 5, 6), (None, 5, 6))
+    biases = [v for v in layer.trainable_variables if v.name == "bias"]
+    assert max(len(v.shape) for v in biases) == 2
+    optimizer = LARS(0.5, momentum=0.0, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.apply(
+            [keras.ops.ones(v.shape) for v in layer.trainable_variables],
+            layer.trainable_variables,
+        )
+    for bias in biases:
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(bias), -1.0, rtol=1e-6
+        )
+
+
 def test_lars_can_treat_all_alike():
     variable = keras.Variable(np.full((4,), 2.0, "float32"))
     optimizer = LARS(1.0, exclude_bias_and_norm=False, trust_coefficient=0.01)

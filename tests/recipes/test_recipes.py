@@ -112,6 +112,17 @@ def test_shares_of_the_learning_rate():
         assert rate == pytest.approx(expected, abs=0.01)
 
 
+def test_methods_count_updates_where_gradients_are_accumulated():
+    recipe = recipes.get("byol", "imagenet")
+    recipe = recipe.replace(
+        encoder="resnet_nano",
+        image_size=32,
+        optimizer={**recipe.optimizer, "gradient_accumulation_steps": 4},
+    )
+    model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=8)
+    assert model.momentum.total_steps == recipe.epochs * 8 // 4
+
+
 def test_build_model_repeats_the_first_weights():
     recipe = recipes.get("simclr", "cpu")
     first, second, other = (

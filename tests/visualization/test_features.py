@@ -139,6 +139,17 @@ def test_a_missing_package_is_named(
         visualization.project(vectors, kind)
 
 
+def test_mistakes_show_before_the_features(pixels, images, monkeypatch):
+    monkeypatch.setattr(visualization.features, "features_of", None)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    with pytest.raises(ImportError, match="umap-learn"):
+        visualization.embedding_map(pixels, images, kind="umap")
+    with pytest.raises(ValueError, match="at least 4 images"):
+        visualization.embedding_map(pixels, images[:3])
+    with pytest.raises(ValueError, match="and the 2 images of the bank"):
+        visualization.neighbours(pixels, images, images[:2], k=3)
+
+
 def test_maps_that_cannot_be_are_refused(vectors, pixels, images):
     with pytest.raises(ValueError, match=r"at least 4.*\(3, 6\)"):
         visualization.project(vectors[:3])
