@@ -30,6 +30,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,7 +210,9 @@ def unpack(task: Task) -> None:
         "device": info.training["device"],
         "versions": info.versions,
     }
-    folder = task.folder
+    # Whole or not at all: a part of a run would be taken for one.
+    folder = task.folder.with_name(f".{task.folder.name}.partial")
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     load_encoder(PRESETS / task.name).save(folder / ENCODER)
     history = PRESETS / "history" / f"{task.name}.csv"
@@ -217,6 +220,7 @@ def unpack(task: Task) -> None:
     for name, fields in ((SCORES, info.scores), (RECIPE, settings)):
         text = json.dumps(fields, indent=2) + "\n"
         (folder / name).write_text(text, encoding="utf-8")
+    folder.rename(task.folder)
 
 
 def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
