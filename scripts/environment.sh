@@ -51,8 +51,9 @@ find_interpreter() {
   die "needs Python 3.11 or newer with its venv module"
 }
 
+# Most of what comes along is never imported: compiling it all takes a minute.
 install() { # pip's arguments
-  "$PYTHON" -m pip install --quiet --quiet "$@"
+  "$PYTHON" -m pip install --quiet --quiet --no-compile "$@"
 }
 
 install_torch() {

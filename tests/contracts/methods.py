@@ -9,7 +9,8 @@ import kerassl
 def tiny_encoder(image_shape=(28, 28, 1)):
     """A convolution, batch normalization and a pool: quick everywhere."""
     inputs = keras.Input(image_shape)
-    x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    # A number that float32 has too: TensorFlow rounds constants to it.
+    x = layers.Rescaling(1 / 128, offset=-1)(inputs)
     x = layers.Conv2D(16, 7, strides=4, use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.9)(x)
     x = layers.ReLU()(x)
@@ -151,9 +152,6 @@ METHODS = {
 # Epochs after which the loss has fallen, where that takes more than two: MoCo's
 # rises while keys replace the random queue, and the keys' network falls behind.
 EPOCHS = {"moco_v1": 6, "moco_v2": 6}
-
-# Methods that get a ViT here.
-ON_VITS = {"mae"}
 
 # Moving means and variances, where they are less than four: rotation's head has
 # none besides the encoder's, and a ViT none at all.
