@@ -13,8 +13,9 @@ import keras
 
 def is_foreign(x: Any) -> bool:
     """Says whether `x` is a TensorFlow tensor while Keras runs on another."""
-    tf = sys.modules.get("tensorflow")
-    return tf is not None and tf.is_tensor(x) and not keras.ops.is_tensor(x)
+    # By the name, as `torch.compile` can't trace a call of TensorFlow's.
+    module = type(x).__module__
+    return module.startswith("tensorflow.") and not keras.ops.is_tensor(x)
 
 
 def tensorflow_namespace() -> Any:
