@@ -172,6 +172,7 @@ def tries(presets: list[dict[str, Any]]) -> str:
             changes or "nothing",
             str(found["epochs"]),
             *(percent(found[key]) for key in BEST),
+            f"{found['effective_rank']:.0f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     # Of one method in the order in which they were tried.
