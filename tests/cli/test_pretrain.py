@@ -21,7 +21,6 @@ import kerassl
 from kerassl import recipes, runs
 from kerassl.cli.main import main
 from kerassl.run_folder import read_scores
-from tests.backends import once
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = (
@@ -374,7 +373,6 @@ def test_interrupted_runs_go_on_exactly(finished, tmp_path):
     assert_equal_runs(tmp_path, finished)
 
 
-@once
 def test_runs_killed_at_random_go_on_exactly(finished, tmp_path):
     random = np.random.default_rng()
     arguments = ARGUMENTS

@@ -153,6 +153,9 @@ METHODS = {
 # rises while keys replace the random queue, and the keys' network falls behind.
 EPOCHS = {"moco_v1": 6, "moco_v2": 6}
 
+# Methods that get a ViT here.
+ON_VITS = {"mae"}
+
 # Moving means and variances, where they are less than four: rotation's head has
 # none besides the encoder's, and a ViT none at all.
 STATISTICS = {"rotation": 2, "mae": 0}

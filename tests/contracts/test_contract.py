@@ -15,17 +15,13 @@ from kerassl import data
 from tests.contracts.methods import (
     EPOCHS,
     METHODS,
+    ON_VITS,
     STATISTICS,
     tiny_encoder,
 )
 
 BATCH = 32
 BACKEND = keras.backend.backend()
-# The policy of a backend's accelerators. PyTorch, which compiles nothing here,
-# runs both.
-POLICIES = {"tensorflow": ["mixed_float16"], "jax": ["mixed_bfloat16"]}.get(
-    BACKEND, ["mixed_float16", "mixed_bfloat16"]
-)
 # What the base class does for all of them alike is seen on one of each kind:
 # plain, with a queue, with momentum that follows a schedule, with two players.
 # Each compiles a step for it.
@@ -52,6 +48,7 @@ def make(request):
         return model
 
     build.epochs = EPOCHS.get(request.param, 2)
+    build.is_vit = request.param in ON_VITS
     build.statistics = STATISTICS.get(request.param, 4)
     return build
 
@@ -221,8 +218,13 @@ def test_config_round_trip(make):
     )
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(make, images, policy):
+    if BACKEND == "jax" and make.is_vit and policy == "mixed_float16":
+        import jax
+
+        if jax.default_backend() == "cpu":
+            pytest.skip("JAX's attention has no float16 gradient on CPUs")
     keras.config.set_dtype_policy(policy)
     model = make()
     before = values(model.trainable_variables)
