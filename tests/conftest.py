@@ -6,6 +6,8 @@ import re
 import shutil
 import tempfile
 
+from tests import xla
+
 # Many tests compile the same program, so JAX keeps them in a folder of this
 # run. It reads these when it is imported. The workers of pytest-xdist and
 # subprocesses inherit them, and with them the folder.
@@ -17,13 +19,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # Programs of a test run a few times: compiling them is what takes time, with
 # JAX and with TensorFlow's `jit_compile`.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
+os.environ.setdefault("XLA_FLAGS", xla.flags(0))
 # Sums of several threads are rounded differently in each run, and a saved run
 # is compared with the one that goes on.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

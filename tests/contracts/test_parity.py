@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests import xla
 from tests.contracts import parity_worker
 from tests.contracts.methods import METHODS
 
@@ -60,11 +61,7 @@ def others(request, tmp_path_factory):
                 | {
                     "KERAS_BACKEND": backend,
                     "JAX_ENABLE_X64": "1",
-                    # Compiled quickly; but without any optimization products
-                    # of float64 take minutes.
-                    "XLA_FLAGS": "--xla_backend_optimization_level=1 "
-                    "--xla_cpu_use_fusion_emitters=false "
-                    "--xla_cpu_parallel_codegen_split_count=1",
+                    "XLA_FLAGS": xla.flags(1),
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,

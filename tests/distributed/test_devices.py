@@ -13,6 +13,7 @@ from keras import ops
 
 from kerassl import training
 from kerassl.training import distribution
+from tests import xla
 from tests.backends import once
 from tests.contracts.methods import METHODS
 from tests.distributed import worker
@@ -64,10 +65,7 @@ def start(folder, count, *methods, **variables):
             | {
                 "KERAS_BACKEND": BACKEND,
                 "JAX_ENABLE_X64": "1",
-                # As for the comparison of backends.
-                "XLA_FLAGS": "--xla_backend_optimization_level=1 "
-                "--xla_cpu_use_fusion_emitters=false "
-                "--xla_cpu_parallel_codegen_split_count=1",
+                "XLA_FLAGS": xla.flags(1),
                 "OMP_NUM_THREADS": "1",
                 **variables,
             },
