@@ -1,5 +1,6 @@
 """What tests do differently under one backend, to be quick."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import keras
@@ -24,3 +25,24 @@ def compiled(function: Callable) -> Callable:
     import jax
 
     return jax.jit(function)
+
+
+def count_waits(function: Callable) -> int:
+    """Returns how often PyTorch would make the host wait for a GPU.
+
+    It does where the host reads a number, and where it sends one: both show on
+    a CPU, too.
+    """
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    counter: Counter[str] = Counter()
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            counter[str(function)] += 1
+            return function(*args, **(kwargs or {}))
+
+    with Count():
+        function()
+    reads, sends = "aten._local_scalar_dense.default", "aten.lift_fresh.default"
+    return counter[reads] + counter[sends]

@@ -8,7 +8,11 @@ import keras
 import numpy as np
 
 from kerassl.augmentation import colour, geometry
-from kerassl.augmentation.namespace import is_foreign, tensorflow_namespace
+from kerassl.augmentation.namespace import (
+    constant,
+    is_foreign,
+    tensorflow_namespace,
+)
 from kerassl.augmentation.view import View
 from kerassl.training.distribution import DeviceSeedGenerator
 
@@ -236,7 +240,8 @@ def make_view(xp: Any, images: Any, uniforms: Any, view: View) -> Any:
         columns = xp.matmul(blur, columns)
     x = xp.cast(images, "float32") * (1 / 255)
     x = geometry.resample(xp, x, rows, columns)
-    x = xp.clip(x, 0.0, 1.0)  # bicubic weights overshoot
+    # Bicubic weights overshoot.
+    x = xp.clip(x, constant(xp, 0.0), constant(xp, 1.0))
     if view.jitter:
         x = colour.jitter(xp, x, u, view, channels)
     if view.grayscale and channels == 3:

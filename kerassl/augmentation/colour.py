@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kerassl.augmentation.namespace import constant, one_hot
 from kerassl.augmentation.view import View
 
 # ITU-R 601, as PIL and torchvision have it.
@@ -59,7 +60,9 @@ def jitter(
 
     brightness, contrast = factor("brightness"), factor("contrast")
     # Constants are made on the device: none is copied there in each step.
-    identity = xp.reshape(xp.one_hot(xp.arange(channels), channels), (1, -1))
+    black, white = constant(xp, 0.0), constant(xp, 1.0)
+    identity = one_hot(xp, xp.arange(channels), channels)
+    identity = xp.reshape(identity, (1, -1))
     if channels == 3:
         keep = factor("saturation")
         luma_rows = xp.concatenate([w + 0.0 * keep for w in LUMA * 3], axis=-1)
@@ -72,7 +75,7 @@ def jitter(
         [brightness * identity, contrast * identity, saturation, hue], axis=1
     )  # (B, 4, C * C)
     # Row p tells which operation comes in place p.
-    order = xp.one_hot(xp.argsort(uniforms["order"], axis=-1), 4)
+    order = one_hot(xp, xp.argsort(uniforms["order"], axis=-1), 4)
     matrices = xp.reshape(
         xp.matmul(order, operations), (-1, 4, channels, channels)
     )
@@ -81,7 +84,7 @@ def jitter(
     for place in range(4):
         mean = xp.mean(luma(x, channels), axis=-1, keepdims=True)
         x = xp.matmul(matrices[:, place], x)
-        x = xp.clip(x + means[:, place, None, None] * mean, 0.0, 1.0)
+        x = xp.clip(x + means[:, place, None, None] * mean, black, white)
     return x
 
 

@@ -7,6 +7,8 @@ TensorFlow's in a `tf.data` pipeline.
 import math
 from typing import Any
 
+from kerassl.augmentation.namespace import constant, one_hot
+
 # torchvision and TensorFlow draw up to ten boxes and take the first that fits.
 CANDIDATES = 10
 
@@ -42,15 +44,16 @@ def draw_box(
     fits = fits & (heights >= 1) & (heights <= height)
     fits = xp.cast(fits, "float32")
     # One-hot sums instead of a gather: (B, 10) is tiny, gathers are slow.
-    first = xp.one_hot(xp.argmax(fits, axis=1), CANDIDATES)
+    first = one_hot(xp, xp.argmax(fits, axis=1), CANDIDATES)
     none = xp.max(fits, axis=1) < 0.5
-    whole_height, whole_width = _central_box(height, width, ratio)
+    central = _central_box(height, width, ratio)
+    whole_height, whole_width = (constant(xp, side) for side in central)
     box_height = xp.where(none, whole_height, xp.sum(heights * first, axis=1))
     box_width = xp.where(none, whole_width, xp.sum(widths * first, axis=1))
     top = _offset(xp, uniforms["top"][:, 0], height - box_height)
     left = _offset(xp, uniforms["left"][:, 0], width - box_width)
-    top = xp.where(none, float((height - whole_height) // 2), top)
-    left = xp.where(none, float((width - whole_width) // 2), left)
+    top = xp.where(none, xp.floor((height - whole_height) / 2), top)
+    left = xp.where(none, xp.floor((width - whole_width) / 2), left)
     return top, left, box_height, box_width
 
 
@@ -101,9 +104,10 @@ def resize_matrix(
     scale = length / size
     center = start + (out + 0.5) * scale
     # Shrinking widens the filter: antialiasing.
-    distance = xp.abs(pixel + 0.5 - center) / xp.maximum(scale, 1.0)
+    distance = xp.abs(pixel + 0.5 - center)
+    distance = distance / xp.maximum(scale, constant(xp, 1.0))
     if interpolation == "bilinear":
-        weights = xp.maximum(1.0 - distance, 0.0)
+        weights = xp.maximum(1.0 - distance, constant(xp, 0.0))
     else:
         weights = _cubic(xp, distance)
     inside = (pixel >= start) & (pixel < start + length)
@@ -113,7 +117,7 @@ def resize_matrix(
 
 def _cubic(xp: Any, distance: Any) -> Any:
     """Returns Keys's cubic kernel with a = -0.5, PIL's and TensorFlow's."""
-    d = xp.minimum(distance, 2.0)
+    d = xp.minimum(distance, constant(xp, 2.0))
     near = (1.5 * d - 2.5) * d * d + 1.0
     far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
     return xp.where(d < 1.0, near, far)

@@ -9,6 +9,7 @@ from typing import Any
 from keras import ops
 
 from kerassl.augmentation import geometry
+from kerassl.augmentation.namespace import constant
 
 # Four blocks of at most a quarter of the size: they hide at most a quarter of
 # the area, even where none covers another.
@@ -81,7 +82,7 @@ def blocks(uniforms: Any, size: int) -> Any:
     smallest = max(1, size // 6)
     # Minima guard against products that round up.
     sides = smallest + ops.floor(u[:, :2] * (largest - smallest + 1.0))
-    sides = ops.minimum(sides, float(largest))
+    sides = ops.minimum(sides, constant(ops, largest))
     room = size - sides
     starts = ops.minimum(ops.floor(u[:, 2:] * (room + 1.0)), room)[..., None]
     pixel = ops.cast(ops.arange(size), "float32")
@@ -89,7 +90,7 @@ def blocks(uniforms: Any, size: int) -> Any:
     inside = ops.cast(inside, "float32")
     # How many blocks cover a pixel: rows times columns, summed over blocks.
     rows, columns = ops.transpose(inside[:, 0], (0, 2, 1)), inside[:, 1]
-    return ops.minimum(ops.matmul(rows, columns), 1.0)[..., None]
+    return ops.minimum(ops.matmul(rows, columns), constant(ops, 1.0))[..., None]
 
 
 def region(uniforms: Any, size: int) -> Any:

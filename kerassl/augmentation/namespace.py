@@ -1,7 +1,11 @@
-"""The array functions of `keras.ops` that views need, in TensorFlow.
+"""The array functions that views need.
 
 `dataset.map(augmenter)` hands TensorFlow tensors over under any backend; views
-are then made with these. TensorFlow is there already: it made the tensors.
+are then made with TensorFlow's. It is there already: it made the tensors.
+
+Two stand in for ways of `keras.ops` that make the host wait for a GPU under
+PyTorch: a number among tensors, which is copied there each time, and `one_hot`,
+which looks at its indices.
 """
 
 import sys
@@ -16,6 +20,17 @@ def is_foreign(x: Any) -> bool:
     # By the name, as `torch.compile` can't trace a call of TensorFlow's.
     module = type(x).__module__
     return module.startswith("tensorflow.") and not keras.ops.is_tensor(x)
+
+
+def constant(xp: Any, value: float) -> Any:
+    """Returns a float32 tensor of shape `()`, made on the device."""
+    return xp.zeros((), "float32") + value
+
+
+def one_hot(xp: Any, indices: Any, count: int) -> Any:
+    """Returns float32 rows, `indices.shape + (count,)`, with one 1 in each."""
+    places = xp.arange(count)
+    return xp.cast(xp.cast(indices, "int32")[..., None] == places, "float32")
 
 
 def tensorflow_namespace() -> Any:
@@ -37,7 +52,6 @@ def tensorflow_namespace() -> Any:
         maximum=tf.maximum,
         mean=tf.reduce_mean,
         minimum=tf.minimum,
-        one_hot=tf.one_hot,
         reshape=tf.reshape,
         round=tf.round,
         shape=tf.shape,
@@ -48,4 +62,5 @@ def tensorflow_namespace() -> Any:
         sum=tf.reduce_sum,
         transpose=tf.transpose,
         where=tf.where,
+        zeros=tf.zeros,
     )

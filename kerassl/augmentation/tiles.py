@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from kerassl.augmentation.augmenter import ViewAugmenter
+from kerassl.augmentation.namespace import constant, one_hot
 from kerassl.augmentation.view import View
 
 # Chromatic aberration shifts green against red and blue, the more the farther
@@ -125,7 +126,7 @@ class TileAugmenter(ViewAugmenter):
         def whole(numbers: int, largest: int) -> Any:
             # The minimum guards against a product that rounds up.
             drawn = xp.floor(draw(count, numbers) * (largest + 1.0))
-            return xp.minimum(drawn, float(largest))
+            return xp.minimum(drawn, constant(xp, largest))
 
         if self.project_colours and channels == 3:
             chosen = xp.cast(draw(count, 1) < self.project_colours, "float32")
@@ -144,7 +145,7 @@ class TileAugmenter(ViewAugmenter):
         made = cut(xp, image, tops, lefts, self.tile_size)
         if self.drop_channels and channels == 3:
             chosen = xp.cast(draw(count, 1) < self.drop_channels, "float32")
-            kept = xp.one_hot(xp.cast(whole(tiles, 2), "int32"), 3)
+            kept = one_hot(xp, whole(tiles, 2), 3)
             made = drop_channels(
                 xp,
                 made,

@@ -7,9 +7,13 @@ import keras
 # How Keras names the variables of biases, and of normalizations.
 NAMES = ("bias", "beta", "gamma")
 
+# Under PyTorch Keras puts a quicker class in place of its own, but not in that
+# of a subclass. No optimizer is made here, only asked for its class.
+Base: Any = type(keras.optimizers.AdamW.__new__(keras.optimizers.AdamW))
+
 
 @keras.saving.register_keras_serializable(package="kerassl")
-class AdamW(keras.optimizers.AdamW):
+class AdamW(Base):
     """Keras's AdamW, without decay for biases and normalizations.
 
     Vision transformers are trained so. Keras's own has the method

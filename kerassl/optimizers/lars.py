@@ -113,13 +113,16 @@ class LARS(keras.optimizers.Optimizer):
             update_norm = ops.norm(ops.reshape(gradient, (-1,)))
             adapts = ops.logical_and(weight_norm > 0, update_norm > 0)
             # The inner `where` keeps the unused branch finite.
-            ratio = weight_norm / ops.where(adapts, update_norm, 1.0)
-            rate = rate * ops.where(adapts, self.trust_coefficient * ratio, 1.0)
+            one = ops.ones_like(weight_norm)
+            ratio = weight_norm / ops.where(adapts, update_norm, one)
+            rate = rate * ops.where(adapts, self.trust_coefficient * ratio, one)
         else:
             rate = rate * self.bias_rate_scale
         slot = self.momentums[index]
-        self.assign(slot, self.momentum * slot - rate * gradient)
-        self.assign_add(variable, slot)
+        velocity = ops.convert_to_tensor(slot) * self.momentum
+        velocity = velocity - rate * gradient
+        self.assign(slot, velocity)
+        self.assign_add(variable, velocity)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

@@ -12,6 +12,7 @@ import pytest
 from keras import ops
 
 from kerassl import data
+from tests.backends import count_waits, once
 from tests.contracts.methods import (
     EPOCHS,
     METHODS,
@@ -200,9 +201,11 @@ def test_a_saved_run_goes_on_elsewhere(trained, images, tmp_path):
     assert as_json(again.get_config()) == as_json(model.get_config())
     here = fit(model, images, epochs=1, shuffle=False)
     there = fit(again, images, epochs=1, shuffle=False)
-    assert here["loss"] == pytest.approx(there["loss"], rel=1e-6)
+    # GPUs add in another order each time; on an H100 weights differed by 1e-6,
+    # where a step is 1e-2.
+    assert here["loss"] == pytest.approx(there["loss"], rel=1e-5)
     for a, b in zip(values(model.variables), values(again.variables)):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_config_round_trip(make):
@@ -279,6 +282,15 @@ def test_jit_compile(make, images, graphs):
             for graph in graphs
             for node in graph.graph.nodes
         )
+
+
+@once
+def test_the_host_hardly_waits_for_a_gpu(trained, images):
+    model, batch = trained.model, images[:BATCH]
+    model.train_on_batch(batch)
+    # Keras's metrics, seeds and schedules are some 20 of them. What is done
+    # for each variable would be hundreds.
+    assert 0 < count_waits(lambda: model.train_on_batch(batch)) <= 40
 
 
 def test_gradient_accumulation(make, images):

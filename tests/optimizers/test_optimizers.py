@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from kerassl.optimizers import LARS, warmup_cosine
+from kerassl.optimizers import LARS, AdamW, warmup_cosine
+from tests.backends import count_waits, once
 
 
 def numpy_lars(w, m, g, rate, momentum, decay, eta):
@@ -38,6 +39,19 @@ def test_lars_is_the_papers():
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(variable), value, rtol=2e-5, atol=1e-6
         )
+
+
+@once
+@pytest.mark.parametrize("make", [LARS, AdamW])
+def test_variables_add_no_waits_for_a_gpu(make):
+    def waits(count):
+        variables = [keras.Variable(np.ones((2, 2))) for _ in range(count)]
+        gradients = [keras.ops.ones((2, 2)) for _ in range(count)]
+        optimizer = make(0.1, weight_decay=0.1)
+        optimizer.apply(gradients, variables)
+        return count_waits(lambda: optimizer.apply(gradients, variables))
+
+    assert waits(9) == waits(3)
 
 
 def test_lars_zero_norms_stay_finite():

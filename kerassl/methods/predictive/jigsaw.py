@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kerassl import augmentation, encoders
+from kerassl.augmentation.namespace import one_hot
 from kerassl.losses import classification
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.training import DeviceSeedGenerator
@@ -122,11 +123,11 @@ class Jigsaw(SelfSupervisedModel):
         )
         features = ops.relu(self.projector(features, training=training))
         features = ops.reshape(features, (-1, TILES, self.projection_dim))
-        order = ops.one_hot(views["permutation"], len(self.permutations))
+        order = one_hot(ops, views["permutation"], len(self.permutations))
         # Matmuls with ones and zeros, for they are no gathers.
         matrices = np.eye(TILES, dtype="float32")[self.permutations]
         moves = ops.matmul(
-            ops.cast(order, "float32"),
+            order,
             ops.reshape(matrices, (len(matrices), -1)),
         )
         moves = ops.cast(ops.reshape(moves, (-1, TILES, TILES)), features.dtype)
