@@ -1,7 +1,6 @@
 """Measures what a method's step costs beside its encoder's.
 
-    KERAS_BACKEND=jax python scripts/benchmark.py simclr \
-        --encoder resnet_nano --batch-size 256 --image-size 32
+    KERAS_BACKEND=jax python scripts/benchmark.py simclr --batch-size 256
 
 The last line of the output is one JSON object:
 
@@ -19,6 +18,7 @@ The last line of the output is one JSON object:
 - `views_per_second`: views that the augmenter makes alone, compiled as the
   backend compiles.
 - `peak_memory_mb`: the largest memory of the process, without a GPU's.
+- `gpu_memory_mb`: the largest memory in use on the GPU; only if there is one.
 
 and what ran. Everything is compiled first. Then all of them take turns in
 several rounds, and the best time of each counts, so that other work on the
@@ -195,6 +195,39 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def gpu() -> dict[str, Any]:
+    """Returns the GPU's name and its largest memory in use, if there is one.
+
+    JAX and TensorFlow count what compiled programs need, too.
+    """
+    backend = keras.config.backend()
+    if backend == "jax":
+        import jax
+
+        (first, *_) = jax.local_devices()
+        if first.platform != "gpu":
+            return {}
+        name = first.device_kind
+        peak = first.memory_stats()["peak_bytes_in_use"]
+    elif backend == "tensorflow":
+        import tensorflow as tf
+
+        if not (found := tf.config.list_physical_devices("GPU")):
+            return {}
+        name = tf.config.experimental.get_device_details(found[0])[
+            "device_name"
+        ]
+        peak = tf.config.experimental.get_memory_info("GPU:0")["peak"]
+    else:
+        import torch
+
+        if not torch.cuda.is_available():
+            return {}
+        name = torch.cuda.get_device_name()
+        peak = torch.cuda.max_memory_allocated()
+    return {"gpu": name, "gpu_memory_mb": round(peak / 2**20, 1)}
+
+
 def main() -> int:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -203,9 +236,10 @@ def main() -> int:
     )
     add = parser.add_argument
     add("method", help="such as simclr")
-    add("--encoder", default="resnet_nano")
+    add("--recipe", default="cpu", help="cpu, cifar or imagenet (cpu)")
+    add("--encoder", help="such as resnet_nano (default: the recipe's)")
     add("--batch-size", type=int, default=256)
-    add("--image-size", type=int, default=32)
+    add("--image-size", type=int, help="default: the recipe's, or 32")
     add("--channels", type=int, default=3, choices=(1, 3))
     for part in ("method-args", "views"):
         add(
@@ -215,15 +249,18 @@ def main() -> int:
             metavar="JSON",
             help="changes to the recipe's, such as '{\"queue_size\": 65536}'",
         )
+    add("--policy", default="float32", help="such as mixed_bfloat16 (float32)")
     add("--steps", type=int, default=10, help="steps of a round (10)")
     add("--rounds", type=int, default=10)
     arguments = parser.parse_args()
     for name in ("steps", "rounds"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1")
-    shape = (arguments.image_size, arguments.image_size, arguments.channels)
     try:
-        recipe = recipes.get(arguments.method)
+        keras.config.set_dtype_policy(arguments.policy)
+        recipe = recipes.get(arguments.method, arguments.recipe)
+        size = arguments.image_size or recipe.image_size or 32
+        shape = (size, size, arguments.channels)
         recipe = recipe.replace(
             encoder=arguments.encoder,
             batch_size=arguments.batch_size,
@@ -260,13 +297,16 @@ def main() -> int:
         "method": arguments.method,
         "method_args": recipe.method_args,
         "views": recipe.views,
-        "encoder": arguments.encoder,
+        "recipe": recipe.name,
+        "encoder": recipe.encoder,
         "batch_size": arguments.batch_size,
-        "image_size": arguments.image_size,
+        "image_size": size,
         "channels": arguments.channels,
+        "policy": arguments.policy,
         "steps": arguments.steps,
         "rounds": arguments.rounds,
         **runs.environment(),
+        **gpu(),
         "cpu": processor(),
         "threads": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
