@@ -29,7 +29,7 @@ def constant(xp: Any, value: float) -> Any:
 
 def one_hot(xp: Any, indices: Any, count: int) -> Any:
     """Returns float32 rows, `indices.shape + (count,)`, with one 1 in each."""
-    places = xp.arange(count)
+    places = xp.cast(xp.arange(count), "int32")
     return xp.cast(xp.cast(indices, "int32")[..., None] == places, "float32")
 
 
