@@ -5,8 +5,8 @@
     python scripts/cost_model.py --scale imagenet
     python scripts/performance_page.py
 
-The last line of a method and a backend counts. `--check` writes nothing, and
-fails if the page isn't what it would be.
+The last line of a method, a backend and a GPU counts. `--check` writes nothing,
+and fails if the page isn't what it would be.
 """
 
 import argparse
@@ -36,24 +36,60 @@ COLUMNS = """
 
 
 def lines(name: str, *keys: str) -> dict[tuple, dict[str, Any]]:
-    """Returns a file's results by these keys, the last of each."""
+    """Returns a file's results by these keys, the last of each.
+
+    A key that a line lacks is "".
+    """
     path = RESULTS / name
     found = {}
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
-            found[tuple(line[key] for key in keys)] = line
+            found[tuple(line.get(key, "") for key in keys)] = line
     return dict(sorted(found.items()))
 
 
 def measured(found: dict[tuple, dict[str, Any]]) -> str:
     """Returns the rows of the first table."""
     return "\n".join(
-        f"| `{method}` | {BACKENDS[backend]} | "
+        f"| `{line['method']}` | {BACKENDS[line['backend']]} | "
         f"{line['samples_per_second']:.0f} | {line['step_ratio']:.2f} | "
         f"{line['method_ratio']:.2f} | {line['views_per_second']:,.0f} | "
         f"{line['peak_memory_mb']:,.0f} |"
-        for (method, backend), line in found.items()
+        for line in found.values()
+        if "gpu" not in line
+    )
+
+
+def measured_on_gpus(
+    found: dict[tuple, dict[str, Any]], costs: dict[tuple, dict[str, Any]]
+) -> str:
+    """Returns the rows of steps on a GPU, beside what was predicted."""
+    rows = []
+    for line in found.values():
+        if "gpu" not in line:
+            continue
+        flops = costs[line["recipe"], line["method"]]["flops_per_image"]
+        speed = line["samples_per_second"]
+        rows.append(
+            f"| `{line['method']}` | {BACKENDS[line['backend']]} | "
+            f"{line['policy']} | {line['batch_size']} | {speed:,.0f} | "
+            f"{PEAK * SHARE / flops:,.0f} | {speed * flops / PEAK:.0%} | "
+            f"{line['step_ratio']:.2f} | {line['method_ratio']:.2f} | "
+            f"{line['views_per_second']:,.0f} | "
+            f"{line['gpu_memory_mb']:,.0f} |"
+        )
+    return "\n".join(rows)
+
+
+def trained_on_gpus() -> str:
+    """Returns the rows of trainings on a GPU."""
+    return "\n".join(
+        f"| `{line['method']}` | `{line['recipe']}` | `{line['encoder']}` | "
+        f"{BACKENDS[line['backend']]} | {line['images']:,} | {line['epochs']} "
+        f"| {line['images_per_second']:,.0f} | {100 * line['untrained']:.1f} "
+        f"| {100 * line['knn']:.1f} |"
+        for line in lines("gpu.jsonl", "method", "recipe", "backend").values()
     )
 
 
@@ -91,9 +127,9 @@ def predicted(line: dict[str, Any]) -> str:
 
 def page() -> str:
     """Returns the page in Markdown."""
-    found = lines("performance.jsonl", "method", "backend")
+    found = lines("performance.jsonl", "method", "backend", "gpu")
     costs = lines("cost.jsonl", "scale", "method")
-    first = next(iter(found.values()))
+    first = next(line for line in found.values() if "gpu" not in line)
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         encoder=first["encoder"],
         batch=first["batch_size"],
@@ -103,6 +139,8 @@ def page() -> str:
         threads="one core" if first["threads"] == 1 else "several cores",
         cpu=first["cpu"],
         measured=measured(found),
+        measured_on_gpus=measured_on_gpus(found, costs),
+        trained_on_gpus=trained_on_gpus(),
         counted=counted(costs),
         per_device=PER_DEVICE,
         rate=f"{PEAK * SHARE / 1e12:.0f}",
