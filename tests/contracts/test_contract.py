@@ -12,6 +12,7 @@ import pytest
 from keras import ops
 
 from kerassl import data
+from kerassl.run_folder import environment
 from tests.backends import count_waits, once
 from tests.contracts.methods import (
     EPOCHS,
@@ -201,11 +202,12 @@ def test_a_saved_run_goes_on_elsewhere(trained, images, tmp_path):
     assert as_json(again.get_config()) == as_json(model.get_config())
     here = fit(model, images, epochs=1, shuffle=False)
     there = fit(again, images, epochs=1, shuffle=False)
-    # GPUs add in another order each time; on an H100 weights differed by 1e-6,
+    # GPUs add in another order each time: on an H100 weights differed by 1e-6,
     # where a step is 1e-2.
-    assert here["loss"] == pytest.approx(there["loss"], rel=1e-5)
+    scale = 1 if "cpu" in environment()["device"] else 10
+    assert here["loss"] == pytest.approx(there["loss"], rel=scale * 1e-6)
     for a, b in zip(values(model.variables), values(again.variables)):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(a, b, scale * 1e-6, scale**2 * 1e-7)
 
 
 def test_config_round_trip(make):
