@@ -1,6 +1,8 @@
 """What tests do differently under one backend, to be quick."""
 
-from collections import Counter
+import functools
+import itertools
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import keras
@@ -46,3 +48,51 @@ def count_waits(function: Callable) -> int:
         function()
     reads, sends = "aten._local_scalar_dense.default", "aten.lift_fresh.default"
     return counter[reads] + counter[sends]
+
+
+def unordered(function: Callable) -> tuple[list[tuple[str, str]], int]:
+    """Returns TensorFlow's assignments that may come before or after a read.
+
+    It looks at the graphs as they run, since Grappler takes away some of the
+    order that a function was traced with.
+
+    Returns:
+        The pairs of an assignment and a read of one variable, and the number
+        of all pairs.
+    """
+    from tensorflow.python.eager import context
+
+    context.enable_run_metadata()
+    try:
+        function()
+        metadata = context.export_run_metadata()
+    finally:
+        context.disable_run_metadata()
+    found, count = [], 0
+    for graphs in metadata.function_graphs:
+        nodes = {n.name: n for n in graphs.post_optimization_graph.node}
+        users = defaultdict(list)
+        for node in nodes.values():
+            if node.op.endswith("VariableOp"):
+                users[node.input[0]].append(node)
+        earlier = functools.cache(functools.partial(_earlier, nodes))
+        for one in users.values():
+            writes = [node for node in one if node.op.startswith("Assign")]
+            reads = [node for node in one if node.op == "ReadVariableOp"]
+            for write, read in itertools.product(writes, reads):
+                a, b = write.name, read.name
+                count += 1
+                if a not in earlier(b) and b not in earlier(a):
+                    found.append((a, b))
+    return found, count
+
+
+def _earlier(nodes: dict, name: str) -> set[str]:
+    seen, left = set(), [name]
+    while left:
+        for given in nodes[left.pop()].input:
+            given = given.lstrip("^").split(":")[0]
+            if given not in seen:
+                seen.add(given)
+                left.append(given)
+    return seen

@@ -13,7 +13,7 @@ from keras import ops
 
 from kerassl import data
 from kerassl.run_folder import environment
-from tests.backends import count_waits, once
+from tests.backends import count_waits, once, unordered
 from tests.contracts.methods import (
     EPOCHS,
     METHODS,
@@ -293,6 +293,13 @@ def test_the_host_hardly_waits_for_a_gpu(trained, images):
     # Keras's metrics, seeds and schedules are some 20 of them. What is done
     # for each variable would be hundreds.
     assert 0 < count_waits(lambda: model.train_on_batch(batch)) <= 40
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="others keep the order")
+def test_weights_are_read_before_they_are_updated(make, images):
+    model = make()
+    found, count = unordered(lambda: model.train_on_batch(images[:BATCH]))
+    assert count and not found
 
 
 def test_gradient_accumulation(make, images):

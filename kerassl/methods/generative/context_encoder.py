@@ -328,18 +328,27 @@ class ContextEncoder(SelfSupervisedModel):
     def _judged(self, painted: Any, target: Any, training: bool) -> dict:
         """Returns the discriminator's logits, for its own loss and for ours."""
         judge: Any = self.discriminator
-        logits = {
-            "real": judge(target, training=training),
-            "fake": judge(ops.stop_gradient(painted), training=training),
-        }
+        # One read for all three: TensorFlow lets an update wait only for the
+        # reads that its gradient came from (Grappler drops the others), and a
+        # second read for the painter may see what the update left.
+        weights = [ops.copy(w) for w in judge.trainable_variables]
+        frozen = [ops.stop_gradient(w) for w in weights]
+        state = [w.value for w in judge.non_trainable_variables]
+        logits = {}
+        logits["real"], state = judge.stateless_call(
+            weights, state, target, training=training
+        )
+        logits["fake"], state = judge.stateless_call(
+            weights, state, ops.stop_gradient(painted), training=training
+        )
         # The same once more, with a gradient to the painting alone. The moving
         # statistics have seen it already.
         logits["adversarial"], _ = judge.stateless_call(
-            [ops.stop_gradient(w.value) for w in judge.trainable_variables],
-            [w.value for w in judge.non_trainable_variables],
-            painted,
-            training=training,
+            frozen, state, painted, training=training
         )
+        if training:
+            for variable, value in zip(judge.non_trainable_variables, state):
+                variable.assign(value)
         return logits
 
     def _painted(self, images: Any) -> Any:
