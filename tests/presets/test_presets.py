@@ -154,7 +154,10 @@ for name in names:
 """
 
 
-def test_other_backends_give_equal_features(tmp_path):
+def test_the_next_backend_gives_equal_features(tmp_path):
+    # Each backend's presets by the next, so that all three agree.
+    circle = ["tensorflow", "jax", "torch"]
+    other = circle[circle.index(keras.backend.backend()) - 1]
     for name in NAMES:
         encoder = encoders.build(name, (16, 16, 3))
         kerassl.save_preset(encoder, tmp_path / name)
@@ -162,8 +165,7 @@ def test_other_backends_give_equal_features(tmp_path):
         np.savez(
             tmp_path / f"{name}.npz", x=images, y=features(encoder, images)
         )
-    for backend in {"jax", "tensorflow", "torch"} - {keras.backend.backend()}:
-        print(backend, python(OTHER_BACKEND, tmp_path, *NAMES, backend=backend))
+    print(other, python(OTHER_BACKEND, tmp_path, *NAMES, backend=other))
 
 
 def test_image_shape(saved):
