@@ -87,6 +87,57 @@ class ImageData:
         labels = None if self.labels is None else self.labels[index]
         return dataclasses.replace(self, images=images, labels=labels)
 
+    def split(
+        self, fraction: float = 0.2, seed: int = 0
+    ) -> tuple["ImageData", "ImageData"]:
+        """Splits the images in two parts, such as for training and for tests.
+
+        With labels, each class is split alike. The parts have no image in
+        common, and keep the order of the images. They depend on the labels,
+        the number of images and the seed.
+
+        Args:
+            fraction: float in (0, 1), the second part's share of the images,
+                or of each class. It gets at least one image of each, and
+                leaves at least one: the only image of a class stays in the
+                first part.
+            seed: int >= 0.
+
+        Returns:
+            Two `ImageData`: what is left, and the `fraction`.
+
+        Raises:
+            ValueError: If `fraction` is out of range, or there are too few
+                images for two parts.
+
+        Example:
+        ```python
+        train, test = kerassl.data.load("folder:photos").split(0.2)
+        ```
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(
+                f"`fraction` must be in (0, 1). Received: {fraction}"
+            )
+        count = len(self.images)
+        groups = np.zeros(count, "int64")
+        if self.labels is not None:
+            groups = np.asarray(self.labels)
+        rng = np.random.default_rng(seed)
+        second = np.zeros(count, "bool")
+        for group in np.unique(groups):
+            order = rng.permutation(np.flatnonzero(groups == group))
+            number = max(1, round(fraction * len(order)))
+            second[order[: min(number, len(order) - 1)]] = True
+        if not second.any():
+            raise ValueError(
+                "To be split, the images of at least one class must be two or "
+                f"more. Received: {count:,} images of "
+                f"{len(np.unique(groups)):,} classes"
+            )
+        parts = np.flatnonzero(~second), np.flatnonzero(second)
+        return self.select(parts[0]), self.select(parts[1])
+
     def batches(
         self,
         batch_size,
