@@ -1,4 +1,4 @@
-"""Colour jitter, grayscale and solarize, as a 3x3 matrix per operation.
+"""Color jitter, grayscale and solarize, as batched array functions.
 
 Functions take `xp`, a namespace of array functions: `keras.ops`, or
 TensorFlow's in a `tf.data` pipeline. Pixels are in [0, 1], channels first.
@@ -15,19 +15,13 @@ from kerassl.augmentation.view import View
 # ITU-R 601, as PIL and torchvision have it.
 LUMA = (0.299, 0.587, 0.114)
 
-# A hue shift turns the chroma plane (I, Q) of YIQ, and leaves the luma Y:
-# `FIXED + cos(angle) * COSINE + sin(angle) * SINE`, in RGB.
-_TO_YIQ = np.array(
-    [
-        LUMA,
-        [0.59590059, -0.27455667, -0.32134392],
-        [0.21153661, -0.52273617, 0.31119955],
-    ]
-)
-_FROM_YIQ = np.linalg.inv(_TO_YIQ)
-_FIXED = _FROM_YIQ @ np.diag([1.0, 0.0, 0.0]) @ _TO_YIQ
-_COSINE = _FROM_YIQ @ np.diag([0.0, 1.0, 1.0]) @ _TO_YIQ
-_SINE = _FROM_YIQ @ np.array([[0, 0, 0], [0, 0, 1], [0, -1, 0]]) @ _TO_YIQ
+# The order in which uniform numbers name the operations.
+CONTRAST, HUE = 1, 3
+
+# A turn about the gray axis of RGB: `GRAY + cos * COSINE + sin * SINE`.
+_GRAY = np.full((3, 3), 1 / 3)
+_COSINE = np.eye(3) - _GRAY
+_SINE = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
 
 
 def jitter(
@@ -35,9 +29,10 @@ def jitter(
 ) -> Any:
     """Changes brightness, contrast, saturation and hue, in random order.
 
-    Each operation is a matrix and an offset, and is clipped before the next,
-    as torchvision's are: the order matters through the clipping, and through
-    the contrast's mean.
+    All but the hue are a matrix and an offset, and are clipped before the
+    next, as torchvision's are: the order matters through the clipping, and
+    through the contrast's mean. Since the hue is more work, it is computed
+    once: each image has up to three steps before and up to three after it.
 
     Args:
         xp: namespace of array functions.
@@ -62,43 +57,87 @@ def jitter(
     # Constants are made on the device: none is copied there in each step.
     black, white = constant(xp, 0.0), constant(xp, 1.0)
     identity = one_hot(xp, xp.arange(channels), channels)
-    identity = xp.reshape(identity, (1, -1))
+    identity = xp.reshape(identity, (1, -1)) + 0.0 * brightness
+    saturation = identity
     if channels == 3:
         keep = factor("saturation")
         luma_rows = xp.concatenate([w + 0.0 * keep for w in LUMA * 3], axis=-1)
-        turns = applied * view.hue * (2.0 * uniforms["hue"] - 1.0)
         saturation = keep * identity + (1.0 - keep) * luma_rows
-        hue = _hue_matrix(xp, turns)
-    else:
-        saturation = hue = identity + 0.0 * brightness
     operations = xp.stack(
-        [brightness * identity, contrast * identity, saturation, hue], axis=1
+        [brightness * identity, contrast * identity, saturation, identity],
+        axis=1,
     )  # (B, 4, C * C)
-    # Row p tells which operation comes in place p.
-    order = one_hot(xp, xp.argsort(uniforms["order"], axis=-1), 4)
+    steps = xp.cast(xp.argsort(uniforms["order"], axis=-1), "int32")
+    with_hue = bool(view.hue) and channels == 3
+    if with_hue:
+        steps = _around_hue(xp, steps)
+    chosen = one_hot(xp, steps, 4)  # (B, steps, 4)
     matrices = xp.reshape(
-        xp.matmul(order, operations), (-1, 4, channels, channels)
+        xp.matmul(chosen, operations), (-1, steps.shape[1], channels, channels)
     )
-    # What the contrast in its place takes of the mean luma; 0 elsewhere.
-    means = order[:, :, 1] * (1.0 - contrast)
-    for place in range(4):
-        mean = xp.mean(luma(x, channels), axis=-1, keepdims=True)
-        x = xp.matmul(matrices[:, place], x)
-        x = xp.clip(x + means[:, place, None, None] * mean, black, white)
+    # What a contrast step takes of the mean luma; 0 elsewhere.
+    means = chosen[:, :, CONTRAST] * (1.0 - contrast)
+    for step in range(steps.shape[1]):
+        if with_hue and step == 3:
+            turns = applied * view.hue * (2.0 * uniforms["hue"] - 1.0)
+            x = shift_hue(xp, x, turns)
+        mean = luma(xp.mean(x, axis=-1, keepdims=True), channels)
+        x = xp.matmul(matrices[:, step], x)
+        x = xp.clip(x + means[:, step, None, None] * mean, black, white)
     return x
 
 
-def _hue_matrix(xp: Any, turns: Any) -> Any:
-    """Returns `(B, 9)`, the rotations by `turns`, `(B, 1)`."""
+def _around_hue(xp: Any, steps: Any) -> Any:
+    """Returns `(B, 6)`: three steps before the hue, and three after it.
+
+    The hue itself, which changes nothing there, fills up where an image has
+    fewer.
+    """
+    index = xp.cast(xp.arange(4), "int32")
+    hue_at = xp.sum(
+        xp.where(steps == HUE, index, xp.zeros_like(steps)),
+        axis=-1,
+        keepdims=True,
+    )
+    idle = xp.zeros_like(steps) + HUE
+    before = xp.where(index < hue_at, steps, idle)
+    after = xp.where(index > hue_at, steps, idle)
+    return xp.concatenate([before[:, :3], after[:, 1:]], axis=-1)
+
+
+def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
+    """Shifts the hue, and keeps value and saturation, as in HSV.
+
+    Colors turn about the gray axis, which is a matrix, and are then moved and
+    scaled along it to the largest and smallest channel that they had. HSV
+    turns along a hexagon instead of a circle: angles differ by at most 1.1
+    degrees.
+
+    Args:
+        xp: namespace of array functions.
+        x: float32 tensor `(B, 3, P)` in [0, 1].
+        turns: float32 tensor `(B, 1)`, in turns of the color wheel.
+
+    Returns:
+        Float32 tensor `(B, 3, P)` in [0, 1], but for rounding.
+    """
     angle = 2.0 * math.pi * turns[:, 0]
     cosine, sine = xp.cos(angle), xp.sin(angle)
-    return xp.stack(
+    matrix = xp.stack(
         [
-            float(f) + float(c) * cosine + float(s) * sine
-            for f, c, s in zip(_FIXED.flat, _COSINE.flat, _SINE.flat)
+            float(g) + float(c) * cosine + float(s) * sine
+            for g, c, s in zip(_GRAY.flat, _COSINE.flat, _SINE.flat)
         ],
         axis=-1,
     )
+    turned = xp.matmul(xp.reshape(matrix, (-1, 3, 3)), x)
+    low = xp.min(x, axis=1, keepdims=True)
+    turned_low = xp.min(turned, axis=1, keepdims=True)
+    spread = xp.max(x, axis=1, keepdims=True) - low
+    turned_spread = xp.max(turned, axis=1, keepdims=True) - turned_low
+    # Grays stay as they are; their spread is 0 or rounding.
+    scale = spread / xp.maximum(turned_spread, constant(xp, 1e-6))
+    return turned * scale + (low - turned_low * scale)
 
 
 def luma(x: Any, channels: int) -> Any:

@@ -51,6 +51,7 @@ def tensorflow_namespace() -> Any:
         max=tf.reduce_max,
         maximum=tf.maximum,
         mean=tf.reduce_mean,
+        min=tf.reduce_min,
         minimum=tf.minimum,
         reshape=tf.reshape,
         round=tf.round,
@@ -63,4 +64,5 @@ def tensorflow_namespace() -> Any:
         transpose=tf.transpose,
         where=tf.where,
         zeros=tf.zeros,
+        zeros_like=tf.zeros_like,
     )
