@@ -1,16 +1,22 @@
 """Image arrays: their checks, their files and their resizing."""
 
 import contextlib
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from kerassl.data.files import split_name, split_names
+from kerassl.data.stored import ArrayFile
+
 _CHECKED_IMAGES = 1000
-_MEMORY_MAP_BYTES = 2**30
+_MAX_BYTES = 32 * 2**30
 
 
-def check_images(images, name="images"):
+def check_images(images: Any, name: str = "images") -> None:
     """Checks that an array holds images that kerassl can train on.
 
     The shape must be `(N, height, width, channels)` with 1 or 3 channels, the
@@ -37,16 +43,11 @@ def check_images(images, name="images"):
             f"channels). Received: {type(images).__name__}"
         )
     shape = tuple(images.shape)
-    _check_shape(shape, name)
     # NumPy, JAX and TensorFlow have a name; PyTorch says "torch.uint8".
     dtype = getattr(images.dtype, "name", str(images.dtype).split(".")[-1])
+    check_header(shape, dtype, name)
     if dtype == "uint8":
         return
-    if "float" not in dtype:
-        raise ValueError(
-            f"`{name}` must be uint8 or float with values in [0, 255]. "
-            f"Received: dtype={dtype}"
-        )
     # A slice, not an index array: every kind of tensor can be sliced.
     sample = images[:: -(-shape[0] // _CHECKED_IMAGES)]
     sample = keras.ops.convert_to_numpy(sample).astype("float32", copy=False)
@@ -67,7 +68,23 @@ def check_images(images, name="images"):
         raise ValueError(f"`{name}` must have values in [0, 255]. {found}")
 
 
-def _check_shape(shape, name):
+def check_header(shape: tuple[int, ...], dtype: str, name: str) -> None:
+    """Raises a ValueError if no images have this shape or type.
+
+    Args:
+        shape: of all of them.
+        dtype: str, the name of the type.
+        name: how the error message calls them.
+    """
+    _check_shape(shape, name)
+    if dtype != "uint8" and "float" not in dtype:
+        raise ValueError(
+            f"`{name}` must be uint8 or float with values in [0, 255]. "
+            f"Received: dtype={dtype}"
+        )
+
+
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
     """Raises a ValueError that names the cure for a wrong shape."""
     needed = (
         f"`{name}` must have the shape (N, height, width, channels), "
@@ -90,7 +107,7 @@ def _check_shape(shape, name):
         raise ValueError(needed)
 
 
-def check_labels(labels, count, name="labels"):
+def check_labels(labels: Any, count: int, name: str = "labels") -> np.ndarray:
     """Returns labels as int64 of shape `(count,)`, or raises a ValueError."""
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -108,7 +125,7 @@ def check_labels(labels, count, name="labels"):
     return labels.astype("int64")
 
 
-def parse_size(image_size):
+def parse_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """Returns `(height, width)` from an integer or a pair."""
     pair = np.asarray(image_size)
     if pair.ndim == 0:
@@ -118,10 +135,11 @@ def parse_size(image_size):
             "`image_size` must be a positive integer or a pair (height, "
             f"width) of them. Received: {image_size!r}"
         )
-    return tuple(pair.tolist())
+    height, width = pair.tolist()
+    return height, width
 
 
-def resize_image(image, size):
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes one `(H, W, C)` array: short side, then centre crop."""
     from PIL import Image, ImageOps
 
@@ -141,7 +159,12 @@ def resize_image(image, size):
     return resized.astype(image.dtype, copy=False)
 
 
-def load_file(path, split, image_size, limit):
+def load_file(
+    path: str | Path,
+    split: str,
+    image_size: int | tuple[int, int] | None,
+    limit: int | None,
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads images and labels from an `.npz` or `.npy` file.
 
     Args:
@@ -151,65 +174,110 @@ def load_file(path, split, image_size, limit):
             (`train_images`, `train_labels`). Arrays with no split in their
             name (`images`, `labels`; `x`, `y`) are the split `"train"`.
         image_size: `None`, an integer or `(height, width)`.
-        limit: `None` or how many images to keep.
+        limit: `None` or how many images to keep; the others aren't read.
 
     Returns:
         A pair of images and labels; labels may be `None`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, doesn't hold these images, or they
+            are no good or too large. As far as its header tells, before any of
+            them is read.
     """
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    images, labels = _read_arrays(path, split)
+    size = None if image_size is None else parse_size(image_size)
     name = path.name
-    if images.ndim == 3 and images.shape[-1] > 4:
-        images = images[..., None]
-    count = len(images) if images.ndim else 0
-    images = images[:limit] if images.ndim else images
+    with contextlib.ExitStack() as stack:
+        with _damage_named(path):
+            arrays = stack.enter_context(ArrayFile(path))
+        image_name, label_name = _find_arrays(arrays, split)
+        with _damage_named(path):
+            stored = arrays[image_name]
+            stored_labels = None if label_name is None else arrays[label_name]
+        shape = stored.shape
+        if len(shape) == 3 and shape[-1] > 4:
+            shape = (*shape, 1)
+        check_header(shape, stored.dtype.name, f"images of {name}")
+        if stored_labels is not None and stored_labels.shape[:1] != shape[:1]:
+            found = (*stored_labels.shape, 0)[0]
+            raise ValueError(
+                f"`labels of {name}` must have one entry for each image. "
+                f"Received: {found:,} labels for {shape[0]:,} images"
+            )
+        count = shape[0] if limit is None else min(limit, shape[0])
+        # A `.npy` file is mapped into memory.
+        if path.suffix.lower() == ".npz":
+            check_memory(count, shape[1:], stored.dtype, str(path))
+        with _damage_named(path):
+            images = stored.read(limit).reshape(count, *shape[1:])
+            labels = None
+            if stored_labels is not None:
+                labels = stored_labels.read(limit)
     check_images(images, f"images of {name}")
     if labels is not None:
-        labels = check_labels(labels, count, f"labels of {name}")[:limit]
-    if image_size is not None:
-        size = parse_size(image_size)
-        if images.shape[1:3] != size:
-            images = np.stack([resize_image(image, size) for image in images])
+        labels = check_labels(labels, count, f"labels of {name}")
+    if size is not None and images.shape[1:3] != size:
+        images = np.stack([resize_image(image, size) for image in images])
     return images, labels
 
 
-def _read_arrays(path, split):
-    """Returns the raw images and labels that a file holds for a split."""
-    if path.suffix.lower() == ".npy":
-        if split != "train":
+def check_memory(
+    count: int, shape: tuple[int, ...], dtype: np.dtype, name: str
+) -> None:
+    """Raises a ValueError if images need more memory than is allowed.
+
+    Args:
+        count: int, how many images.
+        shape: of one of them.
+        dtype: of their values.
+        name: where they come from.
+    """
+    needed = count * math.prod(shape) * dtype.itemsize
+    if needed > _MAX_BYTES:
+        raise ValueError(
+            f"The {count:,} images of {name!r} need {needed / 2**30:.0f} GiB "
+            f"of memory at {shape}, and {_MAX_BYTES // 2**30} GiB are allowed. "
+            "Use `limit`, a smaller `image_size`, or write the images to files "
+            "and use 'folder:PATH', which reads them as they are needed."
+        )
+
+
+def _find_arrays(arrays: ArrayFile, split: str) -> tuple[str, str | None]:
+    """Returns the names of the images and labels that a file holds."""
+    path = str(arrays.path)
+    if arrays.names == [""]:
+        if split_name(split) != "train":
             raise ValueError(
-                f"{str(path)!r} holds one array, which is the split 'train'. "
+                f"{path!r} holds one array, which is the split 'train'. "
                 f"Received: split={split!r}"
             )
-        large = path.stat().st_size > _MEMORY_MAP_BYTES
-        # Copy on write: the arrays stay writable, as PyTorch wants them.
-        with _damage_named(path):
-            return np.load(path, mmap_mode="c" if large else None), None
+        return "", None
     pairs = [
-        (f"x_{split}", f"y_{split}"),
-        (f"{split}_images", f"{split}_labels"),
-        (f"images_{split}", f"labels_{split}"),
+        pair
+        for one in split_names(split)
+        for pair in (
+            (f"x_{one}", f"y_{one}"),
+            (f"{one}_images", f"{one}_labels"),
+            (f"images_{one}", f"labels_{one}"),
+        )
     ]
-    if split == "train":
+    if split_name(split) == "train":
         pairs += [("images", "labels"), ("x", "y")]
-    with _damage_named(path):
-        arrays = np.load(path)
-        names = list(arrays)
     for images, labels in pairs:
-        if images in names:
-            with _damage_named(path), arrays:
-                return arrays[images], arrays.get(labels)
+        if images in arrays.names:
+            return images, labels if labels in arrays.names else None
     raise ValueError(
-        f"{str(path)!r} has no images for split={split!r}. It holds {names}; "
-        f"one of {[images for images, _ in pairs]} is needed."
+        f"{path!r} has no images for split={split!r}. It holds "
+        f"{arrays.names}; one of {[images for images, _ in pairs]} is needed."
     )
 
 
 @contextlib.contextmanager
-def _damage_named(path):
-    """Turns what NumPy raises on a bad file into an error with its name."""
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns what a bad file raises into an error with its name."""
     try:
         yield
     except Exception as error:

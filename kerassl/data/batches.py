@@ -1,12 +1,15 @@
 """Batches for `fit`, the same again when a run is resumed."""
 
+import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from typing import Any
 
 import keras
 import numpy as np
 
 from kerassl.data.folder import ImageFolder
+from kerassl.data.threads import Threads
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -44,16 +47,16 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        images,
-        labels=None,
+        images: Any,
+        labels: np.ndarray | None = None,
         *,
-        batch_size,
-        shuffle=False,
-        seed=0,
-        drop_remainder=False,
-        epoch=0,
-        start_step=0,
-        part=(0, 1),
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_remainder: bool = False,
+        epoch: int = 0,
+        start_step: int = 0,
+        part: tuple[int, int] = (0, 1),
     ):
         """Reads no image yet."""
         super().__init__()
@@ -88,19 +91,21 @@ class ImageBatches(keras.utils.PyDataset):
         self.epoch = epoch
         self.start_step = start_step
         self.steps_per_epoch = steps
-        self._order = None
+        self._order: tuple[int, np.ndarray] | None = None
         # Only decoding is worth a thread of its own.
-        self._reader = (
-            ThreadPoolExecutor(1) if isinstance(images, ImageFolder) else None
-        )
-        self._ahead = None
+        self._reader = Threads(1) if isinstance(images, ImageFolder) else None
+        self._ahead: tuple[tuple[int, int, int], Future] | None = None
         self._within_epoch = False
         self._fit_reset = False
         self._shortened = False
         self._expected = 0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns all but the batch that is read ahead."""
+        return self.__dict__ | {"_ahead": None}
+
     @property
-    def workers(self):
+    def workers(self) -> int:
         """Always 1: a folder decodes in threads of its own.
 
         With more, Keras 3.15 fetches ahead while it builds a model, and gives
@@ -113,7 +118,7 @@ class ImageBatches(keras.utils.PyDataset):
         return 1
 
     @workers.setter
-    def workers(self, value):
+    def workers(self, value: int) -> None:
         if value != 1:
             raise ValueError(
                 "`ImageBatches` needs workers=1: it decodes in its own "
@@ -122,7 +127,7 @@ class ImageBatches(keras.utils.PyDataset):
             )
 
     @property
-    def batch_sizes(self):
+    def batch_sizes(self) -> list[int]:
         """The sizes of this epoch's first and last batch, without repeats."""
         count = len(self.images)
         steps = (self.start_step, self.steps_per_epoch - 1)
@@ -131,11 +136,11 @@ class ImageBatches(keras.utils.PyDataset):
         ]
         return list(dict.fromkeys(sizes))
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Returns the number of steps in the current epoch."""
         return self.steps_per_epoch - self.start_step
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> tuple:
         """Returns the batch `(images, labels)` or `(images,)` at a step."""
         if not 0 <= index < len(self):
             raise IndexError(f"Step {index} is out of range({len(self)}).")
@@ -145,16 +150,18 @@ class ImageBatches(keras.utils.PyDataset):
         if self._reader is None:
             return self._read(self.epoch, step)
         # Decode the next batch while the model trains on this one.
-        if self._ahead is not None and self._ahead[0] == (self.epoch, step):
+        # A forked process doesn't get what its parent reads.
+        key = (os.getpid(), self.epoch, step)
+        if self._ahead is not None and self._ahead[0] == key:
             future = self._ahead[1]
         else:
             future = self._reader.submit(self._read, self.epoch, step)
         if step + 1 < self.steps_per_epoch:
-            key = (self.epoch, step + 1)
-            self._ahead = key, self._reader.submit(self._read, *key)
+            ahead = self._reader.submit(self._read, self.epoch, step + 1)
+            self._ahead = (os.getpid(), self.epoch, step + 1), ahead
         return future.result()
 
-    def _read(self, epoch, step):
+    def _read(self, epoch: int, step: int) -> tuple:
         start = step * self.batch_size
         indices = self._epoch_order(epoch)[start : start + self.batch_size]
         place, parts = self.part
@@ -169,7 +176,7 @@ class ImageBatches(keras.utils.PyDataset):
             return (images,)
         return images, self.labels[indices]
 
-    def _epoch_order(self, epoch):
+    def _epoch_order(self, epoch: int) -> np.ndarray:
         if self._order is None or self._order[0] != epoch:
             count = len(self.images)
             if self.shuffle:
@@ -179,7 +186,7 @@ class ImageBatches(keras.utils.PyDataset):
                 self._order = epoch, np.arange(count)
         return self._order[1]
 
-    def _warn_if_shuffled(self, index):
+    def _warn_if_shuffled(self, index: int) -> None:
         if index not in (0, self._expected):
             warnings.warn(
                 "Keras shuffles the order of these batches, so that the run "
@@ -189,7 +196,7 @@ class ImageBatches(keras.utils.PyDataset):
             )
         self._expected = index + 1
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         """Marks the start of an epoch; called by Keras."""
         if self._shortened:
             raise ValueError(
@@ -201,7 +208,7 @@ class ImageBatches(keras.utils.PyDataset):
         self._within_epoch = True
         self._expected = 0
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         """Moves on to the next epoch; called by Keras."""
         # Each `fit` first resets its iterator by this same call: with no epoch
         # begun if the model is built, with one begun and abandoned if Keras

@@ -1,24 +1,23 @@
 """One function that reads images from wherever they are."""
 
+import contextlib
 import dataclasses
 import difflib
 import itertools
 import os
 import re
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from kerassl.data.arrays import check_images, load_file
 from kerassl.data.batches import ImageBatches
-from kerassl.data.folder import (
-    DEFAULT_SIZE,
-    ImageFolder,
-    _find_images,
-    load_folder,
-)
+from kerassl.data.decode import open_image
+from kerassl.data.files import find_images
+from kerassl.data.folder import DEFAULT_SIZE, ImageFolder, load_folder
+from kerassl.data.stored import ArrayFile
 
 _EMBEDDED = "fashion_mnist_small"
 _FASHION_CLASSES = (
@@ -53,43 +52,74 @@ class ImageData:
         labels: int64 of shape `(N,)`, or `None`.
         class_names: What the labels stand for, or `None`.
         name: Where the images come from.
+        paths: The file of each image, if each has one: those of a folder. Row
+            `i` of the features of these images is of the file `paths[i]`.
+
+    Raises:
+        ValueError: If there is another number of labels or paths than of
+            images.
+
+    Example:
+    ```python
+    data = kerassl.data.load("folder:photos", image_size=96)
+    features = kerassl.encoders.embed(encoder, data)
+    print(data.paths[features[:, 0].argmax()])
+    ```
     """
 
     images: Any
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     name: str = ""
+    paths: tuple[Path, ...] | None = None
 
-    def __iter__(self):
+    def __post_init__(self) -> None:
+        """Takes over the paths of an `ImageFolder`, and counts."""
+        if self.paths is None and isinstance(self.images, ImageFolder):
+            object.__setattr__(self, "paths", tuple(self.images.paths))
+        for what in ("labels", "paths"):
+            rows = getattr(self, what)
+            if rows is not None and len(rows) != len(self.images):
+                raise ValueError(
+                    f"`{what}` must have one entry for each image. Received: "
+                    f"{len(rows):,} {what} for {len(self.images):,} images"
+                )
+
+    def __iter__(self) -> Iterator[Any]:
         """Yields the images, then the labels."""
         yield self.images
         yield self.labels
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         """Returns the name and the shape, not the pixels."""
         return f"ImageData({self.name!r}, shape={tuple(self.images.shape)})"
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         """The shape `(height, width, channels)` of one image."""
-        return tuple(self.images.shape[1:])
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
 
-    def take(self, n):
+    def take(self, n: int) -> Self:
         """Returns the first `n` images, with their labels."""
         return self.select(slice(n))
 
-    def select(self, index):
-        """Returns the images at a slice or at indices, with their labels."""
+    def select(self, index: Any) -> Self:
+        """Returns the images at a slice or at indices, with all they have."""
         if isinstance(self.images, ImageFolder):
             images = self.images.select(index)
         else:
             images = self.images[index]
         labels = None if self.labels is None else self.labels[index]
-        return dataclasses.replace(self, images=images, labels=labels)
+        paths = None
+        if self.paths is not None:
+            rows = np.arange(len(self.paths))[index]
+            paths = tuple(self.paths[row] for row in rows)
+        return dataclasses.replace(
+            self, images=images, labels=labels, paths=paths
+        )
 
-    def split(
-        self, fraction: float = 0.2, seed: int = 0
-    ) -> tuple["ImageData", "ImageData"]:
+    def split(self, fraction: float = 0.2, seed: int = 0) -> tuple[Self, Self]:
         """Splits the images in two parts, such as for training and for tests.
 
         With labels, each class is split alike. The parts have no image in
@@ -140,15 +170,15 @@ class ImageData:
 
     def batches(
         self,
-        batch_size,
+        batch_size: int,
         *,
-        shuffle=False,
-        seed=0,
-        drop_remainder=False,
-        epoch=0,
-        start_step=0,
-        part=(0, 1),
-    ):
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_remainder: bool = False,
+        epoch: int = 0,
+        start_step: int = 0,
+        part: tuple[int, int] = (0, 1),
+    ) -> ImageBatches:
         """Returns batches for `fit`; see `ImageBatches` for the arguments.
 
         Example:
@@ -187,23 +217,27 @@ def load(
             that come with kerassl.
             `"cifar10"`, `"tfds:NAME[/config][:version]"`: a data set of
             TensorFlow Datasets, downloaded if it isn't on this machine.
-            `"folder:PATH"` or a folder's path: JPEG, PNG and WebP files,
-            labelled by their first-level sub-folder, or unlabelled if any
-            image lies directly in the folder. Sub-folders called `train`,
-            `test`, `val` or `validation`, and no others, are splits. Up to
-            1 GiB is decoded at once, a larger folder as it is needed.
+            `"folder:PATH"` or a folder's path: all image files that Pillow
+            reads, as RGB, labelled by their first-level sub-folder, or
+            unlabelled if any image lies directly in the folder. Sub-folders
+            called `train`, `training`, `test`, `testing`, `val`, `valid` or
+            `validation`, in any case, are splits if nothing else is beside
+            them. Up to 1 GiB is decoded at once, a larger folder as it is
+            needed.
             `"PATH.npz"`: arrays `images` and `labels`, or `x_train`,
             `y_train`, `x_test`, `y_test`. `"PATH.npy"`: the images.
-        split: `"train"`, `"test"`, `"validation"`; with TFDS also slices such
-            as `"train[:1000]"`.
+        split: `"train"`, `"test"`, `"validation"`, or for folders and files
+            another name of these; with TFDS also slices such as
+            `"train[:1000]"`.
         image_size: An integer or `(height, width)`. Images of another size
             have their short side resized and their centre cut out. Folders
             use 224 without it.
         limit: How many images to load at most: the first ones, or of a folder
-            evenly spaced ones, since its first ones are all of one class.
+            evenly spaced ones, since its first ones are all of one class. The
+            others aren't read.
         data_dir: Where TFDS keeps its data sets, if not in its own place.
-        max_unreadable: The share of unreadable files in a folder above which
-            loading fails. Fewer are skipped and named in the log.
+        max_unreadable: The share of unreadable images in a folder, in [0, 1],
+            above which loading fails. Fewer are skipped and named in the log.
 
     Returns:
         An `ImageData`.
@@ -223,12 +257,20 @@ def load(
     spec = os.fspath(spec)
     if limit is not None and limit < 1:
         raise ValueError(f"`limit` must be at least 1. Received: {limit}")
+    if not 0 <= max_unreadable <= 1:
+        raise ValueError(
+            f"`max_unreadable` must be in [0, 1]. Received: {max_unreadable}"
+        )
+    class_names: tuple[str, ...] | None = None
+    paths = None
+    images: np.ndarray | ImageFolder
     kind, source = _find(spec, data_dir)
     if kind == "file":
         images, labels = load_file(source, split, image_size, limit)
-        class_names = _FASHION_CLASSES if spec == _EMBEDDED else None
+        if spec == _EMBEDDED:
+            class_names = _FASHION_CLASSES
     elif kind == "folder":
-        images, labels, class_names = load_folder(
+        images, labels, class_names, paths = load_folder(
             source, split, image_size, limit, max_unreadable
         )
     else:
@@ -238,7 +280,7 @@ def load(
             source, split, image_size, limit
         )
         check_images(images, f"images of {spec}")
-    return ImageData(images, labels, class_names, spec)
+    return ImageData(images, labels, class_names, spec, paths)
 
 
 def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
@@ -265,7 +307,7 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
     """
     spec = os.fspath(spec)
     kind, source = _find(spec, data_dir)
-    shape = None
+    shape: tuple[int, ...] | None = None
     if kind == "folder":
         sides = _peek_folder(Path(source).expanduser())
         if sides:
@@ -275,53 +317,43 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
     else:
         from kerassl.data.tfds import image_shape
 
-        shape = image_shape(source)
-        if None in shape:
+        height, width, *_ = image_shape(source)
+        if height is None or width is None:
             return DEFAULT_SIZE, True
+        return min(height, width), False
     if shape is None:  # Rare: `load` knows more, or says what is wrong.
         shape = load(spec, data_dir=data_dir).image_shape
     return min(shape[:2]), kind == "folder"
 
 
-def _peek_folder(root):
+def _peek_folder(root: Path) -> list[int]:
     """Returns the short sides of the first readable images of a folder."""
-    from PIL import Image
-
-    sides = []
+    sides: list[int] = []
     if root.is_dir():
-        for path in itertools.islice(_find_images(root), _PEEKED_FILES):
-            try:
-                with Image.open(path) as image:
+        # `load` says why a folder can't be listed.
+        with contextlib.suppress(OSError):
+            for path in itertools.islice(find_images(root), _PEEKED_FILES):
+                # And it counts and names the unreadable ones.
+                with contextlib.suppress(Exception), open_image(path) as image:
                     sides.append(min(image.size))
-            except Exception:
-                continue  # `load` counts and names the unreadable ones.
     return sides
 
 
-def _peek_file(path):
+def _peek_file(path: Path) -> tuple[int, ...] | None:
     """Returns the shape of one image of a file, or `None`."""
-    try:
-        if path.suffix.lower() == ".npy":
-            shapes = [np.load(path, mmap_mode="r").shape]
-        else:
-            with zipfile.ZipFile(path) as archive:
-                shapes = [
-                    _read_shape(archive, name) for name in archive.namelist()
-                ]
-    except Exception:
+    if not path.is_file():
         return None
-    # The others are labels.
-    return next((shape[1:] for shape in shapes if len(shape) > 2), None)
+    # `load` says what is wrong with a file.
+    with contextlib.suppress(Exception), ArrayFile(path) as arrays:
+        for name in arrays.names:
+            with contextlib.suppress(Exception):
+                shape = arrays[name].shape
+                if len(shape) > 2:  # The others are labels.
+                    return shape[1:]
+    return None
 
 
-def _read_shape(archive, name):
-    """Returns the shape of an array in an `.npz` file, from its header."""
-    with archive.open(name) as file:
-        np.lib.format.read_magic(file)
-        return np.lib.format.read_array_header_1_0(file)[0]
-
-
-def _find(spec, data_dir):
+def _find(spec: str, data_dir: str | None) -> tuple[str, Any]:
     """Returns `"file"`, `"folder"` or `"tfds"`, and the path or builder."""
     if spec == _EMBEDDED:
         return "file", Path(__file__).parent / _EMBEDDED / "data.npz"
@@ -337,7 +369,7 @@ def _find(spec, data_dir):
     return "tfds", builder
 
 
-def _find_builder(spec, data_dir):
+def _find_builder(spec: str, data_dir: str | None) -> Any:
     """Returns a TFDS builder, `None` for a folder, or raises."""
     name = spec.removeprefix("tfds:")
     nearest = difflib.get_close_matches(name, [_EMBEDDED])

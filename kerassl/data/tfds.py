@@ -2,15 +2,21 @@
 
 import difflib
 import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import keras
 import numpy as np
 
-from kerassl.data.arrays import parse_size, resize_image
+from kerassl.data.arrays import (
+    check_header,
+    check_memory,
+    parse_size,
+    resize_image,
+)
 
-_MAX_BYTES = 32 * 2**30
 _CONNECT_SECONDS = 10
 _CONNECT_HOSTS = 3
 _CURES = (
@@ -22,7 +28,7 @@ _CURES = (
 _logger = logging.getLogger("kerassl")
 
 
-def find_builder(name, data_dir):
+def find_builder(name: str, data_dir: str | None) -> Any:
     """Returns the builder of a data set, or `None` if TFDS has none."""
     import tensorflow_datasets as tfds
 
@@ -35,7 +41,7 @@ def find_builder(name, data_dir):
         raise ValueError(f"TFDS can't open {name!r}: {error}") from error
 
 
-def nearest_names(name):
+def nearest_names(name: str) -> list[str]:
     """Returns the names of TFDS that are spelled most like `name`."""
     import tensorflow_datasets as tfds
 
@@ -43,13 +49,18 @@ def nearest_names(name):
     return difflib.get_close_matches(name.lower(), names, n=3)
 
 
-def image_shape(builder):
+def image_shape(builder: Any) -> tuple[int | None, ...]:
     """Returns the shape of a builder's images, with `None` for any size."""
     image_key, _ = _find_features(builder)
     return builder.info.features[image_key].shape
 
 
-def load_tfds(builder, split, image_size, limit):
+def load_tfds(
+    builder: Any,
+    split: str,
+    image_size: int | tuple[int, int] | None,
+    limit: int | None,
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
     """Reads the images of a TFDS builder into memory.
 
     Args:
@@ -84,14 +95,8 @@ def load_tfds(builder, split, image_size, limit):
 
     shape = feature.shape if size is None else (*size, feature.shape[-1])
     dtype = np.dtype(feature.np_dtype)
-    needed = count * int(np.prod(shape)) * dtype.itemsize
-    if needed > _MAX_BYTES:
-        raise ValueError(
-            f"The {count:,} images of {name!r} need {needed / 2**30:.0f} GiB "
-            f"of memory at {shape}, and {_MAX_BYTES // 2**30} GiB are allowed. "
-            "Use `limit`, a smaller `image_size`, or write the images to files "
-            "and use 'folder:PATH', which reads them as they are needed."
-        )
+    check_header((count, *shape), dtype.name, f"images of {name}")
+    check_memory(count, shape, dtype, name)
     images = np.empty((count, *shape), dtype)
     labels = None if label_key is None else np.empty(count, "int64")
     examples = _examples(builder, split, count, image_key, label_key)
@@ -105,13 +110,13 @@ def load_tfds(builder, split, image_size, limit):
     return images, labels, names
 
 
-def _find_features(builder):
+def _find_features(builder: Any) -> tuple[str, str | None]:
     """Returns the keys of the image and of the label (or `None`)."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
 
-    def find(kind, preferred):
+    def find(kind: type, preferred: str) -> str | None:
         keys = [k for k, v in features.items() if isinstance(v, kind)]
         return preferred if preferred in keys else next(iter(keys), None)
 
@@ -126,7 +131,7 @@ def _find_features(builder):
     return image_key, find(tfds.features.ClassLabel, "label")
 
 
-def _prepare(builder):
+def _prepare(builder: Any) -> None:
     """Downloads a data set that isn't on this machine."""
     if builder.is_prepared():
         return
@@ -143,7 +148,7 @@ def _prepare(builder):
         ) from error
 
 
-def _check_connection(builder):
+def _check_connection(builder: Any) -> None:
     """Raises a `ConnectionError` at once where TFDS would retry for minutes.
 
     That is if no server of the data set answers, and none of its files has been
@@ -173,7 +178,9 @@ def _check_connection(builder):
         raise ConnectionError(f"no connection to {' or '.join(tried)}")
 
 
-def _examples(builder, split, count, image_key, label_key):
+def _examples(
+    builder: Any, split: str, count: int, image_key: str, label_key: str | None
+) -> Iterator[tuple[Any, Any]]:
     """Yields pairs of an image and a label (or `None`)."""
     keys = [key for key in (image_key, label_key) if key is not None]
     try:

@@ -131,7 +131,7 @@ def test_damaged_and_missing_files(tmp_path, suffix):
 
 
 def test_large_npy_is_memory_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr("kerassl.data.arrays._MEMORY_MAP_BYTES", 100)
+    monkeypatch.setattr("kerassl.data.stored._MEMORY_MAP_BYTES", 100)
     path = tmp_path / "x.npy"
     np.save(path, images())
     data = kerassl.data.load(path)
