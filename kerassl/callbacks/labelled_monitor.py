@@ -5,7 +5,11 @@ from typing import Any
 import keras
 
 from kerassl.data import check_images
-from kerassl.data.arrays import check_labels
+from kerassl.evaluation.labels import (
+    encode_labels,
+    label_array,
+    labels_by_name,
+)
 
 # Features and labels, or images and labels.
 Labelled = tuple[Any, Any]
@@ -19,8 +23,10 @@ class LabelledMonitor(keras.callbacks.Callback):
 
     Args:
         train: `(images, labels)` to learn from: arrays `(N, H, W, C)` and
-            `(N,)`, or what `kerassl.data.load` returns.
-        test: `(images, labels)` to classify, likewise.
+            `(N,)` or `(N, 1)`, of ints, bools, whole floats, strings or bytes;
+            or what `kerassl.data.load` returns.
+        test: `(images, labels)` to classify, likewise. Labels are compared by
+            value, or by the names of classes where these differ.
         every: int > 0. Epochs between two evaluations; the last epoch is
             evaluated too.
         batch_size: int, for the encoder.
@@ -32,8 +38,14 @@ class LabelledMonitor(keras.callbacks.Callback):
         super().__init__()
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
-        self.train = self._checked("train", train)
-        self.test = self._checked("test", test)
+        sets = {
+            name: self._checked(name, data)
+            for name, data in (("train", train), ("test", test))
+        }
+        labels = dict(zip(sets, labels_by_name(train, test)))
+        _, (learned, asked) = encode_labels(labels)
+        self.train = sets["train"][0], learned
+        self.test = sets["test"][0], asked
         self.every = every
         self.batch_size = batch_size
 
@@ -46,7 +58,7 @@ class LabelledMonitor(keras.callbacks.Callback):
             )
         images, labels = parts
         check_images(images, name)
-        return images, check_labels(labels, len(images), name)
+        return images, label_array(labels, name, len(images))
 
     def score(self, train: Labelled, test: Labelled) -> float:
         """Returns the accuracy; a subclass's.

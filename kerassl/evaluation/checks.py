@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from kerassl.evaluation.labels import label_array, to_numpy
+
 
 def check_features(
     name: str, features: Any, labels: Any
@@ -13,7 +15,7 @@ def check_features(
     Args:
         name: str, as which set the error names them.
         features: float array.
-        labels: array, or `None`.
+        labels: as `Classes.add` takes them, or `None`.
 
     Raises:
         ValueError: if labels are missing, shapes don't fit, the set is empty,
@@ -24,8 +26,8 @@ def check_features(
             f"The {name} set has no labels, and they are needed. Give a "
             "labelled data set."
         )
-    features = np.asarray(features, dtype="float32")
-    labels = np.asarray(labels)
+    features = to_numpy(features).astype("float32", copy=False)
+    labels = label_array(labels, f"{name}_labels")
     if features.ndim != 2 or labels.shape != (len(features),):
         raise ValueError(
             f"The {name} set needs features (N, D) and labels (N,). Found "

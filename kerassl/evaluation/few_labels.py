@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from kerassl.evaluation.labels import encode_labels
+
 
 def few_labels(
     labels: Any,
@@ -17,7 +19,8 @@ def few_labels(
     are a part of more labels.
 
     Args:
-        labels: int array `(N,)`.
+        labels: array `(N,)` or `(N, 1)`: ints, bools, whole floats, strings or
+            bytes.
         share: float in (0, 1], the share of each class to draw, and at least
             one image.
         per_class: int > 0, the number to draw from each class, instead.
@@ -37,12 +40,7 @@ def few_labels(
     images, labels = images[chosen], labels[chosen]
     ```
     """
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            "`labels` must be integers of shape (N,). Received: shape="
-            f"{labels.shape}, dtype={labels.dtype}"
-        )
+    classes, (numbers,) = encode_labels({"labels": labels})
     if (share is None) == (per_class is None):
         raise ValueError(
             "Give one of `share` and `per_class`. Received: "
@@ -54,11 +52,10 @@ def few_labels(
         raise ValueError(
             f"`per_class` must be at least 1. Received: {per_class}"
         )
-    classes, counts = np.unique(labels, return_counts=True)
+    counts = np.bincount(numbers)
     if len(classes) < 2:
         raise ValueError(
-            "Labels of at least two classes are needed. Found: "
-            f"{classes.tolist()}"
+            f"Labels of at least two classes are needed. Found: {classes}"
         )
     if per_class is not None and counts.min() < per_class:
         raise ValueError(
@@ -67,9 +64,9 @@ def few_labels(
         )
     rng = np.random.default_rng(seed)
     chosen = []
-    for one, count in zip(classes, counts):
+    for one, count in enumerate(counts.tolist()):
         number = per_class or max(1, round(share * count))
-        order = rng.permutation(np.flatnonzero(labels == one))
+        order = rng.permutation(np.flatnonzero(numbers == one))
         chosen.append(order[:number])
     return np.sort(np.concatenate(chosen))
 

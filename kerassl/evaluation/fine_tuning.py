@@ -8,9 +8,15 @@ import keras
 import numpy as np
 
 from kerassl import augmentation, encoders, optimizers
-from kerassl.data import ImageData, check_images, check_labels
+from kerassl.data import ImageData, check_images
 from kerassl.encoders.kerashub import vit_layers
 from kerassl.evaluation.few_labels import split_off
+from kerassl.evaluation.labels import (
+    check_classes,
+    encode_labels,
+    label_array,
+    labels_by_name,
+)
 from kerassl.training import build_optimizer
 
 # Peaks of the learning rate to choose from: of SGD for a batch of 256, and of
@@ -90,9 +96,13 @@ def fine_tune(
 
     Args:
         encoder: `keras.Model` from images to features. It stays as it is.
-        train: `(images, labels)`: arrays `(N, H, W, C)` and `(N,)`, or what
+        train: `(images, labels)`: arrays `(N, H, W, C)` and `(N,)` or
+            `(N, 1)`, of ints, bools, whole floats, strings or bytes; or what
             `kerassl.data.load` returns.
-        test: `(images, labels)`, likewise.
+        test: `(images, labels)`, likewise. Labels are compared by value,
+            whatever their dtype, or by the names of classes where `train` and
+            `test` have different ones. A class without training images counts
+            as missed.
         frozen: bool. Whether only the linear layer is trained: the linear
             evaluation with augmentation of the papers.
         epochs: int; by default 20, or as many as give 500 steps.
@@ -126,13 +136,9 @@ def fine_tune(
         - [He et al., 2021, MAE](https://arxiv.org/abs/2111.06377), of the
           decay over layers
     """
-    train, test = _checked("train", train), _checked("test", test)
+    train, test, names = _checked(train, test)
+    check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
-    if len(classes) < 2:
-        raise ValueError(
-            "Fine-tuning needs training labels of at least two classes. "
-            f"Found: {classes.tolist()}"
-        )
     rates = learning_rate or (ADAMW_RATES if vit_layers(encoder) else SGD_RATES)
     rates = tuple(rates) if isinstance(rates, Sequence) else (rates,)
 
@@ -183,16 +189,27 @@ def default_epochs(images: int, batch_size: int = BATCH_SIZE) -> int:
     return max(20, math.ceil(500 / steps))
 
 
-def _checked(name: str, data: Any) -> ImageData:
-    images, labels = data
-    if labels is None:
-        raise ValueError(
-            f"The {name} set has no labels, and they are needed. Give a "
-            "labelled data set."
-        )
-    if not hasattr(images, "read"):  # An `ImageFolder` is right by itself.
-        check_images(images, name)
-    return ImageData(images, check_labels(labels, len(images), name))
+def _checked(
+    train: Any, test: Any
+) -> tuple[ImageData, ImageData, list[int | str]]:
+    """Returns both sets, with numbers for labels, and the classes."""
+    sets = {"train": tuple(train), "test": tuple(test)}
+    for name, (images, labels) in sets.items():
+        if labels is None:
+            raise ValueError(
+                f"The {name} set has no labels, and they are needed. Give a "
+                "labelled data set."
+            )
+        if not hasattr(images, "read"):  # An `ImageFolder` is right by itself.
+            check_images(images, name)
+        label_array(labels, name, len(images))
+    labels = dict(zip(sets, labels_by_name(train, test)))
+    classes, numbers = encode_labels(labels)
+    learned, asked = (
+        ImageData(images, part)
+        for (images, _), part in zip(sets.values(), numbers)
+    )
+    return learned, asked, classes
 
 
 def _copy(encoder: keras.Model) -> keras.Model:

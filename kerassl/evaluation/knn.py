@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from kerassl.evaluation.checks import check_features, check_widths
+from kerassl.evaluation.labels import Classes
 
 # Test features a block: bounds the similarities to this many rows.
 BLOCK = 256
@@ -28,9 +29,12 @@ def knn(
 
     Args:
         train_features: float array `(N, D)`, the bank.
-        train_labels: int array `(N,)`.
+        train_labels: array `(N,)` or `(N, 1)`: ints, bools, whole floats,
+            strings or bytes. Labels are compared by value, whatever their
+            dtype.
         test_features: float array `(M, D)`.
-        test_labels: int array `(M,)`.
+        test_labels: array `(M,)` or `(M, 1)`, likewise. A class that the bank
+            hasn't counts as missed.
         k: int in [1, N], the number of neighbours.
         temperature: float > 0. Small values trust the nearest ones more.
 
@@ -39,8 +43,8 @@ def knn(
         `test_size`.
 
     Raises:
-        ValueError: if shapes don't fit, `k` exceeds the bank, or features are
-            not finite.
+        ValueError: if shapes or labels don't fit, `k` exceeds the bank, or
+            features are not finite.
 
     Example:
     ```python
@@ -67,7 +71,7 @@ class Neighbours:
 
     Args:
         test_features: float array `(M, D)`.
-        test_labels: int array `(M,)`.
+        test_labels: array `(M,)` or `(M, 1)`; see `knn`.
         k: int > 0, the number of neighbours.
         temperature: float > 0; see `knn`.
 
@@ -91,7 +95,8 @@ class Neighbours:
         k: int = 20,
         temperature: float = 0.07,
     ):
-        self.queries, self.truth = _unit_features(
+        self.classes = Classes()
+        self.queries, self.truth = self._unit(
             "test", test_features, test_labels
         )
         if k < 1:
@@ -108,19 +113,19 @@ class Neighbours:
         self.train_size = 0
         shape = (len(self.queries), k)
         self.similarities = np.full(shape, -np.inf, "float32")
-        self.labels = np.zeros(shape, self.truth.dtype)
+        self.labels = np.zeros(shape, "int64")
 
     def add(self, train_features: Any, train_labels: Any) -> None:
         """Adds a batch of the bank.
 
         Args:
             train_features: float array `(N, D)`.
-            train_labels: int array `(N,)`.
+            train_labels: array `(N,)` or `(N, 1)`; see `knn`.
 
         Raises:
             ValueError: if shapes don't fit, or features are not finite.
         """
-        bank, labels = _unit_features("train", train_features, train_labels)
+        bank, labels = self._unit("train", train_features, train_labels)
         check_widths(bank, self.queries)
         self.train_size += len(bank)
         transposed = np.ascontiguousarray(bank.T)
@@ -149,7 +154,9 @@ class Neighbours:
                 f"`k` must be between 1 and the {self.train_size} training "
                 f"features. Received: {self.k}"
             )
-        classes, labels = np.unique(self.labels, return_inverse=True)
+        # In the order of their values: of equal votes the first one wins.
+        ranks = self.classes.ranks()
+        classes, labels = np.unique(ranks[self.labels], return_inverse=True)
         near = self.similarities
         # Relative to the nearest one: a small temperature can't overflow.
         near = near - near.max(axis=1, keepdims=True)
@@ -162,12 +169,21 @@ class Neighbours:
         )
         predicted = classes[votes.argmax(axis=1)]
         return {
-            "accuracy": float(np.mean(predicted == self.truth)),
+            "accuracy": float(np.mean(predicted == ranks[self.truth])),
             "k": self.k,
             "temperature": self.temperature,
             "train_size": self.train_size,
             "test_size": len(self.truth),
         }
+
+    def _unit(
+        self, name: str, features: Any, labels: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns features of length 1, and labels as numbers of classes."""
+        features, labels = check_features(name, features, labels)
+        norms = np.linalg.norm(features, axis=1, keepdims=True)
+        numbers = self.classes.add(labels, f"{name}_labels")
+        return features / np.maximum(norms, 1e-12), numbers
 
 
 def _largest(rows: np.ndarray, k: int) -> np.ndarray:
@@ -190,11 +206,3 @@ def _largest(rows: np.ndarray, k: int) -> np.ndarray:
     found = np.take_along_axis(rows, columns, axis=1)
     best = np.argpartition(found, -k, axis=1)[:, -k:]
     return np.take_along_axis(columns, best, axis=1)
-
-
-def _unit_features(
-    name: str, features: Any, labels: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    features, labels = check_features(name, features, labels)
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(norms, 1e-12), labels

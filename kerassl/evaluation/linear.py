@@ -7,6 +7,7 @@ import numpy as np
 
 from kerassl.evaluation.checks import check_features, check_widths
 from kerassl.evaluation.few_labels import split_off
+from kerassl.evaluation.labels import check_classes, encode_labels
 
 # From strong to weak: each fit starts from the one before.
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -33,9 +34,12 @@ def linear_probe(
 
     Args:
         train_features: float array `(N, D)`.
-        train_labels: int array `(N,)`, of at least two classes.
+        train_labels: array `(N,)` or `(N, 1)`, of at least two classes: ints,
+            bools, whole floats, strings or bytes. Labels are compared by
+            value, whatever their dtype.
         test_features: float array `(M, D)`.
-        test_labels: int array `(M,)`.
+        test_labels: array `(M,)` or `(M, 1)`, likewise. A class without
+            training features counts as missed.
         penalties: floats > 0 to choose from: the mean cross-entropy plus
             `penalty / 2` times the squared norm of the weights is minimised.
         seed: int, of the fifth.
@@ -46,8 +50,8 @@ def linear_probe(
         or for a class with one image alone; `train_size` and `test_size`.
 
     Raises:
-        ValueError: if shapes don't fit, features are not finite, or there is
-            one class alone.
+        ValueError: if shapes or labels don't fit, features are not finite, or
+            there is one class alone.
 
     Example:
     ```python
@@ -65,11 +69,10 @@ def linear_probe(
     x, y = check_features("train", train_features, train_labels)
     x_test, y_test = check_features("test", test_features, test_labels)
     check_widths(x, x_test)
-    if len(np.unique(y)) < 2:
-        raise ValueError(
-            "A linear probe needs training labels of at least two classes. "
-            f"Found: {np.unique(y).tolist()}"
-        )
+    classes, (y, y_test) = encode_labels(
+        {"train_labels": y, "test_labels": y_test}
+    )
+    check_classes("A linear probe", classes, y)
     mean = x.mean(axis=0, dtype="float64")
     deviation = x.std(axis=0, dtype="float64")
     # A dead feature says nothing, and must not become noise.

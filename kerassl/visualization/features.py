@@ -12,8 +12,12 @@ from keras import ops
 from kerassl import encoders, methods
 from kerassl.choices import check_choice
 from kerassl.data import ImageData, check_images
-from kerassl.data.arrays import check_labels
 from kerassl.data.folder import ImageFolder
+from kerassl.evaluation.labels import (
+    encode_labels,
+    label_array,
+    labels_by_name,
+)
 from kerassl.presets import load_encoder
 from kerassl.visualization.answers import check_kind, draw_views
 from kerassl.visualization.pictures import (
@@ -60,8 +64,9 @@ def neighbours(
             what `kerassl.data.load` returns, with its labels.
         bank: likewise, the images to search, other ones than the queries.
         k: int > 0, the number of neighbours.
-        labels: int array `(N,)`, of the queries.
-        bank_labels: int array, of the bank.
+        labels: array `(N,)` or `(N, 1)`, of the queries: ints, bools, whole
+            floats, strings or bytes.
+        bank_labels: likewise, of the bank.
 
     Returns:
         A `matplotlib.figure.Figure`: a row for each query, of it and its
@@ -117,7 +122,8 @@ def embedding_map(
         images: array `(N, H, W, C)`, uint8 or float in [0, 255], some
             hundreds; or what `kerassl.data.load` returns, with its labels and
             the names of its classes.
-        labels: int array `(N,)`, for the colours. No map is made by them.
+        labels: array `(N,)` or `(N, 1)`, for the colours: ints, bools, whole
+            floats, strings or bytes. No map is made by them.
         kind: str, as in `project`.
         seed: int, likewise.
         thumbnails: int >= 0. An image takes one part in so many of the map's
@@ -390,6 +396,10 @@ def draw_neighbours(
 ) -> "Figure":
     """Draws what `neighbours` draws, of features that are there already."""
     places, similarities = nearest(features, bank_features, k)
+    numbers = None
+    if queries.labels is not None and bank.labels is not None:
+        labels = labels_by_name(queries, bank)
+        _, numbers = encode_labels(dict(zip(("queries", "bank"), labels)))
     figure, axes = make_figure(len(places), 1 + k)
     for i, row in enumerate(axes):
         show(row[0], queries.images[i])
@@ -403,8 +413,8 @@ def draw_neighbours(
                 fontsize="small",
                 parse_math=False,
             )
-            if queries.labels is not None and bank.labels is not None:
-                right = queries.labels[i] == bank.labels[place]
+            if numbers is not None:
+                right = numbers[0][i] == numbers[1][place]
                 _frame(axis, RIGHT if right else WRONG)
     if queries.labels is None:
         head(axes[:, :1], ["image"])
@@ -498,7 +508,9 @@ def _name(data: ImageData, place: int) -> str:
     return _class_name(data, data.labels[place])
 
 
-def _class_name(data: ImageData, label: int) -> str:
+def _class_name(data: ImageData, label: int | str) -> str:
+    if isinstance(label, str):
+        return plain(label)
     # Some data sets mark with -1 what has no class.
     if data.class_names is None or not 0 <= label < len(data.class_names):
         return f"label {label}"
@@ -521,7 +533,8 @@ def labelled(name: str, images: Any, labels: Any = None) -> ImageData:
     Args:
         name: str, what errors call the images.
         images: array `(N, H, W, C)`, or `ImageData`.
-        labels: int array `(N,)`, by default those of `ImageData`.
+        labels: array `(N,)` or `(N, 1)`, as `kerassl.evaluation.knn` takes
+            them; by default those of `ImageData`.
 
     Raises:
         ValueError: if the images have another shape, type or range, or the
@@ -532,9 +545,14 @@ def labelled(name: str, images: Any, labels: Any = None) -> ImageData:
         if not isinstance(images, ImageFolder):
             images = ops.convert_to_numpy(images)
         images = ImageData(images)
+    labels = images.labels if labels is None else labels
     if labels is not None:
-        labels = check_labels(labels, len(images.images), f"labels of {name}")
-        images = dataclasses.replace(images, labels=labels)
+        what = f"labels of {name}"
+        labels = label_array(labels, what, len(images.images))
+        classes, (numbers,) = encode_labels({what: labels})
+        fit = all(isinstance(c, int) and abs(c) < 2**63 for c in classes)
+        values = np.array(classes, "int64" if fit else "object")
+        images = dataclasses.replace(images, labels=values[numbers])
     return images
 
 
@@ -546,7 +564,8 @@ def features_of(encoder: keras.Model, name: str, data: ImageData) -> np.ndarray:
             features aren't finite.
     """
     check_fit(encoder, name, data)
-    features = encoders.embed(encoder, data)
+    # Without labels, which may be strings.
+    features = encoders.embed(encoder, dataclasses.replace(data, labels=None))
     unit(name, features)
     return features
 

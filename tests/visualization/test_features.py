@@ -197,6 +197,35 @@ def test_labels_colour_the_frames(pixels, images):
     assert titles(figure)[:2] == ["label -1", "label 0\n1.000"]
 
 
+def test_labels_of_other_dtypes_and_numberings(pixels, images):
+    def edges(figure):
+        return [axis.spines["left"].get_edgecolor()[:3] for axis in figure.axes]
+
+    draw = visualization.neighbours
+    strings = np.array(["cat", "catfish"])[np.arange(64) % 2]
+    figure = draw(pixels, images[:2], images, 1, ["cat"] * 2, strings[:, None])
+    assert titles(figure) == ["cat", "cat\n1.000", "cat", "catfish\n1.000"]
+    assert edges(figure)[1::2] == [rgb(RIGHT), rgb(WRONG)]
+    # 300 is 44 in a byte.
+    labels = np.full(2, 44, "uint8"), np.full(64, 300)
+    figure = draw(pixels, images[:2], images, 1, *labels)
+    assert edges(figure)[1::2] == [rgb(WRONG)] * 2
+    # Label 0 is another class here and there.
+    bank = ImageData(images, np.arange(64) % 2, ("ant", "bee"))
+    queries = ImageData(images[:2], np.array([0, 0]), ("bee",))
+    figure = draw(pixels, queries, bank, k=1)
+    assert titles(figure) == ["bee", "ant\n1.000", "bee", "bee\n1.000"]
+    assert edges(figure)[1::2] == [rgb(WRONG), rgb(RIGHT)]
+    figure = visualization.embedding_map(pixels, images, strings, thumbnails=0)
+    (legend,) = figure.legends
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == ["cat", "catfish"]
+    with pytest.raises(ValueError, match="one-hot"):
+        visualization.embedding_map(pixels, images, np.eye(64))
+    with pytest.raises(ValueError, match="Found 'cat' in .* and 1 in .*"):
+        draw(pixels, images[:2], images, 1, ["cat"] * 2, [1] * 64)
+
+
 def test_an_encoder_may_be_a_model_or_a_file(images, tmp_path):
     model = METHODS["simclr"](tiny_encoder())
     model.encoder.save(tmp_path / "encoder.keras")
