@@ -1,11 +1,22 @@
 """Tells mistakes of the user from bugs of the program."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
+
+from kerassl.reading import one_line
 
 
 class UserError(Exception):
     """What the user asked for can't be; one line says why."""
+
+
+def print_error(error: object) -> None:
+    """Prints an error, in one line and without control characters.
+
+    What it tells of may come from files of anybody.
+    """
+    print(f"kerassl: error: {one_line(str(error))}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -21,4 +32,4 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(str(error))) from error

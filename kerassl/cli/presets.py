@@ -153,6 +153,7 @@ def verify(options: argparse.Namespace) -> int:
 def _open(source: str) -> "PresetInfo":
     """Returns what a preset is, once all of it is verified."""
     from kerassl.presets import PresetError
+    from kerassl.presets.build import check_build
     from kerassl.presets.load import open_source
 
     with user_errors():
@@ -162,6 +163,7 @@ def _open(source: str) -> "PresetInfo":
                 f"{source} has no kerassl.json, so it is no preset. `kerassl "
                 "presets push` makes one of a run's folder."
             )
+        check_build(preset)
         return preset.info
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.errors import UserError, print_error, user_errors
 from kerassl.cli.types import positive
 
 if TYPE_CHECKING:
@@ -144,17 +144,16 @@ def _run(options: argparse.Namespace) -> int:
         with progress(training) as callback, stop_on_signals(training) as got:
             training.train([callback], keep=options.keep)
     except runs.DivergedError as error:
-        print(f"kerassl: error: {error}", file=sys.stderr)
+        print_error(error)
         return 1
     except failures() as error:
         if process()[1] == 1:
             raise
         (reason, *_) = str(error).splitlines() or [type(error).__name__]
-        print(
-            f"kerassl: error: process {process()[0]} of {process()[1]} failed, "
-            f"or lost another that did: {reason}. The last "
-            f"checkpoint is kept. Go on with: {_resume_command(training)}",
-            file=sys.stderr,
+        print_error(
+            f"process {process()[0]} of {process()[1]} failed, or lost another "
+            f"that did: {reason}. The last checkpoint is kept. Go on with: "
+            f"{_resume_command(training)}"
         )
         return 1
     if training.finished:

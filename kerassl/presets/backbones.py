@@ -17,7 +17,8 @@ from kerassl.presets.graph import (
     is_float32,
     object_config,
 )
-from kerassl.presets.info import CONFIG, PresetError, check, is_int, is_number
+from kerassl.presets.info import CONFIG, PresetError, check
+from kerassl.reading import is_int, is_number, shown
 
 MOST_UNITS = 8192
 MOST_BLOCKS = 256
@@ -47,18 +48,18 @@ class Backbone(Architecture):
         check(
             set(fields) == expected,
             f"{CONFIG}: {self.class_name} must have the arguments "
-            f"{sorted(expected)}. Found: {sorted(fields)!r:.500}",
+            f"{sorted(expected)}. Found: {shown(sorted(fields))}",
         )
         check(
             is_float32(fields["dtype"]),
             f"{CONFIG}: the dtype must be float32. Found: "
-            f"{fields['dtype']!r:.200}",
+            f"{shown(fields['dtype'])}",
         )
         self.arguments = {name: fields[name] for name in self.names}
         for name, value in self.arguments.items():
             check(
                 self.is_argument(name, value),
-                f"{CONFIG}: {self.class_name} has {name}={value!r:.200}, "
+                f"{CONFIG}: {self.class_name} has {name}={shown(value)}, "
                 "which a preset can't have.",
             )
         self.image_shape = tuple(self.arguments["image_shape"])
@@ -143,7 +144,7 @@ class ResNet(Backbone):
         check(
             len(lengths) == 1,
             f"{CONFIG}: ResNetBackbone has stacks of different numbers: "
-            f"{self.arguments!r:.500}",
+            f"{shown(self.arguments)}",
         )
         widths = self.arguments["stackwise_num_filters"]
         check(
@@ -153,7 +154,7 @@ class ResNet(Backbone):
                 or self.arguments["input_conv_filters"] == [64]
             ),
             f"{CONFIG}: ResNetBackbone begins with 64 filters. Found: "
-            f"{self.arguments!r:.500}",
+            f"{shown(self.arguments)}",
         )
 
     def shape_for(

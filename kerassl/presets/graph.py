@@ -11,13 +11,38 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import layers
 
-from kerassl.presets.info import CONFIG, PresetError, check, is_int, is_number
+from kerassl.presets.info import CONFIG, PresetError, check
+from kerassl.reading import (
+    FLAG,
+    Form,
+    either,
+    integer,
+    is_int,
+    items,
+    number,
+    one_of,
+    optional,
+    shown,
+)
 
 MOST_LAYERS = 4096
+# Keras builds graphs by a function that calls itself once a layer, and Python
+# stops that at 1000, those of the caller among them.
+DEEPEST = 800
 LARGEST = 2**16  # of any integer argument
 MOST_VALUES = 2**28  # of the output of one layer, of one image
+
+
+# How Keras and KerasHub name the modules of classes that they export: by the
+# public one, or by the file.
+MODULES = {
+    "keras": r"keras|keras\.models|keras\.src\.models\.functional",
+    "keras.layers": r"keras\.layers",
+    "keras_hub": r"keras_hub\.src(\.[a-z_0-9]+)+|keras_hub\.(models|layers)",
+}
 
 
 class Weight(NamedTuple):
@@ -193,6 +218,78 @@ FLOAT32 = {
     "registered_name": None,
 }
 
+_SIZE = integer(1, LARGEST)
+_SIZES = either(_SIZE, items(_SIZE, 1, 2))
+_MARGIN = integer(0, LARGEST)
+_MARGINS = either(_MARGIN, items(either(_MARGIN, items(_MARGIN, 2, 2)), 2, 2))
+_NUMBER = number(-1e30, 1e30)
+_NUMBERS = either(_NUMBER, items(_NUMBER, 1, 4096))
+_NOTHING = one_of(None)
+_OFF = one_of(False)
+_INITIALIZER = Form(lambda v: _is_initializer(v), "a known initializer")
+# What each argument may be, of whichever layer. All others are refused: some,
+# such as `lora_rank`, add weights.
+ARGUMENTS: dict[str, Form] = {
+    "activation": optional(one_of(*ACTIVATIONS)),
+    "axis": either(one_of(-1), items(one_of(-1), 1, 1)),  # The channels.
+    "center": FLAG,
+    "cropping": _MARGINS,
+    "data_format": optional(one_of("channels_last")),
+    "depth_multiplier": _SIZE,
+    "dilation_rate": _SIZES,
+    "dtype": Form(lambda v: is_float32(v), "float32"),
+    "epsilon": number(0, 1),
+    "filters": _SIZE,
+    "groups": _SIZE,
+    "interpolation": one_of("nearest", "bilinear", "bicubic"),
+    "keepdims": _OFF,
+    "kernel_size": _SIZES,
+    "max_value": optional(_NUMBER),
+    "momentum": number(0, 1),
+    "name": Form(lambda v: isinstance(v, str), "a name"),  # See `_name`.
+    "negative_slope": _NUMBER,
+    "offset": _NUMBERS,
+    "padding": either(one_of("valid", "same"), _MARGINS),
+    "pool_size": _SIZES,
+    "quantization_config": _NOTHING,
+    "renorm": _OFF,
+    "renorm_clipping": _NOTHING,
+    "renorm_momentum": number(0, 1),
+    "rms_scaling": _OFF,
+    "scale": either(FLAG, _NUMBERS),
+    "size": _SIZES,
+    "strides": optional(_SIZES),
+    "synchronized": _OFF,
+    "target_shape": items(integer(-1, MOST_VALUES), 0, 8),
+    "threshold": _NUMBER,
+    "trainable": FLAG,
+    "units": _SIZE,
+    "use_bias": FLAG,
+}
+# By the end of an argument's name.
+ENDINGS: dict[str, Form] = {
+    "_initializer": optional(_INITIALIZER),
+    "_regularizer": _NOTHING,
+    "_constraint": _NOTHING,
+}
+_AXES = optional(either(integer(-8, 8), items(integer(-8, 8), 0, 8)))
+INITIALIZER_ARGUMENTS: dict[str, Form] = {
+    "distribution": one_of(
+        "normal", "truncated_normal", "untruncated_normal", "uniform"
+    ),
+    "gain": _NUMBER,
+    "input_axes": _AXES,
+    "maxval": _NUMBER,
+    "mean": _NUMBER,
+    "minval": _NUMBER,
+    "mode": one_of("fan_in", "fan_out", "fan_avg"),
+    "output_axes": _AXES,
+    "scale": number(0, 1e30),
+    "seed": optional(integer(0, 2**32 - 1)),
+    "stddev": number(0, 1e30),
+    "value": _NUMBER,
+}
+
 
 class _Node(NamedTuple):
     layer: Any  # not built
@@ -228,9 +325,17 @@ class Graph(Architecture):
         )
         self.input_name, self.image_shape = _input(found[0])
         self.nodes: dict[str, _Node] = {}
+        depths = {self.input_name: 1}
         for layer in found[1:]:
             node = self._node(layer)
-            self.nodes[node.layer.name] = node
+            name = node.layer.name
+            self.nodes[name] = node
+            depths[name] = 1 + max(depths[i] for i in node.inputs)
+            check(
+                depths[name] <= DEEPEST,
+                f"{CONFIG}: the layer {name!r} comes after more than "
+                f"{DEEPEST} others, one after the other.",
+            )
         for key in ("input_layers", "output_layers"):
             ends = fields[key]
             if isinstance(ends, list) and len(ends) == 1:
@@ -244,7 +349,7 @@ class Graph(Architecture):
                 and ends[0] in names
                 and ends[1:] == [0, 0],
                 f"{CONFIG}: `{key}` must be one layer of the graph, "
-                f"[name, 0, 0]. Found: {ends!r:.200}",
+                f"[name, 0, 0]. Found: {shown(ends)}",
             )
         self.output_name = ends[0]
 
@@ -275,12 +380,21 @@ class Graph(Architecture):
                         weights_of(layer, shape).items()
                     )
                 ]
+            if isinstance(layer, layers.Rescaling):
+                # Others would make more channels, of which Keras doesn't know.
+                channels = shapes[inputs[0]][-1]
+                sizes = {np.size(layer.scale), np.size(layer.offset)}
+                check(
+                    sizes <= {1, channels},
+                    f"{CONFIG}: {name!r} needs one `scale` and `offset`, or "
+                    f"one for each of the {channels} channels.",
+                )
             try:
                 shape = tuple(node.call(layer.compute_output_shape, shapes))
             except Exception as error:
                 raise PresetError(
                     f"{CONFIG}: the layer {name!r} doesn't fit its inputs "
-                    f"{[shapes[n] for n in inputs]}: {error}"
+                    f"{shown([shapes[n] for n in inputs])}: {error}"
                 ) from error
             values = math.prod(size or 1 for size in shape[1:])
             check(
@@ -309,7 +423,7 @@ class Graph(Architecture):
         kind = found.get("class_name") if isinstance(found, dict) else None
         check(
             isinstance(kind, str) and kind in LAYERS,
-            f"{CONFIG} names the class {kind!r:.200}, which isn't one of the "
+            f"{CONFIG} names the class {shown(kind)}, which isn't one of the "
             f"core layers of a preset: {', '.join(sorted(LAYERS))}.",
         )
         fields = object_config(found, kind, "keras.layers", None)
@@ -321,11 +435,7 @@ class Graph(Architecture):
             f"{CONFIG}: the name of the layer {name!r} isn't its own.",
         )
         for key, value in fields.items():
-            check(
-                _is_argument(key, value),
-                f"{CONFIG}: the layer {name!r} has {key}={value!r:.200}, which "
-                "a preset can't have.",
-            )
+            _check_argument(name, key, value)
         inputs, listed = self._inputs(name, found.get("inbound_nodes"))
         try:
             layer = LAYERS[str(kind)].from_config(dict(fields))
@@ -346,7 +456,7 @@ class Graph(Architecture):
             isinstance(node["kwargs"], dict)
             and all(value is None for value in node["kwargs"].values()),
             f"{CONFIG}: the layer {name!r} is called with arguments "
-            f"{node['kwargs']!r:.200}.",
+            f"{shown(node['kwargs'])}.",
         )
         args = node["args"]
         check(isinstance(args, list) and len(args) == 1, form)
@@ -358,7 +468,7 @@ class Graph(Architecture):
                 and set(tensor) == {"class_name", "config"}
                 and tensor["class_name"] == "__keras_tensor__"
                 and isinstance(tensor["config"], dict),
-                f"{CONFIG}: the layer {name!r} is called on {tensor!r:.200}, "
+                f"{CONFIG}: the layer {name!r} is called on {shown(tensor)}, "
                 "which is no output of a layer.",
             )
             history = tensor["config"].get("keras_history")
@@ -366,6 +476,7 @@ class Graph(Architecture):
                 isinstance(history, list)
                 and len(history) == 3
                 and history[1:] == [0, 0]
+                and isinstance(history[0], str)
                 and (history[0] == self.input_name or history[0] in self.nodes),
                 form,
             )
@@ -413,7 +524,10 @@ def object_config(
     Raises:
         PresetError: if it is another class, or of another module.
     """
-    check(isinstance(found, dict), f"Expected a {class_name}, found {found!r}.")
+    check(
+        isinstance(found, dict),
+        f"Expected a {class_name}, found {shown(found)}.",
+    )
     unknown = set(found) - {
         "module",
         "class_name",
@@ -424,20 +538,20 @@ def object_config(
     }
     check(
         not unknown,
-        f"The {class_name} has the unknown entries {sorted(unknown)}.",
+        f"The {class_name} has the unknown entries {shown(sorted(unknown))}.",
     )
     module_found = found.get("module")
     check(
         isinstance(module_found, str)
-        and re.fullmatch(rf"{re.escape(module)}(\.\w+)*", module_found),
+        and re.fullmatch(MODULES[module], module_found),
         f"The class {class_name} is said to be of the module "
-        f"{module_found!r:.200}, and must be of {module}.",
+        f"{shown(module_found)}, and must be of {module}.",
     )
     check(
         found.get("class_name") == class_name
         and found.get("registered_name") == registered,
-        f"Found the class {found.get('class_name')!r:.200}, registered as "
-        f"{found.get('registered_name')!r:.200}, instead of {class_name}.",
+        f"Found the class {shown(found.get('class_name'))}, registered as "
+        f"{shown(found.get('registered_name'))}, instead of {class_name}.",
     )
     fields = found.get("config")
     check(isinstance(fields, dict), f"The {class_name} has no `config`.")
@@ -459,7 +573,7 @@ def _input(found: Any) -> tuple[str, tuple[int | None, ...]]:
         and shape[0] is None
         and shape[-1] is not None,
         f"{CONFIG}: the input must be of the shape [null, height, width, "
-        f"channels]. Found: {shape!r:.200}",
+        f"channels]. Found: {shown(shape)}",
     )
     plain = (None, False, True)
     check(
@@ -480,54 +594,30 @@ def _keys(fields: dict, what: str, *names: str) -> None:
     check(
         not unknown and set(names) <= set(fields),
         f"{CONFIG}: {what} must have the entries {names}. Found: "
-        f"{sorted(fields)!r:.200}",
+        f"{shown(sorted(fields))}",
     )
 
 
 def _name(name: Any) -> str:
     check(
         isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,199}", name),
-        f"{CONFIG}: {name!r:.200} is no name of a layer.",
+        f"{CONFIG}: {shown(name)} is no name of a layer.",
     )
     return name
 
 
-def _is_argument(key: str, value: Any) -> bool:
-    if key == "dtype":
-        return is_float32(value)
-    if key == "activation":
-        return value is None or value in ACTIVATIONS
-    if key.endswith("_initializer"):
-        return _is_initializer(value)
-    if key.endswith(("_regularizer", "_constraint")) or key == "build_config":
-        return value is None
-    if key == "axis":
-        return value in (-1, [-1])
-    if key in ("renorm", "synchronized", "rms_scaling", "keepdims"):
-        return value is False
-    if key == "data_format":
-        return value in (None, "channels_last")
-    return _is_bounded(value)
-
-
-def _is_bounded(value: Any) -> bool:
-    """Tells numbers, short strings, and short lists of numbers."""
-    if isinstance(value, list):
-        return len(value) <= 64 and all(
-            _is_bounded(v) and not isinstance(v, str) for v in value
+def _check_argument(name: str, key: str, value: Any) -> None:
+    ending = re.sub("^.*(?=_)", "", key)
+    form = ARGUMENTS.get(key) or ENDINGS.get(ending)
+    if form is None or not form.is_valid(value):
+        known = f"must be {form.words}" if form else "a preset can't have"
+        raise PresetError(
+            f"{CONFIG}: the layer {name!r} has {shown(key)[1:-1]}="
+            f"{shown(value)}, which {known}."
         )
-    if isinstance(value, str):
-        return len(value) <= 200
-    if value is None or isinstance(value, bool):
-        return True
-    if isinstance(value, int):
-        return -LARGEST <= value <= LARGEST
-    return is_number(value)
 
 
 def _is_initializer(value: Any) -> bool:
-    if value is None:
-        return True
     return (
         isinstance(value, dict)
         and set(value) == set(FLOAT32)
@@ -535,5 +625,9 @@ def _is_initializer(value: Any) -> bool:
         and value["class_name"] in INITIALIZERS
         and value["registered_name"] is None
         and isinstance(value["config"], dict)
-        and all(_is_bounded(v) for v in value["config"].values())
+        and all(
+            key in INITIALIZER_ARGUMENTS
+            and INITIALIZER_ARGUMENTS[key].is_valid(argument)
+            for key, argument in value["config"].items()
+        )
     )

@@ -3,10 +3,23 @@
 import dataclasses
 import hashlib
 import json
-import math
-import re
-from collections.abc import Callable
 from typing import Any
+
+from kerassl import reading
+from kerassl.reading import (
+    PLAIN_DICT,
+    Form,
+    check_form,
+    integer,
+    is_int,
+    is_number,
+    mapping,
+    matching,
+    one_of,
+    optional,
+    shown,
+    text,
+)
 
 SCHEMA_VERSION = 1
 
@@ -24,7 +37,13 @@ OUTPUTS = ("features", "map", "tokens", "class_token")
 
 
 class PresetError(ValueError):
-    """A preset was refused. The message says what was found, and why."""
+    """A preset was refused. The message says what was found, and why.
+
+    It is one line without control characters, whatever it tells of.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(reading.one_line(message))
 
 
 def check(condition: Any, message: str) -> None:
@@ -94,23 +113,20 @@ class PresetInfo:
 
     def __post_init__(self) -> None:
         """Checks all fields."""
-        for field, (is_valid, form) in FORMS.items():
+        for field, form in FORMS.items():
             value = getattr(self, field)
-            check(
-                is_valid(value),
-                f"{INFO}: `{field}` must be {form}. Found: {_short(value)}",
-            )
+            check_form(value, form, f"{INFO}: `{field}`", PresetError)
         if self.normalization is not None:
             for key, numbers in self.normalization.items():
                 check(
                     len(numbers) == self.image_shape[-1],
                     f"{INFO}: `normalization` needs a {key} for each of the "
-                    f"{self.image_shape[-1]} channels. Found: {numbers}",
+                    f"{self.image_shape[-1]} channels. Found: {shown(numbers)}",
                 )
         for name in self.files:
             check(
                 name in FILES and name != INFO,
-                f"{INFO}: `files` names {_short(name)}, which is no file of a "
+                f"{INFO}: `files` names {shown(name)}, which is no file of a "
                 f"preset. Those are: {', '.join(FILES)}.",
             )
         if self.recipe is not None:
@@ -140,7 +156,7 @@ class PresetInfo:
         check(
             type(found) is int and found >= 1,
             f"{INFO}: `schema_version` must be a positive integer. "
-            f"Found: {_short(found)}",
+            f"Found: {shown(found)}",
         )
         check(
             found <= SCHEMA_VERSION,
@@ -162,21 +178,9 @@ def read_json(data: bytes | bytearray, name: str) -> Any:
     """Reads JSON that anybody may have written.
 
     Raises:
-        PresetError: if it is none, or has NaN, or is too deep.
+        PresetError: as `kerassl.reading.read_json`.
     """
-
-    def refuse(constant: str) -> None:
-        raise PresetError(f"{name} holds {constant}, which is no JSON.")
-
-    try:
-        return json.loads(data.decode("utf-8"), parse_constant=refuse)
-    except PresetError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise PresetError(
-            f"{name} is no plain JSON: {type(error).__name__}: "
-            f"{_short(str(error))}"
-        ) from error
+    return reading.read_json(data, name, PresetError)
 
 
 def _hash(recipe: dict[str, Any]) -> str:
@@ -185,35 +189,8 @@ def _hash(recipe: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]} ..."
-
-
 def _listed(names: set) -> str:
-    return ", ".join(sorted(str(name) for name in names))[:200]
-
-
-def _is_text(longest: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and len(value) <= longest
-
-
-def _matches(pattern: str) -> Callable[[Any], bool]:
-    return lambda v: isinstance(v, str) and bool(re.fullmatch(pattern, v))
-
-
-def _optional(is_valid: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or is_valid(value)
-
-
-def is_int(value: Any, low: int, high: int) -> bool:
-    """Tells an integer in [low, high], which no bool is."""
-    return type(value) is int and low <= value <= high
-
-
-def is_number(value: Any) -> bool:
-    """Tells a finite int or float."""
-    return type(value) in (int, float) and math.isfinite(value)
+    return ", ".join(name[:100] for name in sorted(names)[:10])
 
 
 def _is_image_shape(value: Any) -> bool:
@@ -234,92 +211,64 @@ def _is_normalization(value: Any) -> bool:
     )
 
 
-def _is_plain(value: Any, depth: int = 8) -> bool:
-    """Tells values that JSON can hold, not too deep."""
-    if isinstance(value, dict):
-        return depth > 0 and all(
-            isinstance(k, str) and _is_plain(v, depth - 1)
-            for k, v in value.items()
-        )
-    if isinstance(value, (list, tuple)):
-        return depth > 0 and all(_is_plain(v, depth - 1) for v in value)
-    return value is None or isinstance(value, (bool, str)) or is_number(value)
-
-
-def _is_plain_dict(value: Any) -> bool:
-    return isinstance(value, dict) and _is_plain(value)
-
-
 def _is_scores(value: Any) -> bool:
     def is_share(score: Any) -> bool:
         return is_number(score) and 0 <= score <= 1
 
     return (
-        _is_plain_dict(value)
+        PLAIN_DICT.is_valid(value)
         and all(isinstance(scores, dict) for scores in value.values())
         and all(is_share(s.get("accuracy", 0)) for s in value.values())
     )
 
 
-def _is_versions(value: Any) -> bool:
-    is_version = _matches(r"[\w.+!-]{1,64}")
-    return isinstance(value, dict) and all(
-        isinstance(name, str) and is_version(v) for name, v in value.items()
-    )
-
-
 def _is_files(value: Any) -> bool:
-    is_hash = _matches(r"[0-9a-f]{64}")
     return isinstance(value, dict) and all(
         isinstance(file, dict)
         and set(file) == {"sha256", "size"}
-        and is_hash(file["sha256"])
+        and HASH.is_valid(file["sha256"])
         and is_int(file["size"], 0, 2**34)
         for file in value.values()
     )
 
 
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
-# Each field's check, and the check in words.
-FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (
-        _matches(_NAME),
-        "1 to 96 letters, digits, dots, hyphens and underscores, no dot first",
-    ),
-    "license": (
-        _matches(r"[a-z0-9][a-z0-9.+-]{0,63}"),
+HASH = matching(r"[0-9a-f]{64}", "64 hexadecimal digits")
+NAME = matching(
+    r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}",
+    "1 to 96 letters, digits, dots, hyphens and underscores, no dot first",
+)
+FORMS: dict[str, Form] = {
+    "name": NAME,
+    "license": matching(
+        r"[a-z0-9][a-z0-9.+-]{0,63}",
         "a licence as the Hub spells it, such as 'apache-2.0'",
     ),
-    "description": (_is_text(10_000), "a string of 10,000 characters at most"),
-    "method": (_optional(_matches(r"\w{1,64}")), "a name or null"),
-    "architecture": (_matches(_NAME), "a name"),
-    "class_name": (_matches(r"\w{1,64}"), "a class's name"),
-    "output": (lambda v: v in OUTPUTS, f"one of {', '.join(OUTPUTS)}"),
-    "image_shape": (
+    "description": text(10_000),
+    "method": optional(matching(r"\w{1,64}", "a name")),
+    "architecture": NAME,
+    "class_name": matching(r"\w{1,64}", "a class's name"),
+    "output": one_of(*OUTPUTS),
+    "image_shape": Form(
         _is_image_shape,
         "[height, width, channels], of 1 to 8192 pixels or null, and 1 to 4 "
         "channels",
     ),
-    "features": (lambda v: is_int(v, 1, 2**20), "a positive integer"),
-    "parameters": (lambda v: is_int(v, 0, 2**34), "an integer, 0 or more"),
-    "normalization": (
-        _optional(_is_normalization),
-        "null, or the lists `scale` and `offset`",
+    "features": integer(1, 2**20),
+    "parameters": integer(0, 2**34),
+    "normalization": optional(
+        Form(_is_normalization, "the lists `scale` and `offset`")
     ),
-    "datasets": (
-        lambda v: isinstance(v, tuple) and all(map(_is_text(200), v)),
+    "datasets": Form(
+        lambda v: isinstance(v, tuple) and all(map(text(200).is_valid, v)),
         "a list of names",
     ),
-    "scores": (
+    "scores": Form(
         _is_scores,
         "a dict of protocol to a dict of results, accuracies in [0, 1]",
     ),
-    "recipe": (_optional(_is_plain_dict), "null, or a dict of plain values"),
-    "recipe_hash": (
-        _optional(_matches(r"[0-9a-f]{64}")),
-        "null, or 64 hexadecimal digits",
-    ),
-    "training": (_is_plain_dict, "a dict of plain values"),
-    "versions": (_is_versions, "a dict of package to version"),
-    "files": (_is_files, "a dict of name to `sha256` and `size`"),
+    "recipe": optional(PLAIN_DICT),
+    "recipe_hash": optional(HASH),
+    "training": PLAIN_DICT,
+    "versions": mapping(matching(r"[\w.+!-]{1,64}", "a package's version")),
+    "files": Form(_is_files, "a dict of name to `sha256` and `size`"),
 }

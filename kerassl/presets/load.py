@@ -10,12 +10,10 @@ from typing import Any
 import keras
 
 from kerassl import encoders
-from kerassl.encoders.build import pooled
-from kerassl.presets.backbones import ViT
-from kerassl.presets.graph import Graph, check_order
+from kerassl.presets.build import Preset, build_encoder
 from kerassl.presets.info import INFO, PresetError, PresetInfo
 from kerassl.presets.published import published
-from kerassl.presets.verify import Preset, open_preset
+from kerassl.presets.verify import open_preset
 from kerassl.run_folder import ENCODER
 
 INDEX = "index.json"
@@ -85,59 +83,6 @@ def list_presets() -> list[PresetInfo]:
         A list of `PresetInfo`.
     """
     return [PresetInfo.from_dict(entry["info"]) for entry in _index().values()]
-
-
-def build_encoder(
-    preset: Preset, image_shape: tuple[int | None, ...] | None = None
-) -> keras.Model:
-    """Builds the whole encoder of a verified preset.
-
-    Args:
-        preset: `Preset`.
-        image_shape: as in `load_encoder`.
-
-    Returns:
-        A Functional `keras.Model`.
-
-    Raises:
-        PresetError: if the architecture can't take such images, or Keras
-            orders its weights in another way than the preset.
-    """
-    info, architecture, arrays = preset
-    shape = info.image_shape if image_shape is None else image_shape
-    if len(shape) != 3 or shape[-1] != info.image_shape[-1]:
-        raise PresetError(
-            f"`image_shape` must be (height, width, {info.image_shape[-1]}): "
-            f"{info.name} was trained on images of {info.image_shape}. "
-            f"Received: {image_shape}"
-        )
-    expected = architecture.layout(shape).weights
-    if isinstance(architecture, ViT) and shape != info.image_shape:
-        arrays = architecture.resized(arrays, shape)
-    if [w.shape for w in expected] != [a.shape for a in arrays]:
-        raise PresetError(
-            f"{info.name} is tied to images of {info.image_shape}: with "
-            f"{shape} its layers would have other weights."
-        )
-    images = keras.Input(shape, dtype="float32", name="images")
-    x: Any = images
-    if info.normalization is not None:
-        x = keras.layers.Rescaling(
-            **info.normalization, name="normalization", dtype="float32"
-        )(x)
-    x = architecture.apply(x)
-    if info.output != "features":
-        taken = isinstance(architecture, Graph) and "pool" in architecture.nodes
-        x = pooled(
-            x,
-            info.output == "class_token",
-            name="features" if taken else "pool",
-            dtype="float32",
-        )
-    encoder = keras.Model(images, x, name=info.architecture)
-    check_order(encoder, expected)
-    encoder.set_weights(arrays)
-    return encoder
 
 
 def locate(

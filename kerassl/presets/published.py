@@ -9,9 +9,9 @@ import numpy as np
 from keras import layers
 
 from kerassl.presets.backbones import BACKBONES, Backbone
+from kerassl.presets.build import Preset
 from kerassl.presets.graph import FLOAT32, Architecture, Graph, check_order
 from kerassl.presets.info import PresetError, PresetInfo
-from kerassl.presets.verify import Preset
 
 # What changes nothing in inference, and has a random state.
 DROPPED = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise)

@@ -17,6 +17,7 @@ import numpy as np
 
 from kerassl import encoders
 from kerassl.presets.backbones import Backbone
+from kerassl.presets.build import Preset
 from kerassl.presets.card import card
 from kerassl.presets.graph import check_order
 from kerassl.presets.info import (
@@ -30,7 +31,7 @@ from kerassl.presets.info import (
     PresetError,
 )
 from kerassl.presets.published import plain_name, published, serialized
-from kerassl.presets.verify import Preset, file_entry, verify_preset
+from kerassl.presets.verify import file_entry, verify_preset
 from kerassl.recipes import Recipe
 from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import (

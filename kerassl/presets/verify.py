@@ -5,11 +5,10 @@ import math
 import os
 import stat
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from kerassl.presets.backbones import BACKBONES
+from kerassl.presets.build import Preset, check_build
 from kerassl.presets.graph import (
     Architecture,
     Graph,
@@ -27,10 +26,10 @@ from kerassl.presets.info import (
     WEIGHTS,
     PresetInfo,
     check,
-    is_int,
     read_json,
 )
 from kerassl.presets.weights import check_size, read_weights
+from kerassl.reading import is_int, shown
 
 BLOCK = 1024**2
 # The largest size of each file; that of the weights follows from the
@@ -42,20 +41,6 @@ MOST_BYTES = {
     CONVERTER: BLOCK,
     CARD: 4 * BLOCK,
 }
-
-
-class Preset(NamedTuple):
-    """A preset that was verified.
-
-    Attributes:
-        info: `PresetInfo`.
-        architecture: `Architecture`, not built.
-        arrays: the weights, in the order of the model's.
-    """
-
-    info: PresetInfo
-    architecture: Architecture
-    arrays: list[np.ndarray]
 
 
 def verify_preset(folder: str | Path) -> PresetInfo:
@@ -83,11 +68,13 @@ def verify_preset(folder: str | Path) -> PresetInfo:
     info.scores["knn"]["accuracy"]
     ```
     """
-    return open_preset(folder).info
+    preset = open_preset(folder)
+    check_build(preset)
+    return preset.info
 
 
 def open_preset(folder: str | Path, links: bool = False) -> Preset:
-    """Verifies a preset and returns its content.
+    """Verifies a preset and returns its content, of which nothing is built.
 
     Args:
         folder: path.
@@ -165,8 +152,8 @@ def check_converter(info: PresetInfo, found: Any) -> None:
         )
         check(
             is_valid,
-            f"{CONVERTER} has {key}={value!r:.200}, and {INFO} asks for "
-            f"{expected.get(key, 'no such entry')!r:.200}.",
+            f"{CONVERTER} has {key}={shown(value)}, and {INFO} asks for "
+            f"{shown(expected.get(key, 'no such entry'))}.",
         )
     missing = set(expected) - set(fields)
     check(not missing, f"{CONVERTER} lacks {sorted(missing)}.")
@@ -183,7 +170,7 @@ def _sizes(folder: Path, links: bool) -> dict[str, int]:
             continue
         check(
             name in FILES,
-            f"{folder} holds {name!r:.200}, which is no file of a preset. "
+            f"{folder} holds {shown(name)}, which is no file of a preset. "
             f"Those are: {', '.join(FILES)}.",
         )
         check(
@@ -268,6 +255,11 @@ def _architecture(info: PresetInfo, config: Any) -> Architecture:
         info.class_name == Graph.class_name,
         f"{INFO}: `class_name` is {info.class_name!r}. kerassl knows "
         f"{', '.join([Graph.class_name, *BACKBONES])}.",
+    )
+    check(
+        info.normalization is None,
+        f"{INFO}: `normalization` must be null. The graph in {CONFIG} has its "
+        "own.",
     )
     return Graph(config)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from kerassl.presets.graph import Weight
 from kerassl.presets.info import WEIGHTS, PresetError, check
+from kerassl.reading import shown
 
 FLOAT32 = np.dtype("<f4")
 # What HDF5 may need for the groups of one weight, and for those of layers
@@ -89,15 +90,15 @@ def _data_sets(
             link = group.get(name, getlink=True)
             check(
                 type(link) is h5py.HardLink,
-                f"{WEIGHTS}: {place!r:.200} is {type(link).__name__} to "
-                f"{getattr(link, 'path', '?')!r:.200}"
+                f"{WEIGHTS}: {shown(place)} is {type(link).__name__} to "
+                f"{shown(getattr(link, 'path', '?'))}"
                 f"{_in_file(link)}. Weights must be in the file itself.",
             )
             item = group[name]
             address = h5py.h5o.get_info(item.id).addr
             check(
                 address not in seen and len(seen) < most,
-                f"{WEIGHTS}: {place!r:.200} is linked twice, or there are "
+                f"{WEIGHTS}: {shown(place)} is linked twice, or there are "
                 f"more than {most} objects.",
             )
             seen.add(address)
@@ -106,7 +107,7 @@ def _data_sets(
                 continue
             check(
                 isinstance(item, h5py.Dataset) and place in shapes,
-                f"{WEIGHTS}: {place!r:.200} is no weight of the architecture.",
+                f"{WEIGHTS}: {shown(place)} is no weight of the architecture.",
             )
             found[place] = item
     return found
@@ -114,7 +115,7 @@ def _data_sets(
 
 def _in_file(link: Any) -> str:
     filename = getattr(link, "filename", None)
-    return "" if filename is None else f" in the file {filename!r:.200}"
+    return "" if filename is None else f" in the file {shown(filename)}"
 
 
 def _array(item: Any, weight: Weight) -> np.ndarray:

@@ -1,0 +1,125 @@
+"""Builds the encoder of a verified preset."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from kerassl.encoders.build import pooled
+from kerassl.presets.backbones import ViT
+from kerassl.presets.graph import Architecture, Graph, Weight, check_order
+from kerassl.presets.info import INFO, PresetError, PresetInfo, check
+
+
+class Preset(NamedTuple):
+    """A preset that was verified.
+
+    Attributes:
+        info: `PresetInfo`.
+        architecture: `Architecture`, not built.
+        arrays: the weights, in the order of the model's.
+    """
+
+    info: PresetInfo
+    architecture: Architecture
+    arrays: list[np.ndarray]
+
+
+def build_encoder(
+    preset: Preset, image_shape: tuple[int | None, ...] | None = None
+) -> keras.Model:
+    """Builds the whole encoder of a verified preset.
+
+    Args:
+        preset: `Preset`.
+        image_shape: as in `load_encoder`.
+
+    Returns:
+        A Functional `keras.Model`.
+
+    Raises:
+        PresetError: if the architecture can't take such images, or Keras
+            orders its weights in another way than the preset.
+    """
+    shape = preset.info.image_shape if image_shape is None else image_shape
+    expected = _check_shape(preset, shape)
+    arrays = preset.arrays
+    if (
+        isinstance(preset.architecture, ViT)
+        and shape != preset.info.image_shape
+    ):
+        arrays = preset.architecture.resized(arrays, shape)
+    if [w.shape for w in expected] != [a.shape for a in arrays]:
+        raise PresetError(
+            f"{preset.info.name} is tied to images of "
+            f"{preset.info.image_shape}: with {shape} its layers would have "
+            "other weights."
+        )
+    encoder = _make(preset, shape, expected)
+    encoder.set_weights(arrays)
+    return encoder
+
+
+def check_build(preset: Preset) -> None:
+    """Refuses a preset of which Keras can't build an encoder.
+
+    Builds it as `build_encoder`, but makes no weights.
+
+    Raises:
+        PresetError: as `build_encoder`.
+    """
+    shape = preset.info.image_shape
+    with keras.StatelessScope(initialize_variables=False):
+        _make(preset, shape, _check_shape(preset, shape))
+
+
+def _check_shape(preset: Preset, shape: tuple[int | None, ...]) -> list[Weight]:
+    """Returns the weights that there must be for images of a shape."""
+    info = preset.info
+    if len(shape) != 3 or shape[-1] != info.image_shape[-1]:
+        raise PresetError(
+            f"`image_shape` must be (height, width, {info.image_shape[-1]}): "
+            f"{info.name} was trained on images of {info.image_shape}. "
+            f"Received: {shape}"
+        )
+    return preset.architecture.layout(shape).weights
+
+
+def _make(
+    preset: Preset, shape: tuple[int | None, ...], expected: list[Weight]
+) -> keras.Model:
+    """Returns the encoder, without the preset's weights."""
+    info, architecture, _ = preset
+    try:
+        images = keras.Input(shape, dtype="float32", name="images")
+        x: Any = images
+        if info.normalization is not None:
+            x = keras.layers.Rescaling(
+                **info.normalization, name="normalization", dtype="float32"
+            )(x)
+        x = architecture.apply(x)
+        if info.output != "features":
+            taken = (
+                isinstance(architecture, Graph) and "pool" in architecture.nodes
+            )
+            x = pooled(
+                x,
+                info.output == "class_token",
+                name="features" if taken else "pool",
+                dtype="float32",
+            )
+        encoder = keras.Model(images, x, name=info.architecture)
+    except (PresetError, ImportError):
+        raise
+    except Exception as error:
+        raise PresetError(
+            f"Keras {keras.__version__} can't build the encoder of "
+            f"{info.name}: {type(error).__name__}: {error}"
+        ) from error
+    check_order(encoder, expected)
+    check(
+        encoder.output_shape == (None, info.features),
+        f"The encoder of {info.name} returns {encoder.output_shape}, and "
+        f"{INFO} says {info.features} features.",
+    )
+    return encoder
