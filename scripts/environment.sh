@@ -25,6 +25,9 @@ export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
 # that made PyTorch's steps ten times slower here.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+# Where it is set, each process compiles Keras and its backend anew: 25 s of CPU
+# time instead of 7, in each of the many that tests and demo start.
+unset PYTHONDONTWRITEBYTECODE
 
 say() {
   printf '%s\n' "$*" >&2
@@ -51,7 +54,8 @@ find_interpreter() {
   die "needs Python 3.11 or newer with its venv module"
 }
 
-# Most of what comes along is never imported: compiling it all takes a minute.
+# Most of what comes along is never imported, and compiling it all takes a
+# minute: Python compiles what is, once, on the first import.
 install() { # pip's arguments
   "$PYTHON" -m pip install --quiet --quiet --no-compile "$@"
 }

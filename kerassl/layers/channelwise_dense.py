@@ -13,10 +13,8 @@ class ChannelwiseDense(keras.layers.Layer):
 
     It carries what is known at one place of the image to all others, as a
     convolution can't, with `D * (h * w)**2` weights where a dense layer would
-    have `D**2` times `(h * w)**2`.
-
-    Args:
-        **kwargs: the arguments of `keras.layers.Layer`.
+    have `D**2` times `(h * w)**2`. It takes the arguments of
+    `keras.layers.Layer`.
 
     Input shape: `(N, h, w, D)`. Output shape: the same.
 
