@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     from kerassl import runs
     from kerassl.run_folder import RECIPE, read_scores, read_settings
-    from kerassl.runs.files import write_scores
+    from kerassl.runs.files import encoder_mark, write_scores
+    from kerassl.runs.lock import check_free
 
     names = [name.strip() for name in options.protocol.split(",")]
     with user_errors():
@@ -97,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
             )
             for name in names
         }
+        mark = encoder_mark(options.source)
         subject = runs.Evaluation(
             options.source,
             options.data,
@@ -124,8 +127,15 @@ def run(options: argparse.Namespace) -> int:
             # Broken files show now, and not after the measuring.
             read_scores(options.source)
             settings = read_settings(options.source)
+            try:
+                check_free(options.source)
+            except runs.InUseError as error:
+                print(
+                    f"kerassl: scores may not be kept: {error}",
+                    file=sys.stderr,
+                )
     print(f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings")
-    scores = {}
+    scores, code = {}, 0
     for name, protocol in protocols.items():
         found = protocol.measure(subject, floors.get(name))
         name += protocol.suffix
@@ -136,12 +146,19 @@ def run(options: argparse.Namespace) -> int:
             is_own = options.data == settings["data"]
             key = name if is_own else f"{name}, {options.data}"
             kept = {"data": options.data, **scores[name]}
-            write_scores(options.source, {key: kept})
+            try:
+                write_scores(options.source, {key: kept}, mark)
+            except (OSError, ValueError) as error:
+                code = 1
+                print(
+                    f"kerassl: error: {name} isn't kept: {error}",
+                    file=sys.stderr,
+                )
     if options.json:
         print(
             json.dumps({"run": options.source, "data": options.data, **scores})
         )
-    return 0
+    return code
 
 
 def _given(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:

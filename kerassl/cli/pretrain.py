@@ -29,7 +29,6 @@ FIXED = {
     "method": ("recipe", "method"),
     "recipe": ("recipe", "name"),
     "encoder": ("recipe", "encoder"),
-    "epochs": ("recipe", "epochs"),
     "batch_size": ("recipe", "batch_size"),
     "image_size": ("recipe", "image_size"),
     "seed": ("recipe", "seed"),
@@ -60,7 +59,11 @@ def add_parser(commands: Any) -> None:
         "one, cifar for images up to 64 pixels and imagenet for larger ones)",
     )
     add("--encoder", help="such as resnet_nano (default: the recipe's)")
-    add("--epochs", type=positive, help="default: the recipe's")
+    add(
+        "--epochs",
+        type=positive,
+        help="default: the recipe's. With --resume: more than the run has",
+    )
     add("--batch-size", type=positive, help="default: the recipe's")
     add(
         "--image-size",
@@ -90,7 +93,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in OUTPUT; needs --output alone",
+        help="go on with the run in OUTPUT; needs --output only",
     )
 
 
@@ -136,16 +139,23 @@ def _run(options: argparse.Namespace) -> int:
         else:
             training, choice = _new(options)
     _describe(training, choice)
-    if training.finished:
-        training.train()  # Completes the files, if it was killed at the end.
-        print("This run is finished. Evaluate it with: kerassl evaluate ...")
-        return 0
     try:
+        if training.finished:
+            training.train()  # Completes the files, if it was killed then.
+            print(
+                "This run is finished. --epochs trains it for longer. Evaluate "
+                "it with: kerassl evaluate ..."
+            )
+            return 0
         with progress(training) as callback, stop_on_signals(training) as got:
             training.train([callback], keep=options.keep)
-    except runs.DivergedError as error:
+    except (runs.DivergedError, runs.SaveError) as error:
         print_error(error)
         return 1
+    except OSError as error:
+        if process()[0]:  # The first one tells.
+            return 2
+        raise UserError(str(error)) from error
     except failures() as error:
         if process()[1] == 1:
             raise
@@ -253,7 +263,9 @@ def _resumed(options: argparse.Namespace) -> "Run":
                 f"{value}, not {given}. A run goes on as it began: leave out "
                 "the option, or start another run."
             )
-    return runs.resume(options.output, data_dir=options.data_dir)
+    return runs.resume(
+        options.output, epochs=options.epochs, data_dir=options.data_dir
+    )
 
 
 def _describe(run: "Run", choice: str | None) -> None:

@@ -47,5 +47,9 @@ def run(options: argparse.Namespace) -> int:
             options.output,
             options.data_dir,
         )
-    print(f"Wrote {report.write()}")
+    try:
+        path = report.write()
+    except OSError as error:
+        raise UserError(f"The page can't be written: {error}") from error
+    print(f"Wrote {path}")
     return 0

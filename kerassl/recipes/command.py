@@ -18,8 +18,10 @@ def pretrain_command(
 
     Returns:
         A line for a shell; `None` if no command makes this recipe, since it
-        was changed in Python.
+        was changed in Python, or by more epochs on the way.
     """
+    if settings.get("extended"):
+        return None
     recipe = recipes.Recipe.from_dict(settings["recipe"])
     names = ("encoder", "epochs", "batch_size", "image_size", "seed")
     wanted = {name: getattr(recipe, name) for name in names}

@@ -3,14 +3,18 @@
 from kerassl.presets import load_encoder
 from kerassl.run_folder import environment, read_settings
 from kerassl.runs.evaluate import Evaluation, earlier_scores
+from kerassl.runs.lock import InUseError
 from kerassl.runs.page import report
 from kerassl.runs.protocols import protocol
-from kerassl.runs.run import DivergedError, Run, resume, start
+from kerassl.runs.run import DivergedError, Run, SaveError
+from kerassl.runs.starting import resume, start
 
 __all__ = [
     "DivergedError",
     "Evaluation",
+    "InUseError",
     "Run",
+    "SaveError",
     "earlier_scores",
     "environment",
     "load_encoder",

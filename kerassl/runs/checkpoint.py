@@ -62,11 +62,23 @@ def load_checkpoint(path: Path) -> tuple[keras.Model, Position]:
     Raises:
         ValueError: if the file is no checkpoint of a run.
     """
+    position = read_position(path)
+    return keras.saving.load_model(path), position
+
+
+def read_position(path: Path) -> Position:
+    """Reads how far the run of a checkpoint has come.
+
+    Args:
+        path: the `.keras` file.
+
+    Raises:
+        ValueError: if the file is no checkpoint of a run.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            position = Position(**json.loads(archive.read(MEMBER)))
+            return Position(**json.loads(archive.read(MEMBER)))
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no checkpoint of a kerassl run: {error}"
         ) from error
-    return keras.saving.load_model(path), position

@@ -27,7 +27,8 @@ from kerassl.recipes import Recipe
 from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import CHECKPOINT, REPORT, read_scores, read_settings
 from kerassl.runs.checkpoint import load_checkpoint
-from kerassl.runs.files import replacing
+from kerassl.runs.files import check_writable, replacing
+from kerassl.runs.lock import InUseError
 from kerassl.runs.protocols import score_rows
 from kerassl.visualization.attention import attention_maps, vit_of
 from kerassl.visualization.curves import (
@@ -90,6 +91,7 @@ def report(
         ImportError: without matplotlib.
         FileNotFoundError: if there is no run, or its data or the folder of
             `output` are missing.
+        PermissionError: if the page can't be written there.
         ValueError: if a file of the run is broken, or the images don't fit the
             encoder.
 
@@ -131,6 +133,7 @@ class Report:
         self.settings = read_settings(folder)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {self.path.parent}.")
+        check_writable(self.path.parent)
         self.recipe = Recipe.from_dict(self.settings["recipe"])
         self.rows = read_rows(folder)
         self.scores = read_scores(folder)
@@ -172,7 +175,12 @@ class Report:
         check_fit(self.encoder, self.data, self.bank)
 
     def write(self) -> Path:
-        """Makes the pictures and writes the page; returns its path."""
+        """Makes the pictures and writes the page; returns its path.
+
+        Raises:
+            OSError: if the page can't be written, or another run has begun in
+                the folder.
+        """
         template = resources.files(__package__) / TEMPLATE
         recipe = self.recipe
         page = string.Template(template.read_text(encoding="utf-8")).substitute(
@@ -183,6 +191,8 @@ class Report:
             ),
             body="\n".join(self._sections()),
         )
+        if read_settings(self.folder) != self.settings:
+            raise InUseError(f"Another run has begun in {self.folder}.")
         with replacing(self.path) as temporary:
             # A file's name may hold what is no character.
             temporary.write_text(

@@ -1,19 +1,19 @@
 """A pretraining run in a folder: it starts, stops and goes on exactly."""
 
+import contextlib
 import csv
 import io
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerassl import data as kerassl_data
-from kerassl import recipes, training
+from kerassl import training
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
@@ -23,16 +23,24 @@ from kerassl.run_folder import (
     RECIPE,
     REPORT,
     SCORES,
-    environment,
     read_settings,
 )
 from kerassl.runs.callbacks import RunCallbacks, Watch
-from kerassl.runs.checkpoint import Position, load_checkpoint, save_checkpoint
-from kerassl.runs.files import replacing
+from kerassl.runs.checkpoint import (
+    Position,
+    read_position,
+    save_checkpoint,
+)
+from kerassl.runs.files import remove_partial, replacing
+from kerassl.runs.lock import InUseError, locked
 
 
 class DivergedError(RuntimeError):
     """The loss or a weight became NaN or infinite."""
+
+
+class SaveError(OSError):
+    """A file of the run can't be written; the last ones stay."""
 
 
 class Run:
@@ -58,6 +66,7 @@ class Run:
         model: a compiled `SelfSupervisedModel`.
         position: `Position`, or `None` for a run that is to start: `train`
             then first writes `recipe.json` and removes an older run's files.
+        overwrite: bool. Whether a run that is to start may replace another.
     """
 
     def __init__(
@@ -67,6 +76,7 @@ class Run:
         data: Any,
         model: keras.Model,
         position: Position | None = None,
+        overwrite: bool = False,
     ):
         self.folder = folder
         self.settings = settings
@@ -75,7 +85,10 @@ class Run:
         self.model = model
         self.is_new = position is None
         self.position = position or Position()
-        self.steps_per_epoch = _steps_per_epoch(self.recipe, data)
+        self.overwrite = overwrite
+        # What the folder must hold when `train` begins.
+        self.saved = state(settings, position) if position else None
+        self.steps_per_epoch = steps_per_epoch(self.recipe, data)
         self.stopping = False
 
     @property
@@ -118,39 +131,106 @@ class Run:
         Raises:
             DivergedError: if the loss or a weight becomes NaN or infinite. The
                 last checkpoint stays.
+            InUseError: if another process trains in the folder.
+            SaveError: if a file can't be written, as on a full disk. The last
+                checkpoint stays.
+            OSError: if the folder can't be made or locked, or has got a run
+                since `start`.
+            ValueError: if the run went on elsewhere since `resume`.
         """
-        self._prepare_folder()
-        watch = Watch(self)
-        told = RunCallbacks([*callbacks, watch], self)
-        told.begin()
-        while not self.finished and not training.agree(self.stopping):
-            self._train_epoch(told, watch)
-            if self.is_writer:
-                training.alone(self._save)
-                self._keep(keep)
-        told.end()
+        with self._own_folder():
+            watch = Watch(self)
+            told = RunCallbacks([*callbacks, watch], self)
+            told.begin()
+            while not self.finished and not training.agree(self.stopping):
+                self._train_epoch(told, watch)
+                if self.is_writer:
+                    with self._writing():
+                        training.alone(self._save)
+                        self._keep(keep)
+            told.end()
 
     @property
     def is_writer(self) -> bool:
         """Whether this process, of all that train, writes the files."""
         return training.process()[0] == 0
 
-    def _prepare_folder(self) -> None:
+    @contextlib.contextmanager
+    def _own_folder(self) -> Iterator[None]:
+        """Locks the folder while the run trains in it, and prepares it."""
         training.agree(False)  # All have looked whether there is a run already.
-        if not self.is_writer:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        refusal: OSError | ValueError | None = None
+        with contextlib.ExitStack() as stack:
+            if self.is_writer:
+                try:
+                    stack.enter_context(_folder(self.folder))
+                    stack.enter_context(locked(self.folder))
+                    stack.enter_context(self._removed_if_unused())
+                    self._prepare_folder()
+                except (OSError, ValueError) as error:
+                    refusal = error
+            # Otherwise the other processes would wait for the first step.
+            if training.agree(refusal is not None):
+                raise refusal or InUseError(
+                    f"The first process can't write into {self.folder}."
+                )
+            yield
+
+    def _prepare_folder(self) -> None:
+        remove_partial(self.folder)
         if self.is_new:
+            if not self.overwrite:
+                refuse_run(self.folder)
             # The checkpoint goes first: it must not meet another recipe.
             for name in (CHECKPOINT, ENCODER, HISTORY, SCORES, REPORT):
                 (self.folder / name).unlink(missing_ok=True)
             shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
-            text = json.dumps(self.settings, indent=2) + "\n"
-            _write_text(self.folder / RECIPE, text)
+            with self._writing():
+                self._save_settings()
             self.is_new = False
-        else:
+            return
+        if self.saved != state_of(self.folder):
+            raise InUseError(
+                f"The run in {self.folder} went on in another process since it "
+                "was loaded. Resume it again."
+            )
+        with self._writing():
+            if self.saved != state(self.settings, self.position):
+                # It has more epochs now: first the schedule, then the recipe.
+                training.alone(self._save)
+                self._save_settings()
             # They may be older than the checkpoint, if the run was killed.
             training.alone(self._save_outputs)
+
+    @contextlib.contextmanager
+    def _removed_if_unused(self) -> Iterator[None]:
+        """Leaves no recipe behind that would refuse the next try.
+
+        It stays if the process is killed: then the run can go on.
+        """
+        try:
+            yield
+        except Exception:
+            if not self.is_new and not self._has_checkpoint:
+                (self.folder / RECIPE).unlink(missing_ok=True)
+                self.is_new, self.saved = True, None
+            raise
+
+    @property
+    def _has_checkpoint(self) -> bool:
+        return (self.folder / CHECKPOINT).exists()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tells what fails in writing from what fails in a step."""
+        try:
+            yield
+        except OSError as error:
+            kept = " The last checkpoint is kept." * self._has_checkpoint
+            raise SaveError(
+                f"The run can't be saved in {self.folder}: "
+                f"{error.strerror or error}.{kept}"
+            ) from error
 
     def _batches(self) -> Any:
         return self.data.batches(
@@ -222,16 +302,22 @@ class Run:
             f"{step + 1} of {self.total_steps} (epoch "
             f"{self.position.epoch + 1}). The {len(images)} images of that "
             f"step have pixels from {images.min():g} to {images.max():g}, mean "
-            f"{images.mean():.4g}, deviation {images.std():.4g}. The last "
-            "checkpoint is kept. A lower learning rate or a longer warmup may "
-            "help."
+            f"{images.mean():.4g}, deviation {images.std():.4g}. "
+            + "The last checkpoint is kept. " * self._has_checkpoint
+            + "A lower learning rate or a longer warmup may help."
         )
 
     def _save(self) -> None:
         # Those of another encoder.
         (self.folder / SCORES).unlink(missing_ok=True)
         save_checkpoint(self.folder / CHECKPOINT, self.model, self.position)
+        self.saved = state(self.settings, self.position)
         self._save_outputs()
+
+    def _save_settings(self) -> None:
+        text = json.dumps(self.settings, indent=2) + "\n"
+        _write_text(self.folder / RECIPE, text)
+        self.saved = state(self.settings, self.position)
 
     def _keep(self, count: int) -> None:
         if count == 0 or self.position.step:
@@ -258,137 +344,39 @@ class Run:
         _write_text(self.folder / HISTORY, text.getvalue())
 
 
-def start(
-    folder: str | Path,
-    recipe: Recipe,
-    data: str,
-    *,
-    limit: int | None = None,
-    data_dir: str | None = None,
-    overwrite: bool = False,
-) -> Run:
-    """Prepares a new run: checks everything, loads the data, builds the model.
-
-    Nothing is written or removed before `Run.train`.
-
-    Args:
-        folder: path of the run's folder.
-        recipe: `Recipe`.
-        data: str, as `kerassl.data.load` takes it; its training images.
-        limit: int or `None`, the number of images to use.
-        data_dir: as in `kerassl.data.load`.
-        overwrite: bool. Whether a run that is there already may be replaced.
-
-    Returns:
-        A `Run`.
-
-    Raises:
-        ValueError: if the data, the encoder and the recipe don't fit.
-        FileNotFoundError: if there is no such data.
-        FileExistsError: if the folder has a run, and `overwrite` is `False`.
-
-    Example:
-    ```python
-    recipe = kerassl.recipes.get("simclr", "cpu").replace(epochs=2)
-    run = kerassl.runs.start("runs/a", recipe, "fashion_mnist_small")
-    run.train()
-    ```
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"{folder} is a file, not a folder for a run.")
-    if not overwrite and _holds_run(folder):
-        raise FileExistsError(
-            f"{folder} holds a run already. Resume it, overwrite it, or choose "
-            "another folder."
-        )
-    settings = {
-        "recipe": recipe.to_dict(),
-        "recipe_hash": recipe.hash,
-        "data": data,
-        "limit": limit,
-        "data_dir": data_dir,
-        "devices": training.device_count(),
-        **environment(),
-    }
-    images = _load_data(recipe, settings)
-    settings["images"] = len(images.images)
-    steps = _steps_per_epoch(recipe, images)
-    model = recipes.build_model(recipe, images.image_shape, steps)
-    return Run(folder, settings, images, model)
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Makes a folder, and removes it at the end if it is empty."""
+    made = [part for part in (path, *path.parents) if not part.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for part in made:
+                part.rmdir()
 
 
-def resume(folder: str | Path, *, data_dir: str | None = None) -> Run:
-    """Prepares to go on with a run that was stopped or killed.
-
-    Args:
-        folder: path of the run's folder.
-        data_dir: as in `kerassl.data.load`, if the data have moved.
-
-    Returns:
-        A `Run`, which may be finished.
-
-    Raises:
-        ValueError: if a file of the run is broken, the backend is another one,
-            or the data have changed.
-        FileNotFoundError: if the folder holds no run, or the data are gone.
-
-    Example:
-    ```python
-    run = kerassl.runs.resume("runs/a")
-    if not run.finished:
-        run.train()
-    ```
-    """
-    folder = Path(folder)
-    settings = read_settings(folder)
-    if data_dir is not None:
-        settings["data_dir"] = data_dir
-    backend = keras.config.backend()
-    if settings["backend"] != backend:
-        raise ValueError(
-            f"{folder} was started on {settings['backend']}, and only that "
-            f"can go on exactly. Set KERAS_BACKEND={settings['backend']}; "
-            f"it is {backend}."
-        )
-    recipe = Recipe.from_dict(settings["recipe"])
-    if recipe.hash != settings["recipe_hash"]:
-        raise ValueError(
-            f"The recipe in {folder / RECIPE} was changed: its hash is "
-            f"{recipe.hash[:12]}, and {settings['recipe_hash'][:12]} is noted."
-        )
-    data = _load_data(recipe, settings)
-    count = len(data.images)
-    if settings.get("images", count) != count:
-        raise ValueError(
-            f"The images have changed: {settings['data']} now has {count}, and "
-            f"the run was started with {settings['images']}."
-        )
-    if (folder / CHECKPOINT).exists():
-        model, position = load_checkpoint(folder / CHECKPOINT)
-    else:  # Killed in the first epoch: the same start again.
-        steps = _steps_per_epoch(recipe, data)
-        model = recipes.build_model(recipe, data.image_shape, steps)
-        position = Position()
-    if model.encoder.input_shape[1:] != data.image_shape:
-        raise ValueError(
-            f"The images have changed: {settings['data']} now has shape "
-            f"{data.image_shape}, the run {model.encoder.input_shape[1:]}."
-        )
-    return Run(folder, settings, data, model, position)
+def state_of(folder: Path) -> tuple:
+    """Returns the state of the run that a folder holds."""
+    path, position = folder / CHECKPOINT, Position()
+    if path.exists():
+        position = read_position(path)
+    return state(read_settings(folder), position)
 
 
-def _load_data(recipe: Recipe, settings: dict[str, Any]) -> Any:
-    return kerassl_data.load(
-        settings["data"],
-        "train",
-        image_size=recipe.image_size,
-        limit=settings["limit"],
-        data_dir=settings["data_dir"],
-    )
+def state(settings: dict[str, Any], position: Position) -> tuple:
+    """Returns what tells one state of a run from another."""
+    return settings.get("recipe_hash"), position.epoch, position.step
 
 
-def _steps_per_epoch(recipe: Recipe, data: Any) -> int:
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def steps_per_epoch(recipe: Recipe, data: Any) -> int:
+    """Returns the number of full batches, or refuses the batch size."""
     count = len(data.images)
     if count < recipe.batch_size:
         raise ValueError(
@@ -404,13 +392,11 @@ def _steps_per_epoch(recipe: Recipe, data: Any) -> int:
     return count // recipe.batch_size
 
 
-def _holds_run(folder: Path) -> bool:
-    return any(
-        (folder / name).exists()
-        for name in (RECIPE, CHECKPOINT, ENCODER, HISTORY)
-    )
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def refuse_run(folder: Path) -> None:
+    """Refuses a folder that holds a run."""
+    names = (RECIPE, CHECKPOINT, ENCODER, HISTORY)
+    if any((folder / name).exists() for name in names):
+        raise FileExistsError(
+            f"{folder} holds a run already. Resume it, overwrite it, or choose "
+            "another folder."
+        )

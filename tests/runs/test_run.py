@@ -1,5 +1,7 @@
 import json
+import operator
 import os
+import shutil
 import signal
 import zipfile
 
@@ -100,6 +102,88 @@ def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
     again.train()
     assert_same(again, whole)
     assert (tmp_path / "history.csv").read_text().count("\n") == 3
+    # The first one knows nothing of it, and would write its older state.
+    run.stopping = False
+    with pytest.raises(runs.InUseError, match="went on in another process"):
+        run.train()
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path):
+    folder = tmp_path / "new" / "run"
+    run, other = start(folder), start(folder)
+
+    def fail():
+        raise RuntimeError("no memory")
+
+    # What fails before anything is saved leaves nothing that refuses another.
+    with pytest.raises(RuntimeError, match="no memory"):
+        run.train([At(1, fail)])
+    assert not list(tmp_path.iterdir())
+
+    def meet():
+        for meeting in (other.train, lambda: start(folder)):
+            with pytest.raises(runs.InUseError, match=f"process {os.getpid()}"):
+                meeting()
+        with pytest.raises(runs.InUseError):
+            runs.resume(folder)
+        run.stop()
+
+    run.train([At(2, meet)])
+    assert run.steps_done == 2
+    names = {path.name for path in folder.iterdir()}
+    assert not any(name.startswith(".") for name in names)
+    before = (folder / "checkpoint.keras").read_bytes()
+    # It was prepared when there was none yet.
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        other.train()
+    assert (folder / "checkpoint.keras").read_bytes() == before
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(whole, tmp_path):
+    """A limit on the size of files fails in the same way."""
+    resource = pytest.importorskip("resource")
+    size, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+
+    run = start(tmp_path)
+    try:
+        with pytest.raises(runs.SaveError, match="too large.* is kept"):
+            run.train([At(STEPS + 1, fill)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    names = sorted(path.name for path in whole.folder.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert runs.resume(tmp_path).steps_done == STEPS
+    run.train()
+    assert_same(runs.resume(tmp_path), whole)
+
+
+def test_a_finished_run_trains_for_longer(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    with pytest.raises(ValueError, match="has 2 epochs. It can have more"):
+        runs.resume(tmp_path, epochs=1)
+    run = runs.resume(tmp_path, epochs=3)
+    assert not run.finished and run.total_steps == 3 * STEPS
+    for name in ("variables", "optimizer.variables"):
+        get = operator.attrgetter(name)
+        for a, b in zip(get(run.model), get(whole.model), strict=True):
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
+            )
+    rates = [
+        float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+        for model in (run.model, whole.model)
+    ]
+    peak = RECIPE.resolve(STEPS)["learning_rate"]
+    assert rates[0] > 0.1 * peak > rates[1]
+    run.train()
+    again = runs.resume(tmp_path)
+    assert again.finished and rows(again)[:2] == rows(whole)
+    assert [row["epoch"] for row in rows(again)] == [1, 2, 3]
+    assert again.recipe == RECIPE.replace(epochs=3)
+    assert again.settings["extended"] == [{"from": 2, "at": 2, "to": 3}]
 
 
 def test_a_run_that_died_in_its_first_epoch_starts_again(whole, tmp_path):
