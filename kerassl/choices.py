@@ -24,9 +24,20 @@ def check_choice(
     names, listed = list(choices), list(listed)
     if name in names:
         return
-    nearest = difflib.get_close_matches(str(name), names, n=3, cutoff=0.4)
+    # "MoCo v2" and "BarlowTwins" are near.
+    plain = {_plain(known): known for known in names}
+    nearest = [
+        plain[found]
+        for found in difflib.get_close_matches(
+            _plain(str(name)), plain, n=3, cutoff=0.4
+        )
+    ]
     raise ValueError(
         f"There is no {kind} {name!r}. "
         + (f"Nearest: {', '.join(nearest)}. " if nearest else "")
         + f"All: {', '.join(listed or names)}."
     )
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()

@@ -5,8 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import keras
-
 RECIPE = "recipe.json"
 CHECKPOINT = "checkpoint.keras"
 CHECKPOINTS = "checkpoints"
@@ -32,6 +30,20 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         return settings
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is broken: {error!r}") from error
+
+
+def refuse_run(folder: str | Path) -> None:
+    """Refuses a folder that holds a run.
+
+    Raises:
+        FileExistsError: if it does.
+    """
+    for name in (RECIPE, CHECKPOINT, ENCODER, HISTORY):
+        if (Path(folder) / name).exists():
+            raise FileExistsError(
+                f"{folder} holds a run already. Resume it, overwrite it, or "
+                "choose another folder."
+            )
 
 
 def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
@@ -61,6 +73,8 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
 
 def environment() -> dict[str, Any]:
     """Returns the versions, the backend and the device of this process."""
+    import keras
+
     import kerassl
 
     backend = keras.config.backend()

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kerassl.choices import check_choice
 from kerassl.cli.errors import user_errors
 from kerassl.cli.types import positive
+from kerassl.run_folder import RECIPE, read_scores, read_settings
 
 # The options that each protocol takes; the defaults are the protocol's.
 FEW_LABELS = ("labels", "per_class", "seeds")
@@ -84,14 +86,16 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    from kerassl import runs
-    from kerassl.run_folder import RECIPE, read_scores, read_settings
-    from kerassl.runs.files import encoder_mark, write_scores
-    from kerassl.runs.lock import check_free
-
     names = [name.strip() for name in options.protocol.split(",")]
     with user_errors():
+        for name in names:
+            check_choice("protocol", name, SETTINGS)
         given = _given(options, names)
+    from kerassl import runs
+    from kerassl.run_lock import check_free
+    from kerassl.runs.files import encoder_mark, write_scores
+
+    with user_errors():
         protocols = {
             name: runs.protocol(
                 name,
@@ -172,8 +176,7 @@ def _given(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
         if getattr(options, key) is None:
             continue
         takers = [name for name, keys in SETTINGS.items() if key in keys]
-        # A name that doesn't exist is told of elsewhere.
-        if not set(names) - SETTINGS.keys() and not set(names) & set(takers):
+        if not set(names) & set(takers):
             raise ValueError(
                 f"--{key.replace('_', '-')} is an option of "
                 f"{' and '.join(takers)}. Received: --protocol "

@@ -1,10 +1,12 @@
 """The command `kerassl`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from kerassl import __version__
 from kerassl.cli import evaluate, presets, pretrain, report
 from kerassl.cli.errors import UserError, print_error
 from kerassl.reading import one_line
@@ -33,10 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Self-supervised learning for Keras 3. The variable "
         "KERAS_BACKEND chooses tensorflow, jax or torch.",
     )
+    parser.add_argument(
+        "--version", action="version", version=f"kerassl {__version__}"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (pretrain, evaluate, report, presets):
         module.add_parser(commands)
     options = parser.parse_args(arguments)
+    # TensorFlow's lines about this machine's processor; Keras loads it under
+    # every backend.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     options.arguments = sys.argv[1:] if arguments is None else arguments
     command: Callable[[argparse.Namespace], int] = options.command
     try:

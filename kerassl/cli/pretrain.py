@@ -8,10 +8,15 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kerassl.choices import check_choice
 from kerassl.cli.errors import UserError, print_error, user_errors
-from kerassl.cli.types import positive
+from kerassl.cli.types import positive, seed
+from kerassl.names import ENCODERS, METHODS, check_recipe
+from kerassl.run_folder import read_settings, refuse_run
+from kerassl.run_lock import check_free
 
 if TYPE_CHECKING:
     from kerassl.recipes import Recipe
@@ -72,7 +77,7 @@ def add_parser(commands: Any) -> None:
         "but at most 64 if the recipe is cpu by default)",
     )
     add("--limit", type=positive, help="use this many images at most")
-    add("--seed", type=int, help="default: the recipe's")
+    add("--seed", type=seed, help="default: the recipe's")
     add("--data-dir", help="where TFDS keeps its data sets")
     add(
         "--keep",
@@ -99,6 +104,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
+    with user_errors():
+        _check(options)
     from kerassl.training import (
         devices,
         lacks_processes,
@@ -117,6 +124,61 @@ def run(options: argparse.Namespace) -> int:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         return _run(options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses mistakes, before Keras is loaded."""
+    if options.resume:
+        return _check_resume(options)
+    if options.method is None:
+        raise UserError(
+            f"Give a method: {', '.join(METHODS)}. Or give --resume."
+        )
+    check_recipe(options.method, options.recipe or "cpu")
+    if options.encoder is not None:
+        check_choice("encoder", options.encoder, ENCODERS)
+    if options.data is None:
+        raise UserError(
+            "Give the images with --data, such as fashion_mnist_small."
+        )
+    data = options.data
+    path = Path(data.removeprefix("folder:")).expanduser()
+    if data.startswith("folder:") and not path.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    if data.lower().endswith((".npz", ".npy")) and not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    if options.output is None:
+        options.output = re.sub(r"[^\w.-]+", "_", data)
+        options.output = f"runs/{options.method}_{options.output}"
+    check_free(options.output)
+    if options.force:
+        return
+    try:
+        refuse_run(options.output)
+    except FileExistsError as error:
+        raise UserError(
+            f"{error} (--resume goes on with a run, --force overwrites it.)"
+        ) from error
+
+
+def _check_resume(options: argparse.Namespace) -> None:
+    """Refuses other options than the run's."""
+    if options.output is None:
+        raise UserError("Give the run's folder with --output.")
+    check_free(options.output)
+    settings = read_settings(options.output)
+    for name, keys in FIXED.items():
+        value: Any = settings
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        given = getattr(options, name)
+        if given is not None and given != value:
+            option = name if name == "method" else f"--{name}"
+            raise UserError(
+                f"The run in {options.output} has {option.replace('_', '-')} "
+                f"{value}, not {given}. A run goes on as it began: leave out "
+                "the option, or start another run."
+            )
 
 
 def _start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
@@ -187,41 +249,24 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
     """Returns a run, and in words how its recipe was chosen, if it was."""
     from kerassl import recipes, runs
 
-    if options.method is None:
-        raise UserError(
-            f"Give a method: {', '.join(recipes.methods())}. Or give --resume."
-        )
     given = {
         name: getattr(options, name)
         for name in ("encoder", "epochs", "batch_size", "image_size", "seed")
     }
-    # Before the data are looked for, which may take a while: it checks names.
     recipe = recipes.get(options.method, options.recipe or "cpu")
     recipe = recipe.replace(**given)
-    if options.data is None:
-        raise UserError(
-            "Give the images with --data, such as fashion_mnist_small."
-        )
-    if options.output is None:
-        data = re.sub(r"[^\w.-]+", "_", options.data)
-        options.output = f"runs/{options.method}_{data}"
     choice = None
     if options.recipe is None:
         recipe, choice = _choose_recipe(options)
         recipe = recipe.replace(**given)
-    try:
-        run = runs.start(
-            options.output,
-            recipe,
-            options.data,
-            limit=options.limit,
-            data_dir=options.data_dir,
-            overwrite=options.force,
-        )
-    except FileExistsError as error:
-        raise UserError(
-            f"{error} (--resume goes on with a run, --force overwrites it.)"
-        ) from error
+    run = runs.start(
+        options.output,
+        recipe,
+        options.data,
+        limit=options.limit,
+        data_dir=options.data_dir,
+        overwrite=options.force,
+    )
     return run, choice
 
 
@@ -248,21 +293,6 @@ def _choose_recipe(options: argparse.Namespace) -> tuple["Recipe", str]:
 def _resumed(options: argparse.Namespace) -> "Run":
     from kerassl import runs
 
-    if options.output is None:
-        raise UserError("Give the run's folder with --output.")
-    settings = runs.read_settings(options.output)
-    for name, keys in FIXED.items():
-        value: Any = settings
-        for key in keys:
-            value = value[key]
-        given = getattr(options, name)
-        if given is not None and given != value:
-            option = name if name == "method" else f"--{name}"
-            raise UserError(
-                f"The run in {options.output} has {option.replace('_', '-')} "
-                f"{value}, not {given}. A run goes on as it began: leave out "
-                "the option, or start another run."
-            )
     return runs.resume(
         options.output, epochs=options.epochs, data_dir=options.data_dir
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.types import positive
+from kerassl.run_folder import read_settings
 
 
 def add_parser(commands: Any) -> None:
@@ -32,6 +33,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
+    with user_errors():
+        read_settings(options.folder)  # Before Keras is loaded.
     from kerassl.runs.page import Report
     from kerassl.visualization.pictures import load_matplotlib
 

@@ -12,3 +12,16 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no positive integer")
     return value
+
+
+def seed(text: str) -> int:
+    """Parses a seed: an integer in [0, 2**32)."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no integer in [0, 2**32)"
+        )
+    return value

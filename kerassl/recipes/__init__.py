@@ -1,9 +1,6 @@
 """Recipes: the hyperparameters of each method, as data, by name."""
 
-import importlib.resources
-import tomllib
-
-from kerassl.choices import check_choice
+from kerassl.names import check_recipe, read_recipes
 from kerassl.recipes.recipe import METHODS, Recipe, build_model
 
 __all__ = ["Recipe", "build_model", "default", "get", "methods", "names"]
@@ -29,7 +26,7 @@ def names(method: str) -> list[str]:
     Raises:
         ValueError: if there is no such method, with the nearest ones.
     """
-    return list(_read(method))
+    return list(read_recipes(method))
 
 
 def get(method: str, name: str = "cpu") -> Recipe:
@@ -50,9 +47,7 @@ def get(method: str, name: str = "cpu") -> Recipe:
     recipe = kerassl.recipes.get("simclr", "cpu")
     ```
     """
-    tables = _read(method)
-    check_choice(f"recipe of {method}", name, tables)
-    return Recipe(method=method, name=name, **tables[name])
+    return Recipe(method=method, name=name, **check_recipe(method, name))
 
 
 def default(method: str, image_size: int, accelerator: bool) -> Recipe:
@@ -83,9 +78,3 @@ def default(method: str, image_size: int, accelerator: bool) -> Recipe:
     if accelerator:
         return get(method, "cifar" if small else "imagenet")
     return get(method, "cpu").replace(image_size=None if small else SMALL_SIZE)
-
-
-def _read(method: str) -> dict[str, dict]:
-    check_choice("method", method, METHODS)
-    file = importlib.resources.files(__name__) / f"{method}.toml"
-    return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -2,8 +2,8 @@
 
 from kerassl.presets import load_encoder
 from kerassl.run_folder import environment, read_settings
+from kerassl.run_lock import InUseError
 from kerassl.runs.evaluate import Evaluation, earlier_scores
-from kerassl.runs.lock import InUseError
 from kerassl.runs.page import report
 from kerassl.runs.protocols import protocol
 from kerassl.runs.run import DivergedError, Run, SaveError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kerassl.run_folder import ENCODER, SCORES, read_scores
-from kerassl.runs.lock import locked
+from kerassl.run_lock import locked
 
 PARTIAL = ".partial-"
 

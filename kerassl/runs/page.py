@@ -26,9 +26,9 @@ from kerassl.presets import load_encoder
 from kerassl.recipes import Recipe
 from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import CHECKPOINT, REPORT, read_scores, read_settings
+from kerassl.run_lock import InUseError
 from kerassl.runs.checkpoint import load_checkpoint
 from kerassl.runs.files import check_writable, replacing
-from kerassl.runs.lock import InUseError
 from kerassl.runs.protocols import score_rows
 from kerassl.visualization.attention import attention_maps, vit_of
 from kerassl.visualization.curves import (

@@ -24,7 +24,9 @@ from kerassl.run_folder import (
     REPORT,
     SCORES,
     read_settings,
+    refuse_run,
 )
+from kerassl.run_lock import InUseError, locked
 from kerassl.runs.callbacks import RunCallbacks, Watch
 from kerassl.runs.checkpoint import (
     Position,
@@ -32,7 +34,6 @@ from kerassl.runs.checkpoint import (
     save_checkpoint,
 )
 from kerassl.runs.files import remove_partial, replacing
-from kerassl.runs.lock import InUseError, locked
 
 
 class DivergedError(RuntimeError):
@@ -390,13 +391,3 @@ def steps_per_epoch(recipe: Recipe, data: Any) -> int:
             f"{devices} devices. Choose a multiple of it."
         )
     return count // recipe.batch_size
-
-
-def refuse_run(folder: Path) -> None:
-    """Refuses a folder that holds a run."""
-    names = (RECIPE, CHECKPOINT, ENCODER, HISTORY)
-    if any((folder / name).exists() for name in names):
-        raise FileExistsError(
-            f"{folder} holds a run already. Resume it, overwrite it, or choose "
-            "another folder."
-        )

@@ -13,11 +13,12 @@ from kerassl.run_folder import (
     RECIPE,
     environment,
     read_settings,
+    refuse_run,
 )
+from kerassl.run_lock import check_free
 from kerassl.runs.checkpoint import Position, load_checkpoint
 from kerassl.runs.files import check_writable
-from kerassl.runs.lock import check_free
-from kerassl.runs.run import Run, refuse_run, state, steps_per_epoch
+from kerassl.runs.run import Run, state, steps_per_epoch
 
 
 def start(

@@ -303,6 +303,17 @@ def test_a_run_has_a_folder_by_default(tmp_path, monkeypatch):
         ("pretrain --data cifar10 --output x", "simclr"),
         ("pretrain simclr --data cifar10 --output x --epochs 0", "positive"),
         ("pretrain --resume", "--output"),
+        ("pretrain MoCo-v2 --data cifar10 --output x", "Nearest: moco_v2,"),
+        (
+            "pretrain simclr --data fashion_mnist_small --batch-size 1 "
+            "--recipe cpu --output x",
+            "can't train on a batch of 1",
+        ),
+        (
+            "pretrain simclr --data fashion_mnist_small --recipe cpu "
+            "--output /proc/x/y",
+            "/proc can't be written into",
+        ),
         ("pretend", "pretrain"),
         ("evaluate nowhere --data fashion_mnist_small", "encoder.keras"),
         (
@@ -348,6 +359,8 @@ def test_resume_of_a_finished_run(finished, capsys):
     capsys.readouterr()
     line = refused(capsys, *same, "--batch-size", "64")
     assert "--batch-size 32, not 64" in line
+    line = refused(capsys, *same, "--epochs", "1")
+    assert "has 2 epochs. It can have more" in line
 
 
 def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kerassl.runs import lock
+from kerassl import run_lock
+from kerassl.run_lock import LOCK, InUseError, check_free, locked
 from kerassl.runs.files import encoder_mark, write_scores
-from kerassl.runs.lock import LOCK, InUseError, check_free, locked
 
 ROOT = Path(__file__).resolve().parents[2]
 # The file alone: a process that imports Keras takes seconds.
@@ -28,7 +28,7 @@ with lock.locked(pathlib.Path(sys.argv[2])):
 @pytest.fixture
 def holder(tmp_path):
     """A process that holds the lock of `tmp_path`."""
-    module = ROOT / "kerassl" / "runs" / "lock.py"
+    module = ROOT / "kerassl" / "run_lock.py"
     running = subprocess.Popen(
         [sys.executable, "-c", HOLD, module, tmp_path],
         stdin=subprocess.PIPE,
@@ -76,14 +76,14 @@ def test_a_process_refuses_itself_too(tmp_path):
 
 def test_the_lock_of_a_removed_file_is_none(tmp_path, monkeypatch):
     """Two would hold one: that of the removed file, and that of the new."""
-    lock_file = lock._try_lock
+    lock_file = run_lock._try_lock
 
     def remove_then_lock(file, path):
         path.unlink()  # As the last holder does, after `file` was opened.
         return lock_file(file, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lock, "_try_lock", remove_then_lock)
+        patch.setattr(run_lock, "_try_lock", remove_then_lock)
         with pytest.raises(InUseError), locked(tmp_path, wait=0):
             pass
     with locked(tmp_path, wait=0):

@@ -1,0 +1,77 @@
+"""What the command says without Keras, which takes seconds to load."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kerassl
+from kerassl import encoders, names, recipes
+from tests.backends import once
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ["-m", "kerassl"]
+# What the installed script does.
+SCRIPT = [
+    "-c",
+    "import sys; sys.argv[0] = '/bin/kerassl'; "
+    "from kerassl.cli.main import main; sys.exit(main())",
+]
+
+
+def answer(words, start=MODULE):
+    """Returns the exit code, what is printed, and the modules loaded."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *start, *words.split()],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stderr.splitlines()
+    imported = [line for line in lines if line.startswith("import time:")]
+    told = [line for line in lines if line not in imported]
+    modules = {line.rpartition("|")[2].strip() for line in imported}
+    return done.returncode, done.stdout + "\n".join(told), modules
+
+
+@once
+@pytest.mark.parametrize(
+    "words, code, told",
+    [
+        ("--help", 0, "pretrain"),
+        ("--version", 0, f"kerassl {kerassl.__version__}"),
+        ("pretrain --help", 0, "--monitor"),
+        ("evaluate --help", 0, "--protocol"),
+        ("pretend", 2, "pretrain"),
+        ("pretrain SimCLR --data cifar10", 2, "Nearest: simclr,"),
+        ("pretrain simclr --recipe cifer --data cifar10", 2, "cifar"),
+        ("pretrain simclr --encoder resnet_nan --data x", 2, "resnet_nano"),
+        ("pretrain simclr --data folder:nowhere", 2, "no folder nowhere"),
+        ("pretrain simclr --data nowhere.npz", 2, "no file nowhere.npz"),
+        ("pretrain simclr --data cifar10 --seed -1", 2, "'-1' is no integer"),
+        ("pretrain --resume --output nowhere", 2, "holds no run"),
+        ("evaluate nowhere --data cifar10 --protocol kn", 2, "knn"),
+        ("report nowhere", 2, "holds no run"),
+    ],
+)
+def test_help_and_mistakes_need_no_keras(words, code, told):
+    got, text, modules = answer(words)
+    assert got == code, text
+    assert told in text
+    assert "argparse" in modules
+    assert not {"keras", "numpy", "tensorflow", "torch", "jax"} & modules
+
+
+@once
+def test_the_installed_script_is_as_quick():
+    code, text, modules = answer("--version", SCRIPT)
+    assert (code, text) == (0, f"kerassl {kerassl.__version__}\n")
+    assert "keras" not in modules
+
+
+@once
+def test_the_names_that_are_checked_are_the_real_ones():
+    assert names.METHODS == tuple(recipes.methods())
+    assert names.ENCODERS == tuple(encoders.names())
