@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kerassl.choices import check_choice
-from kerassl.cli.errors import user_errors
+from kerassl.cli.errors import print_error, user_errors
 from kerassl.cli.types import positive
 from kerassl.run_folder import RECIPE, read_scores, read_settings
+from kerassl.run_lock import check_free
 
 # The options that each protocol takes; the defaults are the protocol's.
 FEW_LABELS = ("labels", "per_class", "seeds")
@@ -92,7 +93,6 @@ def run(options: argparse.Namespace) -> int:
             check_choice("protocol", name, SETTINGS)
         given = _given(options, names)
     from kerassl import runs
-    from kerassl.run_lock import check_free
     from kerassl.runs.files import encoder_mark, write_scores
 
     with user_errors():
@@ -154,10 +154,7 @@ def run(options: argparse.Namespace) -> int:
                 write_scores(options.source, {key: kept}, mark)
             except (OSError, ValueError) as error:
                 code = 1
-                print(
-                    f"kerassl: error: {name} isn't kept: {error}",
-                    file=sys.stderr,
-                )
+                print_error(f"{name} isn't kept: {error}")
     if options.json:
         print(
             json.dumps({"run": options.source, "data": options.data, **scores})
