@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kerassl.cli.errors import user_errors
+from kerassl.reading import one_line
 
 if TYPE_CHECKING:
     from kerassl.presets import PresetInfo
@@ -102,7 +103,8 @@ def show(options: argparse.Namespace) -> int:
         },
         "licence": info.license,
         "parameters": f"{info.parameters:,}",
-        **info.training,
+        # Free names: they can't pass for another row.
+        **{f"training: {key}": value for key, value in info.training.items()},
         "recipe": info.recipe_hash,
         "versions": ", ".join(f"{k} {v}" for k, v in info.versions.items()),
     }
@@ -189,4 +191,4 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def _plain(value: Any) -> str:
     """Returns text of anybody's without what would steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in str(value))
+    return one_line(str(value))

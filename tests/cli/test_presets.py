@@ -37,6 +37,7 @@ def folders(tmp_path_factory):
         folder / "preset",
         datasets=["images \x1b[31m of mine"],
         scores={"knn": {"accuracy": 0.75}},
+        training={"licence": "mit", "parameters": 1, "name": "another"},
     )
     return folder
 
@@ -111,7 +112,11 @@ def test_show(folders, capsys):
         re.split("  +", line, maxsplit=1) for line in shown.splitlines()
     )
     assert rows["knn accuracy"] == "0.7500"
-    assert rows["trained on"] == "images  [31m of mine"
+    assert rows["licence"] == "apache-2.0"
+    assert rows["training: licence"] == "mit"
+    assert rows["name"] == "preset"
+    assert int(rows["parameters"].replace(",", "")) > 100_000
+    assert rows["trained on"] == r"images \x1b[31m of mine"
 
 
 def test_list(capsys):

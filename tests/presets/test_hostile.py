@@ -5,7 +5,10 @@ import json
 import os
 import re
 import shutil
+import struct
 import sys
+import time
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 
 import kerassl
-from kerassl.presets import PresetError
+from kerassl.presets import PresetError, hdf5
 from tests.presets import make
 
 WEIGHTS = "model.weights.h5"
@@ -373,6 +376,187 @@ def test_other_json(preset, text, message):
     refused(preset, message)
 
 
+def test_numbers_of_many_digits(preset):
+    text = (preset / "kerassl.json").read_text()
+    text = text.replace('"features": 4', f'"features": {"9" * 400}')
+    (preset / "kerassl.json").write_text(text)
+    refused(preset, "the number '999.* is too large")
+
+
+@pytest.mark.parametrize("digits", [1, 400, 5000])
+@pytest.mark.parametrize("field", ["scores", "training"])
+def test_numbers_in_free_fields(preset, field, digits):
+    """A number of any size is refused, or kept as it is."""
+    text = json.loads((preset / "kerassl.json").read_text())
+    text[field] = {"knn": {"k": "X"}}
+    text = json.dumps(text).replace('"X"', "9" * digits)
+    (preset / "kerassl.json").write_text(text)
+    if digits == 1:
+        assert kerassl.verify_preset(preset).to_dict()[field]["knn"]["k"] == 9
+    else:
+        refused(preset, "is too large")
+
+
+def test_a_key_that_is_there_twice(preset):
+    text = (preset / "config.json").read_text()
+    text = text.replace('"module"', '"module": "os", "module"', 1)
+    (preset / "config.json").write_text(text)
+    make.reseal(preset)
+    refused(preset, "'module' is there twice")
+
+
+def test_deep_json(preset):
+    edit(preset, "metadata.json", lambda m: m.update(tasks=deep(420)))
+    refused(preset, "422 levels deep")
+
+
+def deep(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("value", [[], {}, 0, None, "nowhere", ["conv"]])
+def test_histories(preset, value):
+    def change(config):
+        tensor = layer_of(config, "gelu")["inbound_nodes"][0]["args"][0]
+        tensor["config"]["keras_history"][0] = value
+
+    edit(preset, "config.json", change)
+    refused(preset, "'gelu' must be called once")
+
+
+@pytest.mark.parametrize(
+    "module", ["keras.layers.os.system", "keras.os", "keras.layers."]
+)
+def test_modules(preset, module):
+    edit(
+        preset,
+        "config.json",
+        lambda config: layer_of(config, "gelu").update(module=module),
+    )
+    refused(preset, f"module '{re.escape(module)}'")
+
+
+def with_initializer(**entries):
+    def change(config):
+        fields = layer_of(config, "conv")["config"]
+        fields["kernel_initializer"]["class_name"] = "RandomNormal"
+        fields["kernel_initializer"]["config"] = entries
+
+    return change
+
+
+def with_images(config):
+    """A layer that has the name of the encoder's input."""
+    layer = layer_of(config, "gelu")
+    layer["name"] = layer["config"]["name"] = "images"
+    for name in ("dropout", "dense"):
+        for other in config["config"]["layers"]:
+            if other["name"] == name:
+                tensor = other["inbound_nodes"][0]["args"][0]
+                tensor["config"]["keras_history"][0] = "images"
+    config["config"]["layers"][0]["name"] = "x"
+    config["config"]["layers"][0]["config"]["name"] = "x"
+    tensor = layer_of(config, "normalization")["inbound_nodes"][0]["args"][0]
+    tensor["config"]["keras_history"][0] = "x"
+    config["config"]["input_layers"] = [["x", 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (with_config("conv", lora_rank=4), "lora_rank=4"),
+        (with_config("normalization", scale="x"), "scale='x'"),
+        (with_config("normalization", scale=[1.0] * 9), "needs one `scale`"),
+        (with_initializer(stddev="x"), "kernel_initializer="),
+        (with_initializer(evil=1), "kernel_initializer="),
+        (with_config("conv", evil=1), "evil=1"),
+        (with_config("norm", epsilon="x"), "epsilon='x'"),
+        (with_config("norm", axis=-1.0), "axis=-1.0"),
+        (with_images, "can't build"),
+    ],
+)
+def test_what_keras_can_not_build(preset, change, message):
+    """Both readers refuse it: what is verified loads."""
+    edit(preset, "config.json", change)
+    refused(preset, message, weights_unread=False)
+
+
+def test_two_normalizations(preset):
+    numbers = {"scale": [1.0] * 3, "offset": [0.0] * 3}
+    make.reseal(preset, normalization=numbers)
+    refused(preset, "`normalization` must be null")
+
+
+@pytest.mark.parametrize("count, message", [(850, "more than 800"), (700, "")])
+def test_many_layers(preset, count, message):
+    """Keras can't build 1,000 layers, one after the other."""
+
+    def change(config):
+        fields = config["config"]
+        last = layer_of(config, "dense")
+        for i in range(count):
+            layer = json.loads(json.dumps(layer_of(config, "gelu")))
+            layer["name"] = layer["config"]["name"] = f"more_{i}"
+            tensor = layer["inbound_nodes"][0]["args"][0]
+            tensor["config"]["keras_history"][0] = last["name"]
+            fields["layers"].append(layer)
+            last = layer
+        fields["output_layers"] = [[last["name"], 0, 0]]
+
+    edit(preset, "config.json", change)
+    if message:
+        with pytest.raises(PresetError, match=message):
+            kerassl.verify_preset(preset)
+    else:
+        kerassl.load_encoder(preset)
+
+
+@pytest.mark.parametrize(
+    "unit", ["[],", '{"":0},', "0.5,", '"",', '"\\u0000\\u0000",']
+)
+def test_memory_for_json(preset, unit):
+    """16 MB of JSON are refused at once, before they are parsed."""
+    text = '{"module": [' + unit * (15_000_000 // len(unit)) + "0]}"
+    (preset / "config.json").write_text(text)
+    make.reseal(preset)
+    tracemalloc.start()
+    try:
+        started = time.process_time()
+        with pytest.raises(PresetError, match="the most"):
+            kerassl.verify_preset(preset)
+        assert time.process_time() - started < 5
+        assert tracemalloc.get_traced_memory()[1] < 64e6
+    finally:
+        tracemalloc.stop()
+
+
+EVIL = "\x1b]0;evil\x07\x9b31m\u202e\nkerassl: fine"
+
+
+@pytest.mark.parametrize(
+    "place", ["field", "argument", "entry", "class", "version"]
+)
+def test_errors_are_one_line_without_control_characters(preset, place):
+    if place == "field":
+        make.reseal(preset, **{EVIL: 1})
+    elif place == "version":
+        make.reseal(preset, versions={"keras": EVIL})
+    else:
+        change = {
+            "argument": with_config("conv", **{EVIL: EVIL}),
+            "entry": lambda c: layer_of(c, "conv").update({EVIL: 1}),
+            "class": lambda c: c.update(class_name=EVIL * 1000),
+        }[place]
+        edit(preset, "config.json", change)
+    with pytest.raises(PresetError) as caught:
+        kerassl.verify_preset(preset)
+    assert str(caught.value).isprintable() and "evil" in str(caught.value)
+    assert len(str(caught.value)) < 1500
+
+
 # Files
 
 
@@ -587,6 +771,42 @@ def test_two_names_of_one_weight(preset, weights):
             "layers/batch_normalization/vars/0"
         ]
     refused(preset, "linked twice", weights_unread=False)
+
+
+def address_of(data, file, place):
+    """Where the address of an array is written in a file's bytes."""
+    offset, size = file[place].id.get_offset(), file[place].nbytes
+    return data.index(struct.pack("<2Q", offset, size))
+
+
+def test_weights_on_the_same_bytes(preset):
+    path = preset / WEIGHTS
+    data = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        vars = "layers/batch_normalization/vars"
+        first = file[f"{vars}/0"].id.get_offset()
+        at = address_of(data, file, f"{vars}/1")
+    struct.pack_into("<Q", data, at, first + 4)
+    path.write_bytes(data)
+    make.reseal(preset)
+    refused(preset, "shares bytes", weights_unread=False)
+
+
+def test_weights_are_those_that_h5py_reads(preset):
+    data = (preset / WEIGHTS).read_bytes()
+    found = hdf5.read_arrays(data, 1000)
+    expected = {}
+    with h5py.File(preset / WEIGHTS) as file:
+        file.visititems(
+            lambda name, item: (
+                expected.update({name: item[()]})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    assert list(sorted(found)) == sorted(expected)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_virtual_data_sets(preset, weights):
