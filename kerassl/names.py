@@ -24,6 +24,8 @@ METHODS = (
     "rotation",
     "mae",
 )
+#: The share of a folder's images that may be unreadable, if nothing is said.
+MAX_UNREADABLE = 0.01
 #: The encoders that `kerassl.encoders.build` knows.
 ENCODERS = (
     "resnet_nano",

@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from kerassl.names import MAX_UNREADABLE
+
 RECIPE = "recipe.json"
 CHECKPOINT = "checkpoint.keras"
 CHECKPOINTS = "checkpoints"
@@ -27,6 +29,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings["recipe"], settings["backend"], settings["data"]
+        settings.setdefault("max_unreadable", MAX_UNREADABLE)  # Older runs.
         return settings
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is broken: {error!r}") from error

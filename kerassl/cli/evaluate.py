@@ -8,7 +8,7 @@ from typing import Any
 
 from kerassl.choices import check_choice
 from kerassl.cli.errors import print_error, user_errors
-from kerassl.cli.types import positive
+from kerassl.cli.types import positive, share
 from kerassl.run_folder import RECIPE, read_scores, read_settings
 from kerassl.run_lock import check_free
 
@@ -49,6 +49,12 @@ def add_parser(commands: Any) -> None:
     )
     add("--train-limit", type=positive, help="training images at most")
     add("--test-limit", type=positive, help="test images at most")
+    add(
+        "--max-unreadable",
+        type=share,
+        metavar="SHARE",
+        help="as in `kerassl pretrain` (0.01)",
+    )
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
         "--labels",
@@ -110,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
             train_limit=options.train_limit,
             test_limit=options.test_limit,
             data_dir=options.data_dir,
+            max_unreadable=options.max_unreadable,
         )
         floors = {}
         if options.untrained_from is not None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kerassl.choices import check_choice
 from kerassl.cli.errors import UserError, print_error, user_errors
-from kerassl.cli.types import positive, seed
+from kerassl.cli.types import positive, seed, share
 from kerassl.names import ENCODERS, METHODS, check_recipe
 from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
@@ -39,6 +39,7 @@ FIXED = {
     "seed": ("recipe", "seed"),
     "data": ("data",),
     "limit": ("limit",),
+    "max_unreadable": ("max_unreadable",),
 }
 
 
@@ -77,6 +78,13 @@ def add_parser(commands: Any) -> None:
         "but at most 64 if the recipe is cpu by default)",
     )
     add("--limit", type=positive, help="use this many images at most")
+    add(
+        "--max-unreadable",
+        type=share,
+        metavar="SHARE",
+        help="the share of a folder's images that may be unreadable and are "
+        "left out (0.01)",
+    )
     add("--seed", type=seed, help="default: the recipe's")
     add("--data-dir", help="where TFDS keeps its data sets")
     add(
@@ -265,6 +273,7 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
         options.data,
         limit=options.limit,
         data_dir=options.data_dir,
+        max_unreadable=options.max_unreadable,
         overwrite=options.force,
     )
     return run, choice

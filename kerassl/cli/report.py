@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from kerassl.cli.errors import UserError, user_errors
-from kerassl.cli.types import positive
+from kerassl.cli.types import positive, share
 from kerassl.run_folder import read_settings
 
 
@@ -29,6 +29,12 @@ def add_parser(commands: Any) -> None:
     )
     add("--output", help="the file to write (default: RUN/report.html)")
     add("--data-dir", help="where TFDS keeps its data sets")
+    add(
+        "--max-unreadable",
+        type=share,
+        metavar="SHARE",
+        help="as in `kerassl pretrain` (default: the run's)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
             options.images,
             options.output,
             options.data_dir,
+            options.max_unreadable,
         )
     try:
         path = report.write()

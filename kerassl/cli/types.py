@@ -3,6 +3,17 @@
 import argparse
 
 
+def share(text: str) -> float:
+    """Parses a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return value
+
+
 def positive(text: str) -> int:
     """Parses an integer of at least 1."""
     try:

@@ -18,6 +18,7 @@ from kerassl.data.decode import open_image
 from kerassl.data.files import find_images
 from kerassl.data.folder import DEFAULT_SIZE, ImageFolder, load_folder
 from kerassl.data.stored import ArrayFile
+from kerassl.names import MAX_UNREADABLE
 
 _EMBEDDED = "fashion_mnist_small"
 _FASHION_CLASSES = (
@@ -207,7 +208,7 @@ def load(
     image_size: int | tuple[int, int] | None = None,
     limit: int | None = None,
     data_dir: str | None = None,
-    max_unreadable: float = 0.01,
+    max_unreadable: float = MAX_UNREADABLE,
 ) -> ImageData:
     """Loads images.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kerassl import recipes
+from kerassl.names import MAX_UNREADABLE
 
 
 def pretrain_command(
@@ -33,8 +34,15 @@ def pretrain_command(
         return None
     words = ["kerassl", "pretrain", recipe.method, "--recipe", recipe.name]
     words += ["--data", str(settings["data"])]
-    usual = {**known.to_dict(), "devices": 1}
-    given = {name: settings.get(name) for name in ("limit", "devices")}
+    usual = {
+        **known.to_dict(),
+        "devices": 1,
+        "max_unreadable": MAX_UNREADABLE,
+    }
+    given = {
+        name: settings.get(name)
+        for name in ("limit", "max_unreadable", "devices")
+    }
     for name, value in {**wanted, **given}.items():
         if value is not None and value != usual.get(name):
             words += [f"--{name.replace('_', '-')}", str(value)]

@@ -9,6 +9,7 @@ import keras
 from kerassl import data as kerassl_data
 from kerassl import encoders
 from kerassl.encoders.kerashub import restart_vits
+from kerassl.names import MAX_UNREADABLE
 from kerassl.presets import load_encoder
 from kerassl.presets.load import open_source
 from kerassl.run_folder import read_scores
@@ -24,6 +25,7 @@ class Evaluation:
         train_limit: int or `None`, the number of training images to use.
         test_limit: int or `None`, the number of test images to use.
         data_dir: as in `kerassl.data.load`.
+        max_unreadable: float in [0, 1] or `None`, as there.
 
     Raises:
         ValueError: if the images don't fit the encoder, or have no labels.
@@ -44,14 +46,22 @@ class Evaluation:
         train_limit: int | None = None,
         test_limit: int | None = None,
         data_dir: str | None = None,
+        max_unreadable: float | None = None,
     ):
         self.encoder = load_encoder(source)
         height, width, channels = self.encoder.input_shape[1:]
         size = None if None in (height, width) else (height, width)
+        if max_unreadable is None:
+            max_unreadable = MAX_UNREADABLE
         limits = {"train": train_limit, "test": test_limit}
         self.splits = {
             split: kerassl_data.load(
-                data, split, image_size=size, limit=limit, data_dir=data_dir
+                data,
+                split,
+                image_size=size,
+                limit=limit,
+                data_dir=data_dir,
+                max_unreadable=max_unreadable,
             )
             for split, limit in limits.items()
         }

@@ -67,6 +67,7 @@ def report(
     images: int = 500,
     output: str | Path | None = None,
     data_dir: str | None = None,
+    max_unreadable: float | None = None,
 ) -> Path:
     """Writes a page about a run, which needs no other file and no network.
 
@@ -83,6 +84,7 @@ def report(
             searched in four times as many training images.
         output: the file to write, by default `report.html` in the folder.
         data_dir: as in `kerassl.data.load`, by default as in the run.
+        max_unreadable: likewise.
 
     Returns:
         The path of the page.
@@ -100,7 +102,9 @@ def report(
     kerassl.runs.report("runs/a")      # runs/a/report.html
     ```
     """
-    return Report(folder, data, images, output, data_dir).write()
+    return Report(
+        folder, data, images, output, data_dir, max_unreadable
+    ).write()
 
 
 class Report:
@@ -112,6 +116,7 @@ class Report:
         images: likewise.
         output: likewise.
         data_dir: likewise.
+        max_unreadable: likewise.
 
     Raises:
         ImportError: as in `report`.
@@ -126,6 +131,7 @@ class Report:
         images: int = 500,
         output: str | Path | None = None,
         data_dir: str | None = None,
+        max_unreadable: float | None = None,
     ):
         load_matplotlib()  # Its lack shows now, and not after the features.
         self.folder = Path(folder)
@@ -141,14 +147,18 @@ class Report:
         self.data = self.settings["data"] if data is None else data
         if data_dir is None:
             data_dir = self.settings.get("data_dir")
-        self._load_images(images, data_dir)
+        if max_unreadable is None:
+            max_unreadable = self.settings["max_unreadable"]
+        self._load_images(images, data_dir, max_unreadable)
         checkpoint = self.folder / CHECKPOINT
         # Some are removed to save space; the encoder is enough for the most.
         self.model = (
             load_checkpoint(checkpoint)[0] if checkpoint.exists() else None
         )
 
-    def _load_images(self, count: int, data_dir: str | None) -> None:
+    def _load_images(
+        self, count: int, data_dir: str | None, max_unreadable: float
+    ) -> None:
         height, width, _ = self.encoder.input_shape[1:]
         size = None if None in (height, width) else (height, width)
 
@@ -159,6 +169,7 @@ class Report:
                 image_size=size,
                 limit=limit,
                 data_dir=data_dir,
+                max_unreadable=max_unreadable,
             )
 
         self.note = ""

@@ -7,6 +7,7 @@ import keras
 
 from kerassl import data as kerassl_data
 from kerassl import recipes, training
+from kerassl.names import MAX_UNREADABLE
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
@@ -28,6 +29,7 @@ def start(
     *,
     limit: int | None = None,
     data_dir: str | None = None,
+    max_unreadable: float | None = None,
     overwrite: bool = False,
 ) -> Run:
     """Prepares a new run: checks everything, loads the data, builds the model.
@@ -40,6 +42,7 @@ def start(
         data: str, as `kerassl.data.load` takes it; its training images.
         limit: int or `None`, the number of images to use.
         data_dir: as in `kerassl.data.load`.
+        max_unreadable: float in [0, 1] or `None`, as in `kerassl.data.load`.
         overwrite: bool. Whether a run that is there already may be replaced.
 
     Returns:
@@ -69,6 +72,9 @@ def start(
         "data": data,
         "limit": limit,
         "data_dir": data_dir,
+        "max_unreadable": (
+            MAX_UNREADABLE if max_unreadable is None else max_unreadable
+        ),
         "devices": training.device_count(),
         **environment(),
     }
@@ -191,6 +197,7 @@ def _load_data(recipe: Recipe, settings: dict[str, Any]) -> Any:
         image_size=recipe.image_size,
         limit=settings["limit"],
         data_dir=settings["data_dir"],
+        max_unreadable=settings["max_unreadable"],
     )
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 import kerassl
 from kerassl import recipes, runs
 from kerassl.cli.main import main
+from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import read_scores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -260,6 +261,41 @@ def test_a_chosen_recipe_is_described(tmp_path, capsys, monkeypatch):
     assert "64x64x3" in out and "\nchosen " not in out
 
 
+def test_unreadable_images_are_tolerated_as_asked(
+    tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "photos").mkdir()
+    data = photos(tmp_path / "photos", 16)
+    for i in range(2):
+        (tmp_path / "photos" / f"{i}.png").write_bytes(b"")
+    arguments = ["pretrain", "simclr", "--data", data, "--batch-size", "8"]
+    arguments += ["--output", str(tmp_path / "run")]
+    line = refused(capsys, *arguments)
+    assert "2 of 32 images" in line and "--max-unreadable" in line
+    assert "from 0 to 1" in refused(capsys, *arguments, "--max-unreadable", "5")
+
+    started = []
+    monkeypatch.setattr(
+        runs.Run, "train", lambda run, *_, **__: started.append(run)
+    )
+    assert main([*arguments, "--max-unreadable", "0.1"]) != 0  # Not finished.
+    (run,) = started
+    assert len(run.data.images) == 30
+    assert run.settings["max_unreadable"] == 0.1
+    assert "--max-unreadable 0.1" in pretrain_command(run.settings)
+
+    got = []
+
+    def evaluation(*arguments, **options):
+        got.append(options["max_unreadable"])
+        raise ValueError("that's far enough")
+
+    monkeypatch.setattr(runs, "Evaluation", evaluation)
+    for option in ((), ("--max-unreadable", "0.2")):
+        refused(capsys, "evaluate", "x", "--data", data, *option)
+    assert got == [None, 0.2]
+
+
 def test_a_run_is_overwritten_by_force_alone(finished, tmp_path, capsys):
     before = (finished / "checkpoint.keras").read_bytes()
     line = refused(capsys, *ARGUMENTS, str(finished))
@@ -361,6 +397,9 @@ def test_resume_of_a_finished_run(finished, capsys):
     assert "--batch-size 32, not 64" in line
     line = refused(capsys, *same, "--epochs", "1")
     assert "has 2 epochs. It can have more" in line
+    assert main([*same, "--max-unreadable", "0.01"]) == 0
+    line = refused(capsys, *same, "--max-unreadable", "0.5")
+    assert "--max-unreadable 0.01, not 0.5" in line
 
 
 def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):

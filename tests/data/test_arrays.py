@@ -1,3 +1,7 @@
+import io
+import os
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -5,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kerassl.data
+from kerassl.data import stored
 from kerassl.data.arrays import resize_image
+from kerassl.data.load import peek_size
 
 
 def images(n=6, height=8, width=8, channels=3, dtype="uint8"):
@@ -141,3 +147,123 @@ def test_large_npy_is_memory_mapped(tmp_path, monkeypatch):
     assert batch.shape == (4, 8, 8, 3)
     with pytest.raises(ValueError, match="'train'"):
         kerassl.data.load(path, "test")
+
+
+@pytest.fixture
+def read_bytes(monkeypatch):
+    """A list of how many bytes were asked of files at a time."""
+    asked = []
+    fill = stored._fill
+
+    def note(file, buffer):
+        asked.append(len(buffer))
+        fill(file, buffer)
+
+    monkeypatch.setattr(stored, "_fill", note)
+    return asked
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_limit_reads_no_more(tmp_path, read_bytes, save, order):
+    path = tmp_path / "x.npz"
+    x, y = images(100), np.arange(100)
+    save(path, x_train=np.asarray(x, order=order), y_train=y, other=x)
+    data = kerassl.data.load(path, limit=3)
+    np.testing.assert_array_equal(data.images, x[:3])
+    np.testing.assert_array_equal(data.labels, [0, 1, 2])
+    # Rows aren't side by side in Fortran's order.
+    assert read_bytes == [x[: 3 if order == "C" else 100].nbytes, 3 * 8]
+    assert data.images.flags.c_contiguous and data.images.flags.writeable
+    assert len(kerassl.data.load(path, limit=200).images) == 100
+
+
+def test_a_limit_of_a_large_file_takes_no_memory(tmp_path):
+    resource = pytest.importorskip("resource")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as z:
+        with z.open("images.npy", "w", force_zip64=True) as file:
+            header = {"shape": (600, 224, 224, 3), "fortran_order": False}
+            np.lib.format.write_array_header_1_0(
+                file, {**header, "descr": "|u1"}
+            )
+            for _ in range(6):
+                file.write(bytes(100 * 224 * 224 * 3))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = kerassl.data.load(tmp_path / "x.npz", limit=10)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert data.images.shape == (10, 224, 224, 3)
+    assert after - before < 50_000  # KiB
+
+
+def test_a_limit_of_npy(tmp_path, read_bytes):
+    path = tmp_path / "x.npy"
+    np.save(path, images(100))
+    data = kerassl.data.load(path, limit=5)
+    np.testing.assert_array_equal(data.images, images(100)[:5])
+    assert read_bytes == [5 * 8 * 8 * 3]
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_wrong_headers_are_refused_before_pixels_are_read(
+    tmp_path, read_bytes, suffix
+):
+    path = tmp_path / f"x.{suffix}"
+
+    def write(shape, descr="|u1"):
+        header = {"shape": shape, "fortran_order": False, "descr": descr}
+        file = io.BytesIO()
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(100))
+        content = file.getvalue()
+        if suffix == "npy":
+            path.write_bytes(content)
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("images.npy", content)
+
+    for shape, descr, message in (
+        ((10**6, 10**4, 10**4, 3), "|u1", "ends early"),
+        ((3, 5, 5, 3), "|u1", "ends early"),
+        ((25,), "|u1", "must have the shape"),
+        ((1, 5, 5, 2), "|u1", "1 or 3 channels"),
+        ((1, 5, 5, 1), "<i4", "dtype=int32"),
+        ((0, 5, 5, 3), "|u1", "empty"),
+    ):
+        write(shape, descr)
+        with pytest.raises(ValueError, match=message):
+            kerassl.data.load(path, limit=1)
+    assert not read_bytes
+
+
+def test_too_many_pixels_for_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("kerassl.data.arrays._MAX_BYTES", 1000)
+    np.savez(tmp_path / "x.npz", images=images())
+    with pytest.raises(ValueError, match="GiB are allowed"):
+        kerassl.data.load(tmp_path / "x.npz")
+    assert len(kerassl.data.load(tmp_path / "x.npz", limit=5).images) == 5
+
+
+def test_foreign_byte_order_becomes_native(tmp_path):
+    pixels = images().astype(">f4")
+    np.savez(
+        tmp_path / "x.npz", images=pixels, labels=np.arange(6, dtype=">i4")
+    )
+    data = kerassl.data.load(tmp_path / "x.npz")
+    assert data.images.dtype.isnative and data.images.dtype == "float32"
+    np.testing.assert_array_equal(data.images, pixels)
+    np.testing.assert_array_equal(data.labels, np.arange(6))
+
+
+def test_splits_of_npz_by_other_names(tmp_path):
+    path = tmp_path / "medical.npz"
+    np.savez(path, train_images=images(), val_images=images(2))
+    for split in ("val", "validation"):
+        assert len(kerassl.data.load(path, split).images) == 2
+
+
+def test_pipes_named_like_arrays(tmp_path):
+    for name in ("x.npy", "x.npz"):
+        os.mkfifo(tmp_path / name)
+        for read in (kerassl.data.load, peek_size):
+            with pytest.raises(FileNotFoundError, match="no file"):
+                read(str(tmp_path / name))

@@ -7,6 +7,7 @@ from PIL import Image
 
 import kerassl.data
 from kerassl.data.folder import ImageFolder, decode_image
+from kerassl.data.load import peek_size
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -240,3 +241,211 @@ def test_headers_of_a_sample(classes, streaming, monkeypatch):
     monkeypatch.setattr("kerassl.data.folder._CHECKED_FILES", 10)
     data = load(classes)
     assert data.images.check_headers() == (10, {})
+
+
+def layout(folder, *names):
+    for name in names:
+        save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "train, test, validation",
+    [
+        ("Train", "Test", "Val"),
+        ("TRAINING", "Testing", "VALID"),
+        ("training", "test", "Validation"),
+    ],
+)
+def test_splits_in_any_case(tmp_path, train, test, validation):
+    layout(tmp_path, f"{train}/a/0.png", f"{train}/b/0.png", f"{test}/b/0.png")
+    save(tmp_path / validation / "a" / "0.png")
+    for names, labels in (
+        (("train", "training", "Train"), [0, 1]),
+        (("test", "TEST", "testing"), [1]),
+        (("validation", "val", "Valid"), [0]),
+    ):
+        for name in names:
+            data = load(tmp_path, split=name)
+            assert data.labels.tolist() == labels
+            assert data.class_names == ("a", "b")
+    with pytest.raises(ValueError, match=f"'dev'.*'{train}'"):
+        load(tmp_path, split="dev")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train/0.png", "test/0.png", "masks/0.png"),
+        ("train/a/0.png", "masks/a/0.png"),
+        ("Train/0.png", "train/1.png", "plane/0.png"),
+        ("a/0.png", "b/0.png", "test/0.png"),
+        ("train/a/0.png", "test/a/0.png", "sample.png"),
+        ("train/0.png", "test/0.png", "sample.png"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_splits_beside_other_images_are_refused(tmp_path, names, split):
+    layout(tmp_path, *names)
+    with pytest.raises(ValueError, match="named like splits") as error:
+        load(tmp_path, split=split)
+    beside = names[-1] if split == "train" else names[0]
+    assert beside.split("/")[0] in str(error.value)
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    layout(tmp_path, "val/a/0.png", "Validation/a/0.png", "train/a/0.png")
+    with pytest.raises(ValueError, match=r"'Validation', 'val'"):
+        load(tmp_path, split="validation")
+    assert len(load(tmp_path).images) == 1
+
+
+def test_a_class_called_train_is_told_of(tmp_path, caplog):
+    layout(tmp_path, "train/0.png", "plane/0.png")
+    assert load(tmp_path).class_names == ("plane", "train")
+    assert "'train' is taken for a class" in caplog.text
+
+
+def test_a_test_split_may_lack_labels(tmp_path):
+    layout(tmp_path, "train/a/0.png", "train/b/0.png", "test/0.png")
+    data = load(tmp_path)
+    assert data.labels.tolist() == [0, 1] and data.class_names == ("a", "b")
+    assert load(tmp_path, split="test").labels is None
+
+
+def test_a_loose_image_that_costs_the_labels_is_told_of(tmp_path, caplog):
+    layout(tmp_path, "a/0.png", "b/0.png", "preview.png")
+    assert load(tmp_path).labels is None
+    assert "'preview.png' lies directly in it" in caplog.text
+
+
+def test_other_files_are_counted_by_suffix(classes, caplog):
+    for name in ("a/1.txt", "b/2.TXT", "c/photo.heics", "b/README", ".hidden"):
+        (classes / name).parent.mkdir(exist_ok=True)
+        (classes / name).write_text("text")
+    (classes / "d").mkdir()
+    data = load(classes)
+    assert data.class_names == ("a", "b") and len(data.images) == 20
+    assert caplog.text.count("WARNING") == 2
+    assert "4 files of types" in caplog.text
+    for part in ("2 .txt", "1 .heics", "1 without a suffix"):
+        assert part in caplog.text
+    assert "are no classes: 'c', 'd'" in caplog.text
+
+
+def test_nothing_is_said_of_a_clean_folder(classes, caplog):
+    load(classes)
+    assert not caplog.text
+
+
+def test_a_folder_of_other_files_says_what_it_holds(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.heics").write_text("text")
+    with pytest.raises(ValueError, match="no image.*3 .heics"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_class_of_unreadable_images_is_named(
+    classes, monkeypatch, caplog, stream
+):
+    if stream:
+        monkeypatch.setattr("kerassl.data.folder._IN_MEMORY_BYTES", 0)
+    for path in (classes / "b").rglob("*.PNG"):
+        path.write_bytes(b"")
+    data = load(classes, max_unreadable=0.5)
+    assert len(data.images) == 10
+    assert "no image is left of the class 'b'" in caplog.text
+    with pytest.raises(ValueError, match="class 'b'.*--max-unreadable"):
+        load(classes)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_reduced_is_said_once(classes, monkeypatch, caplog, stream):
+    if stream:
+        monkeypatch.setattr("kerassl.data.folder._IN_MEMORY_BYTES", 0)
+    for i in range(2):
+        gray = Image.fromarray(np.full((20, 20), i, "uint16"))
+        gray.save(classes / "a" / f"gray{i}.png")
+    Image.new("RGBA", (9, 9)).save(classes / "a" / "clear.png")
+    load(classes)
+    assert caplog.text.count("WARNING") == 1
+    assert "2 with 16 bits a channel" in caplog.text
+    assert "1 with transparency" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pipes_and_bombs_are_unreadable(classes, monkeypatch, caplog, stream):
+    if stream:
+        monkeypatch.setattr("kerassl.data.folder._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.decode.MAX_PIXELS", 10_000)
+    os.mkfifo(classes / "a" / "pipe.png")
+    os.symlink("gone.png", classes / "a" / "link.png")
+    save(classes / "a" / "large.png", size=(101, 100))
+    data = load(classes, max_unreadable=0.2)
+    assert len(data.images) == 20
+    for part in ("a named pipe", "No such file", "10,100 pixels", "3 of 23"):
+        assert part in caplog.text
+    assert peek_size(f"folder:{classes}") == (20, True)
+
+
+def test_folders_that_cannot_be_listed(classes, monkeypatch, caplog):
+    save(classes / "c" / "0.png")
+    scandir = os.scandir
+
+    def closed(path):
+        if str(path).endswith("c"):
+            raise error
+        return scandir(path)
+
+    monkeypatch.setattr("kerassl.data.files.os.scandir", closed)
+    error = PermissionError(13, "Permission denied")
+    data = load(classes)
+    assert data.class_names == ("a", "b")
+    assert "c' (Permission denied)" in caplog.text
+    error = OSError(5, "Input/output error")  # That might pass.
+    with pytest.raises(ValueError, match="can't be listed.*Input/output"):
+        load(classes)
+
+
+def test_odd_names_are_written_as_text(classes, caplog):
+    name = b"new\nline\xff.png".decode("utf-8", "surrogateescape")
+    (classes / "a" / name).write_bytes(b"")
+    assert len(load(classes, max_unreadable=0.1).images) == 20
+    caplog.text.encode()
+    assert "new\\nline" in caplog.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_paths_stay_with_the_images(classes, monkeypatch, stream):
+    if stream:
+        monkeypatch.setattr("kerassl.data.folder._IN_MEMORY_BYTES", 0)
+    (classes / "a" / "4.png").write_bytes(b"")
+    for i in range(10):
+        save(classes / "a" / f"{i}.png", (20 * i, 0, 9)) if i != 4 else None
+
+    def check(data, count):
+        assert len(data.paths) == len(data.images) == count
+        for image, path, label in zip(
+            data.images[:], data.paths, data.labels, strict=True
+        ):
+            np.testing.assert_array_equal(image, decode_image(path, (8, 8)))
+            assert path.relative_to(classes).parts[0] == "ab"[label]
+
+    data = load(classes, max_unreadable=0.1)
+    check(data, 19)
+    check(load(classes, limit=7, max_unreadable=0.2), 7)
+    check(data.take(3), 3)
+    check(data.select(np.array([5, 12, 0, 5])), 4)
+    check(data.select(data.labels == 1), 10)
+    check(data.select(slice(None, None, -2)), 10)
+    train, test = data.split(0.3, seed=1)
+    check(train, 13)
+    check(test, 6)
+    assert not set(train.paths) & set(test.paths)
+
+
+def test_share_of_unreadable_images_is_checked(classes):
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="max_unreadable"):
+            load(classes, max_unreadable=share)

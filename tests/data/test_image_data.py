@@ -49,3 +49,11 @@ def test_split_that_cannot_be():
         data([0, 1, 2], count=3).split()
     with pytest.raises(ValueError, match="two or more"):
         data(count=1).split()
+
+
+def test_labels_and_paths_are_counted():
+    with pytest.raises(ValueError, match="3 labels for 50 images"):
+        data([0, 1, 2])
+    with pytest.raises(ValueError, match="1 paths for 50 images"):
+        ImageData(data().images, paths=("a.png",))
+    assert data().paths is None and data().take(2).paths is None

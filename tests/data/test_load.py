@@ -185,6 +185,20 @@ def test_images_of_various_sizes(tmp_path):
     np.testing.assert_array_equal(data.images[:, 0, 0, 0], 7 * np.arange(5))
 
 
+def test_images_that_cannot_be_used_are_refused_before_they_are_read(
+    tmp_path, monkeypatch
+):
+    name = fake_tfds(
+        tmp_path,
+        "clear",
+        lambda tfds: {"image": tfds.features.Image(shape=(4, 4, 4))},
+        [{"image": np.zeros((4, 4, 4), "uint8")}],
+    )
+    monkeypatch.setattr("kerassl.data.tfds._examples", None)
+    with pytest.raises(ValueError, match=r"1 or 3 channels.*\(1, 4, 4, 4\)"):
+        kerassl.data.load(name, data_dir=tmp_path)
+
+
 def test_size_of_tfds_is_known_without_its_data(tmp_path, download):
     assert peek_size("cifar10", data_dir=tmp_path) == (32, False)
     assert not download
