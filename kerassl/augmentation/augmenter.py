@@ -1,11 +1,11 @@
 """The layer that makes random views of images, fused into a few matmuls."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerassl.augmentation import colour, geometry
 from kerassl.augmentation.namespace import (
@@ -36,6 +36,7 @@ UNIFORMS = {
     "solarize": 1,
 }
 UNIFORM_COUNT = sum(UNIFORMS.values())
+_EDGES = list(itertools.accumulate(UNIFORMS.values(), initial=0))
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -213,10 +214,9 @@ def make_view(xp: Any, images: Any, uniforms: Any, view: View) -> Any:
         Float32 tensor `(B, size, size, C)` in [0, 255].
     """
     _, height, width, channels = images.shape
-    edges = np.cumsum([0, *UNIFORMS.values()])
     u = {
         name: uniforms[:, first:last]
-        for name, first, last in zip(UNIFORMS, edges, edges[1:])
+        for name, first, last in zip(UNIFORMS, _EDGES, _EDGES[1:])
     }
     top, left, box_height, box_width = geometry.draw_box(
         xp, u, height, width, view.crop_area, view.crop_ratio

@@ -131,10 +131,10 @@ def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
         axis=-1,
     )
     turned = xp.matmul(xp.reshape(matrix, (-1, 3, 3)), x)
-    low = xp.min(x, axis=1, keepdims=True)
-    turned_low = xp.min(turned, axis=1, keepdims=True)
-    spread = xp.max(x, axis=1, keepdims=True) - low
-    turned_spread = xp.max(turned, axis=1, keepdims=True) - turned_low
+    low = xp.amin(x, axis=1, keepdims=True)
+    turned_low = xp.amin(turned, axis=1, keepdims=True)
+    spread = xp.amax(x, axis=1, keepdims=True) - low
+    turned_spread = xp.amax(turned, axis=1, keepdims=True) - turned_low
     # Grays stay as they are; their spread is 0 or rounding.
     scale = spread / xp.maximum(turned_spread, constant(xp, 1e-6))
     return turned * scale + (low - turned_low * scale)

@@ -45,7 +45,7 @@ def draw_box(
     fits = xp.cast(fits, "float32")
     # One-hot sums instead of a gather: (B, 10) is tiny, gathers are slow.
     first = one_hot(xp, xp.argmax(fits, axis=1), CANDIDATES)
-    none = xp.max(fits, axis=1) < 0.5
+    none = xp.sum(fits, axis=1) < 0.5
     central = _central_box(height, width, ratio)
     whole_height, whole_width = (constant(xp, side) for side in central)
     box_height = xp.where(none, whole_height, xp.sum(heights * first, axis=1))

@@ -5,7 +5,8 @@ are then made with TensorFlow's. It is there already: it made the tensors.
 
 Two stand in for ways of `keras.ops` that make the host wait for a GPU under
 PyTorch: a number among tensors, which is copied there each time, and `one_hot`,
-which looks at its indices.
+which looks at its indices. `amax` and `amin` stand for `max` and `min`, which
+`torch.compile` can't trace without a break.
 """
 
 import sys
@@ -38,6 +39,8 @@ def tensorflow_namespace() -> Any:
     tf = sys.modules["tensorflow"]
     return SimpleNamespace(
         abs=tf.abs,
+        amax=tf.reduce_max,
+        amin=tf.reduce_min,
         arange=tf.range,
         argmax=tf.argmax,
         argsort=tf.argsort,
@@ -48,10 +51,8 @@ def tensorflow_namespace() -> Any:
         exp=tf.exp,
         floor=tf.floor,
         matmul=tf.matmul,
-        max=tf.reduce_max,
         maximum=tf.maximum,
         mean=tf.reduce_mean,
-        min=tf.reduce_min,
         minimum=tf.minimum,
         reshape=tf.reshape,
         round=tf.round,

@@ -269,6 +269,23 @@ def test_hue_keeps_value_and_saturation(pixels, turns):
     )
 
 
+@once
+def test_a_view_compiles_without_a_break():
+    import torch
+
+    view = augmentation.byol(48).views["view_2"]
+    images = ops.convert_to_tensor(smooth_images(4))
+    numbers = ops.convert_to_tensor(uniforms(4))
+    compiled_view = torch.compile(
+        lambda *arrays: make_view(ops, *arrays, view),
+        fullgraph=True,
+        backend="eager",
+    )
+    np.testing.assert_array_equal(
+        compiled_view(images, numbers), make_view(ops, images, numbers, view)
+    )
+
+
 def test_grayscale_is_pils():
     images = smooth_images()
     view = dataclasses.replace(STILL, grayscale=0.2)
