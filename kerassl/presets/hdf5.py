@@ -194,6 +194,7 @@ class _File:
         if size:
             self.block(address, size, "heap's names")
         names = (address, address + size)
+        last = ""
         for entry in self.symbols(tree, path, MOST_LEVELS):
             offset, address, cache = struct.unpack_from("<2QI", entry)
             name = self.name(*names, offset)
@@ -206,7 +207,11 @@ class _File:
                     f"{WEIGHTS}: {shown(place)} is SoftLink to "
                     f"{shown(target)}. Weights must be in the file itself.",
                 )
-            check(name, f"{WEIGHTS}: {shown(path)} has a member of no name.")
+            check(
+                name > last,
+                f"{WEIGHTS}: {shown(path)} has members in a wrong order.",
+            )
+            last = name
             yield name, address
 
     def name(self, start: int, end: int, offset: int) -> str:
