@@ -38,6 +38,8 @@ ENCODERS = (
     "vit_small",
     "vit_base",
 )
+#: What `kerassl pretrain --monitor` watches.
+MONITORS = ("knn", "linear", "collapse")
 
 
 def read_recipes(method: str) -> dict[str, dict[str, Any]]:

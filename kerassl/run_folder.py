@@ -14,6 +14,7 @@ ENCODER = "encoder.keras"
 HISTORY = "history.csv"
 REPORT = "report.html"
 SCORES = "scores.json"
+TENSORBOARD = "tensorboard"
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 import warnings
 from typing import Any
 
-import keras
-
 from kerassl.data import ImageData, check_images
 from kerassl.evaluation.health import feature_problems, loss_problem
 from kerassl.evaluation.representation import effective_rank, feature_spread
+from kerassl.training import Monitor
 
 
-class CollapseMonitor(keras.callbacks.Callback):
+class CollapseMonitor(Monitor):
     """Looks for collapse at the end of epochs, and says what to try.
 
     It logs `effective_rank`, the number of dimensions that the features of the
@@ -24,8 +23,9 @@ class CollapseMonitor(keras.callbacks.Callback):
             few hundred images, with or without labels; the more, the larger
             the ranks that can be told.
         stop: bool. Whether to stop the run, at the end of the epoch.
-        every: int > 0. Epochs between two looks at the features; the last
-            epoch is looked at too.
+        every: int > 0. Epochs between two looks at the features; the first
+            and the last epoch are looked at too, and the others log what was
+            found last.
         batch_size: int, for the encoder.
 
     Raises:
@@ -42,6 +42,8 @@ class CollapseMonitor(keras.callbacks.Callback):
         - [Chen and He, 2020, SimSiam](https://arxiv.org/abs/2011.10566)
     """
 
+    modes = {"effective_rank": "max", "feature_spread": "max"}
+
     def __init__(
         self,
         images: Any,
@@ -49,40 +51,44 @@ class CollapseMonitor(keras.callbacks.Callback):
         every: int = 1,
         batch_size: int = 256,
     ):
-        super().__init__()
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1. Received: {every}")
+        super().__init__(every)
         if isinstance(images, ImageData):
             images = images.images
         check_images(images)
         self.images = images
         self.stop = stop
-        self.every = every
         self.batch_size = batch_size
+        self.problems: dict[str, str] = {}
         self.epochs_at_collapse = 0
         self.told: set[str] = set()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Starts to count anew."""
+        super().on_train_begin(logs)
         self.epochs_at_collapse = 0
         self.told = set()
+
+    def look(self, epoch: int, logs: dict) -> dict[str, float]:
+        """Measures the features, and notes what is wrong with them."""
+        features = self.model.embed(self.images, batch_size=self.batch_size)
+        self.problems = feature_problems(features)
+        return {
+            "effective_rank": effective_rank(features),
+            "feature_spread": feature_spread(features),
+        }
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the numbers to the logs, and warns."""
         if logs is None:
             return
-        problems = {}
+        self.problems = {}
         problem = loss_problem(self.model, logs["loss"])
+        super().on_epoch_end(epoch, logs)
+        problems = dict(self.problems)
         self.epochs_at_collapse = self.epochs_at_collapse + 1 if problem else 0
         # The loss of random weights may lie there, too.
         if problem and self.epochs_at_collapse > 1:
             problems["loss"] = problem
-        last = epoch + 1 == self.params.get("epochs")
-        if last or (epoch + 1) % self.every == 0:
-            features = self.model.embed(self.images, batch_size=self.batch_size)
-            logs["effective_rank"] = effective_rank(features)
-            logs["feature_spread"] = feature_spread(features)
-            problems |= feature_problems(features)
         for kind, words in problems.items():
             if kind not in self.told:
                 self.told.add(kind)

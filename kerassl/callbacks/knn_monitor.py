@@ -10,8 +10,9 @@ class KNNMonitor(LabelledMonitor):
     """Logs the encoder's kNN accuracy at the end of epochs.
 
     The score appears as `knn_accuracy` beside the loss: in the progress bar,
-    the history, `CSVLogger`, `TensorBoard` and `EarlyStopping`. The labelled
-    images are apart from the ones that the model trains on, and may be few.
+    the history, `CSVLogger`, `TensorBoard`, `EarlyStopping` and
+    `ModelCheckpoint`, wherever they stand in the list. The labelled images are
+    apart from the ones that the model trains on, and may be few.
 
     Args:
         train: `(images, labels)`, the bank: arrays `(N, H, W, C)` and `(N,)`,
@@ -19,8 +20,10 @@ class KNNMonitor(LabelledMonitor):
         test: `(images, labels)` to classify, likewise.
         k: int, the number of neighbours.
         temperature: float > 0; see `kerassl.evaluation.knn`.
-        every: int > 0. Epochs between two evaluations; the last epoch is
-            evaluated too.
+        every: int > 0. Epochs between two evaluations; the first and the last
+            epoch are evaluated too, and the others log the last score.
+            `patience` of other callbacks counts epochs, so that it has to be
+            `every` or more.
         batch_size: int, for the encoder.
 
     Example:

@@ -2,24 +2,25 @@
 
 from typing import Any
 
-import keras
-
 from kerassl.data import check_images
 from kerassl.evaluation.labels import (
     encode_labels,
     label_array,
     labels_by_name,
 )
+from kerassl.training import Monitor
 
 # Features and labels, or images and labels.
 Labelled = tuple[Any, Any]
 
 
-class LabelledMonitor(keras.callbacks.Callback):
+class LabelledMonitor(Monitor):
     """Scores the encoder's features at the end of epochs.
 
     The score appears under the name `log_name` beside the loss: in the progress
-    bar, the history, `CSVLogger`, `TensorBoard` and `EarlyStopping`.
+    bar, the history, `CSVLogger`, `TensorBoard`, `EarlyStopping` and
+    `ModelCheckpoint`, wherever they stand in the list. An epoch without an
+    evaluation logs the last score.
 
     Args:
         train: `(images, labels)` to learn from: arrays `(N, H, W, C)` and
@@ -27,17 +28,17 @@ class LabelledMonitor(keras.callbacks.Callback):
             or what `kerassl.data.load` returns.
         test: `(images, labels)` to classify, likewise. Labels are compared by
             value, or by the names of classes where these differ.
-        every: int > 0. Epochs between two evaluations; the last epoch is
-            evaluated too.
+        every: int > 0. Epochs between two evaluations; the first and the last
+            epoch are evaluated too. `patience` of other callbacks counts
+            epochs, so that it has to be `every` or more.
         batch_size: int, for the encoder.
     """
 
     log_name = ""
 
     def __init__(self, train: Any, test: Any, every: int, batch_size: int):
-        super().__init__()
-        if every < 1:
-            raise ValueError(f"`every` must be at least 1. Received: {every}")
+        super().__init__(every)
+        self.modes = {self.log_name: "max"}
         sets = {
             name: self._checked(name, data)
             for name, data in (("train", train), ("test", test))
@@ -46,7 +47,6 @@ class LabelledMonitor(keras.callbacks.Callback):
         _, (learned, asked) = encode_labels(labels)
         self.train = sets["train"][0], learned
         self.test = sets["test"][0], asked
-        self.every = every
         self.batch_size = batch_size
 
     def _checked(self, name: str, data: Any) -> Labelled:
@@ -69,13 +69,10 @@ class LabelledMonitor(keras.callbacks.Callback):
         """
         raise NotImplementedError
 
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds the score to the logs."""
-        last = epoch + 1 == self.params.get("epochs")
-        if logs is None or ((epoch + 1) % self.every and not last):
-            return
+    def look(self, epoch: int, logs: dict) -> dict[str, float]:
+        """Returns the score, by its name."""
         train, test = (
             (self.model.embed(images, batch_size=self.batch_size), labels)
             for images, labels in (self.train, self.test)
         )
-        logs[self.log_name] = self.score(train, test)
+        return {self.log_name: self.score(train, test)}

@@ -19,8 +19,10 @@ class LinearProbeMonitor(LabelledMonitor):
         test: `(images, labels)` to classify, likewise.
         penalties: floats > 0; see `kerassl.evaluation.linear_probe`. One alone
             is the quickest.
-        every: int > 0. Epochs between two evaluations; the last epoch is
-            evaluated too.
+        every: int > 0. Epochs between two evaluations; the first and the last
+            epoch are evaluated too, and the others log the last score.
+            `patience` of other callbacks counts epochs, so that it has to be
+            `every` or more.
         batch_size: int, for the encoder.
 
     Example:

@@ -8,6 +8,7 @@ from typing import Any
 
 from kerassl.choices import check_choice
 from kerassl.cli.errors import print_error, user_errors
+from kerassl.cli.loading import load_keras
 from kerassl.cli.types import positive, share
 from kerassl.run_folder import RECIPE, read_scores, read_settings
 from kerassl.run_lock import check_free
@@ -98,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
         for name in names:
             check_choice("protocol", name, SETTINGS)
         given = _given(options, names)
+    load_keras()
     from kerassl import runs
     from kerassl.runs.files import encoder_mark, write_scores
 

@@ -1,7 +1,6 @@
 """The command `kerassl`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -42,9 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in (pretrain, evaluate, report, presets):
         module.add_parser(commands)
     options = parser.parse_args(arguments)
-    # TensorFlow's lines about this machine's processor; Keras loads it under
-    # every backend.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     options.arguments = sys.argv[1:] if arguments is None else arguments
     command: Callable[[argparse.Namespace], int] = options.command
     try:

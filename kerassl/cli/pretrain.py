@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from kerassl.choices import check_choice
 from kerassl.cli.errors import UserError, print_error, user_errors
+from kerassl.cli.loading import load_keras
 from kerassl.cli.types import positive, seed, share
-from kerassl.names import ENCODERS, METHODS, check_recipe
+from kerassl.names import ENCODERS, METHODS, MONITORS, check_recipe
 from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
 
@@ -94,6 +95,20 @@ def add_parser(commands: Any) -> None:
         help="keep the checkpoints of this many epochs, in OUTPUT/checkpoints",
     )
     add(
+        "--monitor",
+        metavar="NAMES",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        help=f"log what the features can do as they are learned: "
+        f"{', '.join(MONITORS)}, with commas between them. The first two need "
+        "labels and a test split",
+    )
+    add(
+        "--tensorboard",
+        action="store_true",
+        help="write OUTPUT/tensorboard; needs TensorFlow and TensorBoard",
+    )
+    add(
         "--devices",
         type=positive,
         help="share each batch out to this many devices of this host (1). "
@@ -114,6 +129,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     with user_errors():
         _check(options)
+    load_keras()
     from kerassl.training import (
         devices,
         lacks_processes,
@@ -136,6 +152,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuses mistakes, before Keras is loaded."""
+    for name in options.monitor:
+        check_choice("monitor", name, MONITORS)
     if options.resume:
         return _check_resume(options)
     if options.method is None:
@@ -208,6 +226,7 @@ def _run(options: argparse.Namespace) -> int:
             training, choice = _resumed(options), None
         else:
             training, choice = _new(options)
+        callbacks = _callbacks(options, training)
     _describe(training, choice)
     try:
         if training.finished:
@@ -218,7 +237,7 @@ def _run(options: argparse.Namespace) -> int:
             )
             return 0
         with progress(training) as callback, stop_on_signals(training) as got:
-            training.train([callback], keep=options.keep)
+            training.train([*callbacks, callback], keep=options.keep)
     except (runs.DivergedError, runs.SaveError) as error:
         print_error(error)
         return 1
@@ -305,6 +324,19 @@ def _resumed(options: argparse.Namespace) -> "Run":
     return runs.resume(
         options.output, epochs=options.epochs, data_dir=options.data_dir
     )
+
+
+def _callbacks(options: argparse.Namespace, run: "Run") -> list:
+    from kerassl import runs
+    from kerassl.training import process
+
+    callbacks = runs.monitors(run, options.monitor)
+    if options.tensorboard and process()[0] == 0:
+        try:
+            callbacks.append(runs.tensorboard(run))
+        except ImportError as error:
+            raise UserError(str(error)) from error
+    return callbacks
 
 
 def _describe(run: "Run", choice: str | None) -> None:

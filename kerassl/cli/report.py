@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.loading import load_keras
 from kerassl.cli.types import positive, share
 from kerassl.run_folder import read_settings
 
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     with user_errors():
         read_settings(options.folder)  # Before Keras is loaded.
+    load_keras()
     from kerassl.runs.page import Report
     from kerassl.visualization.pictures import load_matplotlib
 

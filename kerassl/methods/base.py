@@ -22,6 +22,7 @@ from kerassl.training import (
     process,
     share_weights,
     train_step,
+    with_monitors,
 )
 
 # The name that Keras gives the variable of every `SeedGenerator`.
@@ -331,7 +332,10 @@ class SelfSupervisedModel(keras.Model):
             self.check_batch(size)
         self.batch_size = max(sizes, default=None)
         share_weights(self)
-        return super().fit(x, *args, **kwargs)
+        given.arguments["callbacks"] = with_monitors(
+            given.arguments.get("callbacks"), self.metric_names
+        )
+        return super().fit(**given.arguments)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes what `fit` and `train_on_batch` call at each step."""

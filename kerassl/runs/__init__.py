@@ -4,6 +4,7 @@ from kerassl.presets import load_encoder
 from kerassl.run_folder import environment, read_settings
 from kerassl.run_lock import InUseError
 from kerassl.runs.evaluate import Evaluation, earlier_scores
+from kerassl.runs.monitoring import monitors, tensorboard
 from kerassl.runs.page import report
 from kerassl.runs.protocols import protocol
 from kerassl.runs.run import DivergedError, Run, SaveError
@@ -18,9 +19,11 @@ __all__ = [
     "earlier_scores",
     "environment",
     "load_encoder",
+    "monitors",
     "protocol",
     "read_settings",
     "report",
     "resume",
     "start",
+    "tensorboard",
 ]

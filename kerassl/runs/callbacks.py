@@ -28,17 +28,19 @@ class RunCallbacks(keras.callbacks.CallbackList):
         self, callbacks: Sequence[keras.callbacks.Callback], run: "Run"
     ):
         super().__init__(
-            list(callbacks),
+            training.with_monitors(list(callbacks), run.model.metric_names),
             add_history=True,  # What `fit` returns.
             model=run.model,
             epochs=run.recipe.epochs,
             steps=run.steps_per_epoch,
             verbose=0,
         )
+        history = run.position.history
+        self.last_logs = history[-1] if history else None
 
     def begin(self) -> None:
-        """Begins the training."""
-        super().on_train_begin()
+        """Begins the training, with the logs of the last epoch, if any."""
+        super().on_train_begin(self.last_logs)
 
     def end(self) -> None:
         """Ends the training."""

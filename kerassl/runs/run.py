@@ -23,6 +23,7 @@ from kerassl.run_folder import (
     RECIPE,
     REPORT,
     SCORES,
+    TENSORBOARD,
     read_settings,
     refuse_run,
 )
@@ -185,7 +186,8 @@ class Run:
             # The checkpoint goes first: it must not meet another recipe.
             for name in (CHECKPOINT, ENCODER, HISTORY, SCORES, REPORT):
                 (self.folder / name).unlink(missing_ok=True)
-            shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+            for name in (CHECKPOINTS, TENSORBOARD):
+                shutil.rmtree(self.folder / name, ignore_errors=True)
             with self._writing():
                 self._save_settings()
             self.is_new = False

@@ -22,6 +22,7 @@ from kerassl.training.inputs import (
     check_first_batch,
 )
 from kerassl.training.momentum import CosineMomentum, MomentumNetwork
+from kerassl.training.monitors import Monitor, with_monitors
 from kerassl.training.normalization import global_statistics, own_statistics
 from kerassl.training.processes import (
     agree,
@@ -40,6 +41,7 @@ __all__ = [
     "DeviceSeedGenerator",
     "FeatureQueue",
     "MomentumNetwork",
+    "Monitor",
     "agree",
     "alone",
     "as_batches",
@@ -65,4 +67,5 @@ __all__ = [
     "share_weights",
     "started_devices",
     "train_step",
+    "with_monitors",
 ]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from kerassl import data, evaluation
 from kerassl.callbacks import CollapseMonitor, KNNMonitor, LinearProbeMonitor
+from kerassl.training import Monitor, with_monitors
 from tests.contracts.methods import METHODS, tiny_encoder
 
 
@@ -39,19 +40,21 @@ def test_they_log_the_encoders_accuracy(images, labelled):
         history = model.fit(
             images, batch_size=32, epochs=3, verbose=0, callbacks=monitors
         ).history
-    # Every second or third epoch, and the last.
-    assert len(history["knn_accuracy"]) == 2
-    assert len(history["linear_accuracy"]) == 1
+    # At the first, every second or third, and the last; in between the last.
+    for name in ("linear_accuracy", "effective_rank", "feature_spread"):
+        assert len(history[name]) == 3
+        assert history[name][0] == history[name][1]
+    assert len(history["knn_accuracy"]) == 3
     features = model.embed(train), train.labels, model.embed(test), test.labels
     knn = evaluation.knn(*features, k=5)["accuracy"]
     linear = evaluation.linear_probe(*features, penalties=[0.1])["accuracy"]
     assert history["knn_accuracy"][-1] == knn
-    assert history["linear_accuracy"] == [linear]
+    assert history["linear_accuracy"][-1] == linear
     assert 0.2 < knn <= 1 and 0.2 < linear <= 1
     rank = evaluation.effective_rank(features[2])
-    assert history["effective_rank"] == [pytest.approx(rank)]
+    assert history["effective_rank"][-1] == pytest.approx(rank)
     spread = evaluation.feature_spread(features[2])
-    assert history["feature_spread"] == [pytest.approx(spread)]
+    assert history["feature_spread"][-1] == pytest.approx(spread)
     assert len(history["loss"]) == 3 and np.isfinite(history["loss"]).all()
 
 
@@ -75,6 +78,72 @@ def test_folders_that_are_decoded_as_needed(tmp_path, monkeypatch):
         assert model.batch_size == 8
         assert history["knn_accuracy"] == [1.0]
         assert history["effective_rank"][0] > 1
+
+
+class Falling(Monitor):
+    """Logs 0.9, 0.8 and so on: of the epochs at which it looks."""
+
+    modes = {"falling_accuracy": "max"}
+
+    def look(self, epoch, logs):
+        return {"falling_accuracy": round(0.9 - epoch / 10, 1)}
+
+
+def test_other_callbacks_find_the_numbers_by_default(images, tmp_path):
+    """Wherever they stand, in each epoch, and told which way is better."""
+    watched = "falling_accuracy"
+    csv_file = tmp_path / "log.csv"
+    best = tmp_path / "best.keras"
+    stop = keras.callbacks.EarlyStopping(watched, patience=3)
+    others = [
+        keras.callbacks.CSVLogger(csv_file),
+        keras.callbacks.ModelCheckpoint(best, watched, save_best_only=True),
+        keras.callbacks.ReduceLROnPlateau(watched, patience=5),
+        stop,
+    ]
+    model = make()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*(metric|wait|available)")
+        history = model.fit(
+            images[:32],
+            batch_size=32,
+            epochs=8,
+            verbose=0,
+            callbacks=[*others, Falling(every=3)],
+        ).history
+    # It looks at the first and the third; the first is the best.
+    assert history[watched] == [0.9, 0.9, 0.7, 0.7]
+    assert stop.best == 0.9 and stop.stopped_epoch == 3
+    header, *rows = csv_file.read_text().splitlines()
+    place = header.split(",").index(watched)
+    found = [row.split(",")[place] for row in rows]
+    assert found == ["0.9", "0.9", "0.7", "0.7"]
+    assert best.exists()
+    with pytest.warns(UserWarning, match="Give patience=3 or more"):
+        with_monitors(
+            [keras.callbacks.EarlyStopping(watched, patience=2), Falling(3)]
+        )
+
+
+def test_the_models_own_metrics_have_a_direction():
+    callbacks = [
+        keras.callbacks.EarlyStopping(name)
+        for name in ("val_contrastive_accuracy", "relative_error", "mine")
+    ]
+    with_monitors(callbacks, ("contrastive_accuracy", "relative_error"))
+    assert [callback.mode for callback in callbacks] == ["max", "min", "auto"]
+
+
+def test_monitors_go_first_but_for_what_changes_weights():
+    average = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    log, stop = keras.callbacks.Callback(), keras.callbacks.TerminateOnNaN()
+    first, second = Falling(), Falling()
+    found = with_monitors([log, average, stop, first, second])
+    assert found == [log, average, first, second, stop]
+    assert with_monitors([log, first, stop]) == [first, log, stop]
+    assert with_monitors(None) is None
+    told = keras.callbacks.CallbackList([log])
+    assert with_monitors(told) is told
 
 
 class Collapsed(keras.layers.Layer):

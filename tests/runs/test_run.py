@@ -13,6 +13,7 @@ from kerassl import recipes, runs
 from kerassl.cli.signals import stop_on_signals
 from kerassl.runs.checkpoint import MEMBER
 from kerassl.runs.files import replacing
+from kerassl.training import Monitor
 from tests.backends import once
 
 RECIPE = recipes.get("simclr").replace(epochs=2, batch_size=32)
@@ -32,6 +33,15 @@ class At(keras.callbacks.Callback):
         self.left -= 1
         if self.left == 0:
             self.action()
+
+
+class Steps(Monitor):
+    """Logs the optimizer's steps."""
+
+    modes = {"steps": "max"}
+
+    def look(self, epoch, logs):
+        return {"steps": int(self.model.optimizer.iterations)}
 
 
 def start(folder, **changes):
@@ -94,12 +104,15 @@ def test_a_run_leaves_its_files(whole):
 
 def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
     step = STEPS + 1
+    monitors = [Steps(every=9)]
     run = start(tmp_path)
-    run.train([At(step, run.stop)])
+    run.train([At(step, run.stop), *monitors])
     assert run.steps_done == step and not run.finished
     again = runs.resume(tmp_path)
     assert again.steps_done == step
-    again.train()
+    again.train([keras.callbacks.EarlyStopping("steps"), *monitors])
+    # A monitor goes on with its last number, until it looks again.
+    assert [row.pop("steps") for row in again.position.history] == [4, 8]
     assert_same(again, whole)
     assert (tmp_path / "history.csv").read_text().count("\n") == 3
     # The first one knows nothing of it, and would write its older state.
