@@ -52,6 +52,7 @@ def monitors(
             image_size=run.data.image_shape[:2],
             limit=QUERIES,
             data_dir=run.settings["data_dir"],
+            max_unreadable=run.settings["max_unreadable"],
         )
         labelled = {"train": _spread(run.data, BANK), "test": test}
     made: list[keras.callbacks.Callback] = []
