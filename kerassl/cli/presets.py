@@ -2,16 +2,19 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from kerassl.cli.errors import user_errors
+from kerassl.cli.errors import UserError, user_errors
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
     from kerassl.presets import PresetInfo
+    from kerassl.presets.hub import Publication
 
 SOURCE = "a name of `kerassl presets list`, hf://owner/name, or a folder"
+NO_LICENSE = ": others may look at it, but not use it (--license gives one)"
 URI = "hf://owner/name, or hf://owner/name@revision"
 
 
@@ -55,6 +58,22 @@ def add_parser(commands: Any) -> None:
         help="make the repository a private one, if it is new",
     )
     argument("--message", help="of the commit")
+    argument(
+        "--license",
+        help="of a run's encoder, as the Hub spells it, such as mit (default: "
+        "none, so that others get no right to use it)",
+    )
+    argument(
+        "--data-name",
+        help="what a run's images are called (default: the name of a TFDS data "
+        "set; images of your own are 'own images')",
+    )
+    argument(
+        "--overwrite-card",
+        action="store_true",
+        help="overwrite a README.md that was edited on the Hub",
+    )
+    argument("--yes", action="store_true", help="publish without being asked")
     argument("--json", **json_option)
 
     argument = add("verify", verify, "check all of a preset")
@@ -101,7 +120,7 @@ def show(options: argparse.Namespace) -> int:
             f"{protocol} accuracy": _accuracy(scores)
             for protocol, scores in info.scores.items()
         },
-        "licence": info.license,
+        "licence": _license(info),
         "parameters": f"{info.parameters:,}",
         # Free names: they can't pass for another row.
         **{f"training: {key}": value for key, value in info.training.items()},
@@ -131,18 +150,66 @@ def push(options: argparse.Namespace) -> int:
     """Runs `kerassl presets push`."""
     from kerassl import presets
 
+    if not options.yes and not sys.stdin.isatty():
+        raise UserError(
+            "push asks before it publishes, and nobody can answer here. Give "
+            "--yes to publish without being asked."
+        )
     with user_errors():
         upload = presets.upload_preset(
             options.source,
             options.uri,
             private=options.private,
             commit_message=options.message,
+            license=options.license,
+            datasets=[options.data_name] if options.data_name else (),
+            overwrite_card=options.overwrite_card,
+            confirm=lambda plan: _is_wanted(plan, options.yes),
         )
     if options.json:
         print(json.dumps(upload._asdict()))
     else:
         print(f"{upload.uri}\n{upload.url}")
+        if upload.kept_card:
+            print("README.md: the one that was edited on the Hub was kept.")
     return 0
+
+
+def _is_wanted(plan: "Publication", is_sure: bool) -> bool:
+    """Says what will be published, and asks unless the user is sure."""
+    info = plan.info
+    seen = "only you" if plan.is_private else "everybody"
+    state = "new" if plan.is_new else "there already"
+    rows = [
+        (name, f"{size:,} bytes")
+        for name, size in plan.files.items()
+        if not (plan.keeps_card and name == "README.md")
+    ]
+    rows += [
+        (
+            "licence",
+            _license(info) + ("" if _has_license(info) else NO_LICENSE),
+        ),
+        ("trained on", ", ".join(info.datasets) or "not said"),
+    ]
+    if plan.keeps_card or plan.replaces_card:
+        fate = (
+            "the one that was edited on the Hub stays (--overwrite-card "
+            "replaces it)"
+            if plan.keeps_card
+            else "the one that was edited on the Hub is overwritten"
+        )
+        rows.append(("README.md", fate))
+    print(
+        f"To be published on hf://{plan.name}, branch {plan.revision} ({state};"
+        f" {seen} can see it):",
+        file=sys.stderr,
+    )
+    _print_table([(_plain(k), _plain(v)) for k, v in rows], sys.stderr)
+    if is_sure:
+        return True
+    print("Publish? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def verify(options: argparse.Namespace) -> int:
@@ -177,16 +244,26 @@ def _summary(info: "PresetInfo") -> str:
     )
 
 
+def _has_license(info: "PresetInfo") -> bool:
+    return info.license != "unknown"
+
+
+def _license(info: "PresetInfo") -> str:
+    return info.license if _has_license(info) else "none"
+
+
 def _accuracy(scores: dict[str, Any]) -> str:
     return f"{scores['accuracy']:.4f}" if "accuracy" in scores else ""
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
+def _print_table(
+    rows: Sequence[Sequence[str]], file: TextIO | None = None
+) -> None:
     """Prints columns as wide as they need to be."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths))
-        print("  ".join(cells).rstrip())
+        print("  ".join(cells).rstrip(), file=file)
 
 
 def _plain(value: Any) -> str:

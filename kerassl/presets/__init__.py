@@ -1,7 +1,13 @@
 """Presets: encoders to publish, and to load from anybody without risk."""
 
 from kerassl.presets.convert import convert_checkpoint
-from kerassl.presets.hub import HubError, Upload, pull, upload_preset
+from kerassl.presets.hub import (
+    HubError,
+    Publication,
+    Upload,
+    pull,
+    upload_preset,
+)
 from kerassl.presets.info import FILES, PresetError, PresetInfo
 from kerassl.presets.load import list_presets, load_encoder
 from kerassl.presets.save import save_preset
@@ -12,6 +18,7 @@ __all__ = [
     "HubError",
     "PresetError",
     "PresetInfo",
+    "Publication",
     "Upload",
     "convert_checkpoint",
     "list_presets",

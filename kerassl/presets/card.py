@@ -5,7 +5,8 @@ import re
 from typing import Any
 
 from kerassl import recipes
-from kerassl.presets.info import CONVERTER, INFO, PresetInfo
+from kerassl.presets.info import CONVERTER, INFO, UNLICENSED, PresetInfo
+from kerassl.presets.public import OWN, hub_id
 
 ADDRESS = "hf://OWNER/{name}"
 
@@ -38,13 +39,15 @@ def _header(info: PresetInfo) -> str:
     if info.method:
         tags.append(info.method)
     fields: dict[str, Any] = {
-        "license": info.license,
         "library_name": "kerassl",
         "pipeline_tag": "image-feature-extraction",
         "tags": tags,
     }
-    if info.datasets:
-        fields["datasets"] = list(info.datasets)
+    if info.license != UNLICENSED:
+        fields = {"license": info.license} | fields
+    # The Hub refuses a card with any other name.
+    if datasets := [name for d in info.datasets if (name := hub_id(d))]:
+        fields["datasets"] = datasets
     if info.scores:
         fields["model-index"] = [
             {"name": info.name, "results": list(map(_result, *_pairs(info)))}
@@ -65,7 +68,8 @@ def _result(protocol: str, scores: dict[str, Any], data: str) -> dict[str, Any]:
     data = str(scores.get("data", data))
     return {
         "task": {"type": "image-classification", "name": protocol},
-        "dataset": {"type": data, "name": data},
+        # The Hub's word for a folder of images that it hasn't got.
+        "dataset": {"type": hub_id(data) or "imagefolder", "name": data},
         "metrics": [
             {
                 "type": "accuracy",
@@ -90,7 +94,7 @@ def _facts(info: PresetInfo) -> str:
         "Images": f"{shape}, channels last, values in [0, 255]",
         "Features": f"{info.features}",
         "Weights": f"{info.parameters:,}, float32",
-        "Licence": info.license,
+        "Licence": "none" if info.license == UNLICENSED else info.license,
     }
     lines = [f"| {key} | {value} |" for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
@@ -197,7 +201,8 @@ def _training(info: PresetInfo) -> str:
 
 
 def _limits(info: PresetInfo) -> str:
-    images = ", ".join(info.datasets) or "its training data"
+    images = ", ".join(d for d in info.datasets if d != OWN)
+    images = images or "its training data"
     return (
         "## Limits\n\nThe features are made for images like those of "
         f"{images}, of about the size above. They carry whatever biases those "

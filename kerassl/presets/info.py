@@ -32,6 +32,9 @@ WEIGHTS = "model.weights.h5"
 # All that a preset is made of.
 FILES = (INFO, CONFIG, METADATA, CONVERTER, CARD, WEIGHTS)
 
+# The licence of a preset that names none, as the Hub spells it.
+UNLICENSED = "unknown"
+
 # What the published model returns, and how it becomes features `(N, D)`.
 OUTPUTS = ("features", "map", "tokens", "class_token")
 
@@ -58,7 +61,8 @@ class PresetInfo:
 
     Args:
         name: str, of 1 to 96 letters, digits, dots, hyphens and underscores.
-        license: str, as the Hub spells it, such as `"apache-2.0"`.
+        license: str, as the Hub spells it, such as `"apache-2.0"`, or
+            `"unknown"` if none was given.
         description: str.
         method: str, as in `kerassl.recipes.methods()` or a class's name; or
             `None`.
@@ -84,7 +88,7 @@ class PresetInfo:
             and so on.
         versions: dict of a package's name to its version.
         files: dict of the name of each other file to its `"sha256"` and
-            `"size"`.
+            `"size"`. Those of `README.md` tell a push whether it was edited.
         schema_version: int.
 
     Raises:

@@ -11,7 +11,7 @@ from keras import layers
 from kerassl.presets.backbones import BACKBONES, Backbone
 from kerassl.presets.build import Preset
 from kerassl.presets.graph import FLOAT32, Architecture, Graph, check_order
-from kerassl.presets.info import PresetError, PresetInfo
+from kerassl.presets.info import UNLICENSED, PresetError, PresetInfo
 
 # What changes nothing in inference, and has a random state.
 DROPPED = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise)
@@ -51,7 +51,7 @@ def published(encoder: keras.Model, **fields: Any) -> Preset:
     info = PresetInfo(
         **{
             "name": "preset",
-            "license": "unknown",
+            "license": UNLICENSED,
             "description": "",
             "method": None,
             "datasets": (),

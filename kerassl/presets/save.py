@@ -27,8 +27,15 @@ from kerassl.presets.info import (
     FILES,
     INFO,
     METADATA,
+    UNLICENSED,
     WEIGHTS,
     PresetError,
+)
+from kerassl.presets.public import (
+    is_shared,
+    public_names,
+    public_scores,
+    public_spec,
 )
 from kerassl.presets.published import plain_name, published, serialized
 from kerassl.presets.verify import file_entry, verify_preset
@@ -48,7 +55,7 @@ def save_preset(
     folder: str | Path,
     *,
     name: str | None = None,
-    license: str = "apache-2.0",
+    license: str | None = None,
     datasets: Sequence[str] = (),
     scores: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Recipe | None = None,
@@ -70,8 +77,11 @@ def save_preset(
         folder: path of the folder to make.
         name: str, by default the folder's. Letters, digits, dots, hyphens and
             underscores.
-        license: str, as the Hub spells it.
-        datasets: names of the data sets that the encoder was trained on.
+        license: str, as the Hub spells it, such as `"apache-2.0"`. By default
+            none, so that nobody else is given a right to use the encoder.
+        datasets: names of the data sets that the encoder was trained on. By
+            default the run's; images of your own are "own images", since a
+            preset holds no path of your machine.
         scores: dict of a protocol's name to its results, with `"accuracy"` in
             [0, 1], such as `{"knn": {"accuracy": 0.91, "k": 20}}`.
         recipe: `Recipe`, or `None`.
@@ -99,13 +109,13 @@ def save_preset(
     """
     folder = Path(folder)
     _check_place(folder, overwrite)
-    encoder, known = _source(model, recipe)
+    encoder, known = _source(model, recipe, tuple(datasets))
     preset = published(
         encoder,
         name=plain_name(folder.resolve().name) if name is None else name,
-        license=license,
+        license=license or UNLICENSED,
         description=description,
-        datasets=tuple(datasets) or known["datasets"],
+        datasets=known["datasets"],
         scores=json.loads(
             json.dumps(known["scores"] if scores is None else scores)
         ),
@@ -150,13 +160,13 @@ def _check_place(folder: Path, overwrite: bool) -> None:
 
 
 def _source(
-    model: Any, recipe: Recipe | None
+    model: Any, recipe: Recipe | None, datasets: tuple[str, ...]
 ) -> tuple[keras.Model, dict[str, Any]]:
     """Returns the encoder, and what is known of its training."""
     here = environment()
     known: dict[str, Any] = {
         "method": None,
-        "datasets": (),
+        "datasets": datasets,
         "training": {},
         "scores": {},
         "versions": here["versions"],
@@ -171,10 +181,20 @@ def _source(
             )
         encoder = keras.saving.load_model(path, compile=False)
         own = Recipe.from_dict(settings["recipe"])
-        known["datasets"] = (str(settings["data"]),)
+        scores, data = read_scores(run), str(settings["data"])
+        specs = [
+            data,
+            *(str(s["data"]) for s in scores.values() if "data" in s),
+        ]
+        names = public_names(specs)
+        if datasets and not is_shared(data):
+            names[data] = datasets[0]
+        known["datasets"] = datasets or (names[data],)
         known["versions"] = settings.get("versions", here["versions"])
-        known["training"] = _training(run, settings)
-        known["scores"] = read_scores(run)
+        known["training"] = _training(
+            run, settings | {"data": public_spec(data)}
+        )
+        known["scores"] = public_scores(scores, names)
         recipe = recipe or own
     else:
         encoder = getattr(model, "encoder", model)

@@ -13,6 +13,7 @@ from kerassl.presets.graph import (
     Architecture,
     Graph,
     Layout,
+    Weight,
     is_float32,
     object_config,
 )
@@ -90,6 +91,33 @@ def open_preset(folder: str | Path, links: bool = False) -> Preset:
     """
     folder = Path(folder)
     sizes = _sizes(folder, links)
+    info, architecture, weights = describe(folder, sizes, links)
+    data = _read(folder / WEIGHTS, sizes[WEIGHTS], links, info.files[WEIGHTS])
+    return Preset(info, architecture, read_weights(data, weights))
+
+
+def describe(
+    folder: Path, sizes: dict[str, int], links: bool = False
+) -> tuple[PresetInfo, Architecture, list[Weight]]:
+    """Verifies all of a preset but its weights, which may not be there yet.
+
+    The card is not read: its author may edit it, on the Hub's page say, and
+    it decides nothing.
+
+    Args:
+        folder: path.
+        sizes: dict of the preset's files, the weights among them, to their
+            sizes in bytes.
+        links: as in `open_preset`.
+
+    Returns:
+        The content of `kerassl.json`, the architecture, and its weights.
+
+    Raises:
+        PresetError: as `verify_preset`, also if the file of weights has
+            another size than these weights.
+    """
+    check_sizes(sizes)
     info = PresetInfo.from_dict(
         read_json(_read(folder / INFO, sizes[INFO], links), INFO)
     )
@@ -97,7 +125,7 @@ def open_preset(folder: str | Path, links: bool = False) -> Preset:
     small = {
         name: _read(folder / name, sizes[name], links, info.files[name])
         for name in info.files
-        if name != WEIGHTS
+        if name not in (CARD, WEIGHTS)
     }
     config = read_json(small[CONFIG], CONFIG)
     architecture = _architecture(info, config)
@@ -108,8 +136,7 @@ def open_preset(folder: str | Path, links: bool = False) -> Preset:
     if CONVERTER in small:
         check_converter(info, read_json(small[CONVERTER], CONVERTER))
     check_size(sizes[WEIGHTS], layout.weights)
-    data = _read(folder / WEIGHTS, sizes[WEIGHTS], links, info.files[WEIGHTS])
-    return Preset(info, architecture, read_weights(data, layout.weights))
+    return info, architecture, layout.weights
 
 
 def file_entry(path: Path) -> dict[str, Any]:
@@ -180,11 +207,6 @@ def _sizes(folder: Path, links: bool) -> dict[str, int]:
         )
         status = entry.stat(follow_symlinks=links)
         check(stat.S_ISREG(status.st_mode), f"{name} is no regular file.")
-        most = MOST_BYTES.get(name, math.inf)
-        check(
-            status.st_size <= most,
-            f"{name} has {status.st_size:,} bytes; {most:,} are the most.",
-        )
         sizes[name] = status.st_size
     check(
         INFO in sizes,
@@ -194,16 +216,32 @@ def _sizes(folder: Path, links: bool) -> dict[str, int]:
     return sizes
 
 
+def check_sizes(sizes: dict[str, int]) -> None:
+    """Refuses files that are too large to be looked into.
+
+    Args:
+        sizes: dict of a preset's files to their sizes in bytes.
+
+    Raises:
+        PresetError: naming the file.
+    """
+    for name, size in sizes.items():
+        most = MOST_BYTES.get(name, math.inf)
+        check(
+            size <= most, f"{name} has {size:,} bytes; {most:,} are the most."
+        )
+
+
 def _check_names(info: PresetInfo, sizes: dict[str, int]) -> None:
     names = {*FILES} - {INFO}
     if info.class_name not in BACKBONES:
         names.remove(CONVERTER)
     check(
-        set(info.files) == names,
+        set(info.files) | {CARD} == names,
         f"{INFO}: `files` must name {', '.join(sorted(names))}. "
         f"Found: {', '.join(sorted(info.files))}",
     )
-    missing, extra = names - set(sizes), set(sizes) - names - {INFO}
+    missing, extra = names - {*sizes, CARD}, set(sizes) - names - {INFO}
     check(not missing, f"The preset lacks {', '.join(sorted(missing))}.")
     check(
         not extra,
@@ -211,6 +249,8 @@ def _check_names(info: PresetInfo, sizes: dict[str, int]) -> None:
         "name.",
     )
     for name, file in info.files.items():
+        if name == CARD:
+            continue
         check(
             sizes[name] == file["size"],
             f"{name} has {sizes[name]:,} bytes, and {INFO} says "

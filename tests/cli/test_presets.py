@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import huggingface_hub
 import keras
 import pytest
 
@@ -66,7 +67,9 @@ def refused(capsys, *arguments):
 def test_a_run_goes_to_the_hub_and_comes_back(hub, folders, tmp_path, capsys):
     run = folders / "run"
     before = {path: path.read_bytes() for path in run.iterdir()}
-    text = printed(capsys, "presets", "push", run, URI, "--private", "--json")
+    text = printed(
+        capsys, "presets", "push", run, URI, *"--private --yes --json".split()
+    )
     upload = json.loads(text)
     repository = hub.repositories["alice/encoder"]
     sha = repository.at("main").sha
@@ -75,6 +78,7 @@ def test_a_run_goes_to_the_hub_and_comes_back(hub, folders, tmp_path, capsys):
     assert upload == {
         "uri": f"{URI}@{sha}",
         "url": f"{hub.url}/alice/encoder/commit/{sha}",
+        "kept_card": False,
     }
     assert {path: path.read_bytes() for path in run.iterdir()} == before
 
@@ -97,10 +101,9 @@ def test_a_run_goes_to_the_hub_and_comes_back(hub, folders, tmp_path, capsys):
 
 
 def test_a_preset_goes_to_the_hub_once(hub, folders, capsys):
-    first = printed(
-        capsys, "presets", "push", folders / "preset", URI, "--message", "One"
-    )
-    second = printed(capsys, "presets", "push", folders / "preset", URI)
+    push = ("presets", "push", "--yes")
+    first = printed(capsys, *push, folders / "preset", URI, "--message", "One")
+    second = printed(capsys, *push, folders / "preset", URI)
     assert first == second
     history = hub.repositories["alice/encoder"].history("main")
     assert [commit.title for commit in history] == ["One", "initial commit"]
@@ -131,6 +134,60 @@ def test_list(capsys):
         assert line[:3] == [info["name"], *(f"{s:.4f}" for s in scores)]
 
 
+class Terminal(io.StringIO):
+    """Somebody who answers."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_push_asks(hub, folders, tmp_path, capsys, monkeypatch):
+    preset, run = folders / "preset", folders / "run"
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert "--yes" in refused(capsys, "presets", "push", preset, URI)
+    for answer in ("", "\n", "n\n", "no\n"):
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        assert main(["presets", "push", str(preset), URI]) == 2
+        assert "Nothing was sent" in capsys.readouterr().err
+    assert not hub.repositories
+    size = (preset / "model.weights.h5").stat().st_size
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert main(["presets", "push", str(preset), URI]) == 0
+    asked = capsys.readouterr().err
+    for text in (
+        "hf://alice/encoder, branch main (new; everybody can see it)",
+        f"{size:,} bytes",
+        "none: others may look at it, but not use it",
+        "images  [31m of mine",
+        "Publish? [y/N]",
+    ):
+        assert text in asked
+    assert "\x1b" not in asked
+    words = "--license mit --data-name flowers --yes".split()
+    assert main(["presets", "push", str(run), URI, *words]) == 0
+    asked = capsys.readouterr().err
+    assert "there already" in asked and "Publish?" not in asked
+    info = json.loads(printed(capsys, "presets", "show", URI, "--json"))
+    assert (info["license"], info["datasets"]) == ("mit", ["flowers"])
+
+
+def test_a_push_tells_of_an_edited_card(hub, folders, capsys):
+    push = ["presets", "push", str(folders / "preset"), URI, "--yes"]
+    assert main(push) == 0
+    huggingface_hub.HfApi().create_commit(
+        "alice/encoder",
+        [huggingface_hub.CommitOperationAdd("README.md", b"# Mine")],
+        commit_message="Edit",
+    )
+    capsys.readouterr()
+    assert main(push) == 0
+    captured = capsys.readouterr()
+    assert "README.md: the one that was edited" in captured.out
+    assert "--overwrite-card" in captured.err
+    assert main([*push, "--overwrite-card"]) == 0
+    assert "is overwritten" in capsys.readouterr().err
+
+
 def test_refusals_are_one_line(hub, folders, tmp_path, capsys):
     assert "no alice/encoder on the Hub" in refused(
         capsys, "presets", "show", URI
@@ -139,11 +196,11 @@ def test_refusals_are_one_line(hub, folders, tmp_path, capsys):
         capsys, "presets", "verify", folders / "run"
     )
     assert "hf://owner/name" in refused(
-        capsys, "presets", "push", folders / "preset", "alice/encoder"
+        capsys, "presets", "push", "--yes", folders / "preset", "alice/encoder"
     )
     assert not hub.repositories
     changed = tmp_path / "changed"
-    printed(capsys, "presets", "push", folders / "preset", URI)
-    hub.flip_bit("alice/encoder", "README.md")
-    assert "README.md" in refused(capsys, "presets", "pull", URI, changed)
+    printed(capsys, "presets", "push", "--yes", folders / "preset", URI)
+    hub.flip_bit("alice/encoder", "config.json")
+    assert "config.json" in refused(capsys, "presets", "pull", URI, changed)
     assert not changed.exists()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.hub_server.card import problems
 from tests.hub_server.repository import File, HubError, Repository, is_large
 from tests.hub_server.xet import XetStorage
 
@@ -34,6 +35,8 @@ class Fault:
         headers: dict, of that answer.
         cut: int, the bytes of the body after which the connection is cut;
             takes the place of `status`.
+        page: bytes, an HTML page to answer with, as a proxy would; likewise,
+            with status 200.
         method: str, the only method that is hit, or `None` for any.
     """
 
@@ -42,6 +45,7 @@ class Fault:
     status: int = 503
     headers: dict[str, str] = dataclasses.field(default_factory=dict)
     cut: int | None = None
+    page: bytes | None = None
     method: str | None = None
 
 
@@ -191,9 +195,13 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append((self.command, self.path))
         fault = self.hub.take_fault(self.command, self.path)
         try:
-            if fault and fault.cut is None:
+            if fault and fault.cut is fault.page is None:
                 raise HubError(fault.status, "A fault of the test's")
-            reply = self._reply(address.path)
+            if fault and fault.page is not None:
+                kind = {"Content-Type": "text/html"}
+                reply = Reply(fault.page, headers=kind)
+            else:
+                reply = self._reply(address.path)
         except HubError as error:
             headers = {"X-Error-Message": error.message}
             if error.code:
@@ -323,12 +331,29 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST", "/api/validate-yaml")
     def _validate(self) -> Reply:
-        return Reply({"errors": [], "warnings": []})
+        errors, warnings = problems(json.loads(self.body)["content"])
+        answer = {
+            "errors": [{"message": text} for text in errors],
+            "warnings": [{"message": text} for text in warnings],
+        }
+        return Reply(answer, 400 if errors else 200)
+
+    def _check_card(self, data: bytes) -> None:
+        errors, _ = problems(data.decode())
+        if errors:
+            raise HubError(400, f"Bad request for metadata: {errors[0]}")
 
     @route("GET", "/api/models/NAME(/revision/REV)?")
     def _info(self, name: str, revision: str) -> Reply:
         repository = self.repository(name)
         commit = repository.at(revision or "main")
+        files = [file.entry(path) for path, file in commit.files.items()]
+        siblings: list[dict] = [{"rfilename": file["path"]} for file in files]
+        if self.query.get("blobs", "").lower() == "true":
+            for sibling, file in zip(siblings, files):
+                sibling |= {"size": file["size"], "blobId": file["oid"]}
+                if lfs := file.get("lfs"):
+                    sibling["lfs"] = {**lfs, "sha256": lfs["oid"]}
         return Reply(
             {
                 "id": name,
@@ -337,7 +362,7 @@ class Handler(BaseHTTPRequestHandler):
                 "tags": [],
                 "downloads": 0,
                 "likes": 0,
-                "siblings": [{"rfilename": path} for path in commit.files],
+                "siblings": siblings,
             }
         )
 
@@ -416,6 +441,8 @@ class Handler(BaseHTTPRequestHandler):
                 header = value
             elif key == "file":
                 data = base64.b64decode(value["content"])
+                if value["path"] == "README.md":
+                    self._check_card(data)
                 added[value["path"]] = File.small(data)
             elif key == "lfsFile":
                 added[value["path"]] = self.hub.large_file(

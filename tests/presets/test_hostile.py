@@ -560,9 +560,7 @@ def test_errors_are_one_line_without_control_characters(preset, place):
 # Files
 
 
-@pytest.mark.parametrize(
-    "name", ["config.json", "metadata.json", "README.md", WEIGHTS]
-)
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", WEIGHTS])
 def test_a_changed_byte(preset, name):
     path = preset / name
     data = bytearray(path.read_bytes())
@@ -573,6 +571,21 @@ def test_a_changed_byte(preset, name):
         f"{name} was changed: its SHA-256",
         weights_unread=name != WEIGHTS,
     )
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_edited_card_decides_nothing(preset, listed):
+    if not listed:  # Nor does its entry.
+        info = json.loads((preset / "kerassl.json").read_text())
+        del info["files"]["README.md"]
+        (preset / "kerassl.json").write_text(json.dumps(info))
+    for text in (b"# Mine", b"\xff\x00", b""):
+        (preset / "README.md").write_bytes(text)
+        kerassl.verify_preset(preset)
+    (preset / "README.md").write_bytes(b"x" * (4 * 1024**2 + 1))
+    refused(preset, "README.md has .* bytes; .* are the most")
+    (preset / "README.md").unlink()
+    kerassl.verify_preset(preset)
 
 
 def test_another_length(preset):

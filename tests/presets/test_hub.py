@@ -7,11 +7,8 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import huggingface_hub
-import keras
 import numpy as np
 import pytest
 
@@ -19,89 +16,18 @@ from kerassl import encoders, presets
 from kerassl.presets import PresetError, hub
 from tests.hub_server import Fault, HubServer
 from tests.hub_server.client import connect, variables
-
-pytestmark = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="No backend computes here"
+from tests.presets.on_hub import (
+    LARGE,
+    NAME,
+    URI,
+    both,
+    files,
+    on_one_backend,
+    refused,
+    titles,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
-NAME = "alice/encoder"
-URI = f"hf://{NAME}"
-# For tests of what is transferred; the others do without xet.
-both = pytest.mark.parametrize("client", ["http", "xet"], indirect=True)
-LARGE = "/stored/|/v1/xorbs/"  # where large files are read
-
-
-@pytest.fixture(scope="module")
-def preset(tmp_path_factory):
-    """A preset's folder, which no test may change."""
-    folder = tmp_path_factory.mktemp("presets") / "encoder"
-    encoder = encoders.build("resnet_nano", image_shape=(16, 16, 3))
-    presets.save_preset(encoder, folder)
-    before = contents(folder)
-    yield folder
-    assert contents(folder) == before
-
-
-@pytest.fixture(scope="module")
-def other_preset(tmp_path_factory):
-    """A preset of the same kind with other weights."""
-    folder = tmp_path_factory.mktemp("presets") / "other"
-    encoder = encoders.build("resnet_nano", image_shape=(16, 16, 3))
-    presets.save_preset(encoder, folder)
-    return folder
-
-
-@pytest.fixture
-def server():
-    with HubServer() as hub_server:
-        yield hub_server
-
-
-@pytest.fixture
-def client(request, server, monkeypatch, tmp_path):
-    """Points huggingface_hub to the server, as often as it is called."""
-    transfer = getattr(request, "param", "http")
-
-    def use(cache="cache", **arguments):
-        arguments["xet"] = transfer == "xet"
-        connect(monkeypatch, server, tmp_path / cache, **arguments)
-
-    use()
-    return use
-
-
-@pytest.fixture
-def waits(monkeypatch):
-    """Nobody waits; the list holds for how long they would."""
-    seconds = []
-    monkeypatch.setattr(time, "sleep", seconds.append)
-    return seconds
-
-
-def contents(folder):
-    return {
-        path.name: (path.read_bytes(), path.stat().st_mtime_ns)
-        for path in folder.iterdir()
-    }
-
-
-def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def titles(server, name=NAME, revision="main"):
-    return [c.title for c in server.repositories[name].history(revision)]
-
-
-def refused(*arguments, **keywords):
-    """Returns why a pull was refused, which leaves nothing behind."""
-    folder = arguments[1]
-    with pytest.raises(PresetError) as error:
-        hub.pull(*arguments, **keywords)
-    left = [*folder.parent.glob(folder.name), *folder.parent.glob(".*-*")]
-    assert not left
-    return str(error.value)
+pytestmark = on_one_backend
 
 
 @both

@@ -395,7 +395,11 @@ def test_of_a_run(run_folder, tmp_path):
     source, recipe, encoder = run_folder
     scores = {"knn": {"accuracy": 0.75123456, "k": 20, "temperature": 0.07}}
     folder = kerassl.save_preset(
-        source, tmp_path / "a", scores=scores, training={"cores": 2}
+        source,
+        tmp_path / "a",
+        license="apache-2.0",
+        scores=scores,
+        training={"cores": 2},
     )
     info = kerassl.verify_preset(folder)
     assert info.method == "simclr"

@@ -1,0 +1,170 @@
+"""What of a training may be told to everybody, and how the Hub calls it."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+OWN = "own images"
+# What somebody else can load too: a data set of TFDS, or one in kerassl. A
+# path with a folder before it needs `tfds:` to be told from a local one.
+_SHARED = re.compile(
+    r"(?!folder:)(tfds:\w+(/[\w.+-]+)?|\w+)(:[\d*][\w.*]*)?(?<!\.np[yz])",
+    re.ASCII | re.IGNORECASE,
+)
+_LOCAL = re.compile(
+    r"""(?<![\w.:/\\])(?:
+    /(?:home|Users|root|mnt|media|tmp|private|var|srv|opt|data|scratch
+       |workspace|content|kaggle)/[^\s"'`,)\]]+
+    |~/[^\s"'`,)\]]+
+    |[A-Za-z]:\\[^\s"'`,)\]]+
+    |file://[^\s"'`,)\]]+
+    )|folder:(?!PATH\b)[^\s"'`,)\]]+""",
+    re.VERBOSE,
+)
+# Where the Hub keeps data sets that TFDS has under a name of its own.
+_ON_THE_HUB = {
+    "cifar10": "uoft-cs/cifar10",
+    "cifar100": "uoft-cs/cifar100",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "food101": "ethz/food101",
+    "imagenet-1k": "ILSVRC/imagenet-1k",
+    "imagenet2012": "ILSVRC/imagenet-1k",
+    "mnist": "ylecun/mnist",
+    "svhn_cropped": "ufldl-stanford/svhn",
+}
+
+
+def is_shared(data: str) -> bool:
+    """Whether a data set's name, as `kerassl.data.load` takes it, is no path.
+
+    Args:
+        data: str, such as `"cifar10"` or `"folder:photos"`.
+
+    Returns:
+        bool.
+    """
+    return _SHARED.fullmatch(data) is not None
+
+
+def public_names(specs: list[str]) -> dict[str, str]:
+    """Returns what data sets are called in a preset.
+
+    Args:
+        specs: names as `kerassl.data.load` takes them.
+
+    Returns:
+        dict of each to a name without a path, not two alike.
+    """
+    names = {spec: spec for spec in specs if is_shared(spec)}
+    local = [spec for spec in dict.fromkeys(specs) if not is_shared(spec)]
+    for number, spec in enumerate(local, start=1):
+        names[spec] = OWN if number == 1 else f"{OWN} {number}"
+    return names
+
+
+def public_scores(
+    scores: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Renames the data sets in a run's scores.
+
+    Args:
+        scores: dict of a protocol's name to its scores.
+        names: dict of a data set's name to its public one.
+
+    Returns:
+        Such a dict.
+    """
+    renamed = {}
+    for protocol, score in scores.items():
+        score = dict(score)
+        data = str(score.get("data", ""))
+        if data in names:
+            score["data"] = names[data]
+            # Of another data set than the training's, which is named so.
+            protocol = protocol.replace(f", {data}", f", {names[data]}")
+        renamed[protocol] = score
+    return renamed
+
+
+def public_spec(data: str) -> str:
+    """Returns a data set's name as a command may show it."""
+    if is_shared(data):
+        return data
+    suffix = Path(data).suffix.lower()
+    return f"PATH{suffix}" if suffix in (".npz", ".npy") else "folder:PATH"
+
+
+def hub_id(data: str) -> str | None:
+    """Returns what the Hub calls a data set, or `None`.
+
+    Args:
+        data: str, as in a preset's `datasets`.
+
+    Returns:
+        An id of the form that the Hub accepts, without TFDS's config and
+        version.
+    """
+    name = data
+    if is_shared(data):
+        name = re.split("[/:]", data.removeprefix("tfds:"))[0]
+    name = _ON_THE_HUB.get(name, name)
+    is_id = re.fullmatch(r"([\w-]+/)?[\w.-]+", name, re.ASCII)
+    return name if is_id else None
+
+
+def local_paths(text: str) -> Iterator[str]:
+    """Yields what looks like a path of somebody's machine.
+
+    Args:
+        text: str, of a file that is to be published.
+
+    Yields:
+        str, each once.
+    """
+    seen = set()
+    here = "|".join(
+        re.escape(str(path))
+        for path in (Path.home(), Path.cwd())
+        if len(path.parts) > 1
+    )
+    own = rf"(?<![\w.:/\\])(?:{here or '(?!)'})(?![\w.-])[^\s\"'`,)\]]*"
+    for pattern in (_LOCAL, re.compile(own)):
+        for match in pattern.finditer(text):
+            if match[0] not in seen:
+                seen.add(match[0])
+                yield match[0]
+
+
+def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yields each string of a JSON value, keys too, with where it is."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            inner = f"{place}.{key}" if place else str(key)
+            yield inner, str(key)
+            yield from texts(item, inner)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item, place)
+
+
+def private_text(name: str, data: bytes) -> str | None:
+    """Returns where a file names a path of this machine, or `None`.
+
+    Args:
+        name: str, the file's.
+        data: bytes, its text, or JSON.
+
+    Returns:
+        The place and the path, in one line.
+    """
+    text = data.decode("utf-8", "replace")
+    parts = texts(json.loads(text)) if name.endswith(".json") else [("", text)]
+    for place, part in parts:
+        for path in local_paths(part):
+            where = f"{name}: `{place}`" if place else name
+            return f"{where} names {path[:200]!r}"
+    return None

@@ -1,0 +1,290 @@
+"""What a push makes public, and what it leaves alone."""
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import yaml
+
+import kerassl
+from kerassl import encoders, recipes, runs
+from kerassl.presets import PresetError, hub, public
+from kerassl.presets.convert import SOURCES
+from kerassl.presets.load import zoo
+from tests.hub_server.card import LICENSES, problems
+from tests.presets import make
+from tests.presets.on_hub import NAME, URI, files, on_one_backend, titles
+
+SECRETS = ("lovelace", "secret", "/home", "clinic")
+
+
+def run_of(folder, data, scores=None):
+    """A run's folder, of one's own images."""
+    recipe = recipes.get("simclr").replace(epochs=1)
+    folder.mkdir()
+    encoders.build("resnet_nano", (16, 16, 3)).save(folder / "encoder.keras")
+    settings = {
+        "recipe": recipe.to_dict(),
+        "recipe_hash": recipe.hash,
+        "data": data,
+        "limit": 500,
+        "data_dir": "/home/lovelace/tfds",
+        **runs.environment(),
+    }
+    (folder / "recipe.json").write_text(json.dumps(settings))
+    (folder / "history.csv").write_text("epoch,loss,seconds\n1,3.0,1.5\n")
+    if scores is not None:
+        (folder / "scores.json").write_text(json.dumps(scores))
+    return folder
+
+
+def header(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "folder:/home/lovelace/secret clinic/x-rays",
+        "/home/lovelace/secret",
+        "../secret/clinic",
+        "C:\\Users\\lovelace\\secret",
+        "/home/lovelace/secret.npz",
+        "secret.npy",
+        "~lovelace/secret",
+    ],
+)
+def test_paths_of_a_run_stay_at_home(data, tmp_path):
+    scores = {
+        "knn": {"data": data, "accuracy": 0.5},
+        f"knn, {data}2": {"data": f"{data}2", "accuracy": 0.25},
+        "knn, tfds:mnist": {"data": "tfds:mnist", "accuracy": 0.75},
+    }
+    run = run_of(tmp_path / "secret", data, scores)
+    folder = kerassl.save_preset(run, tmp_path / "preset")
+    for path in folder.iterdir():
+        content = path.read_bytes().decode("latin-1")
+        assert not [word for word in SECRETS if word in content], path.name
+    info = kerassl.verify_preset(folder)
+    assert info.datasets == ("own images",)
+    assert {k: (v["data"], v["accuracy"]) for k, v in info.scores.items()} == {
+        "knn": ("own images", 0.5),
+        "knn, own images 2": ("own images 2", 0.25),
+        "knn, tfds:mnist": ("tfds:mnist", 0.75),
+    }
+    assert "--data " in info.training["command"]
+    card = (folder / "README.md").read_text()
+    assert problems(card) == ([], [])
+    fields = header(card)
+    assert "license" not in fields and "datasets" not in fields
+    assert info.license == "unknown"
+    kinds = [
+        result["dataset"]["type"]
+        for result in fields["model-index"][0]["results"]
+    ]
+    assert kinds == ["imagefolder", "imagefolder", "ylecun/mnist"]
+
+
+def test_a_name_for_own_images(tmp_path):
+    data = "folder:/home/lovelace/secret"
+    run = run_of(tmp_path / "run", data, {"knn": {"data": data}})
+    folder = kerassl.save_preset(
+        run, tmp_path / "a", datasets=["ada/x-rays"], license="cc-by-4.0"
+    )
+    info = kerassl.verify_preset(folder)
+    assert info.datasets == ("ada/x-rays",)
+    assert info.scores["knn"]["data"] == "ada/x-rays"
+    fields = header((folder / "README.md").read_text())
+    assert fields["datasets"] == ["ada/x-rays"]
+    assert fields["license"] == "cc-by-4.0"
+
+
+@pytest.mark.parametrize(
+    "data, hub_id",
+    [
+        ("cifar10", "uoft-cs/cifar10"),
+        ("cifar10:3.0.2", "uoft-cs/cifar10"),
+        ("tfds:mnist", "ylecun/mnist"),
+        ("mnist:3.0.1", "ylecun/mnist"),
+        ("tfds:mnist_corrupted/fog:1.0.0", "mnist_corrupted"),
+        ("fashion_mnist_small", "fashion_mnist_small"),
+        ("imagenet-1k", "ILSVRC/imagenet-1k"),
+        ("ada/x-rays", "ada/x-rays"),
+        ("own images", None),
+        ("folder:photos", None),
+        ("folder:2020", None),
+        ("mnist:3.npz", None),
+        ("a/b/c", None),
+        ("", None),
+    ],
+)
+def test_ids_of_data_sets(data, hub_id):
+    assert public.hub_id(data) == hub_id
+    if hub_id:
+        card = f"---\ndatasets: [{hub_id}]\n---\n"
+        assert problems(card) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("python train.py --data /home/ada/x", "/home/ada/x"),
+        ("see 'C:\\Users\\ada' there", "C:\\Users\\ada"),
+        ("--data folder:photos/cats", "folder:photos/cats"),
+        ("--data folder:PATH", None),
+        ("https://example.org/home/ada/x", None),
+        ("images of a home/garden", None),
+        (str(Path.cwd() / "runs" / "a"), str(Path.cwd() / "runs" / "a")),
+    ],
+)
+def test_local_paths(text, found):
+    assert next(public.local_paths(text), None) == found
+
+
+def test_the_cards_of_all_that_comes_with_kerassl():
+    cards = sorted(zoo().glob("*/README.md"))
+    assert cards
+    for path in cards:
+        assert problems(path.read_text()) == ([], [])
+    assert {source.license for source in SOURCES.values()} <= LICENSES
+
+
+@on_one_backend
+@pytest.mark.parametrize(
+    "file, fields",
+    [
+        ("kerassl.json", {"datasets": ["folder:/home/ada/x"]}),
+        ("kerassl.json", {"training": {"a": ["python /home/ada/x.py"]}}),
+        ("kerassl.json", {"scores": {"knn, /home/ada/x": {}}}),
+        ("README.md", "Trained in /home/ada/x."),
+    ],
+)
+def test_a_preset_with_a_path_is_not_sent(
+    preset, server, client, tmp_path, file, fields
+):
+    folder = tmp_path / "a"
+    shutil.copytree(preset, folder)
+    if file == "README.md":
+        (folder / file).write_text(fields)
+    else:
+        make.reseal(folder, **fields)
+    kerassl.verify_preset(folder)
+    with pytest.raises(PresetError, match=f"{file}.*/home/ada/x"):
+        hub.upload_preset(folder, URI)
+    assert not server.requests
+
+
+@on_one_backend
+def test_a_card_that_the_hub_refuses(preset, server, client, tmp_path):
+    folder = tmp_path / "a"
+    shutil.copytree(preset, folder)
+    for text, reason in (
+        ("---\nlicense: mine\n---\n", '"license" must be one of'),
+        ("---\ndatasets: ['mnist:3.0.1']\n---\n", "is not valid"),
+        ("---\n a: b: c\n---\n", "README.md"),
+    ):
+        (folder / "README.md").write_text(text)
+        with pytest.raises(PresetError, match=reason) as error:
+            hub.upload_preset(folder, URI)
+        assert "\n" not in str(error.value)
+    assert not server.repositories
+
+
+@on_one_backend
+def test_a_push_is_told_and_confirmed(preset, server, client, tmp_path):
+    plans = []
+    with pytest.raises(PresetError, match="Nothing was sent"):
+        hub.upload_preset(
+            preset, URI, private=True, confirm=lambda p: plans.append(p)
+        )
+    assert not server.repositories
+    (plan,) = plans
+    assert (plan.name, plan.revision) == (NAME, "main")
+    assert plan.is_new and plan.is_private
+    assert plan.files == {k: len(v) for k, v in files(preset).items()}
+    assert plan.info == kerassl.verify_preset(preset)
+
+    def confirm(plan):
+        plans.append(plan)
+        return True
+
+    hub.upload_preset(preset, URI, confirm=confirm)
+    hub.upload_preset(preset, f"{URI}@next", confirm=confirm)
+    assert not plans[1].is_private and plans[1].is_new
+    assert not plans[2].is_new and plans[2].revision == "next"
+    assert not (plans[2].keeps_card or plans[2].replaces_card)
+
+
+@on_one_backend
+def test_a_run_is_named_as_it_is_pushed(server, client, tmp_path):
+    run = run_of(tmp_path / "run", "folder:/home/ada/secret")
+    hub.upload_preset(run, URI, license="mit", datasets=["flowers"])
+    folder = hub.pull(URI, tmp_path / "a")
+    info = kerassl.verify_preset(folder)
+    assert (info.license, info.datasets) == ("mit", ("flowers",))
+    with pytest.raises(PresetError, match="licence and data"):
+        hub.upload_preset(folder, URI, license="mit")
+
+
+@on_one_backend
+def test_a_card_edited_on_the_hub_is_kept(
+    preset, other_preset, server, client, tmp_path
+):
+    hub.upload_preset(preset, URI)
+    mine = b"---\nlicense: mit\n---\n# Mine\n"
+    huggingface_hub.HfApi().create_commit(
+        NAME,
+        [huggingface_hub.CommitOperationAdd("README.md", mine)],
+        commit_message="Edit",
+    )
+
+    def card():
+        return server.repositories[NAME].at("main").files["README.md"].read()
+
+    for source in (other_preset, preset):  # twice: it stays a user's
+        plans = []
+        with pytest.warns(UserWarning, match="was kept"):
+            upload = hub.upload_preset(source, URI)
+        assert upload.kept_card and card() == mine
+        hub.upload_preset(
+            source, URI, confirm=lambda plan: plans.append(plan) or True
+        )
+        assert plans[0].keeps_card
+        assert titles(server)[0] == "Upload a preset with kerassl"
+    hub.pull(URI, tmp_path / "a")
+    assert files(tmp_path / "a") == {**files(preset), "README.md": mine}
+    upload = hub.upload_preset(
+        preset,
+        URI,
+        overwrite_card=True,
+        confirm=lambda plan: plan.replaces_card and not plan.keeps_card,
+    )
+    assert not upload.kept_card
+    assert card() == files(preset)["README.md"]
+
+
+@on_one_backend
+def test_a_card_edited_in_the_folder_is_pushed(
+    preset, server, client, tmp_path, recwarn
+):
+    folder = tmp_path / "a"
+    shutil.copytree(preset, folder)
+    hub.upload_preset(folder, URI)
+    for number in range(2):
+        text = f"---\nlicense: mit\n---\n# Mine {number}\n"
+        (folder / "README.md").write_text(text)
+        before = files(folder)
+        assert not hub.upload_preset(folder, URI).kept_card
+        assert files(folder) == before
+        there = server.repositories[NAME].at("main").files
+        assert there["README.md"].read() == text.encode()
+    (folder / "README.md").unlink()
+    hub.upload_preset(folder, URI)
+    assert "README.md" in server.repositories[NAME].at("main").files
+    encoder = kerassl.load_encoder(URI)
+    images = np.zeros((1, 16, 16, 3), "float32")
+    assert encoder.predict(images, verbose=0).shape == (1, 128)
+    assert not [w for w in recwarn.list if "kept" in str(w.message)]
