@@ -115,7 +115,7 @@ def test_show(folders, capsys):
         re.split("  +", line, maxsplit=1) for line in shown.splitlines()
     )
     assert rows["knn accuracy"] == "0.7500"
-    assert rows["licence"] == "apache-2.0"
+    assert rows["licence"] == "none"
     assert rows["training: licence"] == "mit"
     assert rows["name"] == "preset"
     assert int(rows["parameters"].replace(",", "")) > 100_000
@@ -158,7 +158,7 @@ def test_a_push_asks(hub, folders, tmp_path, capsys, monkeypatch):
         "hf://alice/encoder, branch main (new; everybody can see it)",
         f"{size:,} bytes",
         "none: others may look at it, but not use it",
-        "images  [31m of mine",
+        "images \\x1b[31m of mine",
         "Publish? [y/N]",
     ):
         assert text in asked
