@@ -19,6 +19,11 @@ def print_error(error: object) -> None:
     print(f"kerassl: error: {one_line(str(error))}", file=sys.stderr)
 
 
+def print_note(note: object) -> None:
+    """Prints to stderr what is to be known, likewise."""
+    print(f"kerassl: {one_line(str(note))}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
     """Turns errors of checked arguments into a `UserError`.

@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from kerassl.choices import check_choice
-from kerassl.cli.errors import print_error, user_errors
+from kerassl.cli.errors import print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.types import positive, share
 from kerassl.run_folder import RECIPE, read_scores, read_settings
@@ -31,7 +30,8 @@ def add_parser(commands: Any) -> None:
         description="Measures an encoder on labelled images: it learns from "
         "the training split and is scored on the test split, beside the same "
         "encoder with random weights. The scores of a run are kept in its "
-        "scores.json.",
+        "scores.json. After an interruption the same command goes on with what "
+        "isn't measured yet.",
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
@@ -41,7 +41,14 @@ def add_parser(commands: Any) -> None:
         help="a run's folder, a preset (its name, hf://owner/name or its "
         "folder), or a .keras file of an encoder",
     )
-    add("--data", required=True, help="as in `kerassl pretrain`, with labels")
+    add(
+        "--data",
+        help="as in `kerassl pretrain`, with labels. Without a test split its "
+        "validation split is scored; without both, a fifth of each class is "
+        "held out, always the same images",
+    )
+    add("--train", metavar="DATA", help="learn from these images instead")
+    add("--test", metavar="DATA", help="score these images instead")
     add(
         "--protocol",
         default="knn",
@@ -99,9 +106,13 @@ def run(options: argparse.Namespace) -> int:
         for name in names:
             check_choice("protocol", name, SETTINGS)
         given = _given(options, names)
+        if options.data is None and None in (options.train, options.test):
+            raise ValueError("Give --data, or both --train and --test.")
     load_keras()
     from kerassl import runs
+    from kerassl.cli.time_left import time_left
     from kerassl.runs.files import encoder_mark, write_scores
+    from kerassl.runs.journal import Journal, journal_path
 
     with user_errors():
         protocols = {
@@ -115,6 +126,8 @@ def run(options: argparse.Namespace) -> int:
         subject = runs.Evaluation(
             options.source,
             options.data,
+            train=options.train,
+            test=options.test,
             train_limit=options.train_limit,
             test_limit=options.test_limit,
             data_dir=options.data_dir,
@@ -123,13 +136,13 @@ def run(options: argparse.Namespace) -> int:
         floors = {}
         if options.untrained_from is not None:
             floors = runs.earlier_scores(
-                options.untrained_from, options.data, subject.encoder
+                options.untrained_from, subject.data, subject.encoder
             )
             known = {n: n + p.suffix for n, p in protocols.items()}
             if lacking := [s for s in known.values() if s not in floors]:
                 raise ValueError(
                     f"{options.untrained_from} has no score "
-                    f"{', '.join(lacking)} of {options.data}. It has: "
+                    f"{', '.join(lacking)} of {subject.data}. It has: "
                     f"{', '.join(floors) or 'none'}"
                 )
             floors = {name: floors[score] for name, score in known.items()}
@@ -143,30 +156,62 @@ def run(options: argparse.Namespace) -> int:
             try:
                 check_free(options.source)
             except runs.InUseError as error:
-                print(
-                    f"kerassl: scores may not be kept: {error}",
-                    file=sys.stderr,
-                )
-    print(f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings")
+                print_note(f"scores may not be kept: {error}")
+    for note in dict.fromkeys(
+        [
+            *subject.notes,
+            *(note for p in protocols.values() for note in p.notes(subject)),
+        ]
+    ):
+        print_note(note)
+    plan = {
+        f"{name}{protocol.suffix}, {what}": length
+        for name, protocol in protocols.items()
+        for what, length in protocol.plan(subject, floors.get(name)).items()
+    }
+    path = journal_path(
+        options.source, subject.digest(), subject.data, protocols
+    )
     scores, code = {}, 0
-    for name, protocol in protocols.items():
-        found = protocol.measure(subject, floors.get(name))
-        name += protocol.suffix
-        scores[name] = found
-        _print({name: scores[name]})
-        # Each at once: fine-tuning may take an hour.
-        if settings is not None:
-            is_own = options.data == settings["data"]
-            key = name if is_own else f"{name}, {options.data}"
-            kept = {"data": options.data, **scores[name]}
+    with time_left() as show:
+        journal = Journal(path, plan, show)
+        if journal.known:
+            print_note(
+                f"going on with an interrupted evaluation: {journal.known} of "
+                f"{len(plan)} measurements are there."
+            )
+        print(f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings")
+        for name, protocol in protocols.items():
+            title = name + protocol.suffix
             try:
-                write_scores(options.source, {key: kept}, mark)
-            except (OSError, ValueError) as error:
-                code = 1
-                print_error(f"{name} isn't kept: {error}")
+                found = protocol.measure(
+                    subject,
+                    floors.get(name),
+                    lambda what, one: journal.measure(f"{title}, {what}", one),
+                )
+            except KeyboardInterrupt:
+                print_note(
+                    "interrupted. The same command goes on after "
+                    f"{len(journal.scores)} of {len(plan)} measurements."
+                )
+                raise
+            scores[title] = found
+            _print({title: found})
+            # Each at once: fine-tuning may take an hour.
+            if settings is not None:
+                is_own = subject.data == settings["data"]
+                key = title if is_own else f"{title}, {subject.data}"
+                kept = {"data": subject.data, **found}
+                try:
+                    write_scores(options.source, {key: kept}, mark)
+                except (OSError, ValueError) as error:
+                    code = 1
+                    print_error(f"{title} isn't kept: {error}")
+    if not code:
+        journal.remove()
     if options.json:
         print(
-            json.dumps({"run": options.source, "data": options.data, **scores})
+            json.dumps({"run": options.source, "data": subject.data, **scores})
         )
     return code
 

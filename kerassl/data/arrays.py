@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerassl.data.errors import SplitError
 from kerassl.data.files import split_name, split_names
 from kerassl.data.stored import ArrayFile
 
@@ -250,7 +251,7 @@ def _find_arrays(arrays: ArrayFile, split: str) -> tuple[str, str | None]:
     path = str(arrays.path)
     if arrays.names == [""]:
         if split_name(split) != "train":
-            raise ValueError(
+            raise SplitError(
                 f"{path!r} holds one array, which is the split 'train'. "
                 f"Received: split={split!r}"
             )
@@ -269,7 +270,7 @@ def _find_arrays(arrays: ArrayFile, split: str) -> tuple[str, str | None]:
     for images, labels in pairs:
         if images in arrays.names:
             return images, labels if labels in arrays.names else None
-    raise ValueError(
+    raise SplitError(
         f"{path!r} has no images for split={split!r}. It holds "
         f"{arrays.names}; one of {[images for images, _ in pairs]} is needed."
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kerassl.data.decode import image_suffixes
+from kerassl.data.errors import SplitError
 
 # In any case; of the names of one split, a folder may have one.
 _SPLITS = {
@@ -172,7 +173,7 @@ def pick_split(
     if splits:
         names = [name for name in sorted(splits) if split_name(name) == wanted]
         if not names:
-            raise ValueError(
+            raise SplitError(
                 f"The folder {str(root)!r} has no images for split={split!r}. "
                 f"It has them for {sorted(splits)}."
             )
@@ -188,7 +189,7 @@ def pick_split(
         files = [file[1:] for file in files if file[0] == names[0]]
         root = root / names[0]
     elif wanted != "train":
-        raise ValueError(
+        raise SplitError(
             f"The folder {str(root)!r} isn't divided into train/ and test/ (or "
             f"validation/), so that all its images are the split 'train'. "
             f"Received: split={split!r}"

@@ -16,6 +16,7 @@ from kerassl.data.arrays import (
     parse_size,
     resize_image,
 )
+from kerassl.data.errors import SplitError
 
 _CONNECT_SECONDS = 10
 _CONNECT_HOSTS = 3
@@ -86,7 +87,7 @@ def load_tfds(
     try:
         count = builder.info.splits[split].num_examples
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise SplitError(
             f"{name!r} has no split {split!r}. It has "
             f"{sorted(builder.info.splits)}, and slices such as "
             "'train[:1000]'."

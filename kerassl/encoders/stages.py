@@ -123,7 +123,7 @@ def layer_features(encoder: keras.Model, layer: str) -> keras.Model:
     features = [model.output[name] for name in names]
     if len(features) > 1:
         features = [layers.Concatenate(dtype="float32")(features)]
-    return keras.Model(model.inputs, features[0], name=f"{encoder.name}_layer")
+    return keras.Model(model.input, features[0], name=f"{encoder.name}_layer")
 
 
 class _Trace:

@@ -84,6 +84,7 @@ def fine_tune(
     layer_decay: float = 0.75,
     seed: int = 0,
     verbose: int | str = 0,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, Any]:
     """Trains a copy of an encoder with a linear layer on labelled images.
 
@@ -115,6 +116,8 @@ def fine_tune(
         seed: int, of the linear layer, the order, the crops and the fifth. It
             becomes the random seed of the process.
         verbose: as in `keras.Model.fit`.
+        callbacks: as in `keras.Model.fit`, of each of its fits and of the
+            predictions that score them.
 
     Returns:
         A dict: `accuracy` in [0, 1], `learning_rate`, the chosen one,
@@ -139,7 +142,7 @@ def fine_tune(
     train, test, names = _checked(train, test)
     check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
-    rates = learning_rate or (ADAMW_RATES if vit_layers(encoder) else SGD_RATES)
+    rates = learning_rate or default_rates(encoder)
     rates = tuple(rates) if isinstance(rates, Sequence) else (rates,)
 
     def train_on(part: Any, rate: float) -> tuple[Classifier, int]:
@@ -161,11 +164,19 @@ def fine_tune(
             # A rest of one image would have no batch statistics.
             drop_remainder=True,
         )
-        model.fit(batches, epochs=rounds, shuffle=False, verbose=verbose)
+        model.fit(
+            batches,
+            epochs=rounds,
+            shuffle=False,
+            verbose=verbose,
+            callbacks=list(callbacks),
+        )
         return model, rounds
 
     def score(model: Classifier, part: Any) -> float:
-        logits = model.predict(part.batches(256), verbose=0)
+        logits = model.predict(
+            part.batches(256), verbose=0, callbacks=list(callbacks)
+        )
         return float(np.mean(classes[logits.argmax(axis=1)] == part.labels))
 
     parts = split_off(train.labels, seed=seed) if len(rates) > 1 else None
@@ -187,6 +198,11 @@ def default_epochs(images: int, batch_size: int = BATCH_SIZE) -> int:
     """Returns 20 epochs, or as many as give 500 steps."""
     steps = images // min(batch_size, images)
     return max(20, math.ceil(500 / steps))
+
+
+def default_rates(encoder: keras.Model) -> tuple[float, ...]:
+    """Returns the learning rates to choose from."""
+    return ADAMW_RATES if vit_layers(encoder) else SGD_RATES
 
 
 def _checked(

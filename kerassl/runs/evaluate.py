@@ -1,18 +1,22 @@
 """An encoder and labelled images, to be measured."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from kerassl import data as kerassl_data
 from kerassl import encoders
 from kerassl.encoders.kerashub import restart_vits
+from kerassl.evaluation.labels import encode_labels
 from kerassl.names import MAX_UNREADABLE
 from kerassl.presets import load_encoder
 from kerassl.presets.load import open_source
 from kerassl.run_folder import read_scores
+from kerassl.runs.journal import Seen, ignore
+from kerassl.runs.splits import LabelledSplits
 
 
 class Evaluation:
@@ -20,15 +24,21 @@ class Evaluation:
 
     Args:
         source: a run, a preset or whatever else `kerassl.load_encoder` takes.
-        data: str, as `kerassl.data.load` takes it; with labels, and the splits
-            `"train"` and `"test"`.
+        data: str, as `kerassl.data.load` takes it; with labels. Its split
+            `"train"` is learned from, and `"test"` is scored; without one,
+            `"validation"`; without both, a fifth of each class of `"train"` is
+            held out, always the same one.
+        train: str, likewise, of what to learn from instead.
+        test: str, likewise, of what to score instead. If it has no splits, all
+            of it is scored.
         train_limit: int or `None`, the number of training images to use.
         test_limit: int or `None`, the number of test images to use.
         data_dir: as in `kerassl.data.load`.
         max_unreadable: float in [0, 1] or `None`, as there.
 
     Raises:
-        ValueError: if the images don't fit the encoder, or have no labels.
+        ValueError: if the images don't fit the encoder, have no labels or no
+            class in common, or some are both in `train` and in `test`.
         FileNotFoundError: if there is no such encoder, or no such data.
 
     Example:
@@ -41,8 +51,10 @@ class Evaluation:
     def __init__(
         self,
         source: str | Path,
-        data: str,
+        data: str | None = None,
         *,
+        train: str | None = None,
+        test: str | None = None,
         train_limit: int | None = None,
         test_limit: int | None = None,
         data_dir: str | None = None,
@@ -50,53 +62,93 @@ class Evaluation:
     ):
         self.encoder = load_encoder(source)
         height, width, channels = self.encoder.input_shape[1:]
-        size = None if None in (height, width) else (height, width)
-        if max_unreadable is None:
-            max_unreadable = MAX_UNREADABLE
-        limits = {"train": train_limit, "test": test_limit}
-        self.splits = {
-            split: kerassl_data.load(
-                data,
-                split,
-                image_size=size,
-                limit=limit,
-                data_dir=data_dir,
-                max_unreadable=max_unreadable,
-            )
-            for split, limit in limits.items()
-        }
-        for split, part in self.splits.items():
-            if part.labels is None:
-                raise ValueError(
-                    f"The {split} images of {data} have no labels. Evaluation "
-                    "needs a labelled data set."
-                )
+        splits = LabelledSplits(
+            data,
+            train,
+            test,
+            image_size=None if None in (height, width) else (height, width),
+            train_limit=train_limit,
+            test_limit=test_limit,
+            data_dir=data_dir,
+            max_unreadable=(
+                MAX_UNREADABLE if max_unreadable is None else max_unreadable
+            ),
+        )
+        self.splits = splits.parts
+        # What scores call the data, what is special about the splits, for the
+        # scores, and the same in words.
+        self.data = splits.name
+        self.settings = splits.settings
+        self.notes = splits.notes
+        for part in self.splits.values():
             if part.image_shape[-1] != channels:
                 raise ValueError(
                     f"The encoder takes images of {channels} channels; those "
-                    f"of {data} have {part.image_shape[-1]}."
+                    f"of {part.name} have {part.image_shape[-1]}."
                 )
 
-    def batches(self, split: str, batch_size: int = 256) -> Iterator[tuple]:
-        """Yields the images and labels of a split, in order."""
+    def batches(
+        self, split: str, batch_size: int = 256, seen: Seen = ignore
+    ) -> Iterator[tuple]:
+        """Yields the images and labels of a split, in order.
+
+        Args:
+            split: `"train"` or `"test"`.
+            batch_size: int > 0.
+            seen: called with the number of a batch's images when the next one
+                is asked for.
+        """
         batches = self.splits[split].batches(batch_size)
         for i in range(len(batches)):
-            yield batches[i]
+            batch = batches[i]
+            yield batch
+            seen(len(batch[1]))
 
     def features(
-        self, encoder: keras.Model, layer: str | None = None
-    ) -> tuple[Any, Any]:
+        self,
+        encoder: keras.Model,
+        layer: str | None = None,
+        seen: Seen = ignore,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Returns an encoder's features of the training and the test images.
 
         Args:
             encoder: `keras.Model` for these images.
             layer: as in `kerassl.encoders.embed`.
+            seen: as in `batches`.
         """
+        model = encoder
+        if layer is not None:
+            model = encoders.layer_features(encoder, layer)
         train, test = (
-            encoders.embed(encoder, self.splits[split], layer)
+            np.concatenate(
+                [
+                    model.predict_on_batch(images)
+                    for images, _ in self.batches(split, seen=seen)
+                ]
+            ).astype("float32", copy=False)
             for split in ("train", "test")
         )
         return train, test
+
+    def digest(self) -> str:
+        """Returns what changes with the encoder, the images or the labels.
+
+        Of many images it looks at a thousand, and of files at their names.
+        """
+        found = hashlib.sha256(self.encoder.to_json().encode())
+        for weight in self.encoder.get_weights():
+            found.update(weight.tobytes())
+        for split, part in self.splits.items():
+            _, (numbers,) = encode_labels({split: part.labels})
+            found.update(repr((split, part.name, part.images.shape)).encode())
+            found.update(numbers.tobytes())
+            if isinstance(part.images, np.ndarray):
+                step = -(-len(part.images) // 1000)
+                found.update(part.images[::step].tobytes())
+            else:
+                found.update(repr(part.paths).encode())
+        return found.hexdigest()
 
 
 def earlier_scores(

@@ -10,77 +10,10 @@ import numpy as np
 
 from kerassl import encoders, evaluation
 from kerassl.choices import check_choice
-from kerassl.evaluation.fine_tuning import default_epochs
-from kerassl.runs.evaluate import Evaluation, untrained
-
-
-class Protocol:
-    """A way to measure an encoder, beside the same one with random weights."""
-
-    # What is told of the random weights too, as `untrained_...`.
-    told: tuple[str, ...] = ("accuracy", "std")
-
-    def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
-        raise NotImplementedError
-
-    def score(
-        self, subject: Evaluation, encoder: keras.Model
-    ) -> dict[str, Any]:
-        """Returns the scores of an encoder, without `settings`."""
-        raise NotImplementedError
-
-    def check(
-        self, subject: Evaluation, floor: dict[str, Any] | None = None
-    ) -> None:
-        """Refuses settings that don't fit, before any work.
-
-        Args:
-            subject: `Evaluation`.
-            floor: as in `measure`.
-
-        Raises:
-            ValueError: naming the setting.
-        """
-        for name, value in self.settings(subject).items():
-            if floor is not None and floor.get(name) != value:
-                raise ValueError(
-                    f"The untrained encoder was measured with {name} "
-                    f"{floor.get(name)}, and this one is to be with {value}."
-                )
-
-    def measure(
-        self, subject: Evaluation, floor: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """Returns the scores and the settings.
-
-        Args:
-            subject: `Evaluation`.
-            floor: what an earlier call returned for the same architecture and
-                the same data: what it has of random weights is taken over,
-                instead of being measured again.
-
-        Returns:
-            A dict: what `score` and `settings` return, and what `score` says of
-            random weights, as `untrained_...`.
-        """
-        scores = self.score(subject, subject.encoder)
-        if floor is None:
-            found = self.score(subject, untrained(subject.encoder))
-            floor = {
-                f"untrained_{name}": found[name]
-                for name in self.told
-                if name in found
-            }
-        return {
-            **scores,
-            **self.settings(subject),
-            **{
-                name: value
-                for name, value in floor.items()
-                if name.startswith("untrained_")
-            },
-        }
+from kerassl.runs.evaluate import Evaluation
+from kerassl.runs.few_labels import FineTuneProtocol, LinearProtocol
+from kerassl.runs.journal import Measure, Seen, measure_now
+from kerassl.runs.measuring import Protocol, image_count, sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +39,7 @@ class KNNProtocol(Protocol):
         return {
             "k": self.k,
             "temperature": self.temperature,
-            **_sizes(subject),
+            **sizes(subject),
         }
 
     def check(
@@ -129,8 +62,15 @@ class KNNProtocol(Protocol):
             )
         super().check(subject, floor)
 
+    def lengths(self, subject: Evaluation) -> dict[str, float]:
+        """Returns what `score` measures, and how long it is."""
+        return {"": image_count(subject)}
+
     def score(
-        self, subject: Evaluation, encoder: keras.Model
+        self,
+        subject: Evaluation,
+        encoder: keras.Model,
+        measure: Measure = measure_now,
     ) -> dict[str, Any]:
         """Returns the scores of an encoder, without `settings`.
 
@@ -140,13 +80,18 @@ class KNNProtocol(Protocol):
             highest accuracy, or `None` if there are no stages; and
             `effective_rank`, of the output for the test images.
         """
+        return measure("", lambda seen: self._score(subject, encoder, seen))
+
+    def _score(
+        self, subject: Evaluation, encoder: keras.Model, seen: Seen
+    ) -> dict[str, Any]:
         stages, output, model = encoders.stages(encoder), "output", encoder
         if stages:
             output = encoder.layers[-1].name
             model = encoders.stage_features(encoder, [*stages, output])
 
         def batches(split: str) -> Iterator[tuple[dict[str, Any], Any]]:
-            for images, labels in subject.batches(split):
+            for images, labels in subject.batches(split, seen=seen):
                 features = model.predict_on_batch(images)
                 yield features if stages else {output: features}, labels
 
@@ -177,193 +122,6 @@ class KNNProtocol(Protocol):
             "stages": accuracies,
             "best_stage": max(accuracies, key=scores.__getitem__, default=None),
             "effective_rank": rank,
-        }
-
-
-def _sizes(subject: Evaluation) -> dict[str, int]:
-    return {
-        f"{split}_size": len(part.images)
-        for split, part in subject.splits.items()
-    }
-
-
-@dataclasses.dataclass(frozen=True)
-class FewLabels(Protocol):
-    """What the protocols that learn from labels share.
-
-    The same images keep their labels for every encoder: they depend on the
-    data, the numbers and the seed alone.
-
-    Args:
-        labels: float in (0, 1], the share of each class that is labelled.
-        per_class: int, the number of labelled images of each class, instead.
-        seeds: int > 0, the number of draws to repeat it with.
-    """
-
-    labels: float = 1.0
-    per_class: int | None = None
-    seeds: int = 1
-
-    def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
-        count = len(self._chosen(subject, 0))
-        return {"seeds": self.seeds, **_sizes(subject), "train_size": count}
-
-    def check(
-        self, subject: Evaluation, floor: dict[str, Any] | None = None
-    ) -> None:
-        """Refuses settings that don't fit, before any work.
-
-        Raises:
-            ValueError: naming the setting.
-        """
-        if self.seeds < 1:
-            raise ValueError(
-                f"`seeds` must be at least 1. Received: {self.seeds}"
-            )
-        super().check(subject, floor)
-
-    @property
-    def suffix(self) -> str:
-        """What tells these labels apart in a score's name."""
-        if self.per_class is not None:
-            return f"_{self.per_class}_per_class"
-        return "" if self.labels == 1 else f"_{100 * self.labels:g}%"
-
-    def _chosen(self, subject: Evaluation, seed: int) -> np.ndarray:
-        share = self.labels if self.per_class is None else None
-        labels = subject.splits["train"].labels
-        return evaluation.few_labels(labels, share, self.per_class, seed)
-
-    def _summary(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the mean and the standard deviation over the seeds."""
-        accuracies = [score["accuracy"] for score in scores]
-        summary = {"accuracy": float(np.mean(accuracies))}
-        if self.seeds > 1:
-            summary["std"] = float(np.std(accuracies, ddof=1))
-        return summary
-
-
-@dataclasses.dataclass(frozen=True)
-class LinearProtocol(FewLabels):
-    """The linear probe on frozen features.
-
-    See `kerassl.evaluation.linear_probe`.
-
-    Args:
-        labels: see `FewLabels`.
-        per_class: see `FewLabels`.
-        seeds: see `FewLabels`.
-        layer: str, the stage or layer to take, or `"stages"` for all stages
-            side by side; by default the output.
-    """
-
-    layer: str | None = None
-
-    def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
-        return {**super().settings(subject), "layer": self.layer or "output"}
-
-    def check(
-        self, subject: Evaluation, floor: dict[str, Any] | None = None
-    ) -> None:
-        """Refuses settings that don't fit, before any work.
-
-        Raises:
-            ValueError: naming the setting.
-        """
-        super().check(subject, floor)
-        if self.layer is not None:
-            encoders.layer_features(subject.encoder, self.layer)
-
-    @property
-    def suffix(self) -> str:
-        """What tells these labels and this layer apart in a score's name."""
-        return super().suffix + (f"_{self.layer}" if self.layer else "")
-
-    def score(
-        self, subject: Evaluation, encoder: keras.Model
-    ) -> dict[str, Any]:
-        """Returns the scores of an encoder, without `settings`.
-
-        Returns:
-            A dict: `accuracy`, the mean over the seeds; `std`, if there are
-            several; `penalty`, of the first.
-        """
-        train, test = subject.features(encoder, self.layer)
-        labels: dict[str, Any] = {
-            split: part.labels for split, part in subject.splits.items()
-        }
-        scores = []
-        for seed in range(self.seeds):
-            rows = self._chosen(subject, seed)
-            scores.append(
-                evaluation.linear_probe(
-                    train[rows],
-                    labels["train"][rows],
-                    test,
-                    labels["test"],
-                    seed=seed,
-                )
-            )
-        return {**self._summary(scores), "penalty": scores[0]["penalty"]}
-
-
-@dataclasses.dataclass(frozen=True)
-class FineTuneProtocol(FewLabels):
-    """Fine-tuning.
-
-    From random weights it is supervised learning from scratch on the same
-    labels, which tells whether the pretraining was worth it. See
-    `kerassl.evaluation.fine_tune`.
-
-    Args:
-        labels: see `FewLabels`.
-        per_class: see `FewLabels`.
-        seeds: see `FewLabels`. The learning rate is chosen with the first.
-        epochs: int, as in `kerassl.evaluation.fine_tune`.
-        frozen: bool. Whether only a linear layer is trained, with random crops:
-            the papers' linear evaluation.
-    """
-
-    epochs: int | None = None
-    frozen: bool = False
-
-    told = ("accuracy", "std", "learning_rate")
-
-    def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
-        known = super().settings(subject)
-        epochs = self.epochs or default_epochs(known["train_size"])
-        return {**known, "epochs": epochs}
-
-    def score(
-        self, subject: Evaluation, encoder: keras.Model
-    ) -> dict[str, Any]:
-        """Returns the scores of an encoder, without `settings`.
-
-        Returns:
-            A dict: `accuracy`, the mean over the seeds; `std`, if there are
-            several; `learning_rate`, the chosen one.
-        """
-        scores: list[dict[str, Any]] = []
-        for seed in range(self.seeds):
-            rate = scores[0]["learning_rate"] if scores else None
-            rows = self._chosen(subject, seed)
-            scores.append(
-                evaluation.fine_tune(
-                    encoder,
-                    subject.splits["train"].select(rows),
-                    subject.splits["test"],
-                    frozen=self.frozen,
-                    epochs=self.epochs,
-                    learning_rate=rate,
-                    seed=seed,
-                )
-            )
-        return {
-            **self._summary(scores),
-            "learning_rate": scores[0]["learning_rate"],
         }
 
 

@@ -1,0 +1,305 @@
+"""Protocols that learn from labels, all of them or a few."""
+
+import dataclasses
+import decimal
+import functools
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerassl import encoders, evaluation
+from kerassl.evaluation.fine_tuning import (
+    BATCH_SIZE,
+    default_epochs,
+    default_rates,
+)
+from kerassl.evaluation.labels import encode_labels
+from kerassl.runs.evaluate import Evaluation
+from kerassl.runs.journal import TRAINING, Measure, Seen, measure_now
+from kerassl.runs.measuring import Protocol, image_count, sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class FewLabels(Protocol):
+    """What the protocols that learn from labels share.
+
+    The same images keep their labels for every encoder: they depend on the
+    data, the numbers and the seed alone.
+
+    Args:
+        labels: float in (0, 1], the share of each class that is labelled.
+        per_class: int, the number of labelled images of each class, instead.
+        seeds: int > 0, the number of draws to repeat it with.
+    """
+
+    labels: float = 1.0
+    per_class: int | None = None
+    seeds: int = 1
+
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        count = self._size(subject)
+        return {"seeds": self.seeds, **sizes(subject), "train_size": count}
+
+    def check(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> None:
+        """Refuses settings that don't fit, before any work.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if self.seeds < 1:
+            raise ValueError(
+                f"`seeds` must be at least 1. Received: {self.seeds}"
+            )
+        if self.per_class is not None and self.labels != 1:
+            raise ValueError(
+                "Give one of `labels` and `per_class`. Received: "
+                f"labels={self.labels}, per_class={self.per_class}"
+            )
+        super().check(subject, floor)
+        if self.per_class is None and self.labels != 1:
+            self._check_share(subject)
+
+    def _check_share(self, subject: Evaluation) -> None:
+        """Refuses a share that would stand for another one."""
+        _, (numbers,) = encode_labels({"train": subject.splits["train"].labels})
+        counts = np.bincount(numbers)
+        drawn = np.round(self.labels * counts)
+        most, size = counts.max(), len(numbers)
+        found = f"`labels` is {self.labels:g} of each class, and the largest "
+        found += f"has {most:,} training images: "
+        if not drawn.any():
+            raise ValueError(
+                f"{found}that is less than one image. Give at least "
+                f"{np.ceil(1e6 / most) / 1e6:g}, or `per_class`."
+            )
+        if (drawn == counts).all():
+            raise ValueError(
+                f"{found}that is all {size:,}. Leave it out to use all, or "
+                "give less."
+            )
+
+    def notes(self, subject: Evaluation) -> list[str]:
+        """Returns what is to be known beforehand, in words."""
+        _, (numbers,) = encode_labels({"train": subject.splits["train"].labels})
+        small = np.sum(np.round(self.labels * np.bincount(numbers)) < 1)
+        if self.per_class is not None or not small:
+            return []
+        return [
+            f"{small:,} of {numbers.max() + 1:,} classes have so few training "
+            f"images that {self.labels:g} of them is none: one is used."
+        ]
+
+    @property
+    def suffix(self) -> str:
+        """What tells these labels apart in a score's name."""
+        if self.per_class is not None:
+            return f"_{self.per_class}_per_class"
+        # Exactly, since scores of one name replace each other.
+        percent = (100 * decimal.Decimal(repr(float(self.labels)))).normalize()
+        return "" if self.labels == 1 else f"_{percent:f}%"
+
+    def _draws(self) -> list[str]:
+        """Returns the names of the draws of labels."""
+        if self.seeds == 1:
+            return [""]
+        return [f"draw {i + 1} of {self.seeds}" for i in range(self.seeds)]
+
+    def _size(self, subject: Evaluation) -> int:
+        """Returns how many images have labels: of each draw as many."""
+        return len(self._chosen(subject, 0))
+
+    def _chosen(self, subject: Evaluation, seed: int) -> np.ndarray:
+        share = self.labels if self.per_class is None else None
+        labels = subject.splits["train"].labels
+        return evaluation.few_labels(labels, share, self.per_class, seed)
+
+    def _summary(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
+        """Returns the mean and the standard deviation over the seeds."""
+        accuracies = [score["accuracy"] for score in scores]
+        summary = {"accuracy": float(np.mean(accuracies))}
+        if self.seeds > 1:
+            summary["std"] = float(np.std(accuracies, ddof=1))
+        return summary
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProtocol(FewLabels):
+    """The linear probe on frozen features.
+
+    See `kerassl.evaluation.linear_probe`.
+
+    Args:
+        labels: see `FewLabels`.
+        per_class: see `FewLabels`.
+        seeds: see `FewLabels`.
+        layer: str, the stage or layer to take, or `"stages"` for all stages
+            side by side; by default the output.
+    """
+
+    layer: str | None = None
+
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        return {**super().settings(subject), "layer": self.layer or "output"}
+
+    def check(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> None:
+        """Refuses settings that don't fit, before any work.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        super().check(subject, floor)
+        if self.layer is not None:
+            encoders.layer_features(subject.encoder, self.layer)
+
+    @property
+    def suffix(self) -> str:
+        """What tells these labels and this layer apart in a score's name."""
+        return super().suffix + (f"_{self.layer}" if self.layer else "")
+
+    def lengths(self, subject: Evaluation) -> dict[str, float]:
+        """Returns what `score` measures, and how long it is."""
+        # The features are the first one's; a fit takes as long as it takes.
+        draws = dict.fromkeys(self._draws(), float(self._size(subject)))
+        return {**draws, self._draws()[0]: float(image_count(subject))}
+
+    def score(
+        self,
+        subject: Evaluation,
+        encoder: keras.Model,
+        measure: Measure = measure_now,
+    ) -> dict[str, Any]:
+        """Returns the scores of an encoder, without `settings`.
+
+        Returns:
+            A dict: `accuracy`, the mean over the seeds; `std`, if there are
+            several; `penalty`, of the first.
+        """
+        labels: dict[str, Any] = {
+            split: part.labels for split, part in subject.splits.items()
+        }
+        features: list[np.ndarray] = []  # Once they are needed.
+
+        def probe(seed: int, seen: Seen) -> dict[str, Any]:
+            if not features:
+                features.extend(subject.features(encoder, self.layer, seen))
+            rows = self._chosen(subject, seed)
+            return evaluation.linear_probe(
+                features[0][rows],
+                labels["train"][rows],
+                features[1],
+                labels["test"],
+                seed=seed,
+            )
+
+        scores = [
+            measure(draw, functools.partial(probe, seed))
+            for seed, draw in enumerate(self._draws())
+        ]
+        return {**self._summary(scores), "penalty": scores[0]["penalty"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneProtocol(FewLabels):
+    """Fine-tuning.
+
+    From random weights it is supervised learning from scratch on the same
+    labels, which tells whether the pretraining was worth it. See
+    `kerassl.evaluation.fine_tune`.
+
+    Args:
+        labels: see `FewLabels`.
+        per_class: see `FewLabels`.
+        seeds: see `FewLabels`. The learning rate is chosen with the first.
+        epochs: int, as in `kerassl.evaluation.fine_tune`.
+        frozen: bool. Whether only a linear layer is trained, with random crops:
+            the papers' linear evaluation.
+    """
+
+    epochs: int | None = None
+    frozen: bool = False
+
+    told = ("accuracy", "std", "learning_rate")
+
+    def settings(self, subject: Evaluation) -> dict[str, Any]:
+        """Returns those of the scores' entries that are known beforehand."""
+        known = super().settings(subject)
+        epochs = self.epochs or default_epochs(known["train_size"])
+        return {**known, "epochs": epochs}
+
+    def lengths(self, subject: Evaluation) -> dict[str, float]:
+        """Returns what `score` measures, and how long it is."""
+        size, weight = self._size(subject), 1 if self.frozen else TRAINING
+
+        def fit(images: int) -> int:
+            return weight * images * (self.epochs or default_epochs(images))
+
+        last = fit(size) + len(subject.splits["test"].images)
+        held = max(1, round(size / 5))
+        choice = fit(max(1, size - held)) + held
+        rates = len(default_rates(subject.encoder))
+        draws = dict.fromkeys(self._draws(), float(last))
+        return {**draws, self._draws()[0]: float(rates * choice + last)}
+
+    def score(
+        self,
+        subject: Evaluation,
+        encoder: keras.Model,
+        measure: Measure = measure_now,
+    ) -> dict[str, Any]:
+        """Returns the scores of an encoder, without `settings`.
+
+        Returns:
+            A dict: `accuracy`, the mean over the seeds; `std`, if there are
+            several; `learning_rate`, the chosen one.
+        """
+        scores: list[dict[str, Any]] = []
+
+        def fine_tune(seed: int, seen: Seen) -> dict[str, Any]:
+            rows = self._chosen(subject, seed)
+            batch_size = min(BATCH_SIZE, len(rows))
+            weight = 1 if self.frozen else TRAINING
+            return evaluation.fine_tune(
+                encoder,
+                subject.splits["train"].select(rows),
+                subject.splits["test"],
+                frozen=self.frozen,
+                epochs=self.epochs,
+                learning_rate=scores[0]["learning_rate"] if scores else None,
+                seed=seed,
+                callbacks=[_SeenImages(seen, weight * batch_size)],
+            )
+
+        for seed, draw in enumerate(self._draws()):
+            scores.append(measure(draw, functools.partial(fine_tune, seed)))
+        return {
+            **self._summary(scores),
+            "learning_rate": scores[0]["learning_rate"],
+        }
+
+
+class _SeenImages(keras.callbacks.Callback):
+    """Counts the images of each step, and of each batch that is predicted."""
+
+    async_safe = True  # It doesn't look at the logs.
+
+    def __init__(self, seen: Seen, of_step: int):
+        super().__init__()
+        self.seen = seen
+        self.of_step = of_step
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Counts a step."""
+        self.seen(self.of_step)
+
+    def on_predict_batch_end(
+        self, batch: int, logs: dict | None = None
+    ) -> None:
+        """Counts a batch."""
+        self.seen(len(next(iter((logs or {}).values()), ())))

@@ -1,0 +1,162 @@
+"""The images to learn from and those to score, from one source or from two."""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from kerassl import data as kerassl_data
+from kerassl.data import ImageData
+from kerassl.data.errors import SplitError
+from kerassl.data.files import listed
+from kerassl.evaluation.labels import encode_labels, labels_by_name
+
+# The share of each class that is scored, of data without a split for it.
+HELD_OUT = 0.2
+
+
+class LabelledSplits:
+    """Labelled images in two parts, whose labels mean the same.
+
+    Args:
+        data: str, as `kerassl.data.load` takes it, of what `train` and `test`
+            leave open. Its split `"test"` is scored; without one, its split
+            `"validation"`; without both, a fifth of each class of `"train"` is
+            held out.
+        train: str, likewise: what to learn from instead, its split `"train"`.
+        test: str, likewise: what to score instead; without splits, all of it.
+        train_limit: int or `None`, the number of training images to use.
+        test_limit: int or `None`, the number of test images to use.
+        **options: as in `kerassl.data.load`.
+
+    Raises:
+        ValueError: if there are no labels, an image is in both parts, or no
+            class is.
+        FileNotFoundError: if there are no such data.
+    """
+
+    def __init__(
+        self,
+        data: str | None = None,
+        train: str | None = None,
+        test: str | None = None,
+        *,
+        train_limit: int | None = None,
+        test_limit: int | None = None,
+        **options: Any,
+    ):
+        source = data if train is None else train
+        scored = data if test is None else test
+        if source is None or scored is None:
+            raise ValueError(
+                "Give `data`, or both `train` and `test`. Received: "
+                f"train={train!r}, test={test!r}"
+            )
+        self.name = source if source == scored else f"{source} and {scored}"
+        # What differs from the splits `"train"` and `"test"`: for the scores,
+        # and in words.
+        self.settings: dict[str, float | str] = {}
+        self.notes: list[str] = []
+
+        def load(spec: str, split: str, limit: int | None) -> ImageData:
+            return kerassl_data.load(
+                spec,
+                split,
+                limit=limit,
+                **options,
+            )
+
+        def load_test() -> ImageData | None:
+            try:
+                return load(scored, "test", test_limit)
+            except SplitError:
+                pass
+            try:
+                found = load(scored, "validation", test_limit)
+            except SplitError:
+                return (
+                    None
+                    if source == scored
+                    else load(scored, "train", test_limit)
+                )
+            self.settings["test_split"] = "validation"
+            self.notes.append(
+                f"{scored} has no test split: its validation split is scored."
+            )
+            return found
+
+        asked = load_test()
+        if asked is None:
+            # All of them first: the same ones are held out at any limit.
+            learned, asked = load(source, "train", None).split(HELD_OUT, seed=0)
+            learned, asked = (
+                _spread(learned, train_limit),
+                _spread(asked, test_limit),
+            )
+            self.settings["held_out"] = HELD_OUT
+            self.notes.append(
+                f"{source} has no test split: of each class of its "
+                f"images {HELD_OUT:.0%} are held out to be scored, always the "
+                "same ones."
+            )
+        else:
+            learned = load(source, "train", train_limit)
+        self.parts = {"train": learned, "test": asked}
+        self._check()
+
+    def _check(self) -> None:
+        for split, part in self.parts.items():
+            if part.labels is None:
+                raise ValueError(
+                    f"The {split} images of {part.name} have no labels. "
+                    "Evaluation needs a labelled data set."
+                )
+        train, test = self.parts.values()
+        files = [
+            set(map(os.path.abspath, p.paths or ())) for p in (train, test)
+        ]
+        if shared := files[0] & files[1]:
+            raise ValueError(
+                f"{len(shared):,} images are both to be learned from and to be "
+                f"scored, such as {min(shared)}."
+            )
+        if (train.class_names is None) != (test.class_names is None):
+            self.notes.append(
+                f"Only one of {train.name} and {test.name} has names of "
+                "classes: their numbers are compared."
+            )
+        labels = labels_by_name(train, test)
+        for split, part, new in zip(self.parts, (train, test), labels):
+            if new is not part.labels:
+                self.parts[split] = dataclasses.replace(
+                    part, labels=new, class_names=None
+                )
+        classes, numbers = encode_labels(dict(zip(self.parts, labels)))
+        known, asked = map(np.unique, numbers)
+        missed = ~np.isin(numbers[1], known)
+        unknown = _named(classes[n] for n in np.setdiff1d(asked, known))
+        if missed.all():
+            raise ValueError(
+                "No test image has a class of the training images. Found "
+                f"{unknown} in the test images, and "
+                f"{_named(classes[n] for n in known)} in the training images."
+            )
+        if missed.any():
+            self.notes.append(
+                f"{missed.sum():,} of {len(missed):,} test images have classes "
+                f"that no training image has, and count as missed: {unknown}."
+            )
+
+
+def _spread(part: ImageData, limit: int | None) -> ImageData:
+    """Returns so many images at most, evenly spaced."""
+    count = len(part.images)
+    if limit is None or limit >= count:
+        return part
+    return part.select(np.arange(limit) * count // limit)
+
+
+def _named(classes: Iterable[int | str]) -> str:
+    return listed(list(map(repr, classes)))
