@@ -140,14 +140,16 @@ class Evaluation:
         for weight in self.encoder.get_weights():
             found.update(weight.tobytes())
         for split, part in self.splits.items():
-            _, (numbers,) = encode_labels({split: part.labels})
-            found.update(repr((split, part.name, part.images.shape)).encode())
+            classes, (numbers,) = encode_labels({split: part.labels})
+            words = repr((split, part.name, part.images.shape, classes))
+            found.update(words.encode("utf-8", "surrogateescape"))
             found.update(numbers.tobytes())
             if isinstance(part.images, np.ndarray):
                 step = -(-len(part.images) // 1000)
                 found.update(part.images[::step].tobytes())
             else:
-                found.update(repr(part.paths).encode())
+                names = "\0".join(map(str, part.paths or ()))
+                found.update(names.encode("utf-8", "surrogateescape"))
         return found.hexdigest()
 
 

@@ -152,6 +152,46 @@ def test_linear(folder):
         runs.protocol("linear", labels=2.0).check(subject)
     with pytest.raises(ValueError, match="`seeds`"):
         runs.protocol("finetune", seeds=0).check(subject)
+    with pytest.raises(ValueError, match="one of `labels` and `per_class`"):
+        runs.protocol("linear", labels=0.5, per_class=5).check(subject)
+
+
+def test_a_share_of_labels_is_what_it_says(folder):
+    subject = runs.Evaluation(
+        folder, "fashion_mnist_small", train_limit=300, test_limit=10
+    )
+    counts = np.bincount(subject.splits["train"].labels)
+    for labels, message in (
+        (1e-5, "1e-05 of each class.*less than one image. Give at least 0.0"),
+        (0.49 / counts.max(), "less than one image"),
+        (0.9999, "that is all 300"),
+        (1e-400, "`share` must be in"),
+        (float("nan"), "`share` must be in"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            runs.protocol("linear", labels=labels).check(subject)
+    fitting = runs.protocol("linear", labels=1 / counts.max())
+    fitting.check(subject)
+    assert fitting.settings(subject)["train_size"] == 10
+    # Of some classes that is less than half an image.
+    subject.splits["train"] = subject.splits["train"].select(
+        np.r_[0:300, np.flatnonzero(subject.splits["train"].labels)]
+    )
+    few = runs.protocol("linear", labels=0.51 / counts[1:].max() / 2)
+    few.check(subject)
+    (note,) = few.notes(subject)
+    assert "of 10 classes have so few training images" in note
+    assert not runs.protocol("linear").notes(subject)
+
+
+def test_scores_have_names_of_their_own():
+    suffixes = [
+        runs.protocol("linear", labels=labels).suffix
+        for labels in (1.0, 0.01, 0.07, 0.1, 0.125, 1e-7, 0.1234567, 0.1234568)
+    ]
+    assert suffixes[:5] == ["", "_1%", "_7%", "_10%", "_12.5%"]
+    assert suffixes[5:] == ["_0.00001%", "_12.34567%", "_12.34568%"]
+    assert runs.protocol("linear", labels=0.9999999).suffix == "_99.99999%"
 
 
 def test_fine_tuning_beside_training_from_scratch(folder, monkeypatch):
