@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from kerassl.data.decode import image_suffixes
@@ -51,8 +51,9 @@ class Skipped:
                 for suffix, count in self.suffixes.most_common(NAMED)
             ]
             words.append(
-                f"{self.suffixes.total():,} files of types that can't be read "
-                f"as images: {listed(kinds, len(self.suffixes))}"
+                f"files that can't be read as images, by type "
+                f"({self.suffixes.total():,} in all): "
+                f"{listed(kinds, len(self.suffixes))}"
             )
         if self.folders:
             kinds = [f"{k!r} ({v})" for k, v in self.folders.items()]
@@ -209,17 +210,20 @@ def pick_split(
     return root, files, None
 
 
-def warn_of_empty(root: Path, classes: Sequence[str]) -> None:
-    """Names the first-level folders that aren't classes, having no images."""
+def warn_of_empty(root: Path, used: Collection[str]) -> None:
+    """Names the first-level folders that have no images.
+
+    Args:
+        root: path.
+        used: the names of those that have.
+    """
     names = sorted(
         entry.name
         for entry in os.scandir(root)
         if not entry.name.startswith(".") and _is_folder(root / entry.name)
     )
-    empty = [repr(name) for name in names if name not in classes]
+    empty = [repr(name) for name in names if name not in used]
     if empty:
         _logger.warning(
-            "Folders in %r without images are no classes: %s",
-            str(root),
-            listed(empty),
+            "Classes without images in %r: %s", str(root), listed(empty)
         )

@@ -273,7 +273,7 @@ def load_folder(
     root, files, classes = pick_split(root, files, split)
     labels = None
     if classes is not None:
-        warn_of_empty(root, classes)
+        warn_of_empty(root, {file[0] for file in files})
         numbers = {name: number for number, name in enumerate(classes)}
         labels = np.array([numbers[file[0]] for file in files], "int64")
     folder = ImageFolder([root.joinpath(*f) for f in files], size, labels)

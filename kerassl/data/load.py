@@ -54,7 +54,8 @@ class ImageData:
         class_names: What the labels stand for, or `None`.
         name: Where the images come from.
         paths: The file of each image, if each has one: those of a folder. Row
-            `i` of the features of these images is of the file `paths[i]`.
+            `i` of the features of these images is of the file `paths[i]`,
+            unless the log says that another image stood in for it.
 
     Raises:
         ValueError: If there is another number of labels or paths than of

@@ -327,10 +327,19 @@ def test_other_files_are_counted_by_suffix(classes, caplog):
     data = load(classes)
     assert data.class_names == ("a", "b") and len(data.images) == 20
     assert caplog.text.count("WARNING") == 2
-    assert "4 files of types" in caplog.text
+    assert "(4 in all)" in caplog.text
     for part in ("2 .txt", "1 .heics", "1 without a suffix"):
         assert part in caplog.text
-    assert "are no classes: 'c', 'd'" in caplog.text
+    assert ": 'c', 'd'" in caplog.text
+
+
+def test_a_class_that_only_another_split_has_is_named(tmp_path, caplog):
+    layout(tmp_path, "train/a/0.png", "train/b/0.png", "test/a/0.png")
+    (tmp_path / "test" / "b").mkdir()
+    (tmp_path / "test" / "b" / "0.heics").write_text("text")
+    data = load(tmp_path, split="test")
+    assert data.class_names == ("a", "b") and data.labels.tolist() == [0]
+    assert "Classes without images" in caplog.text and "'b'" in caplog.text
 
 
 def test_nothing_is_said_of_a_clean_folder(classes, caplog):
