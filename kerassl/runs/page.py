@@ -17,6 +17,7 @@ import numpy as np
 
 from kerassl import data as kerassl_data
 from kerassl import evaluation, methods
+from kerassl.data.errors import SplitError
 from kerassl.evaluation.health import (
     feature_problems,
     loss_problem,
@@ -176,7 +177,7 @@ class Report:
         try:
             self.queries = load("test", count)
             self.bank = load("train", BANK * count)
-        except ValueError as error:
+        except SplitError as error:
             self.note = f" All are training images: {error}"
             train = load("train", (1 + BANK) * count)
             chosen = np.arange(len(train.images)) % (1 + BANK) == 0

@@ -4,6 +4,7 @@ import copy
 import multiprocessing
 import pickle
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -62,6 +63,8 @@ def test_forked_process_reads(data):
 
 
 def test_spawned_process_reads(data, monkeypatch):
+    if keras.backend.backend() != "torch":
+        pytest.skip("Its imports take seconds, and it asks for no backend.")
     monkeypatch.setenv("KERAS_BACKEND", "numpy")  # It is light.
     assert in_process("spawn", data.images, slice(4)) == [0, 2, 4, 6]
 
