@@ -1,6 +1,7 @@
 """Training with labels: of a whole encoder, or of a linear layer on it."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -124,7 +125,8 @@ def fine_tune(
         `epochs`, `train_size`, `test_size`.
 
     Raises:
-        ValueError: if images or labels don't fit, or there is one class alone.
+        ValueError: if images or labels don't fit, there is one class alone, or
+            a setting is out of range.
 
     Example:
     ```python
@@ -142,8 +144,21 @@ def fine_tune(
     train, test, names = _checked(train, test)
     check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
-    rates = learning_rate or default_rates(encoder)
-    rates = tuple(rates) if isinstance(rates, Sequence) else (rates,)
+    rates: tuple[float, ...]
+    if learning_rate is None:
+        rates = default_rates(encoder)
+    elif isinstance(learning_rate, Sequence):
+        rates = tuple(learning_rate)
+    else:
+        rates = (learning_rate,)
+    for name, value, fits in (
+        ("epochs", epochs, epochs is None or epochs >= 1),
+        ("batch_size", batch_size, batch_size >= 2),
+        ("learning_rate", learning_rate, rates and min(rates) > 0),
+        ("layer_decay", layer_decay, 0 < layer_decay <= 1),
+    ):
+        if not fits:
+            raise ValueError(f"`{name}` is out of range. Received: {value}")
 
     def train_on(part: Any, rate: float) -> tuple[Classifier, int]:
         size = min(batch_size, len(part.labels))
@@ -177,7 +192,11 @@ def fine_tune(
         logits = model.predict(
             part.batches(256), verbose=0, callbacks=list(callbacks)
         )
-        return float(np.mean(classes[logits.argmax(axis=1)] == part.labels))
+        finite = np.isfinite(logits).all(axis=1)
+        # The largest of NaNs is the first: a diverged model would be as good
+        # as a guess.
+        right = classes[logits.argmax(axis=1)] == part.labels
+        return float(np.mean(right & finite))
 
     parts = split_off(train.labels, seed=seed) if len(rates) > 1 else None
     chosen = sorted(rates)[len(rates) // 2]
@@ -185,6 +204,11 @@ def fine_tune(
         fitted, held = (train.select(part) for part in parts)
         chosen = max(rates, key=lambda r: score(train_on(fitted, r)[0], held))
     model, rounds = train_on(train, chosen)
+    if not all(np.isfinite(w).all() for w in model.get_weights()):
+        warnings.warn(
+            f"Fine-tuning diverged at the learning rate {chosen:g}: all test "
+            "images count as missed. Give a smaller `learning_rate`."
+        )
     return {
         "accuracy": score(model, test),
         "learning_rate": chosen,

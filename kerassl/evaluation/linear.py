@@ -50,8 +50,8 @@ def linear_probe(
         or for a class with one image alone; `train_size` and `test_size`.
 
     Raises:
-        ValueError: if shapes or labels don't fit, features are not finite, or
-            there is one class alone.
+        ValueError: if shapes or labels don't fit, features are not finite,
+            there is one class alone, or a penalty isn't above 0.
 
     Example:
     ```python
@@ -66,6 +66,10 @@ def linear_probe(
         - [Kornblith et al., 2019](https://arxiv.org/abs/1805.08974), whose
           probe this is, but for the grid
     """
+    if not len(penalties) or not all(p > 0 for p in penalties):
+        raise ValueError(
+            f"`penalties` must be above 0. Received: {tuple(penalties)}"
+        )
     x, y = check_features("train", train_features, train_labels)
     x_test, y_test = check_features("test", test_features, test_labels)
     check_widths(x, x_test)

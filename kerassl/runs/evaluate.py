@@ -1,6 +1,7 @@
 """An encoder and labelled images, to be measured."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class Evaluation:
         max_unreadable: float in [0, 1] or `None`, as there.
 
     Raises:
-        ValueError: if the images don't fit the encoder, have no labels or no
+        ValueError: if the encoder's weights aren't finite, or the images don't
+            fit the encoder, have no labels or no
             class in common, or some are both in `train` and in `test`.
         FileNotFoundError: if there is no such encoder, or no such data.
 
@@ -80,6 +82,16 @@ class Evaluation:
         self.data = splits.name
         self.settings = splits.settings
         self.notes = splits.notes
+        broken = [
+            weight.path
+            for weight in self.encoder.weights
+            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+        ]
+        if broken:
+            raise ValueError(
+                f"{source} has {len(broken)} weights that hold NaN or infinite "
+                f"values, such as {broken[0]}: its training has diverged."
+            )
         for part in self.splits.values():
             if part.image_shape[-1] != channels:
                 raise ValueError(
@@ -180,7 +192,8 @@ def earlier_scores(
         raise ValueError(
             f"{source} has another architecture: {other.name} of "
             f"{other.count_params()} parameters instead of {encoder.name} of "
-            f"{encoder.count_params()}, or with its layers in another order."
+            f"{encoder.count_params()}, or its layers have another order or "
+            "other settings."
         )
     preset = open_source(source)
     scores = read_scores(source) if preset is None else preset.info.scores
@@ -192,10 +205,45 @@ def earlier_scores(
 
 
 def _layers(encoder: keras.Model) -> list[tuple]:
+    """Returns all of the layers that the scores of random weights depend on."""
     return [
-        (type(layer).__name__, [tuple(w.shape) for w in layer.weights])
+        (
+            type(layer).__name__,
+            [tuple(w.shape) for w in layer.weights],
+            json.dumps(_settings(layer.get_config()), sort_keys=True),
+        )
         for layer in encoder.layers
     ]
+
+
+def _settings(config: Any) -> Any:
+    """Returns a layer's settings without what says nothing of its outputs."""
+    if isinstance(config, dict):
+        return {
+            str(key): _settings(value)
+            for key, value in config.items()
+            if key not in _NO_SETTINGS
+        }
+    if isinstance(config, (list, tuple)):
+        return [_settings(value) for value in config]
+    if isinstance(config, (str, int, float, bool, type(None))):
+        return config
+    return type(config).__name__
+
+
+# Of a layer's config, or of what is in it.
+_NO_SETTINGS = {
+    "name",
+    "trainable",
+    "dtype",
+    "seed",
+    "module",
+    "registered_name",
+    "build_config",
+    "inbound_nodes",
+    "input_layers",
+    "output_layers",
+}
 
 
 def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:

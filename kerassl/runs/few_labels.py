@@ -233,6 +233,20 @@ class FineTuneProtocol(FewLabels):
         epochs = self.epochs or default_epochs(known["train_size"])
         return {**known, "epochs": epochs}
 
+    def check(
+        self, subject: Evaluation, floor: dict[str, Any] | None = None
+    ) -> None:
+        """Refuses settings that don't fit, before any work.
+
+        Raises:
+            ValueError: naming the setting.
+        """
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(
+                f"`epochs` must be at least 1. Received: {self.epochs}"
+            )
+        super().check(subject, floor)
+
     def lengths(self, subject: Evaluation) -> dict[str, float]:
         """Returns what `score` measures, and how long it is."""
         size, weight = self._size(subject), 1 if self.frozen else TRAINING

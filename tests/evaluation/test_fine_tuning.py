@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -121,3 +123,33 @@ def test_bad_data_are_refused(splits, change, message):
     train, test = splits
     with pytest.raises(ValueError, match=message):
         fine_tune(tiny_encoder(), change(*train), test)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        dict(epochs=0),
+        dict(batch_size=1),
+        dict(learning_rate=0.0),
+        dict(learning_rate=(0.1, -0.1)),
+        dict(learning_rate=float("nan")),
+        dict(learning_rate=()),
+        dict(layer_decay=1.5),
+    ],
+)
+def test_settings_out_of_range_are_refused(splits, setting):
+    (name,) = setting
+    with pytest.raises(ValueError, match=f"`{name}` is out of range"):
+        fine_tune(tiny_encoder(), *splits, **setting)
+
+
+def test_a_diverged_model_is_no_guess(splits):
+    train, test = (part.take(40) for part in splits)
+    # The first of NaNs would be the first class, which a part of them have.
+    test = dataclasses.replace(test, labels=np.zeros_like(test.labels))
+    train.labels[0] = 0
+    with pytest.warns(UserWarning, match="diverged at the learning rate"):
+        scores = fine_tune(
+            tiny_encoder(), train, test, epochs=3, learning_rate=1e38
+        )
+    assert scores["accuracy"] == 0.0

@@ -109,3 +109,10 @@ def test_bad_input_is_refused(change, message):
     x, y = clusters()
     with pytest.raises(ValueError, match=message):
         linear_probe(*change(x, y), x, y)
+
+
+@pytest.mark.parametrize("penalties", [(), (0.1, 0.0), (-1.0,), (np.nan,)])
+def test_penalties_are_above_zero(penalties):
+    x, y = clusters()
+    with pytest.raises(ValueError, match="`penalties` must be above 0"):
+        linear_probe(x, y, x, y, penalties=penalties)

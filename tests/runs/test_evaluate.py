@@ -264,6 +264,34 @@ def test_earlier_scores(folder, tmp_path):
             runs.earlier_scores(tmp_path, "cifar10", subject.encoder)
 
 
+def test_random_weights_of_other_settings_are_not_taken_over(tmp_path):
+    """The same shapes, and other numbers."""
+
+    def made(strides, initializer="glorot_uniform", name=None):
+        inputs = keras.Input((28, 28, 1))
+        x = keras.layers.Conv2D(
+            4, 3, strides, "same", kernel_initializer=initializer, name=name
+        )(inputs)
+        return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+    (tmp_path / "scores.json").write_text("{}")
+    made(2).save(tmp_path / "encoder.keras")
+    same = made(2, name="other_name")
+    same.trainable = False
+    assert runs.earlier_scores(tmp_path, "mnist", same) == {}
+    for other in (made(1), made(2, "he_normal")):
+        with pytest.raises(ValueError, match="or other settings"):
+            runs.earlier_scores(tmp_path, "mnist", other)
+
+
+def test_an_encoder_that_diverged_is_refused(tmp_path):
+    encoder = tiny_encoder()
+    encoder.weights[0].assign(np.full(encoder.weights[0].shape, np.nan))
+    encoder.save(tmp_path / "e.keras")
+    with pytest.raises(ValueError, match="NaN or infinite.*diverged"):
+        runs.Evaluation(tmp_path / "e.keras", "fashion_mnist_small")
+
+
 def test_an_encoder_without_stages(tmp_path):
     inputs = keras.Input((28, 28, 1))
     x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
