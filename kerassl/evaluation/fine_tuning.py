@@ -18,7 +18,7 @@ from kerassl.evaluation.labels import (
     label_array,
     labels_by_name,
 )
-from kerassl.training import build_optimizer
+from kerassl.training import build_optimizer, set_trainable, set_weights
 
 # Peaks of the learning rate to choose from: of SGD for a batch of 256, and of
 # AdamW for transformers.
@@ -49,7 +49,7 @@ class Classifier(keras.Model):
     ):
         super().__init__(autocast=False)
         self.encoder = encoder
-        encoder.trainable = not frozen
+        set_trainable(encoder, not frozen)
         self.crops = augmentation.crop_flip(
             encoders.image_size(encoder), crop_area, seed
         )
@@ -254,7 +254,7 @@ def _checked(
 
 def _copy(encoder: keras.Model) -> keras.Model:
     copy = type(encoder).from_config(encoder.get_config())
-    copy.set_weights(encoder.get_weights())
+    set_weights(copy, encoder.get_weights())
     return copy
 
 

@@ -17,6 +17,9 @@ from kerassl.training import (
     batch_sizes,
     build_optimizer,
     check_first_batch,
+    follow_frozen,
+    freeze_parts,
+    frozen_parts,
     mean_over_devices,
     own_copy,
     process,
@@ -288,6 +291,7 @@ class SelfSupervisedModel(keras.Model):
                 "with labels, use `kerassl.callbacks.KNNMonitor`."
             )
         super().compile(optimizer=optimizer, **kwargs)
+        follow_frozen(self)
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles with a saved optimizer; Keras asks for it on loading."""
@@ -332,6 +336,7 @@ class SelfSupervisedModel(keras.Model):
             self.check_batch(size)
         self.batch_size = max(sizes, default=None)
         share_weights(self)
+        follow_frozen(self)
         given.arguments["callbacks"] = with_monitors(
             given.arguments.get("callbacks"), self.metric_names
         )
@@ -432,17 +437,20 @@ class SelfSupervisedModel(keras.Model):
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
         serialize: Callable = keras.saving.serialize_keras_object
-        return {
+        config = {
             "name": self.name,
             "dtype": serialize(self.dtype_policy),
             "encoder": serialize(self.encoder),
             "augmenter": serialize(self.augmenter),
         }
+        # KerasHub's configs leave out what is frozen, and so do heads.
+        frozen = frozen_parts(self)
+        return {**config, "frozen": frozen} if frozen else config
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: Any = None) -> Any:
         """Builds the model from `get_config`'s dict."""
-        return cls(
+        model = cls(
             **{
                 key: keras.saving.deserialize_keras_object(
                     value, custom_objects=custom_objects
@@ -450,5 +458,10 @@ class SelfSupervisedModel(keras.Model):
                 if isinstance(value, dict) and "class_name" in value
                 else value
                 for key, value in config.items()
+                if key != "frozen"
             }
         )
+        if "frozen" in config:
+            freeze_parts(model, config["frozen"])
+            follow_frozen(model)
+        return model

@@ -15,6 +15,7 @@ from kerassl.presets.info import INFO, PresetError, PresetInfo
 from kerassl.presets.published import published
 from kerassl.presets.verify import open_preset
 from kerassl.run_folder import ENCODER
+from kerassl.training import set_trainable
 
 INDEX = "index.json"
 HUB = "hf://"
@@ -72,7 +73,7 @@ def load_encoder(
             preset = published(encoder)
     if preset is not None:
         encoder = build_encoder(preset, shape)
-    encoder.trainable = trainable
+    set_trainable(encoder, trainable)
     return encoder
 
 

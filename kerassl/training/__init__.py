@@ -21,9 +21,19 @@ from kerassl.training.inputs import (
     batch_sizes,
     check_first_batch,
 )
-from kerassl.training.momentum import CosineMomentum, MomentumNetwork
+from kerassl.training.momentum import (
+    CosineMomentum,
+    MomentumNetwork,
+    follow_frozen,
+)
 from kerassl.training.monitors import Monitor, with_monitors
 from kerassl.training.normalization import global_statistics, own_statistics
+from kerassl.training.parts import (
+    freeze_parts,
+    frozen_parts,
+    set_trainable,
+    set_weights,
+)
 from kerassl.training.processes import (
     agree,
     alone,
@@ -52,6 +62,9 @@ __all__ = [
     "device_count",
     "devices",
     "failures",
+    "follow_frozen",
+    "freeze_parts",
+    "frozen_parts",
     "gather",
     "global_statistics",
     "lacks_processes",
@@ -64,6 +77,8 @@ __all__ = [
     "predict_alone",
     "process",
     "replicas",
+    "set_trainable",
+    "set_weights",
     "share_weights",
     "started_devices",
     "train_step",

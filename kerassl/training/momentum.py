@@ -1,10 +1,21 @@
 """The momentum network: a slow copy of a network that makes the targets."""
 
 import math
+import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+
+from kerassl.training.parts import (
+    all_layers,
+    finalize,
+    owners,
+    set_trainable,
+)
+from kerassl.training.step import scope
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -52,12 +63,18 @@ class MomentumNetwork(keras.layers.Layer):
     `trainable = False` on a Keras layer would switch batch normalization to
     inference; so the variables are frozen here, and not the layers.)
 
+    What is frozen in the network is equal in the copy, and its batch
+    normalization there works in inference mode here, too. What is thawed later
+    is followed. As everywhere in Keras, freezing and thawing take effect with
+    `compile`. The weights of layers that are trained are taken once, when the
+    copy is made: load trained ones into the network before.
+
     Args:
-        network: a built `keras.Model` or layer. It is copied, not kept.
+        network: a built `keras.Model` or layer, to follow.
         momentum: float in [0, 1], or a callable from the step to it, such as
             `CosineMomentum`.
         copy_weights: bool. `True` starts from the network's weights, `False`
-            from new random ones (BYOL's target).
+            from new random ones (BYOL's target), but for what is frozen.
         **kwargs: the arguments of `keras.layers.Layer`.
 
     Raises:
@@ -104,15 +121,19 @@ class MomentumNetwork(keras.layers.Layer):
                 "built. Give a Functional or Sequential model, or implement "
                 "`build` and `get_build_config`."
             )
-        if copy_weights:
-            # Through NumPy: sharing JAX's arrays would donate a buffer twice.
-            self.network.set_weights(network.get_weights())
+        # A copy of frozen layers is frozen: thawed, it shows what is trained.
+        set_trainable(self.network, True)
         # Indices, since variables kept as an attribute would be saved twice.
         self.parameters_at = tuple(
             i for i, w in enumerate(self.network.weights) if w.trainable
         )
-        for weight in self.network.weights:
-            weight.trainable = False
+        # Not a part of this layer, which Keras would save with it.
+        self._followed = weakref.ref(network)
+        taken = set(range(len(network.weights)))
+        if not copy_weights:
+            taken -= set(self.parameters_at)
+        self._copy(network, taken)
+        self.follow()
         self.built = True
 
     @property
@@ -130,11 +151,55 @@ class MomentumNetwork(keras.layers.Layer):
         outputs = self.network(ops.stop_gradient(inputs), training=training)
         return keras.tree.map_structure(ops.stop_gradient, outputs)
 
+    def follow(self) -> None:
+        """Freezes, thaws and copies what is frozen or not in the network.
+
+        `SelfSupervisedModel` calls it when it is compiled, and before it
+        trains.
+
+        Raises:
+            ValueError: if the network got other weights than the copy has.
+        """
+        network = self._followed()
+        if network is None:
+            return
+        sources, targets = network.weights, self.network.weights
+        shapes = [[tuple(w.shape) for w in of] for of in (sources, targets)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"The network {network.name!r} has other weights than when its "
+                "momentum copy was made. Change its layers before."
+            )
+        layers = list(zip(owners(network), owners(self.network)))
+        # Outer layers come first, and freeze their inner ones too.
+        for source, target in layers:
+            if target.trainable != source.trainable:
+                target.trainable = source.trainable
+        for weight in targets:
+            weight.trainable = False
+        frozen = [
+            i
+            for i, (layer, _) in enumerate(layers)
+            if isinstance(layer, keras.layers.Normalization)
+            or not (sources[i] if i in self.parameters_at else layer).trainable
+        ]
+        self._copy(network, frozen)
+
+    def _copy(self, network: keras.layers.Layer, places: Iterable[int]) -> None:
+        """Takes over some weights, and what they imply."""
+        sources, targets = network.weights, self.network.weights
+        for i in places:
+            # Copied: sharing JAX's arrays would donate a buffer twice.
+            targets[i].assign(np.array(ops.convert_to_numpy(sources[i])))
+        finalize(self.network)
+
     def update(self, network: keras.layers.Layer, step: Any) -> None:
         """Moves the parameters: `copy = m * copy + (1 - m) * network`.
 
+        Frozen ones are equal in both, and stay so.
+
         Args:
-            network: the network that was copied.
+            network: the network to follow.
             step: scalar, the optimizer steps so far: a callable momentum is
                 evaluated there.
         """
@@ -174,3 +239,15 @@ class MomentumNetwork(keras.layers.Layer):
                     config[name]
                 )
         return cls(**config)
+
+
+def follow_frozen(model: keras.Model) -> None:
+    """Lets a model's momentum networks follow what is frozen or thawed.
+
+    Args:
+        model: `keras.Model`.
+    """
+    with scope(model):
+        for layer in all_layers(model):
+            if isinstance(layer, MomentumNetwork):
+                layer.follow()

@@ -2,7 +2,7 @@
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ from keras import ops
 
 from kerassl.training.distribution import replicas
 from kerassl.training.gather import mean_over_devices
+from kerassl.training.parts import all_layers
 
 _OWN = contextvars.ContextVar("own_statistics", default=False)
 
@@ -78,7 +79,7 @@ def global_statistics(model: keras.layers.Layer) -> Iterator[None]:
     lent = []
     if replicas() > 1:
         kind = keras.layers.BatchNormalization
-        lent = [layer for layer in _layers(model) if type(layer) is kind]
+        lent = [layer for layer in all_layers(model) if type(layer) is kind]
     for layer in lent:
         object.__setattr__(layer, "__class__", GlobalBatchNormalization)
     try:
@@ -87,19 +88,3 @@ def global_statistics(model: keras.layers.Layer) -> Iterator[None]:
         for layer in lent:
             layer_class = keras.layers.BatchNormalization
             object.__setattr__(layer, "__class__", layer_class)
-
-
-def _layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns the layers of a model, those in its attributes too."""
-    found: dict[int, keras.layers.Layer] = {}
-    waiting: list[Any] = [model]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Mapping):
-            waiting += value.values()
-        elif isinstance(value, (list, tuple)):
-            waiting += value
-        elif isinstance(value, keras.layers.Layer) and id(value) not in found:
-            found[id(value)] = value
-            waiting += vars(value).values()
-    return list(found.values())

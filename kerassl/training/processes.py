@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import keras
 
 from kerassl.training.distribution import device_count, process, replicas
+from kerassl.training.parts import set_weights
 
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ def own_copy(model: keras.Model) -> keras.Model:
     def copy() -> keras.Model:
         if model not in _COPIES:
             _COPIES[model] = type(model).from_config(model.get_config())
-        _COPIES[model].set_weights(model.get_weights())
+        set_weights(_COPIES[model], model.get_weights())
         return _COPIES[model]
 
     return alone(copy)

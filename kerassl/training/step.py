@@ -1,6 +1,7 @@
 """One training step for three backends: Keras's own, then `after_update`."""
 
 import contextlib
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,9 @@ from keras import ops
 
 from kerassl.training.gradients import global_gradients
 from kerassl.training.normalization import global_statistics
+
+# The trainable variables that an optimizer was built for.
+_BUILT_FOR: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
@@ -42,13 +46,32 @@ def build_optimizer(model: Any) -> None:
 
     Args:
         model: a built `keras.Model`.
+
+    Raises:
+        ValueError: if it has them for other variables, since layers were frozen
+            or thawed meanwhile. TensorFlow would train what was trainable then,
+            PyTorch what is now.
     """
-    if not model.compiled or model.optimizer.built:
+    if not model.compiled:
         return
-    with contextlib.ExitStack() as stack:
-        if keras.backend.backend() == "tensorflow":
-            stack.enter_context(model.distribute_strategy.scope())
-        model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        with scope(model):
+            model.optimizer.build(model.trainable_variables)
+    now = [id(variable) for variable in model.trainable_variables]
+    known = _BUILT_FOR.setdefault(model.optimizer, now)
+    if known != now:
+        raise ValueError(
+            f"The optimizer was made for {len(known)} trainable variables, "
+            f"and {len(now)} are trainable now: layers were frozen or "
+            "thawed. Call `compile` again, with a new optimizer."
+        )
+
+
+def scope(model: Any) -> Any:
+    """Returns where variables of a model are made and assigned."""
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy.scope()
+    return contextlib.nullcontext()
 
 
 def _functional_step(

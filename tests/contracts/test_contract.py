@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import kerassl
 from kerassl import data
 from kerassl.run_folder import environment
 from tests.backends import count_waits, once, unordered
@@ -41,8 +42,10 @@ def images():
 def make(request):
     """A function that makes and compiles the method."""
 
-    def build(optimizer=None, **compile_arguments):
-        model = METHODS[request.param](tiny_encoder())
+    def build(optimizer=None, frozen=False, **compile_arguments):
+        encoder = tiny_encoder()
+        encoder.trainable = not frozen
+        model = METHODS[request.param](encoder)
         model.compile(
             optimizer or keras.optimizers.Adam(0.01),
             **compile_arguments,
@@ -99,6 +102,16 @@ def ready_made_views(model, images):
     }
 
 
+def momentum_copies(model):
+    """The networks that momentum networks follow, with the copies."""
+    kind = kerassl.training.MomentumNetwork
+    return [
+        (getattr(model, layer_name.removeprefix("momentum_")), layer.network)
+        for layer_name, layer in vars(model).items()
+        if isinstance(layer, kind)
+    ]
+
+
 def as_json(config):
     # A tuple in a config comes back as a list.
     return json.dumps(config, sort_keys=True)
@@ -119,17 +132,29 @@ def test_it_learns_and_moves_what_it_should(make, trained):
 
 
 def test_ready_made_views_and_frozen_weights(make, images):
-    model = make()
-    first = next(
-        layer for layer in model.encoder.layers if layer.trainable_weights
-    )
-    first.trainable = False
+    # Frozen when the model is made, and partly thawed later.
+    model = make(frozen=True)
+    model.encoder.trainable = True
+    layers = [x for x in model.encoder.layers if x.trainable_weights]
+    first, *others = layers[: 1 if make.is_vit else 2]
+    for layer in (first, *others):
+        layer.trainable = False
     views = ready_made_views(model, images[:64])
-    frozen, others = values(first.weights), values(model.trainable_variables)
+    frozen = first.weights + [w for layer in others for w in layer.weights]
+    before = values(frozen), values(model.trainable_variables)
     seeds = values(v for v in model.variables if "seed" in v.name)
+    copies = momentum_copies(model)
+    copied = [values(copy.weights) for _, copy in copies]
     fit(model, views, epochs=1)
-    assert not any(moved(frozen, first.weights))
-    assert any(moved(others, model.trainable_variables))
+    assert not any(moved(before[0], frozen))
+    assert all(moved(before[1], model.trainable_variables))
+    for (network, copy), old in zip(copies, copied):
+        for a, b, b_old in zip(network.weights, copy.weights, old):
+            a_new, b_new = values([a, b])
+            if any(a is w for w in frozen):
+                np.testing.assert_array_equal(a_new, b_new)
+            elif a.trainable:
+                assert np.abs(b_new - b_old).max() > 0, a.path
     # The augmenter drew nothing.
     after = values(v for v in model.variables if "seed" in v.name)
     np.testing.assert_array_equal(seeds, after)

@@ -10,6 +10,7 @@ from keras import ops
 from scipy.special import log_softmax
 
 import kerassl
+from kerassl import data
 from kerassl.augmentation import View, ViewAugmenter
 from tests.contracts.methods import tiny_encoder
 
@@ -227,9 +228,18 @@ def test_a_loss_that_stays_at_chance_is_said(images):
     ready = keras.callbacks.CallbackList([own], model=model)
     with pytest.warns(UserWarning, match="smaller `epsilon`"):
         model.fit(images, batch_size=32, epochs=2, verbose=0, callbacks=ready)
+    # What the user gave is as it was.
+    assert ready.callbacks == [own]
+    mine = [own]
+    # Such data are given to `fit` once more, by itself.
+    loaded = data.ImageData(images)
+    with pytest.warns(UserWarning, match="smaller `epsilon`") as warned:
+        model.fit(loaded, batch_size=32, epochs=2, verbose=0, callbacks=mine)
+    assert sum("`epsilon`" in str(each.message) for each in warned) == 1
+    assert mine == [own]
     with pytest.warns(UserWarning, match="smaller `epsilon`"):
         model.fit(images, None, 32, 2, 0, [own])
-    assert epochs == [0, 1] * 4
+    assert epochs == [0, 1] * 5
 
 
 def test_it_must_know_the_sizes_of_its_views():

@@ -174,13 +174,13 @@ class MAE(SelfSupervisedModel):
         )
         self.painter.build((None, None, width))
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures the model, as the base class does.
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the step, as the base class does.
 
         The positions stay fixed, also where the encoder was frozen and thawed.
         """
         self.embedding.position_embedding.embeddings.trainable = False
-        super().compile(*args, **kwargs)
+        return super().make_train_function(force)
 
     def draw(self, count: Any) -> dict[str, Any]:
         """Draws a number for each patch; the smallest ones stay visible."""

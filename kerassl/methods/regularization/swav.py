@@ -3,7 +3,6 @@
 import inspect
 import math
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -247,16 +246,22 @@ class SwAV(SelfSupervisedModel):
         )
         given = dict(bound.arguments)
         del given["self"]
-        callbacks: Any = given.pop("callbacks", None)
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            own = _UniformWarning()
-            own.set_model(self)
-            callbacks.callbacks.append(own)
-        else:
-            if not isinstance(callbacks, Sequence):
-                callbacks = [callbacks] if callbacks else []
-            callbacks = [*callbacks, _UniformWarning()]
-        return super().fit(**given, callbacks=callbacks)
+        callbacks: Any = given.pop("callbacks", None) or []
+        ready = isinstance(callbacks, keras.callbacks.CallbackList)
+        listed = callbacks.callbacks if ready else keras.tree.flatten(callbacks)
+        if any(isinstance(one, _UniformWarning) for one in listed):
+            # The base class's `fit` has called this one again.
+            return super().fit(x, *args, **kwargs)
+        own = _UniformWarning()
+        if not ready:
+            return super().fit(**given, callbacks=[*listed, own])
+        # The user's, who may train with it again.
+        own.set_model(self)
+        callbacks.callbacks.append(own)
+        try:
+            return super().fit(**given, callbacks=callbacks)
+        finally:
+            callbacks.callbacks.remove(own)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
