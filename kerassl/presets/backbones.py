@@ -5,6 +5,7 @@ of somebody's `config.json` is used. Its weights are counted before any is made,
 and without KerasHub.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -356,17 +357,23 @@ class ViT(Backbone):
         return Layout(found, (None, tokens, units))
 
     def resized(
-        self, arrays: list[np.ndarray], image_shape: tuple[int | None, ...]
+        self,
+        arrays: list[np.ndarray],
+        image_shape: tuple[int | None, ...],
+        matrix: Callable[[int, int], np.ndarray] | None = None,
     ) -> list[np.ndarray]:
         """Interpolates the positions for images of another shape.
 
         Args:
             arrays: the weights for images of `self.image_shape`.
             image_shape: `(height, width, channels)`.
+            matrix: of an axis' old and new number of patches; by default
+                `bicubic`.
 
         Returns:
             A list of the weights.
         """
+        matrix = matrix or bicubic
         old, new = self.grid(self.image_shape), self.grid(image_shape)
         names = [
             weight.name for weight in self.layout(self.image_shape).weights
@@ -379,8 +386,10 @@ class ViT(Backbone):
         positions = arrays[place]
         grid = positions[first:].reshape(*old, -1)
         for axis in (0, 1):
-            matrix = bicubic(old[axis], new[axis])
-            grid = np.moveaxis(np.tensordot(matrix, grid, (1, axis)), 0, axis)
+            product = np.tensordot(
+                matrix(old[axis], new[axis]), grid, (1, axis)
+            )
+            grid = np.moveaxis(product, 0, axis)
         arrays[place] = np.concatenate(
             [positions[:first], grid.reshape(-1, positions.shape[-1])]
         ).astype("float32")
@@ -390,15 +399,37 @@ class ViT(Backbone):
 def bicubic(old: int, new: int) -> np.ndarray:
     """Returns the matrix `(new, old)` of bicubic interpolation.
 
-    Pixels are squares, the kernel is Keys's with a = -0.5, and it isn't
-    widened to shrink.
+    Pixels are squares, the kernel is Keys's with a = -0.5, and it is widened
+    to shrink, so that no position is passed over. timm does the same.
     """
     places = (np.arange(new) + 0.5) * old / new - 0.5
-    x = np.abs(places[:, None] - np.arange(old))
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    matrix = np.where(x <= 1, near, np.where(x < 2, far, 0))
+    x = np.abs(places[:, None] - np.arange(old)) / max(1, old / new)
+    matrix = _keys(x, -0.5)
     return matrix / matrix.sum(axis=1, keepdims=True)
+
+
+def dino_bicubic(old: int, new: int) -> np.ndarray:
+    """Returns the matrix `(new, old)` by which DINO's ViTs change size.
+
+    As `interpolate_pos_encoding` of the authors' `vision_transformer.py`: the
+    grid counts as 0.1 patches larger than it is, and PyTorch's kernel, with a
+    = -0.75, repeats the border and isn't widened to shrink.
+    """
+    places = (np.arange(new) + 0.5) * old / (new + 0.1) - 0.5
+    first = np.floor(places).astype(int) - 1
+    matrix = np.zeros((new, old))
+    for tap in range(4):
+        weights = _keys(np.abs(places - first - tap), -0.75)
+        columns = np.clip(first + tap, 0, old - 1)
+        np.add.at(matrix, (np.arange(new), columns), weights)
+    return matrix
+
+
+def _keys(x: np.ndarray, a: float) -> np.ndarray:
+    """Returns Keys's cubic kernel at distances."""
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
 def _is_shape(value: Any, open_size: bool) -> bool:

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from kerassl.encoders.build import pooled
-from kerassl.presets.backbones import ViT
+from kerassl.presets.backbones import ViT, bicubic, dino_bicubic
+from kerassl.presets.checkpoints import DINO
 from kerassl.presets.graph import Architecture, Graph, Weight, check_order
 from kerassl.presets.info import INFO, PresetError, PresetInfo, check
 
@@ -48,7 +49,10 @@ def build_encoder(
         isinstance(preset.architecture, ViT)
         and shape != preset.info.image_shape
     ):
-        arrays = preset.architecture.resized(arrays, shape)
+        # A converted checkpoint says whose it is; DINO has a rule of its own.
+        is_dino = preset.info.training.get("method") == DINO
+        matrix = dino_bicubic if is_dino else bicubic
+        arrays = preset.architecture.resized(arrays, shape, matrix)
     if [w.shape for w in expected] != [a.shape for a in arrays]:
         raise PresetError(
             f"{preset.info.name} is tied to images of "

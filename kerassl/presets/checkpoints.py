@@ -5,6 +5,12 @@
 
 import dataclasses
 
+from kerassl.encoders.build import IMAGENET_STD
+
+# What `training` of a preset calls a method whose ViTs have a rule of their
+# own for positions at other sizes; see `build_encoder`.
+DINO = "DINO"
+
 
 @dataclasses.dataclass(frozen=True)
 class Names:
@@ -44,7 +50,7 @@ QKV, PARTS = ".qkv.", ("query", "key", "value")
 TORCHVISION = Names(
     class_name="ResNetBackbone",
     anchor="conv1.weight",
-    blocks=r"layer(\d+)\.(\d+)\.",
+    blocks=r"layer(\d{1,2})\.(\d{1,3})\.",
     shift=1,
     layers={
         "conv1_conv": "conv1",
@@ -62,7 +68,7 @@ TORCHVISION = Names(
 TIMM = Names(
     class_name="ViTBackbone",
     anchor="cls_token",
-    blocks=r"blocks\.(\d+)\.",
+    blocks=r"blocks\.(\d{1,3})\.",
     shift=-1,
     layers={
         "vit_patching_and_embedding": "cls_token",
@@ -82,7 +88,7 @@ TIMM = Names(
 TRANSFORMERS = Names(
     class_name="ViTBackbone",
     anchor="embeddings.cls_token",
-    blocks=r"encoder\.layer\.(\d+)\.",
+    blocks=r"encoder\.layer\.(\d{1,3})\.",
     shift=-1,
     layers={
         "vit_patching_and_embedding": "embeddings.cls_token",
@@ -119,6 +125,8 @@ class Source:
         heads: dict of a ViT's width to its number of heads, which no shape
             tells.
         epsilon: float, of a ViT's normalizations.
+        std: of each channel, by which images in [0, 1] are divided after
+            ImageNet's mean is taken off.
         dataset: str, what it was trained on, as the Hub spells it.
     """
 
@@ -132,6 +140,7 @@ class Source:
     ignored: tuple[str, ...] = ()
     heads: dict[int, int] = dataclasses.field(default_factory=dict)
     epsilon: float = 1e-6
+    std: tuple[float, float, float] = IMAGENET_STD
     dataset: str = "imagenet-1k"
 
 
@@ -161,14 +170,15 @@ _MAE = Source(
     heads={768: 12, 1024: 16, 1280: 16},
 )
 _DINO = Source(
-    title="DINO",
+    title=DINO,
     names=TIMM,
     license="apache-2.0",
     paper="https://arxiv.org/abs/2104.14294",
     url="https://github.com/facebookresearch/dino",
     places=("teacher",),
     prefixes=("backbone.", ""),
-    ignored=("head.",),
+    # Not a classifier's head, which is timm's or of fine-tuning.
+    ignored=("head.mlp.", "head.last_layer."),
     heads={192: 3, 384: 6, 768: 12},
 )
 SOURCES: dict[str, Source] = {
@@ -194,6 +204,8 @@ SOURCES: dict[str, Source] = {
         url="https://github.com/facebookresearch/swav",
         places=("state_dict",),
         ignored=("projection_head.", "prototypes."),
+        # Not ImageNet's 0.229, in training and in evaluation.
+        std=(0.228, 0.224, 0.225),
     ),
     "barlow_twins_resnet50": Source(
         title="Barlow Twins",

@@ -3,6 +3,8 @@
 import argparse
 import math
 import re
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import keras
 import numpy as np
 
 from kerassl.choices import check_choice
-from kerassl.encoders.build import IMAGENET_MEAN, IMAGENET_STD, pooled
+from kerassl.encoders.build import IMAGENET_MEAN, pooled
 from kerassl.presets.backbones import BACKBONES, Backbone
 from kerassl.presets.checkpoints import (
     PARTS,
@@ -25,8 +27,11 @@ from kerassl.presets.graph import Weight, check_order
 from kerassl.presets.info import PresetError, check
 from kerassl.presets.save import save_preset
 from kerassl.presets.verify import file_entry
+from kerassl.reading import shown
 
 MOST_PROBLEMS = 5  # that an error lists
+# Heads of classifiers in torchvision, timm and transformers.
+CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight")
 
 
 def convert_checkpoint(
@@ -92,7 +97,7 @@ def convert_checkpoint(
         image_shape = tuple(arguments["image_shape"])
     backbone = _backbone(known.names.class_name, arguments)
     arrays = checkpoint.arrays(backbone.layout(image_shape).weights)
-    encoder = _encoder(architecture, backbone, image_shape, arrays)
+    encoder = _encoder(architecture, backbone, image_shape, known.std, arrays)
     return save_preset(
         encoder,
         folder,
@@ -100,8 +105,8 @@ def convert_checkpoint(
         license=known.license,
         datasets=[known.dataset],
         description=f"The encoder of [{known.title}]({known.paper}), converted "
-        f"from a checkpoint of its authors ({known.url}). The licence is the "
-        "original's.",
+        f"from {path.name}, which whoever converted it says is a checkpoint of "
+        f"its authors ({known.url}). The licence is theirs.",
         training={
             "method": known.title,
             "paper": known.paper,
@@ -129,6 +134,7 @@ class _Checkpoint:
             f"{path} holds no dict of names to tensors, as PyTorch saves them.",
         )
         self.state: dict[str, Any] = state
+        self._check_bytes()
         anchors = [
             f"{start}{prefix}{self.source.names.anchor}"
             for prefix in self.source.prefixes
@@ -138,9 +144,39 @@ class _Checkpoint:
         check(
             found,
             f"{path} is no checkpoint of {name}: it has none of the keys "
-            f"{anchors}. Found: {list(state)[:MOST_PROBLEMS]} and so on.",
+            f"{anchors}. Found: {shown(list(state)[:MOST_PROBLEMS])} and so "
+            "on.",
         )
         self.prefix = found[0].removesuffix(self.source.names.anchor)
+        for key in [
+            p + head for p in ("", self.prefix) for head in CLASSIFIERS
+        ]:
+            check(
+                key not in state or self._is_ignored(key),
+                f"{path} holds a classifier, {key!r} of shape "
+                f"{_shape(state.get(key))}, so it isn't the encoder as "
+                f"{self.source.title} left it: another's, or fine-tuned. Its "
+                "licence and normalization would be guesses.",
+            )
+
+    def _check_bytes(self) -> None:
+        """Refuses tensors that stand for more numbers than the file holds.
+
+        A stride of 0, or storage that tensors share, makes gigabytes of a few
+        numbers.
+        """
+        held = self.path.stat().st_size
+        taken = sum(
+            value.nbytes
+            for key, value in self.state.items()
+            if not self._is_ignored(key) and _shape(value) is not None
+        )
+        check(
+            taken <= held,
+            f"{self.path} has {held:,} bytes, and its tensors would be "
+            f"{taken:,}: they repeat numbers, as no checkpoint of an encoder "
+            "does.",
+        )
 
     def blocks(self) -> list[tuple[int, ...]]:
         """Returns the numbers of all blocks, as PyTorch counts them."""
@@ -215,8 +251,18 @@ class _Checkpoint:
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:
-    shape = getattr(value, "shape", None)
-    return None if shape is None else tuple(shape)
+    """Returns the shape of a dense array in memory; `None` for all else."""
+    if isinstance(value, np.ndarray):
+        return value.shape if value.dtype.kind in "fiub" else None
+    torch = sys.modules.get("torch")
+    is_dense = (
+        torch is not None
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_quantized or value.is_complex())
+    )
+    return tuple(value.shape) if is_dense else None
 
 
 def _needed(weight: Weight, fused: bool) -> tuple[int, ...]:
@@ -251,7 +297,12 @@ def _read(path: Path) -> Any:
             raise ImportError(
                 f"Reading {path} needs safetensors: pip install safetensors"
             ) from error
-        return load_file(path)
+        try:
+            return load_file(path)
+        except Exception as error:
+            raise PresetError(
+                f"{path} can't be read as plain tensors: {error}"
+            ) from error
     try:
         import torch
     except ImportError as error:
@@ -259,6 +310,7 @@ def _read(path: Path) -> Any:
             f"Reading {path} needs PyTorch: pip install torch. The preset and "
             "the Keras backend don't."
         ) from error
+    _check_packed(path)
     # Plain settings, which DINO saves along.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
@@ -268,6 +320,25 @@ def _read(path: Path) -> Any:
                 f"{path} can't be read as plain tensors, and kerassl runs no "
                 f"code of a checkpoint: {error}"
             ) from error
+
+
+def _check_packed(path: Path) -> None:
+    """Refuses an archive that unpacks to more than it has."""
+    if not zipfile.is_zipfile(path):
+        return  # PyTorch's older form, which isn't packed.
+    held = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, OSError) as error:
+        raise PresetError(f"{path} is a broken archive: {error}") from error
+    size = sum(file.file_size for file in files)
+    check(
+        size <= held
+        and all(file.compress_type == zipfile.ZIP_STORED for file in files),
+        f"{path} has {held:,} bytes and would unpack to {size:,}. PyTorch "
+        "doesn't compress checkpoints: save it again with torch.save.",
+    )
 
 
 def _resnet(checkpoint: _Checkpoint) -> dict[str, Any]:
@@ -331,7 +402,7 @@ def _vit(checkpoint: _Checkpoint, num_heads: int | None) -> dict[str, Any]:
 def _backbone(class_name: str, arguments: dict[str, Any]) -> Backbone:
     return BACKBONES[class_name](
         {
-            "module": "keras_hub",
+            "module": "keras_hub.models",
             "class_name": class_name,
             "registered_name": f"keras_hub>{class_name}",
             "config": {
@@ -348,12 +419,13 @@ def _encoder(
     name: str,
     backbone: Backbone,
     image_shape: tuple[int, ...],
+    std: tuple[float, ...],
     arrays: list[np.ndarray],
 ) -> keras.Model:
     images = keras.Input(image_shape, name="images")
     x = keras.layers.Rescaling(
-        scale=[1 / (255 * std) for std in IMAGENET_STD],
-        offset=[-m / std for m, std in zip(IMAGENET_MEAN, IMAGENET_STD)],
+        scale=[1 / (255 * s) for s in std],
+        offset=[-m / s for m, s in zip(IMAGENET_MEAN, std)],
         name="normalization",
     )(images)
     is_vit = backbone.class_name == "ViTBackbone"

@@ -3,7 +3,9 @@ import hashlib
 import importlib.util
 import json
 import os
+import resource
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -12,6 +14,7 @@ import pytest
 
 import kerassl
 from kerassl import encoders, presets
+from kerassl.presets.backbones import bicubic, dino_bicubic
 from kerassl.presets.convert import SOURCES, convert_checkpoint
 from tests.presets import make
 
@@ -149,10 +152,14 @@ def test_licences_are_the_originals():
     assert found == {name: license for name, (_, license) in FILES.items()}
 
 
-def check_features(encoder, model):
+# By which the authors divide; SwAV's has another first digit than ImageNet's.
+STDS = {"swav_resnet50": (0.228, 0.224, 0.225)}
+
+
+def check_features(encoder, model, std=(0.229, 0.224, 0.225)):
     """Compares an encoder's features with those of the torch model."""
     images = make.images_for(encoder.input_shape[1:])
-    expected = torch_models.features(model, images)
+    expected = torch_models.features(model, images, std)
     found = keras.ops.convert_to_numpy(encoder(images, training=False))
     assert np.ptp(expected) > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -169,7 +176,167 @@ def test_encoder_is_the_originals(source, models, saved, monkeypatch):
     if heads(source) is None:
         assert encoder.input_shape == (None, 224, 224, 3)
         encoder = encoders.at_size(encoder, 40)
-    check_features(encoder, models[source.rpartition("_")[-1]])
+    model = models[source.rpartition("_")[-1]]
+    check_features(encoder, model, STDS.get(source, (0.229, 0.224, 0.225)))
+
+
+def test_the_normalization_is_the_authors(models, saved, monkeypatch):
+    """Features hardly show a thousandth."""
+    made = []
+    monkeypatch.setattr(
+        presets.convert, "save_preset", lambda *args, **_: made.append(args)
+    )
+    for source in ("swav_resnet50", "moco_v1_resnet50"):
+        convert_checkpoint(saved(source), source, "p")
+        layer = made[-1][0].get_layer("normalization")
+        std = STDS.get(source, (0.229, 0.224, 0.225))
+        mean = (0.485, 0.456, 0.406)
+        np.testing.assert_allclose(layer.scale, [1 / 255 / s for s in std])
+        np.testing.assert_allclose(
+            layer.offset, [-m / s for m, s in zip(mean, std)]
+        )
+
+
+SIZES = [(14, 6), (14, 13), (14, 7), (14, 16), (14, 28), (28, 12), (3, 5)]
+
+
+@pytest.mark.parametrize("old, new", SIZES)
+def test_positions_at_other_sizes(old, new):
+    """Against PyTorch's interpolation, of which timm and DINO make use."""
+    interpolate = torch.nn.functional.interpolate
+    grid = np.random.default_rng(0).normal(size=(1, 1, old, old))
+    tensor = torch.tensor(grid)
+    expected = interpolate(tensor, (new, new), mode="bicubic", antialias=True)
+    matrix = bicubic(old, new)
+    found = matrix @ grid[0, 0] @ matrix.T
+    np.testing.assert_allclose(found, expected[0, 0], atol=1e-6)
+    scale = (new + 0.1) / old
+    expected = interpolate(tensor, scale_factor=(scale, scale), mode="bicubic")
+    matrix = dino_bicubic(old, new)
+    found = matrix @ grid[0, 0] @ matrix.T
+    np.testing.assert_allclose(found, expected[0, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "source, matrix", [("dino_vit", dino_bicubic), ("mae_vit", bicubic)]
+)
+def test_each_has_its_rule_for_positions(source, matrix, saved, tmp_path):
+    folder = convert_checkpoint(
+        saved(source), source, tmp_path / "p", num_heads=HEADS
+    )
+
+    def positions(**size):
+        encoder = kerassl.load_encoder(folder, **size)
+        (found,) = (w for w in encoder.weights if w.path.endswith("embeddings"))
+        return keras.ops.convert_to_numpy(found)
+
+    old, new = positions(), positions(image_shape=(8, 20, 3))
+    np.testing.assert_array_equal(new[0], old[0])
+    grid = old[1:].reshape(3, 3, -1)
+    expected = np.einsum("ip,jq,pqd->ijd", matrix(3, 2), matrix(3, 5), grid)
+    np.testing.assert_allclose(
+        new[1:], expected.reshape(10, -1), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    "source, key",
+    [
+        ("dino_vit", "head.weight"),
+        ("dino_vit", "backbone.head.weight"),
+        ("dino_resnet50", "fc.weight"),
+        ("mae_vit", "head.weight"),
+        ("mae_vit_transformers", "classifier.weight"),
+        ("barlow_twins_resnet50", "fc.weight"),
+    ],
+)
+def test_classifiers_are_refused(source, key, models, saved, tmp_path):
+    state = dict(models[source.rpartition("_")[-1]].state_dict())
+    if key.startswith("backbone."):
+        state = under("backbone.", state)
+    path = tmp_path / "model.pth"
+    torch.save({**state, key: torch.ones(1000, 12)}, path)
+    with pytest.raises(
+        presets.PresetError, match=rf"a classifier, '{key}' of.*\(1000, 12\)"
+    ):
+        convert_checkpoint(
+            path, source, tmp_path / "preset", num_heads=heads(source)
+        )
+    assert not (tmp_path / "preset").exists()
+
+
+def peak():
+    """The most memory that this process ever had, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize("kind", ["stride", "shared", "huge", "packed"])
+def test_few_bytes_stay_few(kind, models, tmp_path):
+    """A small file whose tensors would be gigabytes."""
+    one = torch.ones(1)
+
+    def change(state):
+        if kind == "stride":
+            for name, value in state.items():
+                state[name] = one.expand(value.shape)
+            key = "blocks.0.mlp.fc1.weight"
+            state[key] = one.expand(2**19, 2**12)
+        elif kind == "shared":
+            large = torch.ones(2**16)
+            for name, value in state.items():
+                if value.numel() < 2**16:
+                    part = large[: value.numel()]
+                    state[name] = part.reshape(value.shape)
+            for i in range(900):
+                state[f"blocks.{i}.mlp.fc1.bias"] = large
+        elif kind == "huge":
+            state["patch_embed.proj.weight"] = one.expand(2**13, 3, 2**12, 2**9)
+        else:
+            state["pad"] = torch.zeros(2**22)
+
+    state, path = dict(models["vit"].state_dict()), tmp_path / "few.pth"
+    change(state)
+    torch.save(state, path)
+    if kind == "packed":
+        packed = tmp_path / "packed.pth"
+        with (
+            zipfile.ZipFile(path) as old,
+            zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new,
+        ):
+            for name in old.namelist():
+                new.writestr(name, old.read(name))
+        path = packed
+    before = peak()
+    with pytest.raises(presets.PresetError, match="bytes") as error:
+        convert_checkpoint(path, "dino_vit", tmp_path / "p", num_heads=HEADS)
+    assert len(str(error.value)) < 1000
+    assert peak() - before < 300e6
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.ones(1, 1, 12).to_sparse(),
+        torch.ones(1, 1, 12, device="meta"),
+        torch.ones(1, 1, 12, dtype=torch.complex64),
+        argparse.Namespace(shape=(1, 1, 12)),
+        [1.0] * 12,
+    ],
+)
+def test_what_is_no_array_is_refused(value, models, tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save({**models["vit"].state_dict(), "cls_token": value}, path)
+    with pytest.raises(presets.PresetError, match="cls_token"):
+        convert_checkpoint(path, "dino_vit", tmp_path / "p", num_heads=HEADS)
+
+
+def test_broken_safetensors_are_refused(tmp_path):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "model.safetensors"
+    for data in (b"", b"<html>", b"\xff" * 64):
+        path.write_bytes(data)
+        with pytest.raises(presets.PresetError, match="can't be read"):
+            convert_checkpoint(path, "mae_vit", tmp_path / "p", num_heads=3)
 
 
 @pytest.mark.parametrize(

@@ -218,9 +218,9 @@ def randomized(model):
     return model.eval()
 
 
-def features(model, images):
+def features(model, images, std=IMAGENET_STD):
     """Returns a model's features of images (N, H, W, C) in [0, 255]."""
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(std)
     x = (torch.from_numpy(images) / 255 - mean) / std
     with torch.no_grad():
         return model(x.permute(0, 3, 1, 2)).numpy()
