@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+from kerassl.reading import shown
+
 
 def check_choice(
     kind: str,
@@ -29,11 +31,11 @@ def check_choice(
     nearest = [
         plain[found]
         for found in difflib.get_close_matches(
-            _plain(str(name)), plain, n=3, cutoff=0.4
+            _plain(str(name)[:100]), plain, n=3, cutoff=0.4
         )
     ]
     raise ValueError(
-        f"There is no {kind} {name!r}. "
+        f"There is no {kind} {shown(name)}. "
         + (f"Nearest: {', '.join(nearest)}. " if nearest else "")
         + f"All: {', '.join(listed or names)}."
     )

@@ -10,8 +10,7 @@ import json
 import math
 import re
 import reprlib
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,15 +62,12 @@ def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
 # === JSON ===
 
 
-def load_json(
-    path: Path, most_bytes: int = MOST_BYTES, most_marks: int = MOST_MARKS
-) -> Any:
+def load_json(path: Path, finite: bool = True) -> Any:
     """Reads a JSON file that anybody may have written.
 
     Args:
-        path: of the file.
-        most_bytes: int, its largest size.
-        most_marks: as in `read_json`.
+        path: of the file, of 16 MB at most.
+        finite: as in `read_json`.
 
     Returns:
         What it holds.
@@ -80,23 +76,20 @@ def load_json(
         ValueError: if it is no regular file, too large, or refused by
             `read_json`.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
+    if not path.is_file():
         raise ValueError(f"{path} is no regular file.")
     with path.open("rb") as file:
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
-        raise ValueError(
-            f"{path} has {status.st_size:,} bytes; {most_bytes:,} are the most."
-        )
-    return read_json(data, str(path), most_marks=most_marks)
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"{path} has more than {MOST_BYTES:,} bytes.")
+    return read_json(data, str(path), finite=finite)
 
 
 def read_json(
     data: bytes | bytearray,
     name: str,
     error: type[ValueError] = ValueError,
-    most_marks: int = MOST_MARKS,
+    finite: bool = True,
 ) -> Any:
     """Reads JSON that anybody may have written, of a size that was checked.
 
@@ -104,11 +97,12 @@ def read_json(
         data: UTF-8.
         name: str, of the file, for messages.
         error: the class of errors to raise.
-        most_marks: int, the most brackets, commas, quotes and backslashes.
+        finite: bool. Whether NaN and infinite numbers are refused: scores and
+            histories may have some.
 
     Returns:
-        What it holds: finite numbers, integers of 64 bits, and nothing deeper
-        than 32 levels.
+        What it holds: floats, integers of 64 bits, and nothing deeper than 32
+        levels.
 
     Raises:
         ValueError: or rather `error`, if it is no such JSON; a key that is
@@ -116,7 +110,7 @@ def read_json(
     """
 
     def refuse(why: str) -> None:
-        raise error(f"{name} is no plain JSON: {why}")
+        raise _Refused(why)
 
     def integer(text: str) -> int:
         if len(text) > LONGEST_NUMBER or abs(int(text)) >= LARGEST_INTEGER:
@@ -124,8 +118,14 @@ def read_json(
         return int(text)
 
     def real(text: str) -> float:
-        if len(text) > LONGEST_NUMBER or not math.isfinite(float(text)):
+        is_finite = math.isfinite(float(text))
+        if len(text) > LONGEST_NUMBER or (finite and not is_finite):
             refuse(f"the number {shown(text, 40)} is too large or too long.")
+        return float(text)
+
+    def constant(text: str) -> float:
+        if finite:
+            refuse(f"it holds {text}.")
         return float(text)
 
     def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -135,33 +135,43 @@ def read_json(
             refuse(f"{shown(counts.most_common(1)[0][0])} is there twice.")
         return found
 
-    marks = sum(data.count(mark) for mark in b'[]{},"\\')
-    if marks > most_marks:
-        refuse(
-            f"it has {marks:,} brackets, commas and quotes; {most_marks:,} are "
-            "the most."
-        )
-    depth, longest = _measure(data)
-    if depth > MOST_DEPTH:
-        refuse(f"it is {depth:,} levels deep; {MOST_DEPTH} are the most.")
-    if longest > LONGEST_TEXT:
-        refuse(
-            f"a string has {longest:,} bytes; {LONGEST_TEXT:,} are the most."
-        )
     try:
+        _check_size(data)
         return json.loads(
             data.decode("utf-8"),
             parse_int=integer,
             parse_float=real,
-            parse_constant=lambda text: refuse(f"it holds {text}."),
+            parse_constant=constant,
             object_pairs_hook=fields,
         )
-    except error:
-        raise
     except (ValueError, RecursionError) as cause:
-        raise error(
-            f"{name} is no plain JSON: {type(cause).__name__}: {cause}"
-        ) from cause
+        reason = str(cause)
+        if not isinstance(cause, _Refused):
+            reason = f"{type(cause).__name__}: {reason}"
+        raise error(f"{name} is no plain JSON: {reason}") from cause
+
+
+class _Refused(ValueError):
+    """Why JSON is refused."""
+
+
+def _check_size(data: bytes | bytearray) -> None:
+    """Refuses JSON that would take much memory or time, before it is parsed."""
+    marks = sum(data.count(mark) for mark in b'[]{},"\\')
+    if marks > MOST_MARKS:
+        raise _Refused(
+            f"it has {marks:,} brackets, commas and quotes; {MOST_MARKS:,} are "
+            "the most."
+        )
+    depth, longest = _measure(data)
+    if depth > MOST_DEPTH:
+        raise _Refused(
+            f"it is {depth:,} levels deep; {MOST_DEPTH} are the most."
+        )
+    if longest > LONGEST_TEXT:
+        raise _Refused(
+            f"a string has {longest:,} bytes; {LONGEST_TEXT:,} are the most."
+        )
 
 
 def _measure(data: bytes | bytearray) -> tuple[int, int]:
@@ -221,7 +231,7 @@ def check_fields(
     found: Any,
     forms: Mapping[str, Form],
     name: str,
-    error: type[ValueError] = ValueError,
+    needed: Collection[str] = (),
 ) -> None:
     """Refuses a JSON object that lacks a field, or has one of another form.
 
@@ -231,17 +241,18 @@ def check_fields(
         found: what a JSON file holds.
         forms: field to `Form`.
         name: str, of the object.
-        error: the class of errors to raise.
+        needed: the fields that must be there.
 
     Raises:
-        ValueError: or rather `error`, naming the field.
+        ValueError: naming the field.
     """
     if not isinstance(found, dict):
-        raise error(f"{name} holds no JSON object. Found: {shown(found)}")
-    if missing := sorted(set(forms) - set(found)):
-        raise error(f"{name} lacks {', '.join(missing)}.")
+        raise ValueError(f"{name} holds no JSON object. Found: {shown(found)}")
+    if missing := [field for field in needed if field not in found]:
+        raise ValueError(f"{name} lacks {', '.join(missing)}.")
     for field, form in forms.items():
-        check_form(found[field], form, f"{name}: `{field}`", error)
+        if field in found:
+            check_form(found[field], form, f"{name}: `{field}`")
 
 
 def is_int(value: Any, low: int, high: int) -> bool:
@@ -349,6 +360,9 @@ def mapping(form: Form) -> Form:
     )
 
 
+# Of files of a run, which may have NaN.
+ANY_NUMBER = Form(lambda value: type(value) in (int, float), "a number")
+ANY_DICT = Form(lambda value: isinstance(value, dict), "a dict")
 FLAG = Form(lambda value: isinstance(value, bool), "true or false")
 PLAIN = Form(is_plain, "a plain value")
 PLAIN_DICT = Form(

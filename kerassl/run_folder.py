@@ -1,11 +1,27 @@
 """What the folder of a run holds."""
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from kerassl.names import MAX_UNREADABLE
+from kerassl.reading import (
+    ANY_DICT,
+    ANY_NUMBER,
+    PLAIN_DICT,
+    Form,
+    check_fields,
+    check_form,
+    integer,
+    items,
+    load_json,
+    mapping,
+    matching,
+    number,
+    one_line,
+    optional,
+    text,
+)
 
 RECIPE = "recipe.json"
 CHECKPOINT = "checkpoint.keras"
@@ -15,6 +31,32 @@ HISTORY = "history.csv"
 REPORT = "report.html"
 SCORES = "scores.json"
 TENSORBOARD = "tensorboard"
+
+# What `recipe.json` holds. The recipe checks itself.
+SETTINGS: dict[str, Form] = {
+    "recipe": PLAIN_DICT,
+    "recipe_hash": matching("[0-9a-f]{64}", "64 hexadecimal digits"),
+    "data": text(4096),
+    "backend": matching("[a-z_]{1,32}", "a backend's name"),
+    "limit": optional(integer(1)),
+    "data_dir": optional(text(4096)),
+    "max_unreadable": number(0, 1),
+    "devices": integer(1),
+    "images": integer(1),
+    "device": text(200),
+    "versions": mapping(text(200)),
+    "extended": items(mapping(integer(0))),
+}
+# Of one protocol, in `scores.json` and in presets.
+SCORE: dict[str, Form] = {
+    "accuracy": ANY_NUMBER,
+    "untrained_accuracy": optional(ANY_NUMBER),
+    "stages": mapping(ANY_NUMBER),
+    "untrained_stages": mapping(ANY_NUMBER),
+    "best_stage": optional(text(200)),
+    "settings": optional(ANY_DICT),
+    "data": text(4096),
+}
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
@@ -27,13 +69,10 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / RECIPE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run: there is no {path}.")
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings["recipe"], settings["backend"], settings["data"]
-        settings.setdefault("max_unreadable", MAX_UNREADABLE)  # Older runs.
-        return settings
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is broken: {error!r}") from error
+    settings = load_json(path)
+    check_fields(settings, SETTINGS, str(path), ("recipe", "backend", "data"))
+    # Older runs lack it.
+    return {"max_unreadable": MAX_UNREADABLE, **settings}
 
 
 def refuse_run(folder: str | Path) -> None:
@@ -66,13 +105,40 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(folder) / SCORES
     if not path.exists():
         return {}
+    scores = load_json(path, finite=False)
+    check_form(scores, mapping(ANY_DICT), str(path))
+    for name, score in scores.items():
+        check_fields(score, SCORE, f"{path}: {name!r}")
+    return scores
+
+
+def load_keras(path: str | Path, compile: bool = False) -> Any:
+    """Loads a model from a `.keras` file of one's own.
+
+    Args:
+        path: of the file.
+        compile: bool. Whether its optimizer is loaded too.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: in one line, if Keras can't, or won't: it refuses a
+            `Lambda`, which is code.
+    """
+    import keras
+
     try:
-        scores = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(score, dict) for score in scores.values()):
-            return scores
-        raise TypeError("it must map protocols to their scores")
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is broken: {error}") from error
+        model = keras.saving.load_model(path, compile=compile)
+    except Exception as error:  # Keras raises whatever its layers do.
+        raise ValueError(
+            f"Keras can't load {path}: {one_line(str(error), 600)}"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}, which is no keras.Model."
+        )
+    return model
 
 
 def environment() -> dict[str, Any]:

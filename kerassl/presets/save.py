@@ -1,6 +1,5 @@
 """Saves an encoder as a preset."""
 
-import csv
 import dataclasses
 import datetime
 import json
@@ -45,9 +44,11 @@ from kerassl.run_folder import (
     ENCODER,
     HISTORY,
     environment,
+    load_keras,
     read_scores,
     read_settings,
 )
+from kerassl.visualization.curves import read_rows
 
 
 def save_preset(
@@ -179,7 +180,7 @@ def _source(
             raise FileNotFoundError(
                 f"{run} holds no {ENCODER} yet: no epoch is finished."
             )
-        encoder = keras.saving.load_model(path, compile=False)
+        encoder = load_keras(path)
         own = Recipe.from_dict(settings["recipe"])
         scores, data = read_scores(run), str(settings["data"])
         specs = [
@@ -214,11 +215,10 @@ def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if "device" in settings:
         training["device"] = settings["device"]
     if (run / HISTORY).is_file():
-        text = (run / HISTORY).read_text(encoding="utf-8")
-        rows = list(csv.DictReader(text.splitlines()))
+        rows = read_rows(run)
         training["epochs"] = len(rows)
         training["seconds"] = round(
-            sum(float(row["seconds"]) for row in rows), 2
+            sum(row.get("seconds", 0.0) for row in rows), 2
         )
     return training
 

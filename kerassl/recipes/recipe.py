@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import keras
 
 from kerassl import augmentation, encoders, methods, optimizers, training
 from kerassl.choices import check_choice
+from kerassl.reading import Form, check_fields, items, mapping, shown, text
 
 # What the names in recipes stand for. A new method adds its class here and a
 # TOML file with its recipes beside this one.
@@ -49,6 +51,21 @@ OPTIMIZERS: dict[str, Callable] = {
     "adam": keras.optimizers.Adam,
     "adamw": optimizers.AdamW,
     "lars": optimizers.LARS,
+}
+_REAL = Form(lambda value: isinstance(value, numbers.Real), "a number")
+# Of the fields that are dicts.
+FORMS: dict[str, dict[str, Form]] = {
+    "method_args": {},
+    "views": {},
+    "optimizer": {"learning_rate": _REAL},
+    "schedule": {
+        "warmup_epochs": _REAL,
+        "warmup_share": _REAL,
+        "final_share": _REAL,
+        "milestones": items(_REAL),
+        "constant": items(text()),
+        "shares": mapping(_REAL),
+    },
 }
 # How the learning rate grows with the batch, from that of 256 images.
 SCALINGS: dict[str, Callable[[float], float]] = {
@@ -115,6 +132,10 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Checks the names and the numbers."""
+        for name, forms in FORMS.items():
+            check_fields(getattr(self, name), forms, f"`{name}`")
+        if "learning_rate" not in self.optimizer:
+            raise ValueError("`optimizer` lacks learning_rate.")
         check_choice("method", self.method, METHODS)
         check_choice("encoder", self.encoder, encoders.names())
         check_choice("preset of views", self.views.get("preset", ""), VIEWS)
@@ -129,13 +150,17 @@ class Recipe:
             )
         for name in ("epochs", "batch_size", "image_size"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is None and name == "image_size":
+                continue
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(
-                    f"`{name}` must be a positive integer. Received: {value!r}"
+                    f"`{name}` must be a positive integer. Received: "
+                    f"{shown(value)}"
                 )
-        if not 0 <= self.seed < 2**32:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise ValueError(
-                f"`seed` must be in [0, 2**32). Received: {self.seed}"
+                "`seed` must be an integer in [0, 2**32). Received: "
+                f"{shown(self.seed)}"
             )
 
     def replace(self, **changes: Any) -> "Recipe":
@@ -213,6 +238,20 @@ def build_model(
     """
     keras.utils.set_random_seed(recipe.seed)
     encoder = encoders.build(recipe.encoder, image_shape)
+    try:
+        return _compiled(recipe, encoder, steps_per_epoch)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        # Of arguments that other classes check, or don't.
+        raise ValueError(
+            f"The recipe {recipe.name} has arguments that {recipe.method}, its "
+            f"views or its optimizer can't take: {type(error).__name__}: "
+            f"{error}"
+        ) from error
+
+
+def _compiled(
+    recipe: Recipe, encoder: keras.Model, steps_per_epoch: int
+) -> methods.SelfSupervisedModel:
     views = dict(recipe.views)
     make_views = VIEWS[views.pop("preset")]
     plan = recipe.resolve(steps_per_epoch)

@@ -8,11 +8,29 @@ from typing import Any
 
 import keras
 
+from kerassl.methods import SelfSupervisedModel
+from kerassl.reading import (
+    ANY_DICT,
+    ANY_NUMBER,
+    check_fields,
+    integer,
+    items,
+    number,
+)
+from kerassl.run_folder import load_keras
 from kerassl.runs.files import replacing
 
 # The member of the `.keras` file, a zip, that holds the position. Keras doesn't
 # look at members that it doesn't know.
 MEMBER = "kerassl_run.json"
+MOST_BYTES = 2**28
+FORMS = {
+    "epoch": integer(0),
+    "step": integer(0),
+    "seconds": number(0),
+    "metrics": items(ANY_NUMBER),
+    "history": items(ANY_DICT, most=2**24),
+}
 
 
 @dataclasses.dataclass
@@ -63,7 +81,13 @@ def load_checkpoint(path: Path) -> tuple[keras.Model, Position]:
         ValueError: if the file is no checkpoint of a run.
     """
     position = read_position(path)
-    return keras.saving.load_model(path), position
+    model = load_keras(path, compile=True)
+    if not isinstance(model, SelfSupervisedModel) or model.optimizer is None:
+        raise ValueError(
+            f"{path} is no checkpoint of a kerassl run: it holds a "
+            f"{type(model).__name__}."
+        )
+    return model, position
 
 
 def read_position(path: Path) -> Position:
@@ -77,8 +101,16 @@ def read_position(path: Path) -> Position:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return Position(**json.loads(archive.read(MEMBER)))
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+            size = archive.getinfo(MEMBER).file_size
+            if size > MOST_BYTES:
+                raise ValueError(f"its {MEMBER} has {size:,} bytes")
+            data = archive.read(MEMBER)
+        # Not by `read_json`: a long run's history has more than others' JSON
+        # may have, and Keras reads the rest of the file.
+        fields = json.loads(data)
+        check_fields(fields, FORMS, MEMBER)
+        return Position(**fields)
+    except Exception as error:  # A broken zip raises many.
         raise ValueError(
             f"{path} is no checkpoint of a kerassl run: {error}"
         ) from error

@@ -264,7 +264,7 @@ class Report:
                 f"The run isn't finished: {epochs} of {all_epochs} epochs are "
                 "done. What follows is of the encoder so far."
             )
-        if self.rows and self.model is not None:
+        if "loss" in (self.rows or [{}])[-1] and self.model is not None:
             problem = loss_problem(
                 self.model, self.rows[-1]["loss"], self.recipe.batch_size
             )

@@ -1,6 +1,7 @@
 """Pictures of how a run went."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,9 +133,11 @@ def read_rows(folder: str | Path) -> list[dict[str, float]]:
                 {key: float(text) for key, text in row.items() if text != ""}
                 for row in csv.DictReader(file, strict=True)
             ]
-        # Each row has it.
         for row in rows:
-            row["epoch"]
+            row["epoch"]  # Each row has it.
+            for name in ("epoch", *TIMES):
+                if not 0 <= row.get(name, 0) < math.inf:
+                    raise ValueError(f"{name} is {row[name]}")
         return rows
     except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is broken: {error!r}") from error
