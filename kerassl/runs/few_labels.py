@@ -158,6 +158,16 @@ class LinearProtocol(FewLabels):
         if self.layer is not None:
             encoders.layer_features(subject.encoder, self.layer)
 
+    def notes(self, subject: Evaluation) -> list[str]:
+        """Returns what is to be known beforehand, in words."""
+        notes = super().notes(subject)
+        if self.seeds > 1 and self.per_class is None and self.labels == 1:
+            notes.append(
+                f"The {self.seeds} draws of linear are all labels each time, "
+                "and differ only in the fifth that chooses the penalty."
+            )
+        return notes
+
     @property
     def suffix(self) -> str:
         """What tells these labels and this layer apart in a score's name."""

@@ -182,6 +182,9 @@ def test_a_share_of_labels_is_what_it_says(folder):
     (note,) = few.notes(subject)
     assert "of 10 classes have so few training images" in note
     assert not runs.protocol("linear").notes(subject)
+    (note,) = runs.protocol("linear", seeds=3).notes(subject)
+    assert "all labels each time" in note
+    assert not runs.protocol("finetune", seeds=3).notes(subject)
 
 
 def test_scores_have_names_of_their_own():

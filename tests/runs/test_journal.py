@@ -86,6 +86,29 @@ def test_the_same_command_goes_on(source, cache, tuned, capsys, monkeypatch):
     assert not list(cache.iterdir())
 
 
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ("--labels 0.00001", "less than one image. Give at least 0.001"),
+        ("--labels 0.99999", "that is all 10,000"),
+        ("--labels 0", "`share` must be in"),
+        ("--per-class 1001", "class 0 has 1000 images"),
+    ],
+)
+def test_labels_that_cannot_be_are_refused(source, capsys, arguments, message):
+    command = f"evaluate {source} --data fashion_mnist_small --protocol linear"
+    assert main([*command.split(), *arguments.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_images_are_needed(source, capsys):
+    for one in ([], ["--train", "cifar10"], ["--test", "cifar10"]):
+        assert main(["evaluate", str(source), *one]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "Give --data, or both --train and --test." in line
+
+
 def test_what_is_broken_or_of_another_encoder_is_measured(tmp_path):
     path = tmp_path / "journal.json"
     plan, shown = {"a": 2.0, "b": 3.0}, []
