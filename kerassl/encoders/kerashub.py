@@ -27,7 +27,7 @@ def resnet_backbone(name: str, image_shape: tuple[int | None, ...]) -> Any:
     import keras_hub
 
     block_type, blocks = RESNETS[name]
-    return keras_hub.models.ResNetBackbone(
+    backbone = keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],
         stackwise_num_filters=[64, 128, 256, 512],
@@ -38,6 +38,23 @@ def resnet_backbone(name: str, image_shape: tuple[int | None, ...]) -> Any:
         data_format="channels_last",
         name="backbone",
     )
+    he_normal(backbone)
+    return backbone
+
+
+def he_normal(model: keras.layers.Layer) -> None:
+    """Gives convolutions new weights of He's deviation, as the papers' ResNets.
+
+    KerasHub's ResNets start with Keras's default, 0.7 times as large where a
+    convolution has as many outputs as inputs.
+
+    Args:
+        model: a built model or layer.
+    """
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if weight.name == "kernel" and len(shape) == 4:
+            weight.assign(keras.initializers.HeNormal()(shape))
 
 
 def vit_backbone(
@@ -92,14 +109,14 @@ def linear_xavier(model: keras.layers.Layer) -> None:
         weight.assign(ops.reshape(matrix, shape))
 
 
-def restart_vits(encoder: keras.Model) -> None:
-    """Gives a new encoder's ViTs the weights that `build` starts with.
+def restart_backbones(encoder: keras.Model) -> None:
+    """Gives a new encoder's backbones the weights that `build` starts with.
 
     What a config is made of again starts with KerasHub's own.
 
     Args:
         encoder: `keras.Model`, maybe with a `keras_hub.models.ViTBackbone`
-            among its layers.
+            or `ResNetBackbone` among its layers.
     """
     # A model that holds one has imported it.
     if "keras_hub" not in sys.modules:
@@ -109,6 +126,8 @@ def restart_vits(encoder: keras.Model) -> None:
     for layer in encoder.layers:
         if isinstance(layer, keras_hub.models.ViTBackbone):
             linear_xavier(layer)
+        elif isinstance(layer, keras_hub.models.ResNetBackbone):
+            he_normal(layer)
 
 
 def vit_layers(encoder: keras.Model) -> list[str]:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from kerassl import encoders
-from kerassl.encoders.kerashub import restart_vits
+from kerassl.encoders.kerashub import restart_backbones
 from kerassl.evaluation.labels import encode_labels
 from kerassl.names import MAX_UNREADABLE
 from kerassl.presets import load_encoder
@@ -18,6 +18,7 @@ from kerassl.presets.load import open_source
 from kerassl.run_folder import read_scores
 from kerassl.runs.journal import Seen, ignore
 from kerassl.runs.splits import LabelledSplits
+from kerassl.training import copy_normalization
 
 
 class Evaluation:
@@ -261,5 +262,6 @@ def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
     """
     keras.utils.set_random_seed(seed)
     new = type(encoder).from_config(encoder.get_config())
-    restart_vits(new)
+    restart_backbones(new)
+    copy_normalization(encoder, new)
     return new

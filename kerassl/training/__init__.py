@@ -29,6 +29,7 @@ from kerassl.training.momentum import (
 from kerassl.training.monitors import Monitor, with_monitors
 from kerassl.training.normalization import global_statistics, own_statistics
 from kerassl.training.parts import (
+    copy_normalization,
     freeze_parts,
     frozen_parts,
     set_trainable,
@@ -59,6 +60,7 @@ __all__ = [
     "batch_sizes",
     "build_optimizer",
     "check_first_batch",
+    "copy_normalization",
     "device_count",
     "devices",
     "failures",

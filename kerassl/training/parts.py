@@ -63,6 +63,23 @@ def finalize(model: keras.layers.Layer) -> None:
             layer.finalize_state()
 
 
+def copy_normalization(
+    source: keras.layers.Layer, target: keras.layers.Layer
+) -> None:
+    """Gives a model's `Normalization` layers what another's were adapted to.
+
+    Args:
+        source: layer or model.
+        target: one of the same layers.
+    """
+    for layer, old, new in zip(
+        owners(source), source.weights, target.weights, strict=True
+    ):
+        if isinstance(layer, keras.layers.Normalization):
+            new.assign(keras.ops.convert_to_numpy(old))
+    finalize(target)
+
+
 def set_trainable(model: keras.layers.Layer, value: bool) -> None:
     """Freezes or thaws all layers of a model, as `model.trainable = value`.
 

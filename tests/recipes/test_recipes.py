@@ -5,6 +5,7 @@ import keras
 import pytest
 
 from kerassl import encoders, recipes
+from kerassl.augmentation import masks
 from tests.backends import once
 
 RECIPES = [
@@ -163,3 +164,29 @@ def test_unknown_fields_are_refused():
     fields = {**recipes.get("simclr").to_dict(), "colour": "red"}
     with pytest.raises(ValueError, match="colour"):
         recipes.Recipe.from_dict(fields)
+
+
+def test_the_rate_of_the_context_encoder_stays():
+    recipe = recipes.get("context_encoder", "cifar").replace(
+        encoder="resnet_nano"
+    )
+    model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=2)
+    for optimizer, peak in zip(model.optimizer.optimizers, (2e-4, 2e-3)):
+        schedule = optimizer.get_config()["learning_rate"]["config"]
+        rate = keras.optimizers.schedules.CosineDecay(**schedule)
+        for step in (0, 500, 1000):
+            assert float(rate(step)) == pytest.approx(peak)
+
+
+def test_the_context_encoder_balances_its_losses_as_the_authors():
+    arguments = recipes.get("context_encoder", "imagenet").method_args
+    overlap, size = arguments["overlap"], 128
+    mask = masks.make_masks("center", keras.ops.zeros((1, 0)), size, overlap)
+    weights = keras.ops.convert_to_numpy(masks.hole_weights(mask, overlap))
+    # What an error of one pixel in the hole counts: there, the mean is over the
+    # pixels that are painted.
+    here = arguments["reconstruction_weight"] / weights.sum()
+    there = 0.999 / (size // 2) ** 2
+    assert weights.max() == 10
+    assert here == pytest.approx(there, rel=1e-3)
+    assert arguments["adversarial_weight"] == pytest.approx(1 - 0.999)

@@ -3,9 +3,11 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from kerassl import data, encoders, evaluation, recipes, runs
 from kerassl.runs.evaluate import untrained
+from tests.backends import once
 from tests.contracts.methods import tiny_encoder
 
 
@@ -56,6 +58,31 @@ def test_an_untrained_vit_starts_as_a_built_one():
         # The kernels; of few random numbers the deviation says little.
         if its.size > 4000:
             assert ours.std() == pytest.approx(its.std(), rel=0.05)
+
+
+@once
+def test_a_resnet_starts_as_the_papers_and_untrained_ones_too():
+    built = encoders.build("resnet_18", (32, 32, 3))
+    for model in (built, untrained(built)):
+        backbone = model.get_layer("backbone")
+        kernels = [w for w in backbone.weights if w.name == "kernel"]
+        assert len(kernels) == 20
+        for weight in kernels:
+            kernel = ops.convert_to_numpy(weight)
+            he = (2 / np.prod(kernel.shape[:-1])) ** 0.5
+            assert kernel.std() == pytest.approx(he, rel=0.05)
+
+
+def test_untrained_keeps_what_images_are_normalized_by():
+    images = data.load("fashion_mnist_small", limit=32).images
+    inputs = keras.Input((28, 28, 1))
+    normalization = keras.layers.Normalization()
+    x = keras.layers.Flatten()(normalization(inputs))
+    normalization.adapt(images.astype("float32"))
+    encoder = keras.Model(inputs, keras.layers.Dense(4)(x))
+    new = untrained(encoder)
+    found = new.layers[1](images.astype("float32"))
+    assert float(ops.std(found)) == pytest.approx(1, abs=0.01)
 
 
 def test_untrained_has_other_weights_and_always_the_same(encoder):

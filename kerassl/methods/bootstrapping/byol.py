@@ -51,7 +51,10 @@ class BYOL(SelfSupervisedModel):
 
     Reference:
         - [Grill et al., 2020](https://arxiv.org/abs/2006.07733)
-        - deepmind-research/byol: no deviation known but those of the views.
+        - deepmind-research/byol: the views are as in `kerassl.augmentation`;
+          the scales of kerassl's ResNets start at 1, as for the paper's
+          results, while the code's last of each block start at 0; its LARS has
+          the learning rate outside of the momentum.
     """
 
     metric_names = ("output_std",)

@@ -282,6 +282,8 @@ class MoCoV3(SelfSupervisedModel):
     Deviations from facebookresearch/moco-v3: the ViT's patch embedding is
     trained as the rest; freeze its layer for the paper's random patches. The
     views are resized with BYOL's bicubic filter; there, a bilinear one.
+    kerassl's ResNets start with all their scales at 1, the code's with the last
+    of each block at 0; its LARS has the learning rate outside of the momentum.
 
     Reference:
         - [Chen et al., 2021](https://arxiv.org/abs/2104.02057)

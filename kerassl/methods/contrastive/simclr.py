@@ -52,8 +52,9 @@ class SimCLR(SelfSupervisedModel):
     Deviations from google-research/simclr: the loss is the paper's mean over
     2N terms (the code's is twice that, which matters to optimizers that are
     not scale-free); kerassl's encoders normalise colours, the code's don't;
-    colour jitter and blur as `kerassl.augmentation` says; the second paper's
-    memory of a momentum encoder is left out.
+    colour jitter and blur as `kerassl.augmentation` says; kerassl's ResNets
+    start with all their scales at 1, the code's with the last of each block at
+    0; the second paper's memory of a momentum encoder is left out.
 
     Reference:
         - [Chen et al., 2020](https://arxiv.org/abs/2002.05709)

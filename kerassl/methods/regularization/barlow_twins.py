@@ -52,6 +52,8 @@ class BarlowTwins(SelfSupervisedModel):
     batch's statistics, as training does; the code's batch normalization would
     take moving ones. Biases need their own, smaller rate, as there: for a
     narrower projector the authors advise `bias_rate_scale = 196 / dim`.
+    kerassl's ResNets start with all their scales at 1, the code's with the last
+    of each block at 0; its LARS has the learning rate outside of the momentum.
 
     Reference:
         - [Zbontar et al., 2021](https://arxiv.org/abs/2103.03230)
