@@ -94,24 +94,23 @@ def ask(
         HubError: says why, and what to do.
         PresetError: of `call`'s own.
     """
-    waits, is_second = iter(WAITS), False
+    waits, was_broken = iter(WAITS), False
     while True:
-        wait: float | None = 0
         try:
             return call()
         except PresetError:
             raise
         except Exception as error:
-            if is_second or not is_broken(error):
-                if fallback is not None and not _is_final(error):
-                    _warn(name, revision, error)
-                    return fallback
-                wait = _wait(error, next(waits, None))
-                if wait is None:
-                    raise HubError(_reason(name, revision, error)) from error
-            is_second = True
-        if wait:
-            time.sleep(wait)
+            if is_broken(error) and not was_broken:
+                was_broken = True
+                continue
+            if fallback is not None and not _is_final(error):
+                _warn(name, revision, error)
+                return fallback
+            wait = _wait(error, next(waits, None))
+            if wait is None:
+                raise HubError(_reason(name, revision, error)) from error
+        time.sleep(wait)
 
 
 def is_wrong_size(error: BaseException) -> bool:

@@ -166,9 +166,11 @@ def test_a_broken_answer_is_asked_for_again(
     preset, server, client, waits, tmp_path, kind
 ):
     hub.upload_preset(preset, URI)
-    server.faults.append(Fault(API, 1, **FAULTS[kind]))
+    # Also after the Hub was busy.
+    server.faults += [Fault(API), Fault(API, **FAULTS[kind])]
     hub.pull(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
+    assert len(waits) == 1
 
 
 @pytest.mark.parametrize("body", [b"", PAGE, bytes(10**6)])
