@@ -147,6 +147,7 @@ class Source:
 # The names of ViTs by their width.
 VITS = {384: "vit_small", 768: "vit_base", 1024: "vit_large", 1280: "vit_huge"}
 
+_MOCO_REST = ("encoder_k.", "queue")
 _MOCO = Source(
     title="MoCo v1",
     names=TORCHVISION,
@@ -157,7 +158,8 @@ _MOCO = Source(
     url="https://github.com/facebookresearch/moco",
     places=("state_dict",),
     prefixes=("encoder_q.",),
-    ignored=("encoder_q.fc.", "encoder_k.", "queue"),
+    # The heads tell v1, of one layer, from v2.
+    ignored=("encoder_q.fc.weight", "encoder_q.fc.bias", *_MOCO_REST),
 )
 _MAE = Source(
     title="MAE",
@@ -184,7 +186,10 @@ _DINO = Source(
 SOURCES: dict[str, Source] = {
     "moco_v1_resnet50": _MOCO,
     "moco_v2_resnet50": dataclasses.replace(
-        _MOCO, title="MoCo v2", paper="https://arxiv.org/abs/2003.04297"
+        _MOCO,
+        title="MoCo v2",
+        paper="https://arxiv.org/abs/2003.04297",
+        ignored=("encoder_q.fc.0.", "encoder_q.fc.2.", *_MOCO_REST),
     ),
     "simsiam_resnet50": Source(
         title="SimSiam",

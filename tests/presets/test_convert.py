@@ -33,11 +33,11 @@ def junk(*keys):
     return {key: torch.ones(2) for key in keys}
 
 
-def moco(state):
+def moco(state, head=("fc.0.weight", "fc.2.bias")):
     """As MoCo saves it: a second network, a queue and an optimizer."""
     state = {
         **under("module.encoder_q.", state),
-        **junk("module.encoder_q.fc.0.weight", "module.encoder_q.fc.2.bias"),
+        **junk(*(f"module.encoder_q.{key}" for key in head)),
         **under("module.encoder_k.", {k: v + 1 for k, v in state.items()}),
         **junk("module.queue", "module.queue_ptr"),
     }
@@ -63,7 +63,10 @@ def dino(state):
 
 # How each source lies in its file, and its licence.
 FILES = {
-    "moco_v1_resnet50": (moco, NC),
+    "moco_v1_resnet50": (
+        lambda state: moco(state, ("fc.weight", "fc.bias")),
+        NC,
+    ),
     "moco_v2_resnet50": (moco, NC),
     "simsiam_resnet50": (
         lambda state: {
@@ -263,6 +266,13 @@ def test_classifiers_are_refused(source, key, models, saved, tmp_path):
             path, source, tmp_path / "preset", num_heads=heads(source)
         )
     assert not (tmp_path / "preset").exists()
+
+
+@pytest.mark.parametrize("source, other", [("1", "2"), ("2", "1")])
+def test_versions_of_moco_are_told_apart(source, other, saved, tmp_path):
+    path = saved(f"moco_v{other}_resnet50")
+    with pytest.raises(presets.PresetError, match=r"encoder_q\.fc\."):
+        convert_checkpoint(path, f"moco_v{source}_resnet50", tmp_path / "p")
 
 
 def peak():
