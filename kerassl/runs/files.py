@@ -104,7 +104,7 @@ def write_scores(
             encoder by now.
     """
     # Other evaluations write for a moment only.
-    with locked(Path(folder), wait=10):
+    with locked(Path(folder), wait=3):
         if mark is not None and mark != encoder_mark(folder):
             raise ValueError(
                 f"The encoder in {folder} was replaced while the old one was "
