@@ -112,7 +112,7 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
     return scores
 
 
-def load_keras(path: str | Path, compile: bool = False) -> Any:
+def load_keras_file(path: str | Path, compile: bool = False) -> Any:
     """Loads a model from a `.keras` file of one's own.
 
     Args:

@@ -12,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from kerassl.reading import load_json
+
 if sys.platform == "win32":
     import msvcrt
 
@@ -138,7 +140,7 @@ def _try_lock(file: int, path: Path) -> bool:
 def _holder(path: Path) -> str:
     """Returns in words who holds a lock."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = load_json(path)
         return "process {pid} on {host}, since {since}".format(**found)
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -16,6 +16,7 @@ from kerassl.cli.errors import UserError, print_error, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.types import positive, seed, share
 from kerassl.names import ENCODERS, METHODS, MONITORS, check_recipe
+from kerassl.reading import one_line
 from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
 
@@ -360,4 +361,4 @@ def _describe(run: "Run", choice: str | None) -> None:
         rows["resumed"] = f"at step {run.steps_done:,}"
     for name, value in rows.items():
         if value is not None:
-            print(f"{name:8} {value}", flush=True)
+            print(f"{name:8} {one_line(str(value))}", flush=True)

@@ -29,9 +29,9 @@ from kerassl.reading import (
 )
 
 MOST_LAYERS = 4096
-# Keras builds graphs by a function that calls itself once a layer, and Python
-# stops that at 1000, those of the caller among them.
-DEEPEST = 800
+# Keras builds graphs by a function that calls itself for a layer's first input,
+# then for others. Python stops that at 1000, the caller's own among them.
+DEEPEST = 850
 LARGEST = 2**16  # of any integer argument
 MOST_VALUES = 2**28  # of the output of one layer, of one image
 
@@ -325,17 +325,9 @@ class Graph(Architecture):
         )
         self.input_name, self.image_shape = _input(found[0])
         self.nodes: dict[str, _Node] = {}
-        depths = {self.input_name: 1}
         for layer in found[1:]:
             node = self._node(layer)
-            name = node.layer.name
-            self.nodes[name] = node
-            depths[name] = 1 + max(depths[i] for i in node.inputs)
-            check(
-                depths[name] <= DEEPEST,
-                f"{CONFIG}: the layer {name!r} comes after more than "
-                f"{DEEPEST} others, one after the other.",
-            )
+            self.nodes[node.layer.name] = node
         for key in ("input_layers", "output_layers"):
             ends = fields[key]
             if isinstance(ends, list) and len(ends) == 1:
@@ -352,6 +344,24 @@ class Graph(Architecture):
                 f"[name, 0, 0]. Found: {shown(ends)}",
             )
         self.output_name = ends[0]
+        check(
+            self._depth() <= DEEPEST,
+            f"{CONFIG} has more than {DEEPEST} layers, one after the other.",
+        )
+
+    def _depth(self) -> int:
+        """Returns how often Keras's function is inside itself."""
+        seen: set[str] = set()
+        left, deepest = [(self.output_name, 1)], 0
+        while left:
+            name, depth = left.pop()
+            if name in seen or name == self.input_name:
+                continue
+            seen.add(name)
+            deepest = max(deepest, depth)
+            inputs = reversed(self.nodes[name].inputs)
+            left += [(other, depth + 1) for other in inputs]
+        return deepest
 
     def layout(self, image_shape: tuple[int | None, ...]) -> Layout:
         """Returns the weights for images of a shape, without making any.

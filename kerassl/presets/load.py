@@ -14,7 +14,7 @@ from kerassl.presets.build import Preset, build_encoder
 from kerassl.presets.info import INFO, PresetError, PresetInfo
 from kerassl.presets.published import published
 from kerassl.presets.verify import open_preset
-from kerassl.run_folder import ENCODER, load_keras
+from kerassl.run_folder import ENCODER, load_keras_file
 from kerassl.training import set_trainable
 
 INDEX = "index.json"
@@ -168,7 +168,7 @@ def _own_encoder(source: str | Path) -> keras.Model:
             f"an encoder is a run's folder, a folder with {ENCODER}, a .keras "
             "file, or a preset."
         )
-    model = load_keras(path)
+    model = load_keras_file(path)
     return encoders.as_encoder(getattr(model, "encoder", model))
 
 

@@ -44,7 +44,7 @@ from kerassl.run_folder import (
     ENCODER,
     HISTORY,
     environment,
-    load_keras,
+    load_keras_file,
     read_scores,
     read_settings,
 )
@@ -180,7 +180,7 @@ def _source(
             raise FileNotFoundError(
                 f"{run} holds no {ENCODER} yet: no epoch is finished."
             )
-        encoder = load_keras(path)
+        encoder = load_keras_file(path)
         own = Recipe.from_dict(settings["recipe"])
         scores, data = read_scores(run), str(settings["data"])
         specs = [

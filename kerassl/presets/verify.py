@@ -30,7 +30,7 @@ from kerassl.presets.info import (
     read_json,
 )
 from kerassl.presets.weights import check_size, read_weights
-from kerassl.reading import is_int, shown
+from kerassl.reading import is_int, items, shown, text
 
 BLOCK = 1024**2
 # The largest size of each file; that of the weights follows from the
@@ -347,8 +347,11 @@ def _check_metadata(info: PresetInfo, found: Any) -> None:
     check(
         is_int(found["parameter_count"], 0, 2**34)
         and found["parameter_count"] == info.parameters
-        and isinstance(found["tasks"], list)
-        and all(isinstance(task, str) for task in found["tasks"]),
-        f"{METADATA}: another number of parameters than in {INFO}, or no list "
-        "of tasks.",
+        and items(text(100), 0, 100).is_valid(found["tasks"])
+        and all(
+            text(100).is_valid(found[key])
+            for key in ("keras_version", "keras_hub_version", "date_saved")
+        ),
+        f"{METADATA}: another number of parameters than in {INFO}, no list of "
+        "tasks, or no version.",
     )

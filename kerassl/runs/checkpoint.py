@@ -17,7 +17,7 @@ from kerassl.reading import (
     items,
     number,
 )
-from kerassl.run_folder import load_keras
+from kerassl.run_folder import load_keras_file
 from kerassl.runs.files import replacing
 
 # The member of the `.keras` file, a zip, that holds the position. Keras doesn't
@@ -81,7 +81,7 @@ def load_checkpoint(path: Path) -> tuple[keras.Model, Position]:
         ValueError: if the file is no checkpoint of a run.
     """
     position = read_position(path)
-    model = load_keras(path, compile=True)
+    model = load_keras_file(path, compile=True)
     if not isinstance(model, SelfSupervisedModel) or model.optimizer is None:
         raise ValueError(
             f"{path} is no checkpoint of a kerassl run: it holds a "

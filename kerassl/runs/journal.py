@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kerassl.run_folder import RECIPE, environment
+from kerassl.reading import check_fields, load_json
+from kerassl.run_folder import RECIPE, SCORE, environment
 from kerassl.runs.files import replacing
 
 _logger = logging.getLogger("kerassl")
@@ -126,7 +127,7 @@ def journal_path(source: str | Path, *settings: Any) -> Path:
 def _read(path: Path) -> dict[str, Scores]:
     """Returns what is in the file; nothing if it is broken: it is measured."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        kept = load_json(path, finite=False)
     except (OSError, ValueError):
         return {}
     if not isinstance(kept, dict):
@@ -135,4 +136,8 @@ def _read(path: Path) -> dict[str, Scores]:
 
 
 def _is_score(score: Any) -> bool:
-    return isinstance(score, dict) and isinstance(score.get("accuracy"), float)
+    try:
+        check_fields(score, SCORE, "", ("accuracy",))
+    except ValueError:
+        return False
+    return True

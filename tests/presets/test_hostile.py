@@ -490,7 +490,7 @@ def test_two_normalizations(preset):
     refused(preset, "`normalization` must be null")
 
 
-@pytest.mark.parametrize("count, message", [(850, "more than 800"), (700, "")])
+@pytest.mark.parametrize("count, message", [(860, "more than 850"), (800, "")])
 def test_many_layers(preset, count, message):
     """Keras can't build 1,000 layers, one after the other."""
 
