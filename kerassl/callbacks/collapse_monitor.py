@@ -3,10 +3,9 @@
 import warnings
 from typing import Any
 
-from kerassl.data import ImageData, check_images
 from kerassl.evaluation.health import feature_problems, loss_problem
 from kerassl.evaluation.representation import effective_rank, feature_spread
-from kerassl.training import Monitor
+from kerassl.training import Inputs, Monitor, read_images
 
 
 class CollapseMonitor(Monitor):
@@ -19,9 +18,10 @@ class CollapseMonitor(Monitor):
     method: ln K for SwAV, -1 for SimSiam) for two epochs.
 
     Args:
-        images: array `(N, H, W, C)`, or what `kerassl.data.load` returns. A
-            few hundred images, with or without labels; the more, the larger
-            the ranks that can be told.
+        images: array `(N, H, W, C)`, what `kerassl.data.load` returns, or a
+            data set as for `fit`, which is read into memory. A few hundred
+            images of the encoder's size, with or without labels; the more, the
+            larger the ranks that can be told.
         stop: bool. Whether to stop the run, at the end of the epoch.
         every: int > 0. Epochs between two looks at the features; the first
             and the last epoch are looked at too, and the others log what was
@@ -29,7 +29,9 @@ class CollapseMonitor(Monitor):
         batch_size: int, for the encoder.
 
     Raises:
-        ValueError: if the images have another form, or `every` is less than 1.
+        ValueError: if the images have another form, `every` is less than 1,
+            or, when a `fit` starts, the images have another size than the
+            encoder's.
 
     Example:
     ```python
@@ -52,15 +54,17 @@ class CollapseMonitor(Monitor):
         batch_size: int = 256,
     ):
         super().__init__(every)
-        if isinstance(images, ImageData):
-            images = images.images
-        check_images(images)
-        self.images = images
+        self.images = read_images(images)
         self.stop = stop
         self.batch_size = batch_size
         self.problems: dict[str, str] = {}
         self.epochs_at_collapse = 0
         self.told: set[str] = set()
+
+    def set_model(self, model: Any) -> None:
+        """Refuses images that aren't of the encoder's size, before training."""
+        Inputs(model.encoder.input_shape[1:]).read(self.images)
+        super().set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Starts to count anew."""

@@ -16,7 +16,8 @@ class KNNMonitor(LabelledMonitor):
 
     Args:
         train: `(images, labels)`, the bank: arrays `(N, H, W, C)` and `(N,)`,
-            or what `kerassl.data.load` returns.
+            what `kerassl.data.load` returns, or a data set of such pairs or of
+            dicts of `"image"` and `"label"`. Images are of the encoder's size.
         test: `(images, labels)` to classify, likewise.
         k: int, the number of neighbours.
         temperature: float > 0; see `kerassl.evaluation.knn`.

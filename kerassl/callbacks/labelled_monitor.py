@@ -8,7 +8,7 @@ from kerassl.evaluation.labels import (
     label_array,
     labels_by_name,
 )
-from kerassl.training import Monitor
+from kerassl.training import Inputs, Monitor, read_labelled
 
 # Features and labels, or images and labels.
 Labelled = tuple[Any, Any]
@@ -25,13 +25,19 @@ class LabelledMonitor(Monitor):
     Args:
         train: `(images, labels)` to learn from: arrays `(N, H, W, C)` and
             `(N,)` or `(N, 1)`, of ints, bools, whole floats, strings or bytes;
-            or what `kerassl.data.load` returns.
+            what `kerassl.data.load` returns; or a data set of such pairs or of
+            dicts of `"image"` and `"label"`, which is read into memory. Images
+            are of the encoder's size.
         test: `(images, labels)` to classify, likewise. Labels are compared by
             value, or by the names of classes where these differ.
         every: int > 0. Epochs between two evaluations; the first and the last
             epoch are evaluated too. `patience` of other callbacks counts
             epochs, so that it has to be `every` or more.
         batch_size: int, for the encoder.
+
+    Raises:
+        ValueError: if images or labels have another form, or, when a `fit`
+            starts, the images another size than the encoder's.
     """
 
     log_name = ""
@@ -39,6 +45,8 @@ class LabelledMonitor(Monitor):
     def __init__(self, train: Any, test: Any, every: int, batch_size: int):
         super().__init__(every)
         self.modes = {self.log_name: "max"}
+        train = read_labelled(train, "train")
+        test = read_labelled(test, "test")
         sets = {
             name: self._checked(name, data)
             for name, data in (("train", train), ("test", test))
@@ -59,6 +67,12 @@ class LabelledMonitor(Monitor):
         images, labels = parts
         check_images(images, name)
         return images, label_array(labels, name, len(images))
+
+    def set_model(self, model: Any) -> None:
+        """Refuses images that aren't of the encoder's size, before training."""
+        for images, _ in (self.train, self.test):
+            Inputs(model.encoder.input_shape[1:]).read(images)
+        super().set_model(model)
 
     def score(self, train: Labelled, test: Labelled) -> float:
         """Returns the accuracy; a subclass's.

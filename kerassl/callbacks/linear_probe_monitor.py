@@ -14,8 +14,9 @@ class LinearProbeMonitor(LabelledMonitor):
     `linear_accuracy` beside the loss, as `KNNMonitor`'s does.
 
     Args:
-        train: `(images, labels)` to fit: arrays `(N, H, W, C)` and `(N,)`, or
-            what `kerassl.data.load` returns.
+        train: `(images, labels)` to fit: arrays `(N, H, W, C)` and `(N,)`, what
+            `kerassl.data.load` returns, or a data set of such pairs or of dicts
+            of `"image"` and `"label"`. Images are of the encoder's size.
         test: `(images, labels)` to classify, likewise.
         penalties: floats > 0; see `kerassl.evaluation.linear_probe`. One alone
             is the quickest.

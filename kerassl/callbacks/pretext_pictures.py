@@ -6,8 +6,7 @@ from typing import Any
 
 import keras
 
-from kerassl.data import check_images
-from kerassl.training import alone, own_copy, process
+from kerassl.training import alone, own_copy, process, read_images
 from kerassl.visualization.pictures import load_matplotlib, pretext
 
 
@@ -19,7 +18,8 @@ class PretextPictures(keras.callbacks.Callback):
     They don't change what the model draws in training.
 
     Args:
-        images: array `(N, H, W, C)`, uint8 or float in [0, 255], a few.
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255], a few; or what
+            `kerassl.data.load` returns, or a small data set as for `fit`.
         folder: where `epoch_0001.png` and so on are written; it is made if it
             is missing.
         every: int > 0. Draws after each so many epochs, and after the last.
@@ -42,13 +42,17 @@ class PretextPictures(keras.callbacks.Callback):
     ):
         super().__init__()
         load_matplotlib()  # Its lack shows now, and not after an epoch.
-        check_images(images)
+        self.images = read_images(images)
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
-        self.images = images
         self.folder = Path(folder)
         self.every = every
         self.seed = seed
+
+    def set_model(self, model: Any) -> None:
+        """Refuses images of other channels than the model's, at the start."""
+        model.inputs_for().read(self.images)
+        super().set_model(model)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Writes the picture, or nothing if the epoch isn't due."""

@@ -44,15 +44,31 @@ def check_images(images: Any, name: str = "images") -> None:
             f"channels). Received: {type(images).__name__}"
         )
     shape = tuple(images.shape)
-    # NumPy, JAX and TensorFlow have a name; PyTorch says "torch.uint8".
-    dtype = getattr(images.dtype, "name", str(images.dtype).split(".")[-1])
+    dtype = dtype_name(images)
     check_header(shape, dtype, name)
     if dtype == "uint8":
         return
     # A slice, not an index array: every kind of tensor can be sliced.
     sample = images[:: -(-shape[0] // _CHECKED_IMAGES)]
     sample = keras.ops.convert_to_numpy(sample).astype("float32", copy=False)
-    low, high = sample.min(), sample.max()
+    check_range(sample.min(), sample.max(), dtype, name)
+
+
+def dtype_name(images: Any) -> str:
+    """Returns the name of the dtype of an array or a tensor of any library."""
+    # NumPy, JAX and TensorFlow have a name; PyTorch says "torch.uint8".
+    return getattr(images.dtype, "name", str(images.dtype).split(".")[-1])
+
+
+def check_range(low: Any, high: Any, dtype: str, name: str) -> None:
+    """Raises a ValueError if float images have another range than [0, 255].
+
+    Args:
+        low: their smallest value; NaN if one of them is.
+        high: their largest value.
+        dtype: str, the name of the type, for the message.
+        name: how the error message calls them.
+    """
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(
             f"`{name}` must be finite with values in [0, 255], but it holds "
@@ -69,15 +85,20 @@ def check_images(images: Any, name: str = "images") -> None:
         raise ValueError(f"`{name}` must have values in [0, 255]. {found}")
 
 
-def check_header(shape: tuple[int, ...], dtype: str, name: str) -> None:
+def check_header(shape: tuple[int | None, ...], dtype: str, name: str) -> None:
     """Raises a ValueError if no images have this shape or type.
 
     Args:
-        shape: of all of them.
+        shape: of all of them; sizes that aren't known are `None`.
         dtype: str, the name of the type.
         name: how the error message calls them.
     """
     _check_shape(shape, name)
+    check_dtype(dtype, name)
+
+
+def check_dtype(dtype: str, name: str) -> None:
+    """Raises a ValueError if no images have this type; see `check_header`."""
     if dtype != "uint8" and "float" not in dtype:
         raise ValueError(
             f"`{name}` must be uint8 or float with values in [0, 255]. "
@@ -85,7 +106,7 @@ def check_header(shape: tuple[int, ...], dtype: str, name: str) -> None:
         )
 
 
-def _check_shape(shape: tuple[int, ...], name: str) -> None:
+def _check_shape(shape: tuple[int | None, ...], name: str) -> None:
     """Raises a ValueError that names the cure for a wrong shape."""
     needed = (
         f"`{name}` must have the shape (N, height, width, channels), "

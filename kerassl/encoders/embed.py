@@ -6,8 +6,9 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 
-from kerassl.data import ImageData, check_images
+from kerassl.data import check_images
 from kerassl.encoders.stages import layer_features
+from kerassl.training.inputs import Inputs
 
 
 def embed(
@@ -21,9 +22,10 @@ def embed(
 
     Args:
         encoder: `keras.Model` from images to features.
-        images: array `(N, H, W, C)`, uint8 or float in [0, 255]; or what
-            `kerassl.data.load` returns; or a data set as
-            `keras.Model.predict` takes it.
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255], of the
+            encoder's size; or what `kerassl.data.load` returns; or a data set
+            that Keras takes, of images or dicts with them under `"image"`.
+            Labels are left out.
         layer: str, the name of a stage or layer whose features to return; see
             `stages` and `stage_features`. `"stages"` is all stages side by
             side. By default the encoder's output.
@@ -34,22 +36,19 @@ def embed(
         A float32 NumPy array `(N, D)`.
 
     Raises:
-        ValueError: if the images have another shape or range, or there is no
-            such layer.
+        ValueError: if the images have another shape, type or range, or there
+            is no such layer.
 
     Example:
     ```python
     features = kerassl.encoders.embed(encoder, images, layer="stage2")
     ```
     """
-    if hasattr(images, "read"):  # An `ImageFolder`, as `ImageData` has it.
-        images = ImageData(images)
-    if isinstance(images, ImageData):
-        images = images.batches(batch_size)
-    elif hasattr(images, "shape"):
-        check_images(images)
     model = encoder if layer is None else _kept(encoder, layer)
-    features = model.predict(images, batch_size=batch_size, verbose=verbose)
+    inputs = Inputs(encoder.input_shape[1:])
+    images = inputs.read(images, batch_size)
+    with inputs.named_errors():
+        features = model.predict(images, batch_size=batch_size, verbose=verbose)
     return np.asarray(features, dtype="float32")
 
 

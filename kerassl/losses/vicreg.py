@@ -23,7 +23,8 @@ def vicreg(
       D, for each projection.
 
     Args:
-        projection_1: float tensor of shape `(N, D)`, N >= 2.
+        projection_1: float tensor of shape `(N, D)`. Of a single image the
+            variance counts as 0.
         projection_2: float tensor of shape `(N, D)`; row `i` shows the same
             image as row `i` of `projection_1`.
         invariance_weight: float >= 0.
@@ -61,7 +62,8 @@ def vicreg(
 
 def _variance_and_covariance(z: Any) -> tuple[Any, Any]:
     z = z - ops.mean(z, axis=0)
-    degrees = ops.cast(ops.shape(z)[0], "float32") - 1.0
+    # N - 1, but 1 for a single image in `evaluate`, which doesn't vary.
+    degrees = ops.relu(ops.cast(ops.shape(z)[0], "float32") - 2.0) + 1.0
     variances = ops.sum(ops.square(z), axis=0) / degrees
     # The small number keeps the root's gradient finite.
     shortfall = ops.mean(ops.relu(1.0 - ops.sqrt(variances + 1e-4)))

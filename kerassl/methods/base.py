@@ -1,6 +1,5 @@
 """The one contract of an approach: augment, forward, objective, update."""
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,21 +8,21 @@ import numpy as np
 from keras import ops
 
 from kerassl import augmentation, encoders
+from kerassl.augmentation.namespace import constant
 from kerassl.layers import MLPHead
 from kerassl.training import (
+    ImageModel,
+    Inputs,
     alone,
-    as_batches,
     as_keras_sums,
-    batch_sizes,
+    bound,
     build_optimizer,
-    check_first_batch,
     follow_frozen,
     freeze_parts,
     frozen_parts,
     mean_over_devices,
     own_copy,
-    process,
-    share_weights,
+    select,
     train_step,
     with_monitors,
 )
@@ -32,7 +31,7 @@ from kerassl.training import (
 SEED_STATE = "seed_generator_state"
 
 
-class SelfSupervisedModel(keras.Model):
+class SelfSupervisedModel(ImageModel):
     """Trains an encoder on images that nobody labelled, with `fit`.
 
     An approach is a subclass with three short methods and no `train_step`
@@ -51,10 +50,13 @@ class SelfSupervisedModel(keras.Model):
     and distributed with the model.
 
     `fit` takes what Keras takes (arrays, `tf.data`, `PyDataset`, torch
-    `DataLoader`) and what `kerassl.data.load` returns, with or without labels:
-    they are ignored. Images are uint8 or float in [0, 255], of the encoder's
-    channels and of any size that the augmenter takes. Views may also be given
-    ready-made, as a dict with the augmenter's view names.
+    `DataLoader`, generators) and what `kerassl.data.load` returns, with or
+    without labels: they are ignored, and so is what a dict holds besides
+    `"image"`. Images are uint8 or float in [0, 255], of the encoder's channels
+    and of any size that the augmenter takes. Views may also be given
+    ready-made, as a dict with the augmenter's view names. `evaluate`,
+    `validation_data`, `predict` and `embed` take the same, but `embed` no
+    views.
 
     Args:
         encoder: `keras.Model` from images to features, or a KerasHub or KerasCV
@@ -121,9 +123,6 @@ class SelfSupervisedModel(keras.Model):
                 f"augmenter makes {len(found)}: {found}."
             )
         self.augmenter = augmenter
-        #: The number of images in a batch of the last `fit`, where known: of
-        #: all processes.
-        self.batch_size: int | None = None
         self.objective_metrics = [
             keras.metrics.Mean(name=name) for name in self.metric_names
         ]
@@ -215,9 +214,9 @@ class SelfSupervisedModel(keras.Model):
         if size < self.min_batch:
             raise ValueError(
                 f"{type(self).__name__} needs several images, to compare or "
-                "for batch normalization, and can't train on a batch of 1 "
-                "(maybe the last one). Choose a `batch_size` that leaves no "
-                "single image, or drop it."
+                "for batch normalization, and can't train on a batch of "
+                f"{size} (maybe the last one). Choose a `batch_size` that "
+                "leaves no single image, or drop it."
             )
 
     # === What Keras calls ===
@@ -250,16 +249,9 @@ class SelfSupervisedModel(keras.Model):
         return {**views, **{name: given[name] for name in self.drawn_names}}
 
     def _views(self, inputs: Any) -> dict[str, Any]:
-        names = self.augmenter.view_names
+        inputs = select(inputs, self.augmenter.view_names)
         if isinstance(inputs, Mapping):
-            if set(names) <= set(inputs):
-                return {name: inputs[name] for name in names}
-            if "image" not in inputs:
-                raise ValueError(
-                    f"A dict of inputs must hold the views {list(names)} or "
-                    f"'image'. Found: {sorted(inputs)}"
-                )
-            inputs = inputs["image"]
+            return dict(inputs)
         channels = self.encoder.input_shape[-1]
         if len(inputs.shape) != 4 or inputs.shape[-1] != channels:
             raise ValueError(
@@ -298,6 +290,15 @@ class SelfSupervisedModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         build_optimizer(self)
 
+    def inputs_for(self, **kwargs: Any) -> Inputs:
+        """Returns what reads images of any size, or ready-made views."""
+        return Inputs(
+            (None, None, self.encoder.input_shape[-1]),
+            self.augmenter.view_names,
+            self.drawn_names,
+            **kwargs,
+        )
+
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains on images, as `keras.Model.fit` does; labels are ignored.
 
@@ -306,41 +307,22 @@ class SelfSupervisedModel(keras.Model):
                 the images of it, is shuffled anew each epoch, the same way in
                 each `fit`.
             *args: as in `keras.Model.fit`.
-            **kwargs: as in `keras.Model.fit`.
+            **kwargs: as in `keras.Model.fit`. `validation_data` may be all
+                that `x` may be.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: if the first images have another shape, type or range
-                than they need, or a batch is too small.
+            ValueError: if images have another shape, type or range than they
+                need, or a batch is too small: before the step that would see
+                them, and before the first one where that is known.
         """
-        given = inspect.signature(super().fit).bind(x, *args, **kwargs)
-        batches = as_batches(
-            x,
-            given.arguments.get("batch_size"),
-            bool(given.arguments.get("shuffle", True)),
-        )
-        if batches is not None:
-            own = {"x": batches, "batch_size": None, "shuffle": False}
-            return self.fit(**{**given.arguments, **own})
-        check_first_batch(x, self.encoder.input_shape[-1])
-        sizes = batch_sizes(
-            x,
-            given.arguments.get("batch_size"),
-            given.arguments.get("validation_split", 0.0),
-        )
-        # Each of several processes is given its own part.
-        sizes = [size * process()[1] for size in sizes]
-        for size in sizes:
-            self.check_batch(size)
-        self.batch_size = max(sizes, default=None)
-        share_weights(self)
+        given = bound(keras.Model.fit, self, x, *args, **kwargs)
+        del given["self"]
         follow_frozen(self)
-        given.arguments["callbacks"] = with_monitors(
-            given.arguments.get("callbacks"), self.metric_names
-        )
-        return super().fit(**given.arguments)
+        callbacks = with_monitors(given.get("callbacks"), self.metric_names)
+        return super().fit(**{**given, "callbacks": callbacks})
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes what `fit` and `train_on_batch` call at each step."""
@@ -361,14 +343,20 @@ class SelfSupervisedModel(keras.Model):
     ) -> Any:
         """Returns the objective's loss, and keeps its metrics.
 
-        Both are means over devices, of which each has a part of the batch.
+        Both are means over devices, of which each has a part of the batch. The
+        metrics are means over images, as Keras's mean loss: a last, smaller
+        batch counts for less.
         """
         scalars = {
             name: mean_over_devices(value)
             for name, value in self.objective(y_pred).items()
         }
+        count = ops.shape(keras.tree.flatten(x)[0])[0]
+        if isinstance(count, int):
+            count = constant(ops, count)
+        count = ops.cast(count, "float32")
         for metric in self.objective_metrics:
-            metric.update_state(scalars[metric.name])
+            metric.update_state(scalars[metric.name], sample_weight=count)
         return as_keras_sums(scalars["loss"] + sum(self.losses))
 
     # === What a user calls ===
@@ -383,8 +371,8 @@ class SelfSupervisedModel(keras.Model):
         """Returns the encoder's features, in inference mode.
 
         Args:
-            images: array `(N, H, W, C)`, uint8 or float in [0, 255], or a data
-                set of them as `keras.Model.predict` takes it.
+            images: array `(N, H, W, C)`, uint8 or float in [0, 255], of the
+                encoder's size; or a data set of them, as for `fit`.
             layer: str, the name of a stage or layer of the encoder, one of
                 `kerassl.encoders.stages(model.encoder)` or another; or
                 `"stages"`, all of them side by side; by default its output.
@@ -395,7 +383,8 @@ class SelfSupervisedModel(keras.Model):
             A float32 NumPy array `(N, D)`.
 
         Raises:
-            ValueError: if there is no such layer, with the nearest ones.
+            ValueError: if the images have another shape, type or range, or
+                there is no such layer, with the nearest ones.
         """
         encoder = own_copy(self.encoder)
         return alone(

@@ -16,11 +16,9 @@ from kerassl.training.gather import (
     own_places,
     own_rows,
 )
-from kerassl.training.inputs import (
-    as_batches,
-    batch_sizes,
-    check_first_batch,
-)
+from kerassl.training.image_model import ImageModel, bound
+from kerassl.training.in_memory import read_images, read_labelled
+from kerassl.training.inputs import Inputs, batch_sizes, select
 from kerassl.training.momentum import (
     CosineMomentum,
     MomentumNetwork,
@@ -35,6 +33,7 @@ from kerassl.training.parts import (
     set_trainable,
     set_weights,
 )
+from kerassl.training.pixels import PixelWatch
 from kerassl.training.processes import (
     agree,
     alone,
@@ -51,15 +50,17 @@ __all__ = [
     "CosineMomentum",
     "DeviceSeedGenerator",
     "FeatureQueue",
+    "ImageModel",
+    "Inputs",
     "MomentumNetwork",
     "Monitor",
+    "PixelWatch",
     "agree",
     "alone",
-    "as_batches",
     "as_keras_sums",
     "batch_sizes",
+    "bound",
     "build_optimizer",
-    "check_first_batch",
     "copy_normalization",
     "device_count",
     "devices",
@@ -78,7 +79,10 @@ __all__ = [
     "own_statistics",
     "predict_alone",
     "process",
+    "read_images",
+    "read_labelled",
     "replicas",
+    "select",
     "set_trainable",
     "set_weights",
     "share_weights",

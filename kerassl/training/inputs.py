@@ -1,62 +1,309 @@
-"""Looks at the first images before a run starts."""
+"""Turns what users give into what Keras takes, and looks at it first."""
 
+import contextlib
 import math
-from collections.abc import Mapping
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerassl.data import ImageBatches, ImageData, check_images
+from kerassl.data import ImageBatches, ImageData
+from kerassl.data.arrays import check_dtype, check_header, dtype_name
+from kerassl.training.pixels import PixelWatch
 
-# Enough to see a wrong range, few enough to cost nothing.
-LOOKED_AT = 256
+# Of an array that isn't in memory; enough to see another scale.
+SAMPLED_IMAGES = 1000
 
 
-def check_first_batch(x: Any, channels: int) -> None:
-    """Refuses images of another shape, type or range than [0, 255] pixels.
+class Inputs:
+    """What one `fit`, `evaluate` or `predict` reads.
 
-    Arrays are sampled; of data sets the first batch is read, unless their
-    type says that the pixels are uint8. Generators and ready-made views are
-    taken as they are, since reading them would use them up.
+    It takes arrays, dicts of them, `tf.data`, `PyDataset`, torch `DataLoader`,
+    generators, and what `kerassl.data.load` returns. Of each batch it keeps
+    the images, or the ready-made views: labels and whatever else a dict holds
+    (TensorFlow Datasets has a string `id`) don't reach Keras. It looks at the
+    images on the host, before a step sees them.
 
     Args:
-        x: the first argument of `fit`.
-        channels: int. The number of channels needed.
-
-    Raises:
-        ValueError: naming what was found and what is needed.
+        shape: `(height, width, channels)` of the images; sizes that may be any
+            are `None`.
+        views: names of ready-made views, which a dict may hold instead of
+            `"image"`.
+        drawn: names that may come with them; see `SelfSupervisedModel.draw`.
+        check_size: callable of the number of images in a batch, which raises a
+            `ValueError` for one that won't do; or `None`.
+        pixels: `PixelWatch`, if batches were looked at before.
     """
-    images = _images(_first_batch(x))
-    if images is None:
-        return
-    images = keras.ops.convert_to_numpy(images)
-    check_images(images)
-    if images.ndim == 4 and images.shape[-1] != channels:
-        raise ValueError(
-            f"The encoder takes images of {channels} channels. Found images "
-            f"of shape {images.shape[1:]}."
+
+    def __init__(
+        self,
+        shape: Sequence[int | None],
+        views: Sequence[str] = (),
+        drawn: Sequence[str] = (),
+        check_size: Callable[[int], None] | None = None,
+        pixels: PixelWatch | None = None,
+    ):
+        self.shape = tuple(shape)
+        self.views = tuple(views)
+        self.drawn = tuple(drawn)
+        self.check_size = check_size
+        self.pixels = PixelWatch() if pixels is None else pixels
+        #: What `read` returned.
+        self.data: Any = None
+        self.error: ValueError | None = None
+
+    def __getstate__(self) -> dict:
+        """Leaves the model out: a `PyDataset` may be sent to processes."""
+        return {**vars(self), "check_size": None, "data": None, "error": None}
+
+    def read(
+        self, data: Any, batch_size: int | None = None, shuffle: bool = False
+    ) -> Any:
+        """Returns data for Keras, of images or of dicts of views.
+
+        Arrays are looked at now, and batches as they are read.
+
+        Args:
+            data: as the class says.
+            batch_size: int, for `ImageData`; by default 32, as Keras has it.
+            shuffle: bool, likewise.
+
+        Raises:
+            ValueError: naming what was found and what is needed.
+        """
+        self.data = self._readable(data, batch_size, shuffle)
+        return self.data
+
+    def batch(self, batch: Any) -> Any:
+        """Returns the images or views of one batch, and looks at them.
+
+        Args:
+            batch: images, a dict, or a tuple that begins with them.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        try:
+            x = select(_first(batch), self.views, self.drawn)
+            images = self._images(x)
+            for name, array in images.items():
+                self._check_form(array, name)
+                self.pixels.look(array, name, name not in self.views)
+            if self.check_size is not None:
+                self.check_size(len(next(iter(images.values()))))
+        except ValueError as error:
+            self.error = error
+            raise
+        return x
+
+    @contextlib.contextmanager
+    def named_errors(self) -> Iterator[None]:
+        """Raises what was found while TensorFlow read, as it was found."""
+        try:
+            yield
+        except Exception as error:
+            if self.error is None or error is self.error:
+                raise
+            raise self.error from None
+
+    # === Kinds of data ===
+
+    def _readable(
+        self, data: Any, batch_size: int | None, shuffle: bool
+    ) -> Any:
+        if hasattr(data, "read"):  # An `ImageFolder`.
+            data = ImageData(data)
+        if isinstance(data, ImageData):
+            batches = ImageData(data.images).batches
+            data = batches(batch_size or 32, shuffle=shuffle)
+        if isinstance(data, ImageBatches):
+            # It counts epochs for its owner, and so stays itself.
+            self._look_at_arrays({"image": data.images})
+            return data
+        if isinstance(data, keras.utils.PyDataset):
+            return _ReadBatches(data, self)
+        if hasattr(data, "element_spec"):  # tf.data
+            # One of `tf.distribute` has no map.
+            return self._mapped(data) if hasattr(data, "map") else data
+        if is_loader(data):
+            return self._loader(data)
+        if isinstance(data, types.GeneratorType):
+            return ((self.batch(batch),) for batch in data)
+        if isinstance(data, Mapping) or hasattr(data, "shape"):
+            return self._look_at_arrays(data)
+        if isinstance(data, (list, tuple)):
+            raise ValueError(
+                f"Images must be one array (N, height, width, channels): "
+                f"`np.stack` makes one. Received: {type(data).__name__}"
+            )
+        return data
+
+    def _look_at_arrays(self, data: Any) -> Any:
+        x = select(data, self.views, self.drawn)
+        for name, images in self._images(x).items():
+            self._check_form(images, name)
+            if type(images) is not np.ndarray and len(images):
+                # In a file, or on a device.
+                images = images[:: -(-len(images) // SAMPLED_IMAGES)]
+            self.pixels.look(images, name, name not in self.views)
+        return x
+
+    def _mapped(self, data: Any) -> Any:
+        tf = sys.modules["tensorflow"]
+        x = select(_first(data.element_spec), self.views, self.drawn)
+        specs = self._images(x)
+        for name, spec in specs.items():
+            if not isinstance(spec, tf.TensorSpec):
+                raise ValueError(
+                    f"`{name}` must be images of one size: resize them before "
+                    f"they are batched. Found: {spec}"
+                )
+            if spec.shape.rank is not None:
+                self._check_form(spec, name)
+        # Of uint8 the shape says all.
+        whole = {n: dtype_name(spec) != "uint8" for n, spec in specs.items()}
+
+        def look(*found: np.ndarray) -> None:
+            self.batch(
+                {
+                    name: array if whole[name] else _OfShape(array)
+                    for name, array in zip(specs, found)
+                }
+            )
+
+        def read(*batch: Any) -> tuple:
+            x = select(_first(batch), self.views, self.drawn)
+            images = self._images(x)
+            found = [
+                image if whole[name] else tf.shape(image)
+                for name, image in images.items()
+            ]
+            with tf.control_dependencies([tf.numpy_function(look, found, [])]):
+                return (tf.nest.map_structure(tf.identity, x),)
+
+        return data.map(tf.autograph.experimental.do_not_convert(read))
+
+    def _loader(self, loader: Any) -> Any:
+        import torch  # It is there: it made the loader.
+
+        inputs = self
+
+        class Batches(torch.utils.data.IterableDataset):
+            def __iter__(self) -> Iterator[tuple]:
+                for batch in loader:
+                    yield (inputs.batch(batch),)
+
+        class SizedBatches(Batches):
+            def __len__(self) -> int:
+                return len(loader)
+
+        is_sized = hasattr(loader.dataset, "__len__")
+        # A generator of its own: the loader's own order stays what it was.
+        return torch.utils.data.DataLoader(
+            SizedBatches() if is_sized else Batches(),
+            batch_size=None,
+            generator=torch.Generator(torch.get_default_device()),
         )
 
+    # === Checks ===
 
-def as_batches(
-    data: Any, batch_size: int | None = None, shuffle: bool = True
-) -> ImageBatches | None:
-    """Returns batches of what `kerassl.data.load` returns.
+    def _images(self, x: Any) -> dict[str, Any]:
+        if not isinstance(x, Mapping):
+            return {"image": x}
+        return {name: x[name] for name in self.views}
+
+    def _check_form(self, images: Any, name: str) -> None:
+        if not hasattr(images, "shape") or not hasattr(images, "dtype"):
+            raise ValueError(
+                f"`{name}` must be an array of shape (N, height, width, "
+                f"channels). Received: {type(images).__name__}"
+            )
+        shape = tuple(images.shape)
+        *size, channels = self.shape
+        if name in self.views:
+            check_dtype(dtype_name(images), name)
+            if len(shape) < 4 or shape[-1] not in (None, channels):
+                raise ValueError(
+                    f"`{name}` must be of shape (N, height, width, {channels})"
+                    f", with {channels} channels last. Received: shape={shape}"
+                )
+            return
+        check_header(shape, dtype_name(images), name)
+        if shape[-1] != channels:
+            raise ValueError(
+                f"The encoder takes images of {channels} channels. Found "
+                f"images of shape {shape[1:]}."
+            )
+        for needed, found in zip(size, shape[1:3]):
+            if None not in (needed, found) and needed != found:
+                raise ValueError(
+                    f"The encoder takes images of shape {self.shape}. Resize "
+                    f"them first. Found images of shape {shape[1:]}."
+                )
+
+
+class _OfShape:
+    """Stands for uint8 images of which only the shape is known."""
+
+    dtype = np.dtype("uint8")
+
+    def __init__(self, shape: np.ndarray):
+        self.shape = tuple(shape.tolist())
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
+class _ReadBatches(keras.utils.PyDataset):
+    """A user's `PyDataset`, of whose batches the images are kept."""
+
+    def __init__(self, data: keras.utils.PyDataset, inputs: Inputs):
+        super().__init__(
+            data.workers, data.use_multiprocessing, data.max_queue_size
+        )
+        self.data = data
+        self.inputs = inputs
+
+    @property
+    def num_batches(self) -> int | None:
+        return self.data.num_batches
+
+    def __getitem__(self, index: int) -> tuple:
+        return (self.inputs.batch(self.data[index]),)
+
+    def on_epoch_begin(self) -> None:
+        self.data.on_epoch_begin()
+
+    def on_epoch_end(self) -> None:
+        self.data.on_epoch_end()
+
+
+def select(x: Any, views: Sequence[str] = (), drawn: Sequence[str] = ()) -> Any:
+    """Returns the images that a dict holds, or its views as a dict.
 
     Args:
-        data: the first argument of `fit`: `ImageData`, or the images of one.
-        batch_size: int; by default 32, as Keras has it.
-        shuffle: bool.
+        x: images; or a dict with the views, and maybe what is drawn; or a dict
+            with images under `"image"`, as TensorFlow Datasets has them.
+        views: names of views.
+        drawn: names of what is drawn besides.
 
-    Returns:
-        `ImageBatches`; or `None` for data that Keras takes itself.
+    Raises:
+        ValueError: if the dict holds neither.
     """
-    if hasattr(data, "read"):  # An `ImageFolder`.
-        data = ImageData(data)
-    if not isinstance(data, ImageData):
-        return None
-    return data.batches(batch_size or 32, shuffle=shuffle)
+    if not isinstance(x, Mapping):
+        return x
+    if views and set(views) <= set(x):
+        names = (*views, *(name for name in drawn if name in x))
+        return {name: x[name] for name in names}
+    if "image" not in x or isinstance(x["image"], Mapping):
+        needed = f"the views {list(views)} or 'image'" if views else "'image'"
+        raise ValueError(
+            f"A dict of inputs must hold {needed}. Found: {sorted(x)}"
+        )
+    return x["image"]
 
 
 def batch_sizes(
@@ -74,7 +321,7 @@ def batch_sizes(
         nothing for data sets that don't say.
     """
     if isinstance(x, Mapping):
-        x = next(iter(x.values()), None)
+        x = x["image"] if "image" in x else next(iter(x.values()), None)
     if isinstance(x, ImageBatches):
         return x.batch_sizes
     if isinstance(x, keras.utils.PyDataset):
@@ -82,50 +329,42 @@ def batch_sizes(
         if x.num_batches is None:
             return []
         ends = {0, x.num_batches - 1}
-        return [len(_first_array(x[i])) for i in sorted(ends)]
+        return [len(_any_array(x[i])) for i in sorted(ends)]
     if hasattr(x, "element_spec"):  # tf.data
-        shape = getattr(_first_array(x.element_spec), "shape", None)
-        return [shape[0]] if shape and shape[0] is not None else []
+        shape: Any = getattr(_any_array(x.element_spec), "shape", None)
+        is_known = getattr(shape, "rank", None) and shape[0] is not None
+        return [shape[0]] if is_known else []
+    if is_loader(x):
+        # An iterable data set doesn't say, nor does a sampler of batches.
+        if not x.batch_size or not hasattr(x.sampler, "__len__"):
+            return []
+        return _sizes(len(x.sampler), x.batch_size, x.drop_last)
     if not hasattr(x, "shape"):
         return []
     count = math.floor(len(x) * (1 - validation_split))
-    full = min(batch_size or 32, count)
-    last = count % full if full else 0
+    return _sizes(count, batch_size or 32)
+
+
+def _sizes(count: int, full: int, drops_last: bool = False) -> list[int]:
+    full = min(full, count)
+    last = count % full if full and not drops_last else 0
     return [full, last] if last else [full]
 
 
-def _first_array(batch: Any) -> Any:
+def _first(batch: Any) -> Any:
+    if isinstance(batch, (tuple, list)) and batch:
+        return batch[0]
+    return batch
+
+
+def _any_array(batch: Any) -> Any:
     while isinstance(batch, (tuple, list, Mapping)):
         values = batch.values() if isinstance(batch, Mapping) else batch
         batch = next(iter(values))
     return batch
 
 
-def _first_batch(x: Any) -> Any:
-    if x is None or isinstance(x, Mapping):
-        return x
-    if hasattr(x, "shape"):
-        step = max(1, len(x) // LOOKED_AT)
-        return x[: step * LOOKED_AT : step]
-    if hasattr(x, "element_spec"):  # tf.data
-        spec = _images(x.element_spec)
-        if getattr(spec, "dtype", None) == "uint8":
-            return None
-        if not hasattr(x, "take"):  # One of `tf.distribute`.
-            return None
-        return next(iter(x.take(1)), None)
-    if isinstance(x, keras.utils.PyDataset):
-        return x[0]
-    if hasattr(x, "__len__") and hasattr(x, "__iter__"):
-        return next(iter(x), None)  # a torch DataLoader
-    return None
-
-
-def _images(batch: Any) -> Any:
-    if isinstance(batch, (tuple, list)):
-        batch = batch[0] if batch else None
-    if isinstance(batch, Mapping):
-        return batch.get("image")
-    if isinstance(batch, np.ndarray) or hasattr(batch, "shape"):
-        return batch
-    return None
+def is_loader(x: Any) -> bool:
+    """Says whether it is a torch `DataLoader`."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.utils.data.DataLoader)

@@ -146,6 +146,41 @@ def test_monitors_go_first_but_for_what_changes_weights():
     assert with_monitors(told) is told
 
 
+def test_they_read_data_sets(images, labelled):
+    tf = pytest.importorskip("tensorflow")
+    train, test = labelled
+
+    def as_tfds(labelled, size=32):
+        columns = {"image": labelled.images, "label": labelled.labels}
+        columns["id"] = np.array([b"photo"] * len(labelled.images))
+        return tf.data.Dataset.from_tensor_slices(columns).batch(size)
+
+    monitors = [
+        KNNMonitor(as_tfds(train), as_tfds(test), k=5),
+        KNNMonitor(train, test, k=5),
+        CollapseMonitor(as_tfds(test)),
+    ]
+    for images, labels in (monitors[0].train, monitors[0].test):
+        assert labels.dtype == "int64"
+    for a, b in zip(monitors[0].train, monitors[1].train):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(monitors[2].images, test.images)
+
+
+@pytest.mark.parametrize("monitor", [KNNMonitor, LinearProbeMonitor])
+def test_another_size_is_refused_before_training(images, labelled, monitor):
+    train, test = labelled
+    small = test.images[:, :20, :20]
+    model = make()
+    for callback in (
+        monitor(train, (small, test.labels)),
+        CollapseMonitor(small),
+    ):
+        with pytest.raises(ValueError, match=r"\(28, 28, 1\). Resize them"):
+            model.fit(images, verbose=0, callbacks=[callback])
+    assert int(model.optimizer.iterations) == 0
+
+
 class Collapsed(keras.layers.Layer):
     """Gives all images the same features."""
 

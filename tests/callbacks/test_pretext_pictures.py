@@ -40,3 +40,14 @@ def test_bad_arguments_are_refused(images, tmp_path):
         PretextPictures(images[:3], tmp_path, every=0)
     with pytest.raises(ValueError, match="shape"):
         PretextPictures(images[0], tmp_path)
+
+
+def test_other_channels_are_refused_before_training(images, tmp_path):
+    model = METHODS["jigsaw"](tiny_encoder())
+    model.compile("sgd")
+    color = np.repeat(images[:3], 3, axis=-1)
+    with pytest.raises(ValueError, match="1 channels"):
+        model.fit(
+            images, verbose=0, callbacks=[PretextPictures(color, tmp_path)]
+        )
+    assert int(model.optimizer.iterations) == 0

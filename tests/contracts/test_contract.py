@@ -190,6 +190,18 @@ def test_evaluate_gives_the_objective(trained, images):
     assert not any(moved(before, model.trainable_variables + statistics(model)))
 
 
+def test_a_single_image_leaves_no_nan(make, images):
+    """Neither as a step, where it may be taken, nor as a last one to score."""
+    model = make()
+    assert all(map(math.isfinite, model.test_on_batch(images[:1])))
+    if model.min_batch > 1:
+        with pytest.raises(ValueError, match="batch of 1 "):
+            model.train_on_batch(images[:1])
+    else:
+        assert all(map(math.isfinite, model.train_on_batch(images[:1])))
+    assert all(np.isfinite(value).all() for value in values(model.weights))
+
+
 def test_embed_gives_the_encoders_features(make, images):
     model = make()
     features = model.embed(images[:10])

@@ -1,0 +1,91 @@
+"""Reads whole data sets into memory, for what scores them again and again."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerassl.data import ImageBatches, ImageData, check_images
+from kerassl.training.inputs import is_loader, select
+
+
+def read_images(data: Any, name: str = "images") -> Any:
+    """Returns all images of a data set, as one array.
+
+    Args:
+        data: an array of images; what `kerassl.data.load` returns; a dict with
+            the images under `"image"`; or a finite `tf.data`, `PyDataset` or
+            torch `DataLoader` of batches of these, with labels or without.
+        name: str, how an error calls it.
+
+    Returns:
+        An array `(N, H, W, C)`; or an `ImageFolder`, which decodes as needed.
+
+    Raises:
+        ValueError: naming what was found and what is needed.
+    """
+    images, _ = _read(data, name)
+    check_images(images, name)
+    return images
+
+
+def read_labelled(data: Any, name: str) -> Any:
+    """Returns all images of a data set with their labels, if it has any.
+
+    Args:
+        data: as in `read_images`; labels are the second part of a pair, or
+            under `"label"` in a dict.
+        name: str, how an error calls it.
+
+    Returns:
+        `ImageData` as it is; of all else a pair of images and labels as they
+        come, or `None` for them.
+
+    Raises:
+        ValueError: if it is endless.
+    """
+    return data if isinstance(data, ImageData) else _read(data, name)
+
+
+def _read(data: Any, name: str) -> tuple[Any, Any]:
+    if hasattr(data, "read"):  # An `ImageFolder`.
+        return data, None
+    if isinstance(data, (ImageData, ImageBatches)):
+        return data.images, data.labels
+    batches = _batches(data, name)
+    if batches is None:
+        return _pair(data)
+    images, labels = zip(*(_pair(batch) for batch in batches))
+    if any(part is None for part in labels):
+        return _joined(images), None
+    return _joined(images), _joined(labels)
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    """Returns the images of a batch and its labels; `None` without any."""
+    labels = None
+    if isinstance(batch, (tuple, list)) and batch:
+        batch, labels = (*batch, None)[:2]
+    if isinstance(batch, Mapping):
+        labels = batch.get("label") if labels is None else labels
+        batch = select(batch)
+    return batch, labels
+
+
+def _batches(data: Any, name: str) -> Iterator[Any] | None:
+    """Returns the batches of a data set; `None` for arrays."""
+    endless = ValueError(f"`{name}` is endless. Give a finite data set.")
+    if isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            raise endless
+        return (data[i] for i in range(data.num_batches))
+    if hasattr(data, "element_spec"):  # tf.data
+        if data.cardinality() == -1:  # tf.data.INFINITE_CARDINALITY
+            raise endless
+        return iter(data)
+    return iter(data) if is_loader(data) else None
+
+
+def _joined(parts: tuple) -> np.ndarray:
+    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
