@@ -9,6 +9,7 @@ import numpy as np
 from kerassl.data import check_images
 from kerassl.encoders.stages import layer_features
 from kerassl.training.inputs import Inputs
+from kerassl.training.step import weights_kept
 
 
 def embed(
@@ -47,7 +48,7 @@ def embed(
     model = encoder if layer is None else _kept(encoder, layer)
     inputs = Inputs(encoder.input_shape[1:])
     images = inputs.read(images, batch_size)
-    with inputs.named_errors():
+    with inputs.named_errors(), weights_kept(model):
         features = model.predict(images, batch_size=batch_size, verbose=verbose)
     return np.asarray(features, dtype="float32")
 

@@ -11,6 +11,7 @@ from kerassl.training.distribution import device_count, process
 from kerassl.training.inputs import Inputs, batch_sizes
 from kerassl.training.pixels import PixelWatch
 from kerassl.training.processes import share_weights
+from kerassl.training.step import weights_kept
 
 
 class ImageModel(keras.Model):
@@ -99,7 +100,11 @@ class ImageModel(keras.Model):
         share_weights(self)
         self._validation = validation
         try:
-            with training.named_errors(), validation.named_errors():
+            with (
+                training.named_errors(),
+                validation.named_errors(),
+                weights_kept(self),
+            ):
                 return super().fit(**_without_labels(given))
         finally:
             self._validation = None
@@ -125,7 +130,7 @@ class ImageModel(keras.Model):
         options = given.pop("kwargs", {})
         inputs = self.inputs_for()
         given["x"] = inputs.read(x, given.get("batch_size"))
-        with inputs.named_errors():
+        with inputs.named_errors(), weights_kept(self):
             return super().evaluate(**_without_labels(given), **options)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -145,7 +150,7 @@ class ImageModel(keras.Model):
         given = bound(super().predict, x, *args, **kwargs)
         inputs = self.inputs_for()
         given["x"] = inputs.read(x, given.get("batch_size"))
-        with inputs.named_errors():
+        with inputs.named_errors(), weights_kept(self):
             return super().predict(**given)
 
     def train_on_batch(

@@ -2,7 +2,7 @@
 
 import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -37,6 +37,46 @@ def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
     if keras.backend.backend() == "jax":
         return _functional_step(model, keras_step, *args)
     return _stateful_step(model, keras_step, *args)
+
+
+@contextlib.contextmanager
+def weights_kept(model: Any) -> Iterator[None]:
+    """Leaves a model its variables if `fit`, `evaluate` or `predict` fails.
+
+    On JAX Keras takes the values out of them while it reads data and steps. If
+    reading fails they are lost: before the first step of `fit`, and at any time
+    in `evaluate` and `predict`.
+
+    Args:
+        model: a built `keras.Model`.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    variables = [*model.variables, *model.metrics_variables]
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        variables += optimizer.variables
+    before = [(variable, variable.value) for variable in variables]
+    try:
+        yield
+    except BaseException:
+        lost = [pair for pair in before if _is_lost(pair[0])]
+        if any(value.is_deleted() for _, value in lost):
+            # A step took it over, and left another.
+            model.jax_state_sync()
+        else:
+            for variable, value in lost:
+                variable.assign(value)
+        raise
+
+
+def _is_lost(variable: Any) -> bool:
+    try:
+        variable.value
+    except TypeError:
+        return True
+    return False
 
 
 def build_optimizer(model: Any) -> None:

@@ -549,6 +549,12 @@ def test_another_scale_is_refused_everywhere(model, images):
     for form in (as_tfds, as_loader, as_generator):
         with pytest.raises(ValueError, match=r"scaled to \[0, 1\]"):
             model.fit(form(scaled, 8), verbose=0)
+    # Also where it shows only in a later batch.
+    mixed = np.concatenate([images[:8].astype("float32"), scaled[:8]])
+    for call in (model.embed, model.predict, model.evaluate):
+        with pytest.raises(ValueError, match=r"scaled to \[0, 1\]"):
+            call(as_generator(mixed, 8))
+    # JAX has the values outside of the model meanwhile.
     for a, b in zip(before, model.encoder.get_weights()):
         np.testing.assert_array_equal(a, b)
     # Dark ones after bright ones are not.
