@@ -180,7 +180,10 @@ def run(options: argparse.Namespace) -> int:
                 f"going on with an interrupted evaluation: {journal.known} of "
                 f"{len(plan)} measurements are there."
             )
-        print(f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings")
+        print(
+            f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings",
+            flush=True,
+        )
         for name, protocol in protocols.items():
             title = name + protocol.suffix
             try:

@@ -27,9 +27,9 @@ class Evaluation:
     Args:
         source: a run, a preset or whatever else `kerassl.load_encoder` takes.
         data: str, as `kerassl.data.load` takes it; with labels. Its split
-            `"train"` is learned from, and `"test"` is scored; without one,
-            `"validation"`; without both, a fifth of each class of `"train"` is
-            held out, always the same one.
+            `"train"` is learned from, and `"test"` is scored; without one that
+            has labels, `"validation"`; without both, a fifth of each class of
+            `"train"` is held out, always the same one.
         train: str, likewise, of what to learn from instead.
         test: str, likewise, of what to score instead. If it has no splits, all
             of it is scored.

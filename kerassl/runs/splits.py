@@ -1,5 +1,6 @@
 """The images to learn from and those to score, from one source or from two."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from kerassl.evaluation.labels import encode_labels, labels_by_name
 
 # The share of each class that is scored, of data without a split for it.
 HELD_OUT = 0.2
+# The splits to score, if they have labels: the first one there is.
+SCORED = ("test", "validation")
 
 
 class LabelledSplits:
@@ -22,9 +25,9 @@ class LabelledSplits:
 
     Args:
         data: str, as `kerassl.data.load` takes it, of what `train` and `test`
-            leave open. Its split `"test"` is scored; without one, its split
-            `"validation"`; without both, a fifth of each class of `"train"` is
-            held out.
+            leave open. Its split `"test"` is scored; without one that has
+            labels, its split `"validation"`; without both, a fifth of each
+            class of `"train"` is held out.
         train: str, likewise: what to learn from instead, its split `"train"`.
         test: str, likewise: what to score instead; without splits, all of it.
         train_limit: int or `None`, the number of training images to use.
@@ -68,38 +71,30 @@ class LabelledSplits:
                 **options,
             )
 
-        def load_test() -> ImageData | None:
-            try:
-                return load(scored, "test", test_limit)
-            except SplitError:
-                pass
-            try:
-                found = load(scored, "validation", test_limit)
-            except SplitError:
-                return (
-                    None
-                    if source == scored
-                    else load(scored, "train", test_limit)
-                )
+        found = {}
+        for split in SCORED:
+            with contextlib.suppress(SplitError):
+                found[split] = load(scored, split, test_limit)
+                if _are_labelled(found[split]):
+                    break
+        asked = next(filter(_are_labelled, found.values()), None)
+        why = f"{scored} has no test split"
+        if "test" in found:
+            why = f"The test split of {scored} has no labels"
+        if asked is not None and asked is not found.get("test"):
             self.settings["test_split"] = "validation"
-            self.notes.append(
-                f"{scored} has no test split: its validation split is scored."
-            )
-            return found
-
-        asked = load_test()
+            self.notes.append(f"{why}: its validation split is scored.")
+        if asked is None and source != scored:
+            asked = found.get("test") or load(scored, "train", test_limit)
         if asked is None:
             # All of them first: the same ones are held out at any limit.
             learned, asked = load(source, "train", None).split(HELD_OUT, seed=0)
-            learned, asked = (
-                _spread(learned, train_limit),
-                _spread(asked, test_limit),
-            )
+            learned = _spread(learned, train_limit)
+            asked = _spread(asked, test_limit)
             self.settings["held_out"] = HELD_OUT
             self.notes.append(
-                f"{source} has no test split: of each class of its "
-                f"images {HELD_OUT:.0%} are held out to be scored, always the "
-                "same ones."
+                f"{why}: of each class of its training images {HELD_OUT:.0%} "
+                "are held out to be scored, always the same ones."
             )
         else:
             learned = load(source, "train", train_limit)
@@ -148,6 +143,11 @@ class LabelledSplits:
                 f"{missed.sum():,} of {len(missed):,} test images have classes "
                 f"that no training image has, and count as missed: {unknown}."
             )
+
+
+def _are_labelled(part: ImageData) -> bool:
+    """Says if there are labels; TFDS has -1 where there is none."""
+    return part.labels is not None and bool((part.labels >= 0).any())
 
 
 def _spread(part: ImageData, limit: int | None) -> ImageData:

@@ -69,6 +69,32 @@ def test_arrays_without_a_test_split(tmp_path):
         LabelledSplits(str(tmp_path / "d.npz"))
 
 
+def test_a_test_split_without_labels_is_not_scored(tmp_path):
+    """As competitions have them, and ImageNet."""
+    write(tmp_path / "train", ["ant", "bee"])
+    (tmp_path / "test").mkdir()
+    for i in range(3):
+        pixels = np.full((8, 8, 3), 50 * i, "uint8")
+        Image.fromarray(pixels).save(tmp_path / "test" / f"{i}.png")
+    data = f"folder:{tmp_path}"
+    splits = LabelledSplits(data, image_size=(8, 8))
+    assert len(splits.parts["test"].images) == 4
+    assert "test split of" in splits.notes[0] and "20%" in splits.notes[0]
+    with pytest.raises(ValueError, match="have no labels"):
+        train = f"folder:{tmp_path / 'train'}"
+        LabelledSplits(train=train, test=data, image_size=(8, 8))
+    write(tmp_path / "val", ["ant", "bee"], count=3, seed=1)
+    splits = LabelledSplits(data, image_size=(8, 8))
+    assert len(splits.parts["test"].images) == 6
+    assert splits.settings == {"test_split": "validation"}
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (20, 8, 8, 3), "uint8"), np.arange(20) % 2
+    no = np.full(20, -1)
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=no)
+    splits = LabelledSplits(str(tmp_path / "a.npz"))
+    assert splits.settings == {"held_out": 0.2}
+
+
 def test_folders_are_compared_by_the_names_of_their_classes(tmp_path):
     train = write(tmp_path / "a", ["ant", "bee", "cat"])
     test = write(tmp_path / "b", ["bee", "cat", "dog"], count=2, seed=1)
