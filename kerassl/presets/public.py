@@ -52,13 +52,18 @@ def public_names(specs: list[str]) -> dict[str, str]:
     """Returns what data sets are called in a preset.
 
     Args:
-        specs: names as `kerassl.data.load` takes them.
+        specs: names as `kerassl.data.load` takes them, or "ONE and OTHER", of
+            what was learned from and what was scored.
 
     Returns:
         dict of each to a name without a path, not two alike.
     """
-    names = {spec: spec for spec in specs if is_shared(spec)}
-    local = [spec for spec in dict.fromkeys(specs) if not is_shared(spec)]
+    names = {
+        spec: spec
+        for spec in specs
+        if all(is_shared(part) for part in spec.split(" and "))
+    }
+    local = [spec for spec in dict.fromkeys(specs) if spec not in names]
     for number, spec in enumerate(local, start=1):
         names[spec] = OWN if number == 1 else f"{OWN} {number}"
     return names

@@ -48,13 +48,32 @@ def header(card):
 @pytest.mark.parametrize(
     "data",
     [
-        "folder:/home/lovelace/secret clinic/x-rays",
         "/home/lovelace/secret",
         "../secret/clinic",
         "C:\\Users\\lovelace\\secret",
         "/home/lovelace/secret.npz",
         "secret.npy",
         "~lovelace/secret",
+        "folder:secret",
+        "folder:2020 and mnist",
+        "secret:clinic",
+    ],
+)
+def test_what_is_a_path(data):
+    names = public.public_names(["cifar10", data, "tfds:a/b:1.0.0", data])
+    assert names == {
+        "cifar10": "cifar10",
+        "tfds:a/b:1.0.0": "tfds:a/b:1.0.0",
+        data: "own images",
+    }
+    assert public.public_spec(data) in ("folder:PATH", "PATH.npz", "PATH.npy")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "folder:/home/lovelace/secret clinic/x-rays",
+        "/home/lovelace/secret.npz",
     ],
 )
 def test_paths_of_a_run_stay_at_home(data, tmp_path):
@@ -62,6 +81,11 @@ def test_paths_of_a_run_stay_at_home(data, tmp_path):
         "knn": {"data": data, "accuracy": 0.5},
         f"knn, {data}2": {"data": f"{data}2", "accuracy": 0.25},
         "knn, tfds:mnist": {"data": "tfds:mnist", "accuracy": 0.75},
+        f"knn, mnist and {data}": {
+            "data": f"mnist and {data}",
+            "accuracy": 0.5,
+        },
+        "knn, mnist and cifar10": {"data": "mnist and cifar10", "accuracy": 0},
     }
     run = run_of(tmp_path / "secret", data, scores)
     folder = kerassl.save_preset(run, tmp_path / "preset")
@@ -74,6 +98,8 @@ def test_paths_of_a_run_stay_at_home(data, tmp_path):
         "knn": ("own images", 0.5),
         "knn, own images 2": ("own images 2", 0.25),
         "knn, tfds:mnist": ("tfds:mnist", 0.75),
+        "knn, own images 3": ("own images 3", 0.5),
+        "knn, mnist and cifar10": ("mnist and cifar10", 0),
     }
     assert "--data " in info.training["command"]
     card = (folder / "README.md").read_text()
@@ -85,7 +111,8 @@ def test_paths_of_a_run_stay_at_home(data, tmp_path):
         result["dataset"]["type"]
         for result in fields["model-index"][0]["results"]
     ]
-    assert kinds == ["imagefolder", "imagefolder", "ylecun/mnist"]
+    own = "imagefolder"
+    assert kinds == [own, own, "ylecun/mnist", own, own]
 
 
 def test_a_name_for_own_images(tmp_path):
