@@ -128,8 +128,11 @@ def load_keras_file(path: str | Path, compile: bool = False) -> Any:
     """
     import keras
 
+    from kerassl.image_format import channels_last, pinned
+
     try:
-        model = keras.saving.load_model(path, compile=compile)
+        with channels_last():
+            model = pinned(keras.saving.load_model(path, compile=compile))
     except Exception as error:  # Keras raises whatever its layers do.
         raise ValueError(
             f"Keras can't load {path}: {one_line(str(error), 600)}"

@@ -10,6 +10,7 @@ from keras import ops
 
 from kerassl.augmentation import geometry
 from kerassl.augmentation.namespace import constant
+from kerassl.image_format import LAST
 
 # Four blocks of at most a quarter of the size: they hide at most a quarter of
 # the area, even where none covers another.
@@ -144,5 +145,7 @@ def hole_weights(masks: Any, overlap: int, band_weight: float = 10.0) -> Any:
         Float32 tensor like `masks`: 1 in the hole, `band_weight` in the band,
         0 elsewhere.
     """
-    wide = ops.max_pool(masks, 2 * overlap + 1, strides=1, padding="same")
+    wide = ops.max_pool(
+        masks, 2 * overlap + 1, strides=1, padding="same", data_format=LAST
+    )
     return masks + band_weight * (wide - masks)

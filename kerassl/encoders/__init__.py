@@ -1,11 +1,13 @@
 """Encoders by name, and any `keras.Model` or backbone as an encoder."""
 
-from kerassl.encoders.build import as_encoder, at_size, build, names
+from kerassl.encoders.adapt import as_encoder
+from kerassl.encoders.build import accepted, at_size, build, names
 from kerassl.encoders.embed import checked_images, embed, image_size
 from kerassl.encoders.feature_map import feature_map
 from kerassl.encoders.stages import layer_features, stage_features, stages
 
 __all__ = [
+    "accepted",
     "as_encoder",
     "at_size",
     "build",

@@ -1,7 +1,8 @@
-"""Builds encoders by name, and makes encoders of other models."""
+"""Builds encoders by name."""
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakSet
 
 import keras
 from keras import layers
@@ -10,14 +11,13 @@ from kerassl.choices import check_choice
 from kerassl.encoders.kerashub import (
     RESNETS,
     VITS,
+    first_tokens,
     resnet_backbone,
     vit_backbone,
 )
+from kerassl.encoders.normalization import standardization
 from kerassl.encoders.resnet import small_resnet
-
-# The mean and standard deviation of ImageNet's channels, of [0, 1] pixels.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from kerassl.image_format import LAST, pinned
 
 SMALL_RESNETS: dict[str, dict] = {
     "resnet_nano": dict(widths=(32, 64, 128), blocks=(1, 1, 1), stem_strides=2),
@@ -26,6 +26,26 @@ SMALL_RESNETS: dict[str, dict] = {
         widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), bottleneck=True
     ),
 }
+
+
+# What `build` and `as_encoder` returned, or was loaded as an encoder: it isn't
+# looked at again.
+_ENCODERS: "WeakSet[keras.Model]" = WeakSet()
+
+
+def accepted(encoder: keras.Model) -> keras.Model:
+    """Returns an encoder, which `as_encoder` takes as it is from now on.
+
+    Args:
+        encoder: `keras.Model` from images in [0, 255] to features.
+    """
+    _ENCODERS.add(encoder)
+    return pinned(encoder)
+
+
+def is_accepted(model: keras.Model) -> bool:
+    """Tells whether a model is known to be an encoder."""
+    return model in _ENCODERS
 
 
 def names() -> list[str]:
@@ -94,73 +114,40 @@ def build(
         )
     if patch_size is not None and name not in VITS:
         raise ValueError(f"`patch_size` is for ViTs, and {name} is none.")
-    inputs = keras.Input(shape, name="images")
-    x = _normalization(shape[-1], mean, std)(inputs)
+    normalization = standardization(shape[-1], mean, std)
     if name in SMALL_RESNETS:
-        features = small_resnet(x, **SMALL_RESNETS[name])
-    elif name in RESNETS:
+        inputs = keras.Input(shape, name="images")
+        features = small_resnet(normalization(inputs), **SMALL_RESNETS[name])
+        return accepted(keras.Model(inputs, features, name=name))
+    if name in RESNETS:
         # Open in size, so that `at_size` works.
         backbone = resnet_backbone(name, (None, None, shape[-1]))
-        features = _pooled(backbone, x)
     else:
-        features = _pooled(vit_backbone(name, shape, patch_size), x)
-    return keras.Model(inputs, features, name=name)
+        backbone = vit_backbone(name, shape, patch_size)
+    return encoder_around(backbone, normalization, shape, name)
 
 
-def as_encoder(model: Any) -> keras.Model:
-    """Makes an encoder of a model: one from images to features `(N, D)`.
-
-    A model with an output of rank 2 is returned as it is. One with a feature
-    map `(N, H, W, D)` gets average pooling. Of tokens `(N, T, D)` the class
-    token is taken if the model has one (`use_class_token`, as in KerasHub),
-    else the mean.
-
-    Such a model has to normalise its images, which come as [0, 255], by itself;
-    the encoders of `build` do.
+def encoder_around(
+    body: keras.Model, normalization: Any, image_shape: tuple, name: str
+) -> keras.Model:
+    """Makes an encoder of a network: normalization before, pooling after it.
 
     Args:
-        model: `keras.Model` with one input `(N, H, W, C)` and one output, or a
-            KerasHub or KerasCV backbone.
+        body: `keras.Model` from normalised images to features, a map or tokens.
+        normalization: a layer or function, or `None`.
+        image_shape: `(height, width, channels)`.
+        name: str.
 
     Returns:
-        A `keras.Model`.
-
-    Raises:
-        ValueError: if the model isn't built, or of another form.
-
-    Example:
-    ```python
-    backbone = keras_hub.models.Backbone.from_preset("resnet_18_imagenet")
-    encoder = kerassl.encoders.as_encoder(backbone)
-    ```
+        A Functional `keras.Model`.
     """
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            "An encoder is a `keras.Model` from images to features, or one of "
-            f"the names {names()} given to `kerassl.encoders.build`. "
-            f"Received: {model!r}"
-        )
-    try:
-        inputs, outputs = model.input_shape, model.output_shape
-    except (AttributeError, ValueError) as error:
-        raise ValueError(
-            f"The shapes of {model.name!r} are not known. Make it a Functional "
-            "model, `keras.Model(inputs, outputs)`."
-        ) from error
-    if not isinstance(inputs, tuple) or len(inputs) != 4:
-        raise ValueError(
-            "An encoder takes one batch of images (N, H, W, C). "
-            f"{model.name!r} takes {inputs}."
-        )
-    if not isinstance(outputs, tuple) or len(outputs) not in (2, 3, 4):
-        raise ValueError(
-            "An encoder returns features (N, D), a map (N, H, W, D) or tokens "
-            f"(N, T, D). {model.name!r} returns {outputs}."
-        )
-    if len(outputs) == 2:
-        return model
-    images = keras.Input(inputs[1:], name="images")
-    return keras.Model(images, _pooled(model, images), name=model.name)
+    images = keras.Input(image_shape, name="images")
+    x = images if normalization is None else normalization(images)
+    # KerasHub's DINOs take a dict of one.
+    inputs = getattr(body, "input", None)
+    x = body(dict.fromkeys(inputs, x) if isinstance(inputs, dict) else x)
+    class_token = len(x.shape) == 3 and first_tokens(body) > 0
+    return accepted(keras.Model(images, pooled(x, class_token), name=name))
 
 
 def at_size(encoder: keras.Model, size: int) -> keras.Model:
@@ -196,10 +183,6 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
         ) from error
 
 
-def _pooled(model: keras.Model, images: Any) -> Any:
-    return pooled(model(images), getattr(model, "use_class_token", False))
-
-
 def pooled(
     x: Any, class_token: bool, name: str = "pool", dtype: Any = None
 ) -> Any:
@@ -219,30 +202,15 @@ def pooled(
     if len(x.shape) == 2:
         return layers.Identity(**same)(x)
     if len(x.shape) == 4:
-        return layers.GlobalAveragePooling2D(**same)(x)
+        return layers.GlobalAveragePooling2D(LAST, **same)(x)
     if not class_token:
-        return layers.GlobalAveragePooling1D(**same)(x)
+        return layers.GlobalAveragePooling1D(LAST, **same)(x)
+    if x.shape[1] is None:
+        raise ValueError(
+            "The number of tokens isn't known. Make the model for images of a "
+            f"known size. Received tokens of shape {x.shape}"
+        )
     token = layers.Cropping1D(
         (0, x.shape[1] - 1), name=f"{name}_token", dtype=dtype
     )(x)
     return layers.Reshape((x.shape[-1],), **same)(token)
-
-
-def _normalization(
-    channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> keras.layers.Layer:
-    if mean is None:
-        mean = IMAGENET_MEAN if channels == 3 else (0.5,)
-    if std is None:
-        std = IMAGENET_STD if channels == 3 else (0.25,)
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != channels:
-            raise ValueError(
-                f"`{name}` needs a number for each of the {channels} channels, "
-                f"of pixels in [0, 1]. Received: {values}"
-            )
-    return layers.Rescaling(
-        scale=[1 / (255 * s) for s in std],
-        offset=[-m / s for m, s in zip(mean, std)],
-        name="normalization",
-    )

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from kerassl.encoders.kerashub import first_tokens
+
 POOLS_OF_MAPS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 POOLS_OF_TOKENS = (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)
 
@@ -79,7 +81,9 @@ def _before_pooling(calls: list[tuple[keras.layers.Layer, Any]]) -> Any:
         and isinstance(layer, layers.Cropping1D)
         and layer.cropping == (0, tokens.shape[1] - 1)
     ):
-        return layers.Cropping1D((1, 0), name="patches")(tokens)
+        producer = calls[-3][0] if len(calls) > 2 else None
+        first = max(1, first_tokens(producer) if producer is not None else 1)
+        return layers.Cropping1D((first, 0), name="patches")(tokens)
     return None
 
 

@@ -3,10 +3,13 @@
 import math
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import ops
+from keras import layers, ops
+
+from kerassl.image_format import flat_layers
 
 # Widths, depths and heads of the ViTs: tiny, small and base are DeiT's and
 # ViT's; nano is ours, for CPUs.
@@ -20,6 +23,98 @@ RESNETS = {
     "resnet_18": ("basic_block", (2, 2, 2, 2)),
     "resnet_50": ("bottleneck_block", (3, 4, 6, 3)),
 }
+# Layers after which there are the same tokens in the same order.
+SAME_TOKENS = (
+    layers.Activation,
+    layers.Dense,
+    layers.Dropout,
+    layers.Identity,
+    layers.LayerNormalization,
+)
+# Of those that return tokens: how many come before the patches'. The first of
+# them is the class token, then come register or distillation tokens.
+FIRST_TOKENS: dict[str, Callable[[Any], int]] = {
+    "CLIPVisionEncoder": lambda model: 1,
+    "DeiTBackbone": lambda model: 2,
+    "DINOV2Backbone": lambda model: 1 + model.num_register_tokens,
+    "DINOV3Backbone": lambda model: 1 + model.num_register_tokens,
+    "SwinTransformerBackbone": lambda model: 0,
+    "ViTBackbone": lambda model: int(model.use_class_token),
+}
+
+
+def hub_name(thing: Any) -> str | None:
+    """Returns the name of KerasHub's class that something is of, or `None`.
+
+    A subclass has the name of KerasHub's own. The building blocks for anybody's
+    models, `keras_hub.layers.TransformerEncoder` and such, have none.
+    """
+    for kind in type(thing).__mro__:
+        if kind.__module__.startswith("keras_hub."):
+            known = ".models." in kind.__module__ or kind.__name__.endswith(
+                "ImageConverter"
+            )
+            return kind.__name__ if known else None
+    return None
+
+
+def first_tokens(model: Any) -> int:
+    """Returns how many tokens come before those of the patches.
+
+    The features of a model with any are its class token, the first, which is
+    what the authors of DeiT, DINO, DINOv2 and DINOv3 evaluate; those of others
+    are the mean of all tokens.
+
+    Args:
+        model: a layer or model that returns tokens `(N, T, D)`.
+
+    Raises:
+        ValueError: if it is one of KerasHub of which that isn't known.
+    """
+    name = hub_name(model)
+    if name in FIRST_TOKENS:
+        return FIRST_TOKENS[name](model)
+    if name is not None and not hasattr(model, "use_class_token"):
+        raise ValueError(
+            f"{model.name!r} returns the tokens of KerasHub's {name}, and "
+            "which of them are the image's features isn't known. Make a model "
+            "that returns features (N, D), such as `keras.Model(model.input, "
+            "model.output[:, 0])` for the first token."
+        )
+    if hasattr(model, "use_class_token"):
+        return int(model.use_class_token)
+    for layer in reversed(list(flat_layers(model, whole=hub_name))):
+        if layer is model:
+            return 0
+        if not isinstance(layer, SAME_TOKENS):
+            return first_tokens(layer)
+    return 0
+
+
+def has_class_token(layer: Any) -> bool:
+    """Tells whether a layer or model is known to return a class token."""
+    known = hub_name(layer) in FIRST_TOKENS or hasattr(layer, "use_class_token")
+    return known and first_tokens(layer) > 0
+
+
+def backbone_and_converter(model: Any) -> tuple[Any, Any]:
+    """Returns a KerasHub task's backbone and image converter.
+
+    Args:
+        model: anything.
+
+    Returns:
+        A tuple of the backbone and the converter or `None`. Of what is no task
+        it is the model itself and `None`.
+    """
+    if hub_name(model) is not None:
+        import keras_hub
+
+        if isinstance(model, keras_hub.models.Task):
+            preprocessor = getattr(model, "preprocessor", None)
+            converter = getattr(preprocessor, "image_converter", None)
+            return model.backbone, converter
+    return model, None
 
 
 def resnet_backbone(name: str, image_shape: tuple[int | None, ...]) -> Any:

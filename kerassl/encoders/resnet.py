@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from kerassl.image_format import LAST
+
 
 def small_resnet(
     inputs: Any,
@@ -44,7 +46,7 @@ def small_resnet(
             x = block(x, width, strides, f"stage{stage}_block{i}")
         # A no-op that gives each stage's output a stable name.
         x = layers.Identity(name=f"stage{stage}")(x)
-    return layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.GlobalAveragePooling2D(LAST, name="pool")(x)
 
 
 def _conv(
@@ -53,7 +55,7 @@ def _conv(
     # Explicit symmetric padding: "same" pads strided convolutions on one side
     # only, which is neither the papers' architecture nor symmetric to flips.
     if kernel == 3 and strides == 2:
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+        x = layers.ZeroPadding2D(1, LAST, name=f"{name}_pad")(x)
         padding = "valid"
     else:
         padding = "same"
@@ -62,6 +64,7 @@ def _conv(
         kernel,
         strides=strides,
         padding=padding,
+        data_format=LAST,
         use_bias=False,
         kernel_initializer="he_normal",
         name=f"{name}_conv",

@@ -13,6 +13,7 @@ from keras import layers
 
 from kerassl.choices import check_choice
 from kerassl.encoders.build import pooled
+from kerassl.encoders.kerashub import has_class_token
 
 # What KerasHub's ViT runs, in this order; its blocks are in no graph.
 VIT_PARTS = ("dropout", "encoder_layers", "layer_norm")
@@ -152,7 +153,9 @@ class _Trace:
         ]
 
     def _run(self, model: keras.Model, inputs: Any) -> Any:
+        (inputs,) = keras.tree.flatten(inputs)  # KerasHub's DINOs take a dict.
         outputs = inputs
+        self.class_token |= has_class_token(model)
 
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
             nonlocal outputs
@@ -175,7 +178,7 @@ class _Trace:
         return outputs
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        self.class_token |= bool(getattr(layer, "use_class_token", False))
+        self.class_token |= has_class_token(layer)
         if _is_graph(layer):
             outputs = self._run(layer, *args)
         elif all(hasattr(layer, part) for part in VIT_PARTS):

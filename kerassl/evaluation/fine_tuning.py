@@ -18,6 +18,7 @@ from kerassl.evaluation.labels import (
     label_array,
     labels_by_name,
 )
+from kerassl.image_format import remade
 from kerassl.training import build_optimizer, set_trainable, set_weights
 
 # Peaks of the learning rate to choose from: of SGD for a batch of 256, and of
@@ -253,7 +254,7 @@ def _checked(
 
 
 def _copy(encoder: keras.Model) -> keras.Model:
-    copy = type(encoder).from_config(encoder.get_config())
+    copy = remade(encoder)
     set_weights(copy, encoder.get_weights())
     return copy
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.augmentation.namespace import constant
+from kerassl.image_format import channels_last
 from kerassl.layers import MLPHead
 from kerassl.training import (
     ImageModel,
@@ -60,7 +61,8 @@ class SelfSupervisedModel(ImageModel):
 
     Args:
         encoder: `keras.Model` from images to features, or a KerasHub or KerasCV
-            backbone; see `kerassl.encoders.as_encoder`.
+            backbone, that normalises its images; for others see
+            `kerassl.encoders.as_encoder`.
         augmenter: `kerassl.augmentation.ViewAugmenter`, or any layer from
             images to a dict of views. By default the approach's own, at the
             encoder's image size.
@@ -439,8 +441,8 @@ class SelfSupervisedModel(ImageModel):
     @classmethod
     def from_config(cls, config: dict, custom_objects: Any = None) -> Any:
         """Builds the model from `get_config`'s dict."""
-        model = cls(
-            **{
+        with channels_last():
+            arguments = {
                 key: keras.saving.deserialize_keras_object(
                     value, custom_objects=custom_objects
                 )
@@ -449,7 +451,9 @@ class SelfSupervisedModel(ImageModel):
                 for key, value in config.items()
                 if key != "frozen"
             }
-        )
+        if isinstance(arguments.get("encoder"), keras.Model):
+            encoders.accepted(arguments["encoder"])  # It was an encoder.
+        model = cls(**arguments)
         if "frozen" in config:
             freeze_parts(model, config["frozen"])
             follow_frozen(model)

@@ -10,6 +10,7 @@ from kerassl.presets.hub import (
 )
 from kerassl.presets.info import FILES, PresetError, PresetInfo
 from kerassl.presets.load import list_presets, load_encoder
+from kerassl.presets.published import check_encoder
 from kerassl.presets.save import save_preset
 from kerassl.presets.verify import verify_preset
 
@@ -20,6 +21,7 @@ __all__ = [
     "PresetInfo",
     "Publication",
     "Upload",
+    "check_encoder",
     "convert_checkpoint",
     "list_presets",
     "load_encoder",

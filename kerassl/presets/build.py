@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kerassl.encoders.build import pooled
+from kerassl.encoders.build import accepted, pooled
+from kerassl.encoders.normalization import rescaling
+from kerassl.image_format import channels_last
 from kerassl.presets.backbones import ViT, bicubic, dino_bicubic
 from kerassl.presets.checkpoints import DINO
 from kerassl.presets.graph import Architecture, Graph, Weight, check_order
@@ -59,9 +61,10 @@ def build_encoder(
             f"{preset.info.image_shape}: with {shape} its layers would have "
             "other weights."
         )
-    encoder = _make(preset, shape, expected)
+    with channels_last():
+        encoder = _make(preset, shape, expected)
     encoder.set_weights(arrays)
-    return encoder
+    return accepted(encoder)
 
 
 def check_build(preset: Preset) -> None:
@@ -73,7 +76,7 @@ def check_build(preset: Preset) -> None:
         PresetError: as `build_encoder`.
     """
     shape = preset.info.image_shape
-    with keras.StatelessScope(initialize_variables=False):
+    with channels_last(), keras.StatelessScope(initialize_variables=False):
         _make(preset, shape, _check_shape(preset, shape))
 
 
@@ -98,9 +101,7 @@ def _make(
         images = keras.Input(shape, dtype="float32", name="images")
         x: Any = images
         if info.normalization is not None:
-            x = keras.layers.Rescaling(
-                **info.normalization, name="normalization", dtype="float32"
-            )(x)
+            x = rescaling(**info.normalization, dtype="float32")(x)
         x = architecture.apply(x)
         if info.output != "features":
             taken = (

@@ -5,7 +5,7 @@
 
 import dataclasses
 
-from kerassl.encoders.build import IMAGENET_STD
+from kerassl.encoders.normalization import IMAGENET_STD
 
 # What `training` of a preset calls a method whose ViTs have a rule of their
 # own for positions at other sizes; see `build_encoder`.

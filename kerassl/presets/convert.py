@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from kerassl.choices import check_choice
-from kerassl.encoders.build import IMAGENET_MEAN, pooled
+from kerassl.encoders.build import pooled
+from kerassl.encoders.normalization import IMAGENET_MEAN, standardization
 from kerassl.presets.backbones import BACKBONES, Backbone
 from kerassl.presets.checkpoints import (
     PARTS,
@@ -423,11 +424,7 @@ def _encoder(
     arrays: list[np.ndarray],
 ) -> keras.Model:
     images = keras.Input(image_shape, name="images")
-    x = keras.layers.Rescaling(
-        scale=[1 / (255 * s) for s in std],
-        offset=[-m / s for m, s in zip(IMAGENET_MEAN, std)],
-        name="normalization",
-    )(images)
+    x = standardization(3, IMAGENET_MEAN, std)(images)
     is_vit = backbone.class_name == "ViTBackbone"
     features = pooled(backbone.apply(x), class_token=is_vit)
     encoder = keras.Model(images, features, name=name)

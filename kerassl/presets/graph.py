@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from kerassl.image_format import channels_last
 from kerassl.presets.info import CONFIG, PresetError, check
 from kerassl.reading import (
     FLAG,
@@ -126,6 +127,13 @@ def _depthwise(layer: Any, shape: tuple) -> Shapes:
     return _with_bias(layer, kernel, shape[-1] * layer.depth_multiplier)
 
 
+def _separable(layer: Any, shape: tuple) -> Shapes:
+    depthwise = (*layer.kernel_size, shape[-1], layer.depth_multiplier)
+    pointwise = (1, 1, shape[-1] * layer.depth_multiplier, layer.filters)
+    kernels = {"depthwise_kernel": depthwise, "pointwise_kernel": pointwise}
+    return kernels | ({"bias": (layer.filters,)} if layer.use_bias else {})
+
+
 def _dense(layer: Any, shape: tuple) -> Shapes:
     return _with_bias(layer, (shape[-1], layer.units), layer.units)
 
@@ -148,6 +156,7 @@ def _norm(layer: Any, shape: tuple) -> Shapes:
 WEIGHTED: dict[type, tuple[str, Callable[[Any, tuple], Shapes]]] = {
     layers.Conv2D: ("conv2d", _conv),
     layers.DepthwiseConv2D: ("depthwise_conv2d", _depthwise),
+    layers.SeparableConv2D: ("separable_conv2d", _separable),
     layers.Dense: ("dense", _dense),
     layers.BatchNormalization: ("batch_normalization", _norm),
     layers.LayerNormalization: ("layer_normalization", _norm),
@@ -182,6 +191,7 @@ ACTIVATIONS = (
     "elu",
     "gelu",
     "hard_sigmoid",
+    "hard_silu",
     "hard_swish",
     "leaky_relu",
     "linear",
@@ -242,7 +252,7 @@ ARGUMENTS: dict[str, Form] = {
     "filters": _SIZE,
     "groups": _SIZE,
     "interpolation": one_of("nearest", "bilinear", "bicubic"),
-    "keepdims": _OFF,
+    "keepdims": FLAG,
     "kernel_size": _SIZES,
     "max_value": optional(_NUMBER),
     "momentum": number(0, 1),
@@ -448,7 +458,8 @@ class Graph(Architecture):
             _check_argument(name, key, value)
         inputs, listed = self._inputs(name, found.get("inbound_nodes"))
         try:
-            layer = LAYERS[str(kind)].from_config(dict(fields))
+            with channels_last():
+                layer = LAYERS[str(kind)].from_config(dict(fields))
         except Exception as error:
             raise PresetError(
                 f"{CONFIG}: the layer {name!r} can't be made by Keras "

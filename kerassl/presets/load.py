@@ -168,8 +168,11 @@ def _own_encoder(source: str | Path) -> keras.Model:
             f"an encoder is a run's folder, a folder with {ENCODER}, a .keras "
             "file, or a preset."
         )
-    model = load_keras_file(path)
-    return encoders.as_encoder(getattr(model, "encoder", model))
+    encoder = load_keras_file(path)
+    encoder = getattr(encoder, "encoder", encoder)
+    # A run's was one, however it normalises its images.
+    own = path.name == ENCODER and isinstance(encoder, keras.Model)
+    return encoders.as_encoder(encoders.accepted(encoder) if own else encoder)
 
 
 def zoo() -> Path:

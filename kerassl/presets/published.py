@@ -8,6 +8,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from kerassl import encoders
+from kerassl.encoders.normalization import ARITHMETIC
+from kerassl.image_format import LAST
 from kerassl.presets.backbones import BACKBONES, Backbone
 from kerassl.presets.build import Preset
 from kerassl.presets.graph import FLOAT32, Architecture, Graph, check_order
@@ -32,18 +35,8 @@ def published(encoder: keras.Model, **fields: Any) -> Preset:
         PresetError: if presets can't hold such an encoder; says which layer
             is in the way.
     """
-    normalization = None
-    backbones = [x for x in encoder.layers if _backbone_name(x)]
-    architecture: Architecture
-    if backbones:
-        output, normalization = _around(encoder, backbones[0])
-        model = backbones[0]
-        architecture = _backbone(model)
-    else:
-        output, model, architecture = _graph(encoder)
+    output, normalization, model, architecture = _taken_apart(encoder)
     image_shape = encoder.input_shape[1:]
-    weights = architecture.layout(image_shape).weights
-    check_order(model, weights)
     arrays = [
         np.asarray(keras.ops.convert_to_numpy(w), "float32")
         for w in model.weights
@@ -74,6 +67,50 @@ def published(encoder: keras.Model, **fields: Any) -> Preset:
     return Preset(info, architecture, arrays)
 
 
+def check_encoder(encoder: Any) -> None:
+    """Refuses an encoder of which no preset can be made.
+
+    `save_preset` refuses it too, but after training. Weights aren't looked at,
+    so that this is quick. See `kerassl.callbacks.PresetCheck` for `fit`.
+
+    Args:
+        encoder: `keras.Model` from images to features, or a training model.
+
+    Raises:
+        PresetError: if presets can't hold such an encoder; says which layer
+            is in the way.
+
+    Example:
+    ```python
+    kerassl.presets.check_encoder(encoder)      # Before hours of training.
+    ```
+    """
+    found = getattr(encoder, "encoder", encoder)
+    try:
+        _taken_apart(encoders.as_encoder(found))
+    except PresetError as error:
+        raise PresetError(
+            f"No preset can be made of the encoder {found.name!r}: {error}"
+        ) from error
+
+
+def _taken_apart(
+    encoder: keras.Model,
+) -> tuple[str, dict[str, list[float]] | None, keras.Model, Architecture]:
+    """Returns output, normalization, the published model, and what it is."""
+    normalization = None
+    backbones = [x for x in encoder.layers if _backbone_name(x)]
+    architecture: Architecture
+    if backbones:
+        output, normalization = _around(encoder, backbones[0])
+        model = backbones[0]
+        architecture = _backbone(model)
+    else:
+        output, model, architecture = _graph(encoder)
+    check_order(model, architecture.layout(encoder.input_shape[1:]).weights)
+    return output, normalization, model, architecture
+
+
 def _backbone_name(layer: Any) -> str | None:
     name = keras.saving.get_registered_name(type(layer))
     return name if name.startswith("keras_hub>") else None
@@ -91,7 +128,9 @@ def _around(
         normalization = {
             name: [
                 float(v)
-                for v in np.broadcast_to(getattr(rescaling, name), channels)
+                for v in np.broadcast_to(
+                    np.ravel(getattr(rescaling, name)), channels
+                )
             ]
             for name in ("scale", "offset")
         }
@@ -117,6 +156,8 @@ def _backbone(model: Any) -> Backbone:
             f"Presets hold the backbones {', '.join(BACKBONES)} of KerasHub, "
             f"and not {name}."
         )
+    if getattr(model, "data_format", LAST) != LAST:
+        raise PresetError(f"{name} isn't channels last.")
     config = serialized(model)
     config["config"].update(name="backbone", trainable=True, dtype=FLOAT32)
     for key in ("dropout_rate", "attention_dropout"):
@@ -140,7 +181,9 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
             elif isinstance(layer, keras.Model):
                 result = run(layer, x)
             else:
-                result = layer(x, *args, **kwargs)
+                result = _in_core_layers(layer, x, *args)
+                if result is None:
+                    result = layer(x, *args, **kwargs)
                 sources[id(result)] = (layer, x)
             return result
 
@@ -155,6 +198,8 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
 
     try:
         x = run(encoder, images)
+    except PresetError:
+        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise PresetError(
             f"{encoder.name} is no graph of layers, as presets are: {error}"
@@ -175,7 +220,83 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
             elif key == "dtype":
                 is_input = part["class_name"] == "InputLayer"
                 fields[key] = "float32" if is_input else FLOAT32
+            elif key == "scale" and isinstance(fields[key], list):
+                fields[key] = np.ravel(fields[key]).tolist()  # See `pinned`.
+            elif key == "axis":
+                for layer in flat.layers:
+                    if layer.name == fields["name"]:
+                        rank = len(layer.output.shape)
+                        fields[key] = _from_the_end(fields[key], rank)
     return output, flat, Graph(config)
+
+
+def _in_core_layers(layer: Any, *inputs: Any) -> Any:
+    """Returns a layer's output, by a core layer that a preset can hold.
+
+    It is `None` if the layer is left as it is. `Normalization` keeps its
+    numbers as weights, ConvNeXt's `LayerScale` is no public class, and
+    `x + y` or `x / 255` are no layers.
+    """
+    x = inputs[0]
+    if type(layer).__name__ in ARITHMETIC and not isinstance(
+        layer, layers.Layer
+    ):
+        return _arithmetic(layer, inputs)
+    if isinstance(layer, layers.Normalization):
+        shape = (1, *(size or 1 for size in x.shape[1:]))
+        offset, one = (
+            np.asarray(keras.ops.convert_to_numpy(layer(np.full(shape, v))))
+            for v in (0.0, 1.0)
+        )
+        values = np.stack([one - offset, offset]).reshape(2, -1, shape[-1])
+        if np.ptp(values, axis=1).any():
+            raise PresetError(
+                f"The layer {layer.name!r} normalises each place otherwise, "
+                "and a preset holds a Rescaling of each channel."
+            )
+        scale, offset = values[:, 0].astype(float).tolist()
+        return layers.Rescaling(scale, offset, name=layer.name)(x)
+    if type(layer).__name__ == "LayerScale" and len(x.shape) == 4:
+        (gamma,) = layer.get_weights()
+        same = layers.DepthwiseConv2D(
+            1, use_bias=False, data_format=LAST, name=layer.name
+        )
+        result = same(x)
+        same.set_weights([gamma.reshape(1, 1, -1, 1)])
+        return result
+    return None
+
+
+def _arithmetic(operation: Any, inputs: tuple) -> Any:
+    """Returns `x + y`, `x * y`, or what numbers make of one tensor."""
+    tensors = [x for x in inputs if isinstance(x, keras.KerasTensor)]
+    if len(tensors) == 2:
+        kind = {"Add": layers.Add, "Multiply": layers.Multiply}.get(
+            type(operation).__name__
+        )
+        return kind and kind(name=operation.name)(tensors)
+    (x,) = tensors
+    channels = x.shape[-1]
+
+    def at(value: float) -> np.ndarray:
+        pixel = np.full((1, channels), value, "float32")
+        found = operation(*(pixel if y is x else y for y in inputs))
+        return np.asarray(keras.ops.convert_to_numpy(found), float)
+
+    zero, one, ten = at(0), at(1), at(10)
+    straight = np.allclose(ten - zero, 10 * (one - zero), rtol=1e-5)
+    if zero.size != channels or not straight:
+        return None
+    numbers = [v.ravel().tolist() for v in (one - zero, zero)]
+    scale, offset = (v[0] if len(set(v)) == 1 else v for v in numbers)
+    return layers.Rescaling(scale, offset, name=operation.name)(x)
+
+
+def _from_the_end(axis: Any, rank: int) -> Any:
+    """Writes the last axis as -1, whatever its number."""
+    if isinstance(axis, list):
+        return [_from_the_end(a, rank) for a in axis]
+    return -1 if axis == rank - 1 else axis
 
 
 def serialized(model: keras.Model) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kerassl import encoders
+from kerassl.image_format import channels_last
 from kerassl.presets.backbones import Backbone
 from kerassl.presets.build import Preset
 from kerassl.presets.card import card
@@ -180,7 +181,7 @@ def _source(
             raise FileNotFoundError(
                 f"{run} holds no {ENCODER} yet: no epoch is finished."
             )
-        encoder = load_keras_file(path)
+        encoder = encoders.accepted(load_keras_file(path))
         own = Recipe.from_dict(settings["recipe"])
         scores, data = read_scores(run), str(settings["data"])
         specs = [
@@ -225,7 +226,8 @@ def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _write(preset: Preset, folder: Path) -> None:
     info, architecture, arrays = preset
-    model = architecture.model()
+    with channels_last():
+        model = architecture.model()
     check_order(model, architecture.layout(info.image_shape).weights)
     model.set_weights(arrays)
     model.save_weights(folder / WEIGHTS)

@@ -12,6 +12,7 @@ import numpy as np
 from kerassl import encoders
 from kerassl.encoders.kerashub import restart_backbones
 from kerassl.evaluation.labels import encode_labels
+from kerassl.image_format import remade
 from kerassl.names import MAX_UNREADABLE
 from kerassl.presets import load_encoder
 from kerassl.presets.load import open_source
@@ -261,7 +262,7 @@ def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
         A `keras.Model`.
     """
     keras.utils.set_random_seed(seed)
-    new = type(encoder).from_config(encoder.get_config())
+    new = remade(encoder)
     restart_backbones(new)
     copy_normalization(encoder, new)
     return new

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerassl.image_format import channels_last, pinned
 from kerassl.training.parts import (
     all_layers,
     finalize,
@@ -112,9 +113,11 @@ class MomentumNetwork(keras.layers.Layer):
             )
         self.momentum = momentum
         self.copy_weights = copy_weights
-        self.network = keras.saving.deserialize_keras_object(
-            keras.saving.serialize_keras_object(network)
-        )
+        with channels_last():
+            self.network = keras.saving.deserialize_keras_object(
+                keras.saving.serialize_keras_object(network)
+            )
+        pinned(self.network)
         if not self.network.built:
             raise ValueError(
                 f"A copy of {network.name!r} made from its config is not "
@@ -235,9 +238,10 @@ class MomentumNetwork(keras.layers.Layer):
         config = dict(config)
         for name in ("network", "momentum"):
             if isinstance(config[name], dict):
-                config[name] = keras.saving.deserialize_keras_object(
-                    config[name]
-                )
+                with channels_last():
+                    config[name] = keras.saving.deserialize_keras_object(
+                        config[name]
+                    )
         return cls(**config)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import keras
 
+from kerassl.image_format import remade
 from kerassl.training.distribution import device_count, process, replicas
 from kerassl.training.parts import set_weights
 
@@ -132,7 +133,7 @@ def own_copy(model: keras.Model) -> keras.Model:
 
     def copy() -> keras.Model:
         if model not in _COPIES:
-            _COPIES[model] = type(model).from_config(model.get_config())
+            _COPIES[model] = remade(model)
         set_weights(_COPIES[model], model.get_weights())
         return _COPIES[model]
 

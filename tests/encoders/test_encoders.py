@@ -160,7 +160,7 @@ def test_a_kerashub_backbone_is_accepted():
         hidden_dim=8,
         mlp_dim=16,
     )
-    encoder = encoders.as_encoder(backbone)
+    encoder = encoders.as_encoder(backbone, mean=[0.5] * 3, std=[0.5] * 3)
     assert encoder.output_shape == (None, 8)
 
 
@@ -290,7 +290,7 @@ def fixed_resnet():
         block_type="basic_block",
         image_shape=(32, 32, 3),
     )
-    return encoders.as_encoder(backbone)
+    return encoders.as_encoder(backbone, mean=[0.5] * 3, std=[0.5] * 3)
 
 
 def flat():

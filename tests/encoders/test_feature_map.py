@@ -83,13 +83,17 @@ def test_models_that_end_with_a_pool():
 def test_what_as_encoder_pooled():
     inputs = keras.Input((32, 32, 3))
     body = keras.Model(inputs, convolved(inputs))
-    model = encoders.feature_map(encoders.as_encoder(body))
+    model = encoders.feature_map(
+        encoders.as_encoder(body, normalization="included")
+    )
     np.testing.assert_array_equal(run(model), run(body))
     # Tokens without a class token, of images that aren't square.
     inputs = keras.Input((32, 16, 3))
     tokens = layers.Reshape((128, 5))(convolved(inputs))
     body = keras.Model(inputs, tokens)
-    model = encoders.feature_map(encoders.as_encoder(body))
+    model = encoders.feature_map(
+        encoders.as_encoder(body, normalization="included")
+    )
     assert model.output_shape == (None, 16, 8, 5)
 
 

@@ -223,7 +223,7 @@ def test_tokens_without_a_class_token_are_averaged():
         mlp_dim=16,
         use_class_token=False,
     )
-    encoder = encoders.as_encoder(backbone)
+    encoder = encoders.as_encoder(backbone, mean=[0.5] * 3, std=[0.5] * 3)
     x = pixels((16, 16, 3)).astype("float32") / 255
     np.testing.assert_allclose(
         encoders.embed(encoder, x * 255, layer="transformer_block_2"),

@@ -22,7 +22,7 @@ def mae(encoder=None, optimizer=None, **kwargs):
     return model
 
 
-def backbone(**kwargs):
+def backbone(normalization=None, **kwargs):
     settings = dict(
         image_shape=(28, 28, 1),
         patch_size=7,
@@ -31,7 +31,10 @@ def backbone(**kwargs):
         hidden_dim=8,
         mlp_dim=16,
     )
-    return keras_hub.models.ViTBackbone(**(settings | kwargs))
+    return kerassl.encoders.as_encoder(
+        keras_hub.models.ViTBackbone(**(settings | kwargs)),
+        normalization=normalization or layers.Rescaling(1 / 128),
+    )
 
 
 def noise_for(count, seed=0):
@@ -227,7 +230,7 @@ def test_the_trained_backbone_loads_with_keras_hub(images, tmp_path):
 @once
 def test_a_bare_backbone_is_an_encoder(images):
     model = kerassl.MAE(
-        backbone(), decoder_dim=16, decoder_depth=1, decoder_heads=2
+        backbone("included"), decoder_dim=16, decoder_depth=1, decoder_heads=2
     )
     model.compile(keras.optimizers.Adam(0.001))
     history = model.fit(images, batch_size=32, verbose=0).history
@@ -353,7 +356,8 @@ def test_other_encoders_are_refused(make, message):
 
 def test_an_encoder_that_resizes_is_refused():
     inputs = keras.Input((32, 32, 1))
-    tokens = backbone()(layers.Resizing(28, 28)(inputs))
+    x = layers.Rescaling(1 / 128)(layers.Resizing(28, 28)(inputs))
+    tokens = backbone().layers[2](x)
     with pytest.raises(ValueError, match="leave their shape"):
         kerassl.MAE(keras.Model(inputs, tokens[:, 0]), decoder_dim=16)
 

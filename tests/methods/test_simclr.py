@@ -112,7 +112,7 @@ def test_the_encoder_with_the_projectors_first_layer(tmp_path):
 def test_the_projector_follows_an_encoder_with_dense_layers():
     """Keras names such layers `dense_1`, too."""
     inputs = keras.Input((28, 28, 1))
-    flat = keras.layers.Flatten()(inputs)
+    flat = keras.layers.Flatten()(inputs / 255)
     hidden = keras.layers.Dense(8, name="dense_1")(flat)
     model = kerassl.SimCLR(keras.Model(inputs, hidden), projection_dim=8)
     assert model.encoder_with_projector().output_shape == (None, 8)

@@ -40,7 +40,7 @@ def vit_encoder(class_token=True):
         use_class_token=class_token,
         name="backbone",
     )
-    return encoders.as_encoder(backbone)
+    return encoders.as_encoder(backbone, normalization="included")
 
 
 def resnet_encoder(block_type="basic_block"):

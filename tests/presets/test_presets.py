@@ -187,7 +187,8 @@ def test_image_shape_that_does_not_fit(tmp_path):
     with pytest.raises(ValueError, match="patches of"):
         kerassl.load_encoder(folder, image_shape=(10, 8, 3))
     images = keras.Input((4, 4, 3))
-    x = keras.layers.Dense(2)(keras.layers.Flatten()(images))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(images))
+    x = keras.layers.Dense(2)(x)
     folder = kerassl.save_preset(keras.Model(images, x), tmp_path / "flat")
     assert kerassl.verify_preset(folder).output == "features"
     with pytest.raises(ValueError, match="tied to images of"):
@@ -276,6 +277,7 @@ def test_nested_models_and_training_models(tmp_path):
     inner = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
+            keras.layers.Rescaling(1 / 255),
             keras.layers.Conv2D(4, 3, name="a"),
             keras.Sequential([keras.layers.Conv2D(6, 3, name="b")]),
         ]
@@ -304,7 +306,7 @@ def test_nested_models_and_training_models(tmp_path):
 )
 def test_other_layers_are_not_saved(layer, name, tmp_path):
     images = keras.Input((8, 8, 3))
-    x = layer()(images)
+    x = layer()(keras.layers.Rescaling(1 / 255)(images))
     x = keras.layers.GlobalAveragePooling2D()(x)
     with pytest.raises(presets.PresetError, match=name):
         kerassl.save_preset(keras.Model(images, x), tmp_path / "a")

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from kerassl.encoders.build import IMAGENET_MEAN, IMAGENET_STD
+from kerassl.encoders.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Bottleneck(nn.Module):

@@ -78,11 +78,13 @@ def test_images_that_are_not_square(images):
         hidden_dim=8,
         mlp_dim=8,
     )
-    encoder = encoders.as_encoder(keras.Model(inputs, backbone(inputs)))
+    encoder = encoders.as_encoder(
+        keras.Model(inputs, backbone(inputs)), normalization="included"
+    )
     # `as_encoder` hides the backbone in a model of its own.
     with pytest.raises(ValueError, match="has none"):
         visualization.class_attention(encoder, images[:2, :, :14])
-    encoder = encoders.as_encoder(backbone)
+    encoder = encoders.as_encoder(backbone, normalization="included")
     made = visualization.class_attention(encoder, images[:2, :, :14])
     assert made.shape == (2, 2, 4, 2)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from kerassl import augmentation, visualization
+from kerassl import augmentation, encoders, visualization
 from kerassl.data import ImageData
 from kerassl.visualization.features import UNLABELLED
 from kerassl.visualization.pictures import RIGHT, WRONG
@@ -18,7 +18,10 @@ from tests.contracts.methods import METHODS, tiny_encoder
 def pixels():
     """An encoder whose features are the pixels: what is near is known."""
     inputs = keras.Input((28, 28, 1))
-    return keras.Model(inputs, layers.Flatten()(inputs))
+    return encoders.as_encoder(
+        keras.Model(inputs, layers.Flatten()(inputs)),
+        normalization="included",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +348,10 @@ def test_the_error_without_matplotlib(pixels, images, monkeypatch):
 
 def test_histogram_of_even_and_of_collapsed_features():
     inputs = keras.Input((4, 4, 1))
-    spread = keras.Model(inputs, layers.Flatten()(inputs - 128))
+    spread = encoders.as_encoder(
+        keras.Model(inputs, layers.Flatten()(inputs - 128)),
+        normalization="included",
+    )
     images = np.random.default_rng(0).integers(0, 256, (200, 4, 4, 1), "uint8")
     figure = visualization.feature_histogram(spread, images)
     values, deviations = figure.axes

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerassl import encoders
 from kerassl.losses import nt_xent
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.training import gather, own_places
@@ -148,11 +149,12 @@ class SimCLR(SelfSupervisedModel):
         hidden = keras.Sequential(
             self.projector.hidden_layers(layers), name="projector"
         )
-        return keras.Model(
+        longer = keras.Model(
             self.encoder.input,
             hidden(self.encoder.output),
             name=f"{self.encoder.name}_projector",
         )
+        return encoders.accepted(longer)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

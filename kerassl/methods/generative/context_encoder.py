@@ -10,6 +10,7 @@ from keras import layers, ops
 from kerassl import augmentation, encoders, losses
 from kerassl.augmentation import masks
 from kerassl.choices import check_choice
+from kerassl.image_format import LAST
 from kerassl.layers import ChannelwiseDense
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.training import (
@@ -215,6 +216,7 @@ class ContextEncoder(SelfSupervisedModel):
         ends = (excess // 2, excess - excess // 2)
         crop = layers.Cropping2D(
             (ends, ends),
+            LAST,
             dtype=self.dtype_policy,
             name="crop",
         )
@@ -233,7 +235,7 @@ class ContextEncoder(SelfSupervisedModel):
                 0.2, dtype=self.dtype_policy, name=f"relu_{i}"
             )
             stack.append(relu)
-        flatten = layers.Flatten(dtype=self.dtype_policy, name="flatten")
+        flatten = layers.Flatten(LAST, dtype=self.dtype_policy, name="flatten")
         # A convolution over the whole map.
         last = layers.Dense(
             1,
@@ -257,6 +259,7 @@ class ContextEncoder(SelfSupervisedModel):
             kernel,
             strides=strides,
             padding="same",
+            data_format=LAST,
             use_bias=False,
             kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
             dtype=self.dtype_policy,

@@ -1,0 +1,230 @@
+"""Makes encoders of other models: the right normalization and pooling."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers
+
+from kerassl.encoders.build import (
+    accepted,
+    encoder_around,
+    is_accepted,
+    names,
+)
+from kerassl.encoders.kerashub import backbone_and_converter
+from kerassl.encoders.normalization import (
+    INCLUDED,
+    is_converter,
+    normalization_layer,
+    normalizes,
+    standardization,
+)
+from kerassl.image_format import FIRST, flat_layers, pinned
+
+POOLS = (
+    layers.GlobalAveragePooling1D,
+    layers.GlobalAveragePooling2D,
+    layers.GlobalMaxPooling1D,
+    layers.GlobalMaxPooling2D,
+)
+# The last layer of classifiers, in Keras and in KerasHub.
+HEADS = ("predictions", "logits")
+TRANSPOSING = ("Permute", "Transpose", "Moveaxis")
+
+
+def as_encoder(
+    model: Any,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    normalization: Any = None,
+) -> keras.Model:
+    """Makes an encoder of a model: one from images to features `(N, D)`.
+
+    Images come as [0, 255], and an encoder normalises them itself, as those of
+    `build` do. So it is taken as it is, if it is seen to begin with that: with
+    a `Rescaling` or `Normalization`, or arithmetic such as `images / 255`, in
+    inner models too, as MobileNetV3, EfficientNet and ConvNeXt of
+    `keras.applications` do, and KerasCV's backbones with `include_rescaling`.
+    Of a KerasHub classifier the backbone is taken, with the values of the
+    preset's image converter. For any other model say what it was trained with.
+
+    A model with features `(N, D)` needs no pooling. A feature map
+    `(N, H, W, D)` is averaged. Of tokens `(N, T, D)` the class token is taken
+    if there is one, as the authors of ViT, DeiT, DINO, DINOv2 and DINOv3 do
+    (in KerasHub's classes, or with an attribute `use_class_token`), else the
+    mean.
+
+    Args:
+        model: `keras.Model` with one input `(N, H, W, C)` and one output, or a
+            KerasHub or KerasCV backbone, or a KerasHub `ImageClassifier`.
+        mean: the mean of each channel that the model was trained with, of
+            pixels in [0, 1]. With `std` alone, ImageNet's, or 0.5 for one
+            channel.
+        std: the standard deviation likewise.
+        normalization: instead of these, a KerasHub image converter, of which
+            the resizing is left to the views; or a layer or function from
+            images in [0, 255] to what the model takes, such as
+            `keras.applications.mobilenet_v2.preprocess_input`; or
+            `"included"`, if the model normalises its images in a way that
+            can't be seen.
+
+    Returns:
+        A `keras.Model`: the model itself if nothing is missing.
+
+    Raises:
+        ValueError: if the model isn't built, is a classifier, or of another
+            form; if nothing is known of its normalization; or if it would be
+            normalised twice.
+
+    Example:
+    ```python
+    classifier = keras_hub.models.ImageClassifier.from_preset(
+        "resnet_18_imagenet"
+    )
+    encoder = kerassl.encoders.as_encoder(classifier)
+
+    backbone = keras_hub.models.Backbone.from_preset("dinov2_base")
+    encoder = kerassl.encoders.as_encoder(
+        backbone,
+        normalization=keras_hub.layers.ImageConverter.from_preset(
+            "dinov2_base"
+        ),
+    )
+
+    encoder = kerassl.encoders.as_encoder(
+        keras.applications.DenseNet121((64, 64, 3), include_top=False),
+        normalization=keras.applications.densenet.preprocess_input,
+    )
+    ```
+    """
+    given = any(value is not None for value in (mean, std, normalization))
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            "An encoder is a `keras.Model` from images to features, or one of "
+            f"the names {names()} given to `kerassl.encoders.build`. "
+            f"Received: {model!r}"
+        )
+    if is_accepted(model) and not given:
+        return pinned(model)
+    model, converter = backbone_and_converter(model)
+    inputs, outputs = _shapes(model)
+    _check_format(model, inputs)
+    _check_features(model)
+    before = _before(model, inputs[-1], mean, std, normalization, converter)
+    if before is None and len(outputs) == 2:
+        return accepted(model)
+    return encoder_around(model, before, inputs[1:], model.name)
+
+
+def _shapes(model: keras.Model) -> tuple[tuple, tuple]:
+    try:
+        inputs, outputs = model.input_shape, model.output_shape
+    except (AttributeError, ValueError) as error:
+        raise ValueError(
+            f"The shapes of {model.name!r} are not known. Make it a Functional "
+            "model, `keras.Model(inputs, outputs)`."
+        ) from error
+    if not isinstance(inputs, tuple) or len(inputs) != 4:
+        raise ValueError(
+            "An encoder takes one batch of images (N, H, W, C). "
+            f"{model.name!r} takes {inputs}."
+        )
+    if not isinstance(outputs, tuple) or len(outputs) not in (2, 3, 4):
+        raise ValueError(
+            "An encoder returns features (N, D), a map (N, H, W, D) or tokens "
+            f"(N, T, D). {model.name!r} returns {outputs}."
+        )
+    return inputs, outputs
+
+
+def _check_format(model: keras.Model, inputs: tuple) -> None:
+    """Refuses a model that takes the images' rows for channels."""
+    found = list(flat_layers(model))
+    if any(type(layer).__name__ in TRANSPOSING for layer in found):
+        return
+    for layer in found:
+        if getattr(layer, "data_format", None) == FIRST:
+            raise ValueError(
+                f"The layer {layer.name!r} of {model.name!r} takes channels "
+                f"first, and images here are channels last (N, H, W, C), "
+                "whatever `keras.config.image_data_format()` says. Make the "
+                'model with `data_format="channels_last"`, or after '
+                '`keras.config.set_image_data_format("channels_last")`. It '
+                f"takes {inputs}."
+            )
+
+
+def _check_features(model: keras.Model) -> None:
+    """Refuses a classifier: its outputs are no features."""
+    found = list(flat_layers(model))
+    ends = [x for x in found if not isinstance(x, (layers.Dropout, POOLS))]
+    head = ends[-1]
+    while len(ends) > 1 and _passes(head):
+        ends.pop()
+        head = ends[-1]
+    is_softmax = type(head).__name__ == "Softmax" or (
+        getattr(head, "activation", None) is keras.activations.softmax
+    )
+    if is_softmax or (isinstance(head, layers.Dense) and head.name in HEADS):
+        pools = [x.name for x in found if isinstance(x, POOLS)]
+        cut = next(
+            (x.name for x in model.layers if x.name in pools[-1:]), "..."
+        )
+        raise ValueError(
+            f"{model.name!r} is a classifier: its last layer, {head.name!r}, "
+            "returns classes and no features. Make it without its head "
+            "(`include_top=False` in `keras.applications`), or cut that off: "
+            f"`keras.Model(model.input, model.get_layer({cut!r}).output)`."
+        )
+
+
+def _passes(layer: Any) -> bool:
+    if isinstance(layer, layers.Activation):
+        return layer.activation is keras.activations.linear
+    return isinstance(layer, layers.Identity)
+
+
+def _before(
+    model: keras.Model,
+    channels: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    normalization: Any,
+    converter: Any,
+) -> Any:
+    """Returns what normalises before the model; `None` if it does it itself."""
+    if normalization is not None and (mean is not None or std is not None):
+        raise ValueError(
+            "Give `normalization`, or `mean` and `std`, and not both."
+        )
+    if isinstance(normalization, str) and normalization == INCLUDED:
+        return None
+    if is_converter(normalization):
+        normalization, converter = None, normalization
+    found = None
+    if mean is not None or std is not None:
+        found = standardization(channels, mean, std)
+        converter = None
+    elif normalization is not None:
+        found = normalization_layer(normalization, channels)
+        converter = None
+    if found is not None and normalizes(model):
+        raise ValueError(
+            f"{model.name!r} begins with normalization already, so its images "
+            "would be normalised twice. Leave out `mean`, `std` and "
+            "`normalization`."
+        )
+    if converter is not None:
+        found = normalization_layer(converter, channels)
+    if found is None and not normalizes(model):
+        raise ValueError(
+            f"{model.name!r} isn't seen to normalise its images, which come "
+            "as [0, 255]. Say how it was trained: "
+            "`kerassl.encoders.as_encoder(model, mean=..., std=...)`, of "
+            "pixels in [0, 1]; or `normalization=`, its KerasHub image "
+            'converter, a layer or a function; or `normalization="included"`, '
+            "if it does it in some other way."
+        )
+    return found

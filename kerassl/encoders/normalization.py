@@ -1,0 +1,204 @@
+"""How images of [0, 255] become what a network was made for."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from kerassl.encoders.kerashub import hub_name
+from kerassl.image_format import flat_layers, pinned
+
+# The mean and standard deviation of ImageNet's channels, of [0, 1] pixels.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+INCLUDED = "included"
+# Whatever comes, they return values around 0.
+SELF_ADJUSTING = (
+    layers.BatchNormalization,
+    layers.GroupNormalization,
+    layers.LayerNormalization,
+)
+SEEN = (layers.Rescaling, layers.Normalization, *SELF_ADJUSTING)
+# What `x / 255 - 1` is in a graph: operations of no layer.
+ARITHMETIC = ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")
+# Raw pixels spread over 255. What networks take spreads over 1 to 6.
+MOST_SPREAD = 128
+
+
+def standardization(
+    channels: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> layers.Layer:
+    """Returns the layer that takes a mean off and divides by a deviation.
+
+    Args:
+        channels: int.
+        mean: of each channel, of pixels in [0, 1]. By default ImageNet's, or
+            0.5 for one channel.
+        std: the standard deviation likewise. By default ImageNet's, or 0.25.
+
+    Raises:
+        ValueError: if there aren't as many as channels.
+    """
+    if mean is None:
+        mean = IMAGENET_MEAN if channels == 3 else (0.5,)
+    if std is None:
+        std = IMAGENET_STD if channels == 3 else (0.25,)
+    for name, values in (("mean", mean), ("std", std)):
+        if np.shape(values) != (channels,):
+            raise ValueError(
+                f"`{name}` needs a number for each of the {channels} channels, "
+                f"of pixels in [0, 1]. Received: {values}"
+            )
+    return rescaling(
+        [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std)]
+    )
+
+
+def rescaling(scale: Any, offset: Any, **kwargs: Any) -> layers.Layer:
+    """Returns the layer `"normalization"`: scales channels and shifts them."""
+    return pinned(
+        layers.Rescaling(
+            scale=scale, offset=offset, name="normalization", **kwargs
+        )
+    )
+
+
+def is_converter(given: Any) -> bool:
+    """Tells an image converter of KerasHub."""
+    return (hub_name(given) or "").endswith("ImageConverter")
+
+
+def normalization_layer(
+    given: Any, channels: int
+) -> layers.Layer | Callable | None:
+    """Returns what normalises images, of what a user gives.
+
+    Args:
+        given: a KerasHub image converter, of which the resizing is left to the
+            views; or a layer, or a function, from images in [0, 255] to what
+            the network takes. A function that only scales and shifts channels,
+            as most of `keras.applications`, becomes a `Rescaling`.
+        channels: int.
+
+    Returns:
+        A layer or function, or `None` if what is given changes nothing.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if is_converter(given):
+        if given.scale is None and given.offset is None:
+            return None
+        return rescaling(
+            1.0 if given.scale is None else given.scale,
+            0.0 if given.offset is None else given.offset,
+        )
+    if isinstance(given, layers.Layer):
+        return pinned(given)
+    if not callable(given):
+        raise ValueError(
+            "`normalization` must be a KerasHub image converter, a layer, a "
+            f"function of images, or {INCLUDED!r}. Received: {given!r}"
+        )
+    function = given
+    if "data_format" in inspect.signature(given).parameters:
+
+        def function(x: Any) -> Any:
+            return given(x, data_format="channels_last")
+
+    return _as_rescaling(function, channels)
+
+
+def _as_rescaling(
+    function: Callable, channels: int
+) -> layers.Layer | Callable | None:
+    """Returns a `Rescaling` that does what the function does, if one can."""
+    shape = (2, 3, 4, channels)
+    pixels = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+    try:
+        # Copies: those of `keras.applications` work in place.
+        black, white, found = (
+            np.asarray(keras.ops.convert_to_numpy(function(x.copy())))
+            for x in (np.zeros_like(pixels), 0 * pixels + 255, pixels)
+        )
+    except Exception:  # Of whatever kind: it may want a symbolic tensor.
+        return function
+    if found.shape != shape:
+        return function
+    offset = black[0, 0, 0].astype(float)
+    scale = (white[0, 0, 0] - offset) / 255
+    if not np.allclose(pixels * scale + offset, found, rtol=1e-5, atol=1e-4):
+        return function
+    if np.allclose(scale, 1) and np.allclose(offset, 0):
+        return None
+    return rescaling(scale.tolist(), offset.tolist())
+
+
+def normalizes(model: keras.Model) -> bool:
+    """Tells whether a model normalises images of [0, 255] by itself.
+
+    That is seen in what reaches the first layer with weights, whatever comes
+    before it: layers, inner models or arithmetic such as `images / 255`. Of a
+    model that is no graph only the layers are seen.
+    """
+    *_, channels = model.input_shape
+    size = [length or 32 for length in model.input_shape[1:3]]
+    images = keras.Input((*size, channels))
+    try:
+        layer, x = _first_weights(model, images)
+    except (AttributeError, TypeError, ValueError):
+        return any(isinstance(layer, SEEN) for layer in flat_layers(model))
+    if isinstance(layer, SELF_ADJUSTING):
+        return True
+    if x is images:
+        return False
+    pixels = np.linspace(0, 255, math.prod((*size, channels)))
+    pixels = pixels.reshape(1, *size, channels).astype("float32")
+    found = keras.ops.convert_to_numpy(keras.Function(images, x)(pixels))
+    return float(np.ptp(found)) < MOST_SPREAD
+
+
+class _Reached(Exception):
+    """Ends a walk through a graph, and isn't an error."""
+
+
+def _first_weights(model: keras.Model, images: Any) -> tuple[Any, Any]:
+    """Returns the first layer with weights, and the tensor that reaches it."""
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return run(layer, *keras.tree.flatten(args))
+        weighted = isinstance(layer, layers.Layer) and layer.weights
+        if weighted and not isinstance(layer, layers.Normalization):
+            raise _Reached(layer, keras.tree.flatten(args)[0])
+        return layer(*args, **kwargs)
+
+    def run(model: keras.Model, x: Any) -> Any:
+        result = x
+
+        def kept(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            nonlocal result
+            result = call(layer, *args, **kwargs)
+            return result
+
+        # A `Sequential` becomes a graph, which alone has calls.
+        keras.models.clone_model(
+            keras.Model(model.inputs[0], model.outputs[0]),
+            input_tensors=x,
+            clone_function=lambda layer: layer,
+            call_function=kept,
+        )
+        return result  # Of the last call, which is the output's.
+
+    try:
+        return None, run(model, images)
+    except _Reached as reached:
+        layer, x = reached.args
+        return layer, x
