@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from kerassl.choices import check_choice
-from kerassl.cli.errors import UserError, print_error, user_errors
+from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.types import positive, seed, share
 from kerassl.names import ENCODERS, METHODS, MONITORS, check_recipe
@@ -102,7 +102,7 @@ def add_parser(commands: Any) -> None:
         default=[],
         help=f"log what the features can do as they are learned: "
         f"{', '.join(MONITORS)}, with commas between them. The first two need "
-        "labels and a test split",
+        "labels",
     )
     add(
         "--tensorboard",
@@ -331,8 +331,10 @@ def _callbacks(options: argparse.Namespace, run: "Run") -> list:
     from kerassl import runs
     from kerassl.training import process
 
-    callbacks = runs.monitors(run, options.monitor)
-    if options.tensorboard and process()[0] == 0:
+    if process()[0]:  # The first one tells, and writes.
+        return runs.monitors(run, options.monitor, note=lambda words: None)
+    callbacks = runs.monitors(run, options.monitor, note=print_note)
+    if options.tensorboard:
         try:
             callbacks.append(runs.tensorboard(run))
         except ImportError as error:

@@ -1,39 +1,44 @@
 """What a run can watch by itself: the callbacks of `kerassl pretrain`."""
 
 import importlib.util
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerassl import callbacks, data
+from kerassl import callbacks
 from kerassl.choices import check_choice
 from kerassl.names import MONITORS
 from kerassl.run_folder import TENSORBOARD
 from kerassl.runs.run import Run
+from kerassl.runs.splits import LabelledSplits
 
 # Images that monitors learn from, classify, and look at for collapse.
 BANK, QUERIES, FEW = 10_000, 2_000, 512
 
 
 def monitors(
-    run: Run, names: Sequence[str], every: int | None = None
+    run: Run,
+    names: Sequence[str],
+    every: int | None = None,
+    note: Callable[[str], None] = warnings.warn,
 ) -> list[keras.callbacks.Callback]:
     """Returns monitors of a run, on the images and labels of its data.
 
     Args:
         run: `Run`.
-        names: `"knn"`, `"linear"` (both need labels and test images) or
-            `"collapse"`.
+        names: `"knn"`, `"linear"` (both need labels) or `"collapse"`.
         every: int > 0, epochs between two looks; by default each monitor's.
+        note: callable, which is told what to know of the data, such as that
+            they have no test split and a fifth of the images is scored.
 
     Returns:
         A list of callbacks for `Run.train`.
 
     Raises:
-        ValueError: if there is no such monitor, or the data have no labels or
-            no test images.
+        ValueError: if there is no such monitor, or the data have no labels.
 
     Example:
     ```python
@@ -46,15 +51,17 @@ def monitors(
     options: dict[str, Any] = {} if every is None else {"every": every}
     labelled: dict[str, Any] = {}
     if {"knn", "linear"} & set(names):
-        test = data.load(
+        splits = LabelledSplits(
             run.settings["data"],
-            "test",
+            train_limit=BANK,
+            test_limit=QUERIES,
             image_size=run.data.image_shape[:2],
-            limit=QUERIES,
             data_dir=run.settings["data_dir"],
             max_unreadable=run.settings["max_unreadable"],
         )
-        labelled = {"train": _spread(run.data, BANK), "test": test}
+        labelled = splits.parts
+        for words in splits.notes:
+            note(words)
     made: list[keras.callbacks.Callback] = []
     for name in names:
         if name == "knn":
@@ -63,8 +70,10 @@ def monitors(
         elif name == "linear":
             made.append(callbacks.LinearProbeMonitor(**labelled, **options))
         else:
-            few = _spread(run.data, FEW)
-            made.append(callbacks.CollapseMonitor(few, **options))
+            count = len(run.data.images)
+            few = np.unique(np.linspace(0, count - 1, FEW).astype(int))
+            images = run.data.select(few)
+            made.append(callbacks.CollapseMonitor(images, **options))
     return made
 
 
@@ -90,11 +99,3 @@ def tensorboard(run: Run) -> keras.callbacks.Callback:
         )
     folder = str(run.folder / TENSORBOARD)
     return keras.callbacks.TensorBoard(folder, write_graph=False)
-
-
-def _spread(images: data.ImageData, count: int) -> data.ImageData:
-    """Returns so many images from all over: the first may be of one class."""
-    total = len(images.images)
-    if total <= count:
-        return images
-    return images.select(np.arange(count) * total // count)

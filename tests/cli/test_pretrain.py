@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import keras
@@ -318,8 +319,23 @@ def test_a_run_is_overwritten_by_force_alone(finished, tmp_path, capsys):
 def test_a_run_has_a_folder_by_default(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = [*ARGUMENTS[:-1], "--limit", "32", "--epochs", "1"]
+    arguments += ["--monitor", "knn, collapse", "--tensorboard"]
     assert main(arguments) == 0
-    assert (tmp_path / "runs/simclr_fashion_mnist_small/recipe.json").exists()
+    folder = tmp_path / "runs/simclr_fashion_mnist_small"
+    assert (folder / "recipe.json").exists()
+    (row,) = csv.DictReader((folder / "history.csv").open())
+    assert 0.1 < float(row["knn_accuracy"]) <= 1
+    assert float(row["effective_rank"]) > 1
+    assert list((folder / "tensorboard").glob("train/events.*"))
+
+
+def test_tensorboard_is_asked_for_by_name(tmp_path, monkeypatch):
+    run = types.SimpleNamespace(folder=tmp_path)
+    assert isinstance(runs.tensorboard(run), keras.callbacks.TensorBoard)
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match="tensorflow and tensorboard"):
+            runs.tensorboard(run)
 
 
 @pytest.mark.parametrize(
