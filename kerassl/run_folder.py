@@ -1,5 +1,7 @@
 """What the folder of a run holds."""
 
+import csv
+import math
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ HISTORY = "history.csv"
 REPORT = "report.html"
 SCORES = "scores.json"
 TENSORBOARD = "tensorboard"
+# Columns of `history.csv` that say how fast a run was, and not how good.
+TIMES = ("seconds", "images_per_second")
 
 # What `recipe.json` holds. The recipe checks itself.
 SETTINGS: dict[str, Form] = {
@@ -87,6 +91,34 @@ def refuse_run(folder: str | Path) -> None:
                 f"{folder} holds a run already. Resume it, overwrite it, or "
                 "choose another folder."
             )
+
+
+def read_rows(folder: str | Path) -> list[dict[str, float]]:
+    """Returns the rows of a run's `history.csv`, without empty fields.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is broken.
+    """
+    path = Path(folder) / HISTORY
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no learning curves: there is no {path}."
+        )
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [
+                {key: float(text) for key, text in row.items() if text != ""}
+                for row in csv.DictReader(file, strict=True)
+            ]
+        for row in rows:
+            row["epoch"]  # Each row has it.
+            for name in ("epoch", *TIMES):
+                if not 0 <= row.get(name, 0) < math.inf:
+                    raise ValueError(f"{name} is {row[name]}")
+        return rows
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is broken: {error!r}") from error
 
 
 def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:

@@ -46,10 +46,10 @@ from kerassl.run_folder import (
     HISTORY,
     environment,
     load_keras_file,
+    read_rows,
     read_scores,
     read_settings,
 )
-from kerassl.visualization.curves import read_rows
 
 
 def save_preset(

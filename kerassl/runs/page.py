@@ -26,7 +26,13 @@ from kerassl.evaluation.health import (
 from kerassl.presets import load_encoder
 from kerassl.recipes import Recipe
 from kerassl.recipes.command import pretrain_command
-from kerassl.run_folder import CHECKPOINT, REPORT, read_scores, read_settings
+from kerassl.run_folder import (
+    CHECKPOINT,
+    REPORT,
+    read_rows,
+    read_scores,
+    read_settings,
+)
 from kerassl.run_lock import InUseError
 from kerassl.runs.checkpoint import load_checkpoint
 from kerassl.runs.files import check_writable, replacing
@@ -35,7 +41,6 @@ from kerassl.visualization.attention import attention_maps, vit_of
 from kerassl.visualization.curves import (
     learning_curves,
     read_curves,
-    read_rows,
 )
 from kerassl.visualization.features import (
     MAPS,

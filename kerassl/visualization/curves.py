@@ -1,7 +1,5 @@
 """Pictures of how a run went."""
 
-import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -9,14 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
-from kerassl.run_folder import HISTORY
+from kerassl.run_folder import TIMES, read_rows
 from kerassl.visualization.pictures import load_matplotlib, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Columns of `history.csv` that say how fast a run was, and not how good.
-TIMES = ("seconds", "images_per_second")
 # So many points, and less, are drawn one by one.
 MARKED = 40
 
@@ -113,34 +109,6 @@ def read_curves(history: Any) -> dict[str, Curve]:
     if not curves:
         raise ValueError("There are no learning curves: no epoch is finished.")
     return curves
-
-
-def read_rows(folder: str | Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's `history.csv`, without empty fields.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is broken.
-    """
-    path = Path(folder) / HISTORY
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} has no learning curves: there is no {path}."
-        )
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [
-                {key: float(text) for key, text in row.items() if text != ""}
-                for row in csv.DictReader(file, strict=True)
-            ]
-        for row in rows:
-            row["epoch"]  # Each row has it.
-            for name in ("epoch", *TIMES):
-                if not 0 <= row.get(name, 0) < math.inf:
-                    raise ValueError(f"{name} is {row[name]}")
-        return rows
-    except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is broken: {error!r}") from error
 
 
 def _of_rows(rows: list[dict[str, float]]) -> dict[str, Curve]:

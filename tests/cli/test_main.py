@@ -13,6 +13,16 @@ from tests.backends import once
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ["-m", "kerassl"]
+PARTS = sorted(path.parent.name for path in ROOT.glob("kerassl/*/__init__.py"))
+# The command loads what it needs, in any order; the package in its own.
+EACH_FIRST = """
+import importlib, sys
+sys.argv[0] = "kerassl"
+for part in {parts}:
+    for name in [name for name in sys.modules if name.startswith("kerassl")]:
+        del sys.modules[name]
+    importlib.import_module("kerassl." + part)
+"""
 # What the installed script does.
 SCRIPT = [
     "-c",
@@ -70,6 +80,17 @@ def test_the_installed_script_is_as_quick():
     code, text, modules = answer("--version", SCRIPT)
     assert (code, text) == (0, f"kerassl {kerassl.__version__}\n")
     assert "keras" not in modules
+
+
+@once
+def test_each_part_can_be_loaded_first():
+    done = subprocess.run(
+        [sys.executable, "-c", EACH_FIRST.format(parts=PARTS)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert len(PARTS) > 14 and done.returncode == 0, done.stderr
 
 
 @once
