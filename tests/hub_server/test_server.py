@@ -1,5 +1,6 @@
 """The test's Hub answers `huggingface_hub` as the real one would."""
 
+import json
 import time
 
 import huggingface_hub
@@ -184,3 +185,51 @@ def test_a_flipped_bit_passes_the_client(api, hub, tmp_path):
     for path, data in FILES.items():
         different = [a ^ b for a, b in zip(files[path], data) if a != b]
         assert len(files[path]) == len(data) and len(different) == 1
+
+
+RESULT = {
+    "task": {"type": "image-classification"},
+    "dataset": {"type": "uoft-cs/cifar10", "name": "CIFAR-10"},
+    "metrics": [{"type": "accuracy", "value": 0.5}],
+}
+
+
+def index(**changes):
+    return {"model-index": [{"name": "a", "results": [RESULT | changes]}]}
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"license": "mine"}, '"license" must be one of'),
+        ({"license": "Apache-2.0"}, '"license" must be one of'),
+        ({"datasets": ["cifar10", "folder:/home/a"]}, r'"datasets\[1\]" with'),
+        ({"datasets": ["tfds:mnist"]}, "is not valid"),
+        ({"datasets": "mnist:3.0.1"}, "is not valid"),
+        ({"datasets": [None]}, "is not valid"),
+        ({"model-index": "none"}, '"model-index" must be an array'),
+        ({"model-index": [{"name": "a"}]}, r'\.results" must be an array'),
+        (index(task=None), r'results\[0\]\.task" is required'),
+        (index(dataset={"type": "a"}), r'dataset\.name" is required'),
+        (
+            index(dataset={"type": "own images", "name": "a"}),
+            r'dataset\.type" with value "own images" fails to match',
+        ),
+        (index(metrics=[{"type": "a"}]), r'metrics\[0\]\.value" is required'),
+    ],
+)
+def test_cards_are_checked_before_a_commit(
+    hub, monkeypatch, tmp_path, fields, message
+):
+    connect(monkeypatch, hub, tmp_path)
+    client = huggingface_hub.HfApi()
+    client.create_repo(NAME)
+    good = {"license": "mit", "datasets": ["mnist", "a/b.c"], **index()}
+    for content in (good, good | fields):
+        card = f"---\n{json.dumps(content)}\n---\n# A card\n".encode()
+        if content is good:
+            head = commit(client, {"README.md": card}).oid
+            continue
+        with pytest.raises(ValueError, match=message):
+            commit(client, {"README.md": card})
+    assert client.repo_info(NAME).sha == head
