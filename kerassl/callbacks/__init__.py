@@ -3,11 +3,13 @@
 from kerassl.callbacks.collapse_monitor import CollapseMonitor
 from kerassl.callbacks.knn_monitor import KNNMonitor
 from kerassl.callbacks.linear_probe_monitor import LinearProbeMonitor
+from kerassl.callbacks.preset_check import PresetCheck
 from kerassl.callbacks.pretext_pictures import PretextPictures
 
 __all__ = [
     "CollapseMonitor",
     "KNNMonitor",
     "LinearProbeMonitor",
+    "PresetCheck",
     "PretextPictures",
 ]

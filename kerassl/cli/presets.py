@@ -76,6 +76,9 @@ def add_parser(commands: Any) -> None:
     argument("--yes", action="store_true", help="publish without being asked")
     argument("--json", **json_option)
 
+    argument = add("path", path, "print the folder of a preset, verified")
+    argument("source", metavar="SOURCE", help=SOURCE)
+
     argument = add("verify", verify, "check all of a preset")
     argument("source", metavar="SOURCE", help=SOURCE)
 
@@ -210,6 +213,15 @@ def _is_wanted(plan: "Publication", is_sure: bool) -> bool:
         return True
     print("Publish? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def path(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets path`."""
+    from kerassl import presets
+
+    with user_errors():
+        print(presets.preset_path(options.source))
+    return 0
 
 
 def verify(options: argparse.Namespace) -> int:

@@ -229,6 +229,7 @@ def _run(options: argparse.Namespace) -> int:
             training, choice = _new(options)
         callbacks = _callbacks(options, training)
     _describe(training, choice)
+    _check_preset(training)
     try:
         if training.finished:
             training.train()  # Completes the files, if it was killed then.
@@ -340,6 +341,16 @@ def _callbacks(options: argparse.Namespace, run: "Run") -> list:
         except ImportError as error:
             raise UserError(str(error)) from error
     return callbacks
+
+
+def _check_preset(run: "Run") -> None:
+    """Says before training if `presets push` will refuse the encoder."""
+    from kerassl.presets import PresetError, check_encoder
+
+    try:
+        check_encoder(run.model)
+    except PresetError as error:
+        print(f"kerassl: warning: {error}", file=sys.stderr)
 
 
 def _describe(run: "Run", choice: str | None) -> None:

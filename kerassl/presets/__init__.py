@@ -9,7 +9,7 @@ from kerassl.presets.hub import (
     upload_preset,
 )
 from kerassl.presets.info import FILES, PresetError, PresetInfo
-from kerassl.presets.load import list_presets, load_encoder
+from kerassl.presets.load import list_presets, load_encoder, preset_path
 from kerassl.presets.published import check_encoder
 from kerassl.presets.save import save_preset
 from kerassl.presets.verify import verify_preset
@@ -25,6 +25,7 @@ __all__ = [
     "convert_checkpoint",
     "list_presets",
     "load_encoder",
+    "preset_path",
     "pull",
     "save_preset",
     "upload_preset",

@@ -158,6 +158,35 @@ def open_source(
     return preset
 
 
+def preset_path(source: str | Path, revision: str | None = None) -> Path:
+    """Returns the folder of a preset, verified, for other programs to read.
+
+    Args:
+        source: a name of `list_presets()`, `"hf://owner/name"`, which is
+            downloaded, or a preset's folder.
+        revision: as in `load_encoder`.
+
+    Returns:
+        A path. The files of a name or from the Hub are not to be changed.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        PresetError: if it is refused, or isn't a preset.
+
+    Example:
+    ```python
+    folder = kerassl.presets.preset_path("simclr_resnet_nano_cifar10")
+    model = keras.saving.load_model(folder)
+    ```
+    """
+    if open_source(source, revision) is None:
+        raise PresetError(
+            f"{source} has no {INFO}, so it is no preset. "
+            "`kerassl.save_preset` makes one of a run's folder."
+        )
+    return locate(source, revision)[0].resolve()
+
+
 def _own_encoder(source: str | Path) -> keras.Model:
     path = Path(source)
     if path.is_dir():
