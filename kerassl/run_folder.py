@@ -176,34 +176,6 @@ def load_keras_file(path: str | Path, compile: bool = False) -> Any:
     return model
 
 
-def read_rows(folder: str | Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's `history.csv`, without empty fields.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is broken.
-    """
-    path = Path(folder) / HISTORY
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} has no learning curves: there is no {path}."
-        )
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [
-                {key: float(text) for key, text in row.items() if text != ""}
-                for row in csv.DictReader(file, strict=True)
-            ]
-        for row in rows:
-            row["epoch"]  # Each row has it.
-            for name in ("epoch", *TIMES):
-                if not 0 <= row.get(name, 0) < math.inf:
-                    raise ValueError(f"{name} is {row[name]}")
-        return rows
-    except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is broken: {error!r}") from error
-
-
 def environment() -> dict[str, Any]:
     """Returns the versions, the backend and the device of this process."""
     import keras
