@@ -32,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
 
     from kerassl import presets
+    from kerassl.reading import one_line
 
     if given.pop("command") == "sources":
         for name, source in presets.convert.SOURCES.items():
@@ -40,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folder = presets.convert_checkpoint(**given)
     except (ImportError, OSError, ValueError) as error:
-        print(f"convert.py: {error}", file=sys.stderr)
+        # It may quote the file.
+        print(f"convert.py: {one_line(str(error))}", file=sys.stderr)
         return 1
     print(folder)
     return 0

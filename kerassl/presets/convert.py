@@ -28,7 +28,7 @@ from kerassl.presets.graph import Weight, check_order
 from kerassl.presets.info import PresetError, check
 from kerassl.presets.save import save_preset
 from kerassl.presets.verify import file_entry
-from kerassl.reading import shown
+from kerassl.reading import one_line, shown
 
 MOST_PROBLEMS = 5  # that an error lists
 # Heads of classifiers in torchvision, timm and transformers.
@@ -302,7 +302,8 @@ def _read(path: Path) -> Any:
             return load_file(path)
         except Exception as error:
             raise PresetError(
-                f"{path} can't be read as plain tensors: {error}"
+                f"{path} can't be read as plain tensors: "
+                f"{one_line(str(error), 500)}"
             ) from error
     try:
         import torch
@@ -319,7 +320,7 @@ def _read(path: Path) -> Any:
         except Exception as error:
             raise PresetError(
                 f"{path} can't be read as plain tensors, and kerassl runs no "
-                f"code of a checkpoint: {error}"
+                f"code of a checkpoint: {one_line(str(error), 500)}"
             ) from error
 
 
