@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.loading import load_keras
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
@@ -151,13 +152,14 @@ def pull(options: argparse.Namespace) -> int:
 
 def push(options: argparse.Namespace) -> int:
     """Runs `kerassl presets push`."""
-    from kerassl import presets
-
     if not options.yes and not sys.stdin.isatty():
         raise UserError(
             "push asks before it publishes, and nobody can answer here. Give "
             "--yes to publish without being asked."
         )
+    load_keras()  # It saves the encoder.
+    from kerassl import presets
+
     with user_errors():
         upload = presets.upload_preset(
             options.source,
