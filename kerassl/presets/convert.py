@@ -1,10 +1,7 @@
 """Makes presets of official PyTorch checkpoints."""
 
-import argparse
 import math
 import re
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +22,11 @@ from kerassl.presets.checkpoints import (
     Source,
 )
 from kerassl.presets.graph import Weight, check_order
-from kerassl.presets.info import PresetError, check
+from kerassl.presets.info import check
 from kerassl.presets.save import save_preset
+from kerassl.presets.tensors import read_tensors, shape_of
 from kerassl.presets.verify import file_entry
-from kerassl.reading import one_line, shown
+from kerassl.reading import shown
 
 MOST_PROBLEMS = 5  # that an error lists
 # Heads of classifiers in torchvision, timm and transformers.
@@ -125,7 +123,7 @@ class _Checkpoint:
     def __init__(self, path: Path, name: str):
         self.path, self.name = path, name
         self.source: Source = SOURCES[name]
-        state = _read(path)
+        state = read_tensors(path)
         for place in self.source.places:
             if isinstance(state, dict) and place in state:
                 state = state[place]
@@ -155,7 +153,7 @@ class _Checkpoint:
             check(
                 key not in state or self._is_ignored(key),
                 f"{path} holds a classifier, {key!r} of shape "
-                f"{_shape(state.get(key))}, so it isn't the encoder as "
+                f"{shape_of(state.get(key))}, so it isn't the encoder as "
                 f"{self.source.title} left it: another's, or fine-tuned. Its "
                 "licence and normalization would be guesses.",
             )
@@ -170,7 +168,7 @@ class _Checkpoint:
         taken = sum(
             value.nbytes
             for key, value in self.state.items()
-            if not self._is_ignored(key) and _shape(value) is not None
+            if not self._is_ignored(key) and shape_of(value) is not None
         )
         check(
             taken <= held,
@@ -199,7 +197,7 @@ class _Checkpoint:
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
         """Returns the shape in PyTorch of a weight of Keras."""
         key = self.key(name)
-        shape = _shape(self.state.get(key))
+        shape = shape_of(self.state.get(key))
         check(
             shape is not None and len(shape) == rank,
             f"{self.path} is no checkpoint of {self.name}: {key!r} must be a "
@@ -215,14 +213,14 @@ class _Checkpoint:
         }
         problems = []
         for key, shape in needed.items():
-            found = _shape(self.state.get(key))
+            found = shape_of(self.state.get(key))
             if key not in self.state:
                 problems.append(f"{key!r} of shape {shape} is missing")
             elif found != shape:
                 problems.append(f"{key!r} has shape {found} instead of {shape}")
         for key, value in self.state.items():
             if key not in needed and not self._is_ignored(key):
-                found = _shape(value)
+                found = shape_of(value)
                 problems.append(f"{key!r} of shape {found} is of no use")
         check(
             not problems,
@@ -251,21 +249,6 @@ class _Checkpoint:
         return value.reshape(weight.shape).astype("float32")
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    """Returns the shape of a dense array in memory; `None` for all else."""
-    if isinstance(value, np.ndarray):
-        return value.shape if value.dtype.kind in "fiub" else None
-    torch = sys.modules.get("torch")
-    is_dense = (
-        torch is not None
-        and isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not (value.is_quantized or value.is_complex())
-    )
-    return tuple(value.shape) if is_dense else None
-
-
 def _needed(weight: Weight, fused: bool) -> tuple[int, ...]:
     """Returns a weight's shape in PyTorch, where outputs come first."""
     shape, size = weight.shape, math.prod(weight.shape)
@@ -285,62 +268,6 @@ def _needed(weight: Weight, fused: bool) -> tuple[int, ...]:
         size // shape[-1] if "attention_output" in weight.name else shape[0]
     )
     return (parts * (size // inputs), inputs)
-
-
-def _read(path: Path) -> Any:
-    """Reads a file, and runs nothing of it."""
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".safetensors":
-        try:
-            from safetensors.numpy import load_file
-        except ImportError as error:
-            raise ImportError(
-                f"Reading {path} needs safetensors: pip install safetensors"
-            ) from error
-        try:
-            return load_file(path)
-        except Exception as error:
-            raise PresetError(
-                f"{path} can't be read as plain tensors: "
-                f"{one_line(str(error), 500)}"
-            ) from error
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"Reading {path} needs PyTorch: pip install torch. The preset and "
-            "the Keras backend don't."
-        ) from error
-    _check_packed(path)
-    # Plain settings, which DINO saves along.
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise PresetError(
-                f"{path} can't be read as plain tensors, and kerassl runs no "
-                f"code of a checkpoint: {one_line(str(error), 500)}"
-            ) from error
-
-
-def _check_packed(path: Path) -> None:
-    """Refuses an archive that unpacks to more than it has."""
-    if not zipfile.is_zipfile(path):
-        return  # PyTorch's older form, which isn't packed.
-    held = path.stat().st_size
-    try:
-        with zipfile.ZipFile(path) as archive:
-            files = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise PresetError(f"{path} is a broken archive: {error}") from error
-    size = sum(file.file_size for file in files)
-    check(
-        size <= held
-        and all(file.compress_type == zipfile.ZIP_STORED for file in files),
-        f"{path} has {held:,} bytes and would unpack to {size:,}. PyTorch "
-        "doesn't compress checkpoints: save it again with torch.save.",
-    )
 
 
 def _resnet(checkpoint: _Checkpoint) -> dict[str, Any]:
