@@ -100,10 +100,11 @@ def test_copies_normalize_as_the_adapted_encoder(images):
     inputs = keras.Input((28, 28, 1))
     normalization = keras.layers.Normalization()
     x = keras.layers.Flatten()(normalization(inputs))
+    normalization.adapt(images[:2].astype("float32"))
     encoder = keras.Model(inputs, keras.layers.Dense(4)(x))
     model = kerassl.MoCo(encoder, projection_dim=4, queue_size=32)
+    # To all images only now: the method was made before.
     normalization.adapt(images.astype("float32"))
-    # Known only now: the method was made before.
     model.compile("sgd")
     expected = ops.convert_to_numpy(encoder(images))
     found = ops.convert_to_numpy(model.momentum_encoder(images))

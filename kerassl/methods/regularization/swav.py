@@ -1,6 +1,5 @@
 """SwAV: predict the prototypes of one view from all other views."""
 
-import inspect
 import math
 import warnings
 from typing import Any
@@ -12,7 +11,7 @@ from kerassl import augmentation, encoders
 from kerassl.layers import Prototypes
 from kerassl.losses import sinkhorn, swapped_prediction, unit_vectors
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import FeatureQueue, gather
+from kerassl.training import FeatureQueue, bound, gather
 
 # Views that are assigned to prototypes; the others only predict.
 ASSIGNED = 2
@@ -240,26 +239,18 @@ class SwAV(SelfSupervisedModel):
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains as the base class does; warns if the loss stays at ln(K)."""
-        # By name or by position, wherever Keras has them.
-        bound = inspect.signature(keras.Model.fit).bind(
-            self, x, *args, **kwargs
-        )
-        given = dict(bound.arguments)
+        given = bound(keras.Model.fit, self, x, *args, **kwargs)
         del given["self"]
-        callbacks: Any = given.pop("callbacks", None) or []
-        ready = isinstance(callbacks, keras.callbacks.CallbackList)
-        listed = callbacks.callbacks if ready else keras.tree.flatten(callbacks)
-        if any(isinstance(one, _UniformWarning) for one in listed):
-            # The base class's `fit` has called this one again.
-            return super().fit(x, *args, **kwargs)
         own = _UniformWarning()
-        if not ready:
-            return super().fit(**given, callbacks=[*listed, own])
+        callbacks: Any = given.get("callbacks")
+        if not isinstance(callbacks, keras.callbacks.CallbackList):
+            given["callbacks"] = [*keras.tree.flatten(callbacks or []), own]
+            return super().fit(**given)
         # The user's, who may train with it again.
         own.set_model(self)
         callbacks.callbacks.append(own)
         try:
-            return super().fit(**given, callbacks=callbacks)
+            return super().fit(**given)
         finally:
             callbacks.callbacks.remove(own)
 
