@@ -1,6 +1,7 @@
 """Draws during `fit` what the model sees and guesses."""
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,13 @@ class PretextPictures(keras.callbacks.Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch + 1:04d}.png"
-        temporary = path.with_name(f".partial-{path.name}")
+        temporary = path.with_name(
+            f".partial-{uuid.uuid4().hex[:12]}-{path.name}"
+        )
         model = own_copy(self.model)
         figure = alone(lambda: pretext(model, self.images, self.seed))
-        figure.savefig(temporary, format="png", dpi=100)
-        os.replace(temporary, path)
+        try:
+            figure.savefig(temporary, format="png", dpi=100)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
