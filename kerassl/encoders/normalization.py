@@ -17,13 +17,15 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INCLUDED = "included"
-# Whatever comes, they return values around 0.
+# Whatever comes, they return values around 0; `Normalization` once it is
+# adapted, which may be later.
 SELF_ADJUSTING = (
     layers.BatchNormalization,
     layers.GroupNormalization,
     layers.LayerNormalization,
+    layers.Normalization,
 )
-SEEN = (layers.Rescaling, layers.Normalization, *SELF_ADJUSTING)
+SEEN = (layers.Rescaling, *SELF_ADJUSTING)
 # What `x / 255 - 1` is in a graph: operations of no layer.
 ARITHMETIC = ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")
 # Raw pixels spread over 255. What networks take spreads over 1 to 6.
@@ -176,7 +178,7 @@ def _first_weights(model: keras.Model, images: Any) -> tuple[Any, Any]:
         if isinstance(layer, keras.Model):
             return run(layer, *keras.tree.flatten(args))
         weighted = isinstance(layer, layers.Layer) and layer.weights
-        if weighted and not isinstance(layer, layers.Normalization):
+        if weighted or isinstance(layer, SELF_ADJUSTING):
             raise _Reached(layer, keras.tree.flatten(args)[0])
         return layer(*args, **kwargs)
 
