@@ -426,10 +426,11 @@ class Graph(Architecture):
         return Layout(found, shapes[self.output_name])
 
     def apply(self, images: Any) -> Any:
-        """Calls the layers on images, once."""
+        """Makes the layers anew, and calls them on images, once."""
         tensors = {self.input_name: images}
         for name, node in self.nodes.items():
-            tensors[name] = node.call(node.layer, tensors)
+            layer = type(node.layer).from_config(node.layer.get_config())
+            tensors[name] = node.call(layer, tensors)
         return tensors[self.output_name]
 
     def model(self) -> keras.Model:
