@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kerassl.data import ImageData
+from kerassl.data import ImageBatches, ImageData
 from kerassl.training.distribution import device_count, process
 from kerassl.training.inputs import Inputs, batch_sizes
 from kerassl.training.pixels import PixelWatch
@@ -75,7 +75,8 @@ class ImageModel(keras.Model):
         """
         given = bound(super().fit, x, *args, **kwargs)
         batch_size = given.get("batch_size")
-        training = self.inputs_for(check_size=self._check_size)
+        check_size = self._size_check(trains=True)
+        training = self.inputs_for(check_size=check_size)
         given["x"] = training.read(x, batch_size, given.get("shuffle", True))
         if isinstance(x, ImageData) or hasattr(x, "read"):
             # Its batches are shuffled, and not their order.
@@ -86,17 +87,15 @@ class ImageModel(keras.Model):
         self.batch_size = None
         split = given.get("validation_split", 0.0)
         for size in batch_sizes(x, batch_size, split):
-            self._check_size(size)
-        validation = self.inputs_for()
+            check_size(size)
+        validation = self.inputs_for(check_size=self._size_check())
         if given.get("validation_data") is not None:
             found = keras.utils.unpack_x_y_sample_weight(
                 given["validation_data"]
             )
-            given["validation_data"] = (
-                validation.read(
-                    found[0], given.get("validation_batch_size") or batch_size
-                ),
-            )
+            size = int(given.get("validation_batch_size") or batch_size or 32)
+            given["validation_data"] = (validation.read(found[0], size),)
+            _check_known(validation, size)
         share_weights(self)
         self._validation = validation
         try:
@@ -128,8 +127,9 @@ class ImageModel(keras.Model):
             return super().evaluate(x, *args, **kwargs)
         given = bound(super().evaluate, x, *args, **kwargs)
         options = given.pop("kwargs", {})
-        inputs = self.inputs_for()
+        inputs = self.inputs_for(check_size=self._size_check())
         given["x"] = inputs.read(x, given.get("batch_size"))
+        _check_known(inputs, given.get("batch_size"))
         with inputs.named_errors(), weights_kept(self):
             return super().evaluate(**_without_labels(given), **options)
 
@@ -172,7 +172,7 @@ class ImageModel(keras.Model):
                 are too few.
         """
         inputs = self.inputs_for(
-            check_size=self._check_size, pixels=self._pixels
+            check_size=self._size_check(trains=True), pixels=self._pixels
         )
         return super().train_on_batch(inputs.batch(x), None, *args, **kwargs)
 
@@ -211,23 +211,39 @@ class ImageModel(keras.Model):
         x = self.inputs_for(pixels=self._pixels).batch(x)
         return super().predict_on_batch(x)
 
-    def _check_size(self, size: int) -> None:
-        """Checks a batch of this process, and remembers the largest."""
+    def _size_check(self, trains: bool = False) -> Callable[[int], None]:
+        """Returns a check of a batch of this process, for any thread.
+
+        Devices are counted now: TensorFlow's threads that read don't see them.
+        """
         processes = process()[1]
         devices = max(device_count() // processes, 1)
-        if size % devices:
-            raise ValueError(
-                f"A batch of {size} images (maybe the last one) can't be "
-                f"shared out to {devices} devices. Choose a `batch_size` that "
-                "leaves a multiple of it, or drop it."
-            )
-        self.check_batch(size * processes)
-        self.batch_size = max(self.batch_size or 0, size * processes)
+
+        def check(size: int) -> None:
+            if trains:
+                self.check_batch(size * processes)
+                self.batch_size = max(self.batch_size or 0, size * processes)
+            if size % devices:
+                raise ValueError(
+                    f"A batch of {size} images (maybe the last one) can't be "
+                    f"shared out to {devices} devices. Choose a `batch_size` "
+                    "that leaves a multiple of it, or drop it."
+                )
+
+        return check
 
 
 def bound(method: Callable, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Returns arguments by their names, wherever Keras has them."""
     return inspect.signature(method).bind(*args, **kwargs).arguments
+
+
+def _check_known(inputs: Inputs, batch_size: int | None) -> None:
+    """Checks the batches of data that `Inputs` doesn't see batch by batch."""
+    x = inputs.data
+    if inputs.check_size and (_is_array(x) or isinstance(x, ImageBatches)):
+        for size in batch_sizes(x, batch_size):
+            inputs.check_size(size)
 
 
 def _without_labels(given: dict[str, Any]) -> dict[str, Any]:

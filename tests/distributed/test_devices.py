@@ -286,13 +286,13 @@ def test_devices_that_are_not_there(monkeypatch):
 
 @pytest.mark.skipif(BACKEND == "jax", reason="its batch is global")
 def test_global_statistics_lend_the_layer_only(monkeypatch):
-    from kerassl.training import normalization
+    from kerassl.training import normalization, parts
 
     model = METHODS["simclr"](worker.tiny_encoder())
     monkeypatch.setattr(normalization, "replicas", lambda: 2)
     kinds = lambda: [  # noqa: E731
         type(layer).__name__
-        for layer in (*model.encoder.layers, *normalization._layers(model))
+        for layer in (*model.encoder.layers, *parts.all_layers(model))
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     before = kinds()

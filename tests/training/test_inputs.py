@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import threading
 
 import keras
 import numpy as np
@@ -456,6 +457,28 @@ def test_a_batch_is_that_of_all_processes(images, monkeypatch):
     model.compile("sgd")
     with pytest.raises(ValueError, match="48 keys.*batch of 64"):
         model.fit(images[:32], batch_size=32, verbose=0)
+
+
+@pytest.mark.parametrize("form", [as_tfds, as_generator])
+def test_a_batch_that_devices_cannot_share(images, monkeypatch, form):
+    model = simclr(tiny_encoder())
+    model.compile("sgd")
+    # As TensorFlow's threads, which see one device.
+    main = threading.main_thread()
+    monkeypatch.setattr(
+        "kerassl.training.image_model.device_count",
+        lambda: 2 if threading.current_thread() is main else 1,
+    )
+    with pytest.raises(ValueError, match="batch of 3 .* 2 devices"):
+        model.fit(form(images[:11], 8), verbose=0)
+    for call in (
+        lambda x: model.evaluate(x, batch_size=8, verbose=0),
+        lambda x: model.fit(
+            images[:8], batch_size=8, validation_data=x, verbose=0
+        ),
+    ):
+        with pytest.raises(ValueError, match="batch of 3 .* 2 devices"):
+            call(images[:11])
 
 
 def test_looking_after_an_interrupted_fit_warns_of_nothing(images, recwarn):
