@@ -346,7 +346,10 @@ def _callbacks(options: argparse.Namespace, run: "Run") -> list:
 def _check_preset(run: "Run") -> None:
     """Says before training if `presets push` will refuse the encoder."""
     from kerassl.presets import PresetError, check_encoder
+    from kerassl.training import process
 
+    if process()[0]:
+        return  # The first of several processes says it.
     try:
         check_encoder(run.model)
     except PresetError as error:
