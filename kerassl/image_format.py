@@ -63,7 +63,7 @@ def flat_layers(
 ) -> Iterator[Any]:
     """Yields a model's layers, and those of its inner models instead of them.
 
-    Operations that are no layers, such as `x / 255`, are among them.
+    Operations that are not layers, such as `x / 255`, are among them.
 
     Args:
         model: a layer, which yields itself, or `keras.Model`.

@@ -73,11 +73,11 @@ def load_json(path: Path, finite: bool = True) -> Any:
         What it holds.
 
     Raises:
-        ValueError: if it is no regular file, too large, or refused by
+        ValueError: if it is not a regular file, too large, or refused by
             `read_json`.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file.")
+        raise ValueError(f"{path} is not a regular file.")
     with path.open("rb") as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
@@ -105,7 +105,7 @@ def read_json(
         levels.
 
     Raises:
-        ValueError: or rather `error`, if it is no such JSON; a key that is
+        ValueError: or rather `error`, if it is not such JSON; a key that is
             there twice is refused too.
     """
 
@@ -148,7 +148,7 @@ def read_json(
         reason = str(cause)
         if not isinstance(cause, _Refused):
             reason = f"{type(cause).__name__}: {reason}"
-        raise error(f"{name} is no plain JSON: {reason}") from cause
+        raise error(f"{name} is not plain JSON: {reason}") from cause
 
 
 class _Refused(ValueError):

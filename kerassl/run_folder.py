@@ -171,7 +171,8 @@ def load_keras_file(path: str | Path, compile: bool = False) -> Any:
         ) from error
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"{path} holds a {type(model).__name__}, which is no keras.Model."
+            f"{path} holds a {type(model).__name__}, which is not a "
+            "keras.Model."
         )
     return model
 

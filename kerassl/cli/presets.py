@@ -243,8 +243,8 @@ def _open(source: str) -> "PresetInfo":
         preset = open_source(source)
         if preset is None:
             raise PresetError(
-                f"{source} has no kerassl.json, so it is no preset. `kerassl "
-                "presets push` makes one of a run's folder."
+                f"{source} has no kerassl.json, so it is not a preset. "
+                "`kerassl presets push` makes one of a run's folder."
             )
         check_build(preset)
         return preset.info

@@ -23,7 +23,7 @@ def positive(text: str) -> int:
     except ValueError:
         value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive integer")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return value
 
 
@@ -35,6 +35,6 @@ def seed(text: str) -> int:
         value = -1
     if not 0 <= value < 2**32:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no integer in [0, 2**32)"
+            f"{text!r} is not an integer in [0, 2**32)"
         )
     return value

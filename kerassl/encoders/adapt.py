@@ -157,7 +157,7 @@ def _check_format(model: keras.Model, inputs: tuple) -> None:
 
 
 def _check_features(model: keras.Model) -> None:
-    """Refuses a classifier: its outputs are no features."""
+    """Refuses a classifier: its outputs are not features."""
     found = list(flat_layers(model))
     ends = [x for x in found if not isinstance(x, (layers.Dropout, POOLS))]
     head = ends[-1]

@@ -54,7 +54,7 @@ def feature_map(encoder: keras.Model) -> keras.Model:
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The encoder {encoder.name!r} is no Functional model, so its "
+            f"The encoder {encoder.name!r} is not a Functional model, so its "
             "feature map can't be found."
         ) from error
     x = _before_pooling(calls)
@@ -97,6 +97,6 @@ def _in_places(
             shape = (rows, count // rows, channels)
             return layers.Reshape(shape, name="places")(tokens)
     raise ValueError(
-        f"The {count} tokens of the encoder {name!r} are no grid of patches "
+        f"The {count} tokens of the encoder {name!r} are not a grid of patches "
         f"of {height}x{width} images."
     )

@@ -104,8 +104,8 @@ def backbone_and_converter(model: Any) -> tuple[Any, Any]:
         model: anything.
 
     Returns:
-        A tuple of the backbone and the converter or `None`. Of what is no task
-        it is the model itself and `None`.
+        A tuple of the backbone and the converter or `None`. Of what is not a
+        task it is the model itself and `None`.
     """
     if hub_name(model) is not None:
         import keras_hub

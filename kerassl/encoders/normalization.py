@@ -148,7 +148,7 @@ def normalizes(model: keras.Model) -> bool:
 
     That is seen in what reaches the first layer with weights, whatever comes
     before it: layers, inner models or arithmetic such as `images / 255`. Of a
-    model that is no graph only the layers are seen.
+    model that isn't a graph, only the layers are seen.
     """
     *_, channels = model.input_shape
     size = [length or 32 for length in model.input_shape[1:3]]

@@ -38,8 +38,8 @@ def stages(encoder: keras.Model) -> list[str]:
 
     Returns:
         A list of names for `stage_features` and `embed`; an empty one if the
-        encoder is no Functional or Sequential model, for then nothing is known
-        of its inside.
+        encoder is not a Functional or Sequential model, for then nothing is
+        known of its inside.
 
     Example:
     ```python
@@ -79,7 +79,7 @@ def stage_features(encoder: keras.Model, names: Sequence[str]) -> keras.Model:
     trace = _Trace(encoder)
     if not trace.tensors:
         raise ValueError(
-            f"The encoder {encoder.name!r} is no Functional model, so its "
+            f"The encoder {encoder.name!r} is not a Functional model, so its "
             "layers can't be reached. Make it one, `keras.Model(inputs, "
             "outputs)`, or take its own output."
         )
@@ -112,7 +112,7 @@ def layer_features(encoder: keras.Model, layer: str) -> keras.Model:
 
     Raises:
         ValueError: if there is no such layer, with the nearest ones; or there
-            are no stages.
+            are not stages.
     """
     names = stages(encoder) if layer == "stages" else [layer]
     if not names:
@@ -132,7 +132,7 @@ class _Trace:
 
     The layers are called once more, from a new input, those of inner models
     too: what lies in the graph of an inner model can't be reached from outside.
-    Of a model that is no graph of layers it knows nothing.
+    Of a model that isn't a graph of layers it knows nothing.
     """
 
     def __init__(self, encoder: keras.Model):

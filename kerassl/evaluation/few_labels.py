@@ -31,7 +31,7 @@ def few_labels(
 
     Raises:
         ValueError: if not just one of `share` and `per_class` is given, they
-            are out of range, there is one class alone, or a class has fewer
+            are out of range, there is only one class, or a class has fewer
             images.
 
     Example:

@@ -126,7 +126,7 @@ def fine_tune(
         `epochs`, `train_size`, `test_size`.
 
     Raises:
-        ValueError: if images or labels don't fit, there is one class alone, or
+        ValueError: if images or labels don't fit, there is only one class, or
             a setting is out of range.
 
     Example:

@@ -12,9 +12,9 @@ Class = int | str
 class Classes:
     """Numbers the classes of several sets of labels, as they come.
 
-    Labels are compared by their value, whatever their dtype: 300 is no uint8,
-    and `"catfish"` is not `"cat"`, but `7`, `7.0` and `np.uint8(7)` are one
-    class, and so are `"cat"` and `b"cat"`, since TensorFlow's strings are
+    Labels are compared by their value, whatever their dtype: 300 doesn't fit
+    uint8, and `"catfish"` is not `"cat"`, but `7`, `7.0` and `np.uint8(7)` are
+    one class, and so are `"cat"` and `b"cat"`, since TensorFlow's strings are
     bytes. Numbers and strings together are refused.
     """
 

@@ -51,7 +51,7 @@ def linear_probe(
 
     Raises:
         ValueError: if shapes or labels don't fit, features are not finite,
-            there is one class alone, or a penalty isn't above 0.
+            there is only one class, or a penalty isn't above 0.
 
     Example:
     ```python

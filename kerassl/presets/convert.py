@@ -142,7 +142,7 @@ class _Checkpoint:
         found = [anchor for anchor in anchors if anchor in state]
         check(
             found,
-            f"{path} is no checkpoint of {name}: it has none of the keys "
+            f"{path} is not a checkpoint of {name}: it has none of the keys "
             f"{anchors}. Found: {shown(list(state)[:MOST_PROBLEMS])} and so "
             "on.",
         )
@@ -200,8 +200,8 @@ class _Checkpoint:
         shape = shape_of(self.state.get(key))
         check(
             shape is not None and len(shape) == rank,
-            f"{self.path} is no checkpoint of {self.name}: {key!r} must be a "
-            f"tensor of rank {rank}. Found: {shape}",
+            f"{self.path} is not a checkpoint of {self.name}: {key!r} must be "
+            f"a tensor of rank {rank}. Found: {shape}",
         )
         return shape  # type: ignore[return-value]
 
@@ -224,7 +224,7 @@ class _Checkpoint:
                 problems.append(f"{key!r} of shape {found} is of no use")
         check(
             not problems,
-            f"{self.path} is no checkpoint of {self.name} that a "
+            f"{self.path} is not a checkpoint of {self.name} that a "
             f"{self.source.names.class_name} can hold, {len(problems)} keys "
             f"are wrong: {'; '.join(problems[:MOST_PROBLEMS])}.",
         )

@@ -491,7 +491,7 @@ class Graph(Architecture):
                 and tensor["class_name"] == "__keras_tensor__"
                 and isinstance(tensor["config"], dict),
                 f"{CONFIG}: the layer {name!r} is called on {shown(tensor)}, "
-                "which is no output of a layer.",
+                "which is not an output of a layer.",
             )
             history = tensor["config"].get("keras_history")
             check(
@@ -623,7 +623,7 @@ def _keys(fields: dict, what: str, *names: str) -> None:
 def _name(name: Any) -> str:
     check(
         isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,199}", name),
-        f"{CONFIG}: {shown(name)} is no name of a layer.",
+        f"{CONFIG}: {shown(name)} is not the name of a layer.",
     )
     return name
 

@@ -89,8 +89,8 @@ class _File:
         check(
             head[: len(START)] == START
             and (base, end, driver) == (0, len(self.data), NOWHERE),
-            f"{WEIGHTS} is no HDF5 file of the form that Keras writes, or it "
-            "isn't whole.",
+            f"{WEIGHTS} is not an HDF5 file of the form that Keras writes, or "
+            "it isn't whole.",
         )
         found = {}
         groups = [("", self.header(root, ""))]
@@ -114,8 +114,8 @@ class _File:
         end = start + size
         check(
             end <= len(self.data),
-            f"{WEIGHTS} is no HDF5 file of Keras, or isn't whole: its {what} "
-            f"would be at {start:,} to {end:,}.",
+            f"{WEIGHTS} is not an HDF5 file of Keras, or isn't whole: its "
+            f"{what} would be at {start:,} to {end:,}.",
         )
         place = bisect.bisect(self.starts, start)
         check(
@@ -183,9 +183,9 @@ class _File:
             kind, text = _link(messages.get(LINK, b""))
             check(
                 False,
-                f"{WEIGHTS}: {shown(path)} is no group of the form that Keras "
-                f"writes: it may hold links, such as {kind} to {shown(text)}. "
-                "Weights must be in the file itself.",
+                f"{WEIGHTS}: {shown(path)} is not a group of the form that "
+                f"Keras writes: it may hold links, such as {kind} to "
+                f"{shown(text)}. Weights must be in the file itself.",
             )
         tree, heap = struct.unpack_from("<2Q", body)
         head = self.block(heap, HEAP, "heap")
@@ -252,7 +252,7 @@ class _File:
         )
         check(
             len(space) >= 8 and len(kind) >= 8 and len(layout) >= 2,
-            f"{place} is no weight, but something else.",
+            f"{place} is not a weight, but something else.",
         )
         version, rank, flags = struct.unpack_from("<3B", space)
         check(

@@ -100,7 +100,7 @@ def _download(name: str, revision: str) -> Path:
         sizes = {file: int(there[file].size or 0) for file in there}
         if INFO not in sizes:
             raise HubError(
-                f"hf://{name} at {revision} is no preset of kerassl: it has no "
+                f"hf://{name} at {revision} is not a kerassl preset: it has no "
                 f"{INFO}."
             )
         check_sizes(sizes)

@@ -60,7 +60,9 @@ def parse_uri(uri: str, revision: str | None = None) -> tuple[str, str]:
         rf"hf://({word}/{word})(?:@({word}(?:/{word})*))?", uri
     )
     if match is None or ".." in uri:
-        raise PresetError(f"{uri!r} is no address on the Hub. Its form: {FORM}")
+        raise PresetError(
+            f"{uri!r} is not an address on the Hub. Its form: {FORM}"
+        )
     name, own = match.groups()
     if own and revision:
         raise PresetError(
@@ -146,7 +148,7 @@ def line(error: BaseException) -> str:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether what the cache holds is no answer to a call that failed so."""
+    """Whether what the cache holds doesn't answer a call that failed so."""
     from huggingface_hub import errors
 
     return isinstance(error, errors.RevisionNotFoundError) or any(

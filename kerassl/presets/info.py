@@ -130,8 +130,8 @@ class PresetInfo:
         for name in self.files:
             check(
                 name in FILES and name != INFO,
-                f"{INFO}: `files` names {shown(name)}, which is no file of a "
-                f"preset. Those are: {', '.join(FILES)}.",
+                f"{INFO}: `files` names {shown(name)}, which is not a file of "
+                f"a preset. Those are: {', '.join(FILES)}.",
             )
         if self.recipe is not None:
             check(

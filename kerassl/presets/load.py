@@ -181,7 +181,7 @@ def preset_path(source: str | Path, revision: str | None = None) -> Path:
     """
     if open_source(source, revision) is None:
         raise PresetError(
-            f"{source} has no {INFO}, so it is no preset. "
+            f"{source} has no {INFO}, so it is not a preset. "
             "`kerassl.save_preset` makes one of a run's folder."
         )
     return locate(source, revision)[0].resolve()

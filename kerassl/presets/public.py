@@ -37,7 +37,7 @@ _ON_THE_HUB = {
 
 
 def is_shared(data: str) -> bool:
-    """Whether a data set's name, as `kerassl.data.load` takes it, is no path.
+    """Whether a name of data, as `kerassl.data.load` takes it, is not a path.
 
     Args:
         data: str, such as `"cifar10"` or `"folder:photos"`.

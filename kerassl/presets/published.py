@@ -202,7 +202,7 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
         raise
     except (AttributeError, TypeError, ValueError) as error:
         raise PresetError(
-            f"{encoder.name} is no graph of layers, as presets are: {error}"
+            f"{encoder.name} is not a graph of layers, as presets are: {error}"
         ) from error
     layer, source = sources.get(id(x), (None, None))
     output = {2: "features", 3: "tokens", 4: "map"}[len(x.shape)]
@@ -234,8 +234,8 @@ def _in_core_layers(layer: Any, *inputs: Any) -> Any:
     """Returns a layer's output, by a core layer that a preset can hold.
 
     It is `None` if the layer is left as it is. `Normalization` keeps its
-    numbers as weights, ConvNeXt's `LayerScale` is no public class, and
-    `x + y` or `x / 255` are no layers.
+    numbers as weights, ConvNeXt's `LayerScale` is not a public class, and
+    `x + y` or `x / 255` are not layers.
     """
     x = inputs[0]
     if type(layer).__name__ in ARITHMETIC and not isinstance(

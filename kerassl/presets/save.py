@@ -155,7 +155,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     others = [n for n in names if n not in FILES and not n.startswith(".")]
     if folder.is_symlink() or INFO not in names or others:
         raise FileExistsError(
-            f"{folder} is no preset"
+            f"{folder} is not a preset"
             + (f": it holds {', '.join(others[:3])}" if others else "")
             + ". Only presets are overwritten; choose another folder."
         )

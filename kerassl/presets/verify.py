@@ -197,7 +197,7 @@ def _sizes(folder: Path, links: bool) -> dict[str, int]:
             continue
         check(
             name in FILES,
-            f"{folder} holds {shown(name)}, which is no file of a preset. "
+            f"{folder} holds {shown(name)}, which is not a file of a preset. "
             f"Those are: {', '.join(FILES)}.",
         )
         check(
@@ -206,11 +206,11 @@ def _sizes(folder: Path, links: bool) -> dict[str, int]:
             "folder.",
         )
         status = entry.stat(follow_symlinks=links)
-        check(stat.S_ISREG(status.st_mode), f"{name} is no regular file.")
+        check(stat.S_ISREG(status.st_mode), f"{name} is not a regular file.")
         sizes[name] = status.st_size
     check(
         INFO in sizes,
-        f"{folder} has no {INFO}, so it is no preset of kerassl. "
+        f"{folder} has no {INFO}, so it is not a kerassl preset. "
         "KerasHub's own presets load with keras_hub.models.",
     )
     return sizes

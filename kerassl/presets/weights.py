@@ -62,7 +62,7 @@ def read_weights(
         )
     if extra := sorted(set(arrays) - places):
         raise PresetError(
-            f"{WEIGHTS}: {shown(extra[0])} is no weight of the architecture."
+            f"{WEIGHTS}: {shown(extra[0])} is not a weight of the architecture."
         )
     for weight in expected:
         array = arrays[weight.place]

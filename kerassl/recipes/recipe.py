@@ -209,7 +209,7 @@ class Recipe:
         try:
             return cls(**fields)
         except TypeError as error:
-            raise ValueError(f"This is no recipe: {error}") from error
+            raise ValueError(f"This is not a recipe: {error}") from error
 
     @property
     def hash(self) -> str:

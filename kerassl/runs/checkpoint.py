@@ -78,13 +78,13 @@ def load_checkpoint(path: Path) -> tuple[keras.Model, Position]:
         The compiled model, and the `Position`.
 
     Raises:
-        ValueError: if the file is no checkpoint of a run.
+        ValueError: if the file is not a checkpoint of a run.
     """
     position = read_position(path)
     model = load_keras_file(path, compile=True)
     if not isinstance(model, SelfSupervisedModel) or model.optimizer is None:
         raise ValueError(
-            f"{path} is no checkpoint of a kerassl run: it holds a "
+            f"{path} is not a checkpoint of a kerassl run: it holds a "
             f"{type(model).__name__}."
         )
     return model, position
@@ -97,7 +97,7 @@ def read_position(path: Path) -> Position:
         path: the `.keras` file.
 
     Raises:
-        ValueError: if the file is no checkpoint of a run.
+        ValueError: if the file is not a checkpoint of a run.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -112,5 +112,5 @@ def read_position(path: Path) -> Position:
         return Position(**fields)
     except Exception as error:  # A broken zip raises many.
         raise ValueError(
-            f"{path} is no checkpoint of a kerassl run: {error}"
+            f"{path} is not a checkpoint of a kerassl run: {error}"
         ) from error

@@ -211,7 +211,7 @@ class Report:
         if read_settings(self.folder) != self.settings:
             raise InUseError(f"Another run has begun in {self.folder}.")
         with replacing(self.path) as temporary:
-            # A file's name may hold what is no character.
+            # A file's name may hold what isn't a character.
             temporary.write_text(
                 page, encoding="utf-8", errors="xmlcharrefreplace"
             )

@@ -77,7 +77,7 @@ class KNNProtocol(Protocol):
         Returns:
             A dict: `accuracy`, of the encoder's output; `stages`, a dict of
             stage to accuracy; `best_stage`, the name of the stage with the
-            highest accuracy, or `None` if there are no stages; and
+            highest accuracy, or `None` if there are not stages; and
             `effective_rank`, of the output for the test images.
         """
         return measure("", lambda seen: self._score(subject, encoder, seen))

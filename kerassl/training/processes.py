@@ -27,7 +27,7 @@ def own_part(batch: Any) -> Any:
         batch: array `(N, ...)`, N a multiple of the number of processes.
 
     Raises:
-        ValueError: if N is no such multiple.
+        ValueError: if N is not such a multiple.
     """
     place, processes = process()
     if len(batch) % processes:

@@ -60,7 +60,11 @@ def answer(words, start=MODULE):
         ("pretrain simclr --encoder resnet_nan --data x", 2, "resnet_nano"),
         ("pretrain simclr --data folder:nowhere", 2, "no folder nowhere"),
         ("pretrain simclr --data nowhere.npz", 2, "no file nowhere.npz"),
-        ("pretrain simclr --data cifar10 --seed -1", 2, "'-1' is no integer"),
+        (
+            "pretrain simclr --data cifar10 --seed -1",
+            2,
+            "'-1' is not an integer",
+        ),
         ("pretrain simclr --data x --monitor k-NN", 2, "Nearest: knn"),
         ("pretrain --resume --output nowhere", 2, "holds no run"),
         ("evaluate nowhere --data cifar10 --protocol kn", 2, "knn"),

@@ -146,7 +146,7 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     # A broken file is refused before the measuring.
     (finished / "scores.json").write_text("{")
     assert main([*arguments, *limits]) == 2
-    assert "scores.json is no plain JSON" in capsys.readouterr().err
+    assert "scores.json is not plain JSON" in capsys.readouterr().err
     (finished / "scores.json").unlink()
 
 

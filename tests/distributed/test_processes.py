@@ -167,4 +167,4 @@ def test_kubernetes_example_is_a_valid_command(tmp_path, capsys):
     assert command[:2] == ["pretrain", "simclr"]
     # It gets as far as the data, which are not here.
     assert main(command) == 2
-    assert "no folder '/data/imagenet'" in capsys.readouterr().err
+    assert "no folder /data/imagenet" in capsys.readouterr().err

@@ -319,7 +319,7 @@ def test_features_are_the_class_token(make, first, key):
     assert tokens.shape == (2, first + 4, 8)
     close = dict(rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(features(encoder, x), tokens[:, 0], **close)
-    # Registers and distillation tokens are no patches either.
+    # Registers and distillation tokens are not patches either.
     maps = features(encoders.feature_map(encoder), x)
     np.testing.assert_allclose(
         maps.reshape(2, 4, 8), tokens[:, first:], **close

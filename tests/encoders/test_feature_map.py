@@ -126,5 +126,5 @@ def test_a_model_without_a_graph_is_refused():
         def input_shape(self):
             return (None, 32, 32, 3)
 
-    with pytest.raises(ValueError, match="no Functional model"):
+    with pytest.raises(ValueError, match="not a Functional model"):
         encoders.feature_map(Subclass())

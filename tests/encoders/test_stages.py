@@ -241,7 +241,7 @@ def test_a_subclassed_model_has_none():
             return ops.mean(x, axis=(1, 2))
 
     assert encoders.stages(Encoder()) == []
-    with pytest.raises(ValueError, match="no Functional model"):
+    with pytest.raises(ValueError, match="not a Functional model"):
         encoders.embed(Encoder(), pixels(), layer="stage1")
 
 

@@ -51,7 +51,7 @@ class Fault:
 
 @dataclasses.dataclass
 class Reply:
-    """An answer; a body that is no `bytes` is sent as JSON."""
+    """An answer; a body that isn't `bytes` is sent as JSON."""
 
     body: object = b""
     status: int = 200
@@ -183,7 +183,7 @@ class Handler(BaseHTTPRequestHandler):
         """Prints nothing."""
 
     def handle_one_request(self) -> None:
-        """Answers a request; a client that went away is no error."""
+        """Answers a request; a client that went away is not an error."""
         with contextlib.suppress(ConnectionError):
             super().handle_one_request()
 

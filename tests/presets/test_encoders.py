@@ -156,7 +156,7 @@ def test_the_folder_of_a_preset(tmp_path, capsys):
     own = kerassl.save_preset(make.graph_encoder(), tmp_path / "own")
     assert presets.preset_path(own) == own.resolve()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(presets.PresetError, match="is no preset"):
+    with pytest.raises(presets.PresetError, match="is not a preset"):
         presets.preset_path(tmp_path / "empty")
     with pytest.raises(FileNotFoundError, match="nearest: simclr_resnet"):
         presets.preset_path("simclr_resnet_nano_cifar")

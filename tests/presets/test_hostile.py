@@ -352,7 +352,7 @@ def as_path(config):
         (cyclic, "'conv' must be called once, on layers that come before"),
         (dangling, "`output_layers`"),
         (twice, "'conv' isn't its own"),
-        (as_path, "is no name of a layer"),
+        (as_path, "is not the name of a layer"),
     ],
 )
 def test_graphs(preset, change, message):
@@ -363,9 +363,9 @@ def test_graphs(preset, change, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[" * 200_000, "no plain JSON"),
+        ("[" * 200_000, "not plain JSON"),
         ('{"a": NaN}', "NaN"),
-        ("\xff\xfe", "no plain JSON|instead of Functional|module"),
+        ("\xff\xfe", "not plain JSON|instead of Functional|module"),
         ("[]", "Expected a Functional"),
         ("null", "Expected a Functional"),
     ],
@@ -607,7 +607,7 @@ def test_symbolic_links(preset, tmp_path, name):
 def test_pipes(preset):
     (preset / WEIGHTS).unlink()
     os.mkfifo(preset / WEIGHTS)
-    refused(preset, "no regular file")
+    refused(preset, "not a regular file")
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_paths_in_the_list_of_files(preset, name):
     info = json.loads((preset / "kerassl.json").read_text())
     info["files"][name] = {"sha256": "0" * 64, "size": 0}
     (preset / "kerassl.json").write_text(json.dumps(info))
-    refused(preset, "is no file of a preset")
+    refused(preset, "is not a file of a preset")
 
 
 @pytest.mark.parametrize(
@@ -719,7 +719,7 @@ def test_missing_weights(preset, weights):
 def test_extra_weights(preset, weights):
     with weights() as file:
         file["layers/conv2d/vars/7"] = np.zeros(3, "float32")
-    refused(preset, "vars/7' is no weight", weights_unread=False)
+    refused(preset, "vars/7' is not a weight", weights_unread=False)
 
 
 @pytest.mark.parametrize(
@@ -867,21 +867,21 @@ def test_other_objects(preset, weights, kind):
         else:
             for i in range(1000):
                 file.create_group(f"evil/{i}")
-    refused(preset, "no weight|more than", weights_unread=False)
+    refused(preset, "not a weight|more than", weights_unread=False)
 
 
 def test_no_hdf5(preset):
     size = (preset / WEIGHTS).stat().st_size
     (preset / WEIGHTS).write_bytes(bytes(size))
     make.reseal(preset)
-    refused(preset, "no HDF5 file", weights_unread=False)
+    refused(preset, "not an HDF5 file", weights_unread=False)
 
 
 def test_a_cut_hdf5(preset):
     data = (preset / WEIGHTS).read_bytes()
     (preset / WEIGHTS).write_bytes(data[: len(data) // 2])
     make.reseal(preset)
-    refused(preset, "no HDF5 file|bytes", weights_unread=False)
+    refused(preset, "not an HDF5 file|bytes", weights_unread=False)
 
 
 def test_nothing_of_it_is_imported(preset, tmp_path, monkeypatch):

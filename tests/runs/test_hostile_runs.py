@@ -269,4 +269,4 @@ def test_a_checkpoint_of_another_model(folder):
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(MEMBER, position)
     line = refused("pretrain", "--resume", "--output", folder)
-    assert "no checkpoint" in line
+    assert "not a checkpoint" in line

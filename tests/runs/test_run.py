@@ -328,7 +328,7 @@ def test_resume_refuses_what_can_not_go_on(whole, tmp_path):
         runs.resume(tmp_path)
     path.write_text(json.dumps(settings))
     (tmp_path / "checkpoint.keras").write_bytes(b"PK, but no zip")
-    with pytest.raises(ValueError, match="no checkpoint of a kerassl run"):
+    with pytest.raises(ValueError, match="not a checkpoint of a kerassl run"):
         runs.resume(tmp_path)
 
 

@@ -192,7 +192,7 @@ def test_labels_colour_the_frames(pixels, images):
     for axis, colour in zip(figure.axes[1::2], (RIGHT, WRONG)):
         edge = axis.spines["left"].get_edgecolor()
         assert axis.axison and edge[:3] == rgb(colour)
-    figure.canvas.draw()  # A lone dollar is no formula.
+    figure.canvas.draw()  # A lone dollar is not a formula.
     # Labels beside arrays are the same; those without a name have a number.
     figure = visualization.neighbours(
         pixels, images[:2], images, 1, [-1, 0], np.arange(64) % 2

@@ -439,7 +439,7 @@ def sine_positions(grid: int, width: int) -> np.ndarray:
         token's, is 0.
 
     Raises:
-        ValueError: if the width is no multiple of 4.
+        ValueError: if the width is not a multiple of 4.
     """
     if width % 4:
         raise ValueError(

@@ -124,7 +124,7 @@ class Jigsaw(SelfSupervisedModel):
         features = ops.relu(self.projector(features, training=training))
         features = ops.reshape(features, (-1, TILES, self.projection_dim))
         order = one_hot(ops, views["permutation"], len(self.permutations))
-        # Matmuls with ones and zeros, for they are no gathers.
+        # Matmuls with ones and zeros, since they are not gathers.
         matrices = np.eye(TILES, dtype="float32")[self.permutations]
         moves = ops.matmul(
             order,

@@ -176,7 +176,7 @@ class SwAV(SelfSupervisedModel):
         for i, queue in enumerate(self.queues):
             outputs[f"queue_{i}"] = queue.snapshot()
             if training:
-                # Zeros are no features: the queue doesn't fill before.
+                # Zeros are not features: the queue doesn't fill before.
                 queue.enqueue(started * gather(outputs[names[i]]))
         return outputs
 
