@@ -14,15 +14,14 @@ def load_keras() -> None:
     """Loads Keras, and TensorFlow where it is installed, without its lines.
 
     Under every backend Keras loads TensorFlow when it saves a model, and
-    TensorFlow then tells of this machine's processor. Whoever sets
-    `TF_CPP_MIN_LOG_LEVEL` sees it.
+    TensorFlow then tells of this machine's processor, whatever its log level.
+    Whoever sets `TF_CPP_MIN_LOG_LEVEL` to 0 or 1 sees it.
 
     Raises:
         UserError: if Keras can't be loaded, such as for want of a backend.
     """
-    quiet = contextlib.nullcontext() if LEVEL in os.environ else _no_stderr()
-    os.environ.setdefault(LEVEL, "2")
-    with quiet:
+    talks = os.environ.setdefault(LEVEL, "2") in ("0", "1")
+    with contextlib.nullcontext() if talks else _no_stderr():
         try:
             import keras  # noqa: F401
         except (ImportError, ValueError) as error:
