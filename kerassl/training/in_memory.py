@@ -43,7 +43,7 @@ def read_labelled(data: Any, name: str) -> Any:
         come, or `None` for them.
 
     Raises:
-        ValueError: if it is endless.
+        ValueError: if it is endless or empty.
     """
     return data if isinstance(data, ImageData) else _read(data, name)
 
@@ -56,7 +56,10 @@ def _read(data: Any, name: str) -> tuple[Any, Any]:
     batches = _batches(data, name)
     if batches is None:
         return _pair(data)
-    images, labels = zip(*(_pair(batch) for batch in batches))
+    pairs = [_pair(batch) for batch in batches]
+    if not pairs:
+        raise ValueError(f"`{name}` is empty. Give a data set with images.")
+    images, labels = zip(*pairs)
     if any(part is None for part in labels):
         return _joined(images), None
     return _joined(images), _joined(labels)

@@ -235,7 +235,17 @@ def test_labels_are_needed(images, monitor):
         monitor((images / 255.0, labels), (images, labels))
 
 
+class Empty(keras.utils.PyDataset):
+    def __len__(self):
+        return 0
+
+    def __getitem__(self, index):
+        raise IndexError(index)
+
+
 def test_images_are_checked(images):
+    with pytest.raises(ValueError, match="`images` is empty"):
+        CollapseMonitor(Empty(workers=1))
     with pytest.raises(ValueError, match="255"):
         CollapseMonitor(images / 255)
     with pytest.raises(ValueError, match="every"):
