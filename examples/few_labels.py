@@ -66,8 +66,8 @@ def draw(found: dict, title: str) -> Figure:
     names = list(found)
     means = [100 * found[name][0] for name in names]
     errors = [100 * found[name][1] for name in names]
-    colours = ["tab:gray", "tab:gray", "tab:blue", "tab:blue"]
-    bars = axes.barh(names, means, xerr=errors, color=colours)
+    colors = ["tab:gray", "tab:gray", "tab:blue", "tab:blue"]
+    bars = axes.barh(names, means, xerr=errors, color=colors)
     axes.bar_label(bars, fmt="%.1f", padding=8)
     axes.invert_yaxis()
     axes.set(title=title, xlabel="accuracy on the test images, %")

@@ -1,6 +1,6 @@
 """Self-supervised learning for Keras 3.
 
-Train an encoder with `fit` on images that nobody labelled, and see what it
+Train an encoder with `fit` on images that nobody labeled, and see what it
 learned. Heavy libraries (KerasHub, TensorFlow Datasets, matplotlib) load on
 use.
 """
@@ -18,6 +18,7 @@ if os.path.splitext(os.path.basename(sys.argv[0]))[0] != "kerassl" and not (
         augmentation,
         callbacks,
         data,
+        distributed,
         encoders,
         evaluation,
         layers,
@@ -74,6 +75,7 @@ __all__ = [
     "augmentation",
     "callbacks",
     "data",
+    "distributed",
     "encoders",
     "evaluation",
     "layers",

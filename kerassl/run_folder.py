@@ -24,6 +24,7 @@ from kerassl.reading import (
     optional,
     text,
 )
+from kerassl.renamed import current_recipe, recipe_hash
 
 RECIPE = "recipe.json"
 CHECKPOINT = "checkpoint.keras"
@@ -75,6 +76,9 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} holds no run: there is no {path}.")
     settings = load_json(path)
     check_fields(settings, SETTINGS, str(path), ("recipe", "backend", "data"))
+    if settings.get("recipe_hash") == recipe_hash(settings["recipe"]):
+        settings["recipe"] = current_recipe(settings["recipe"])
+        settings["recipe_hash"] = recipe_hash(settings["recipe"])
     # Older runs lack it.
     return {"max_unreadable": MAX_UNREADABLE, **settings}
 

@@ -108,7 +108,7 @@ def largest(method: str, model: Any, batch: int) -> int:
     if method == "moco_v3":
         return 4 * batch**2
     if method == "swav":
-        return 4 * (batch + model.queue_size) * model.prototypes_count
+        return 4 * (batch + model.queue_size) * model.num_prototypes
     if method in ("barlow_twins", "vicreg"):
         return 4 * model.projection_dim**2
     return 0

@@ -282,7 +282,7 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def features(model: SimCLR, images: np.ndarray) -> torch.Tensor:
-    """Returns the normalised features of uint8 images."""
+    """Returns the normalized features of uint8 images."""
     model.eval()
     blocks = [
         model.embed(to_tensor(images[start : start + 500]))
@@ -298,7 +298,7 @@ def knn(
     k: int = 20,
     temperature: float = 0.07,
 ) -> float:
-    """Returns the accuracy of weighted nearest neighbours."""
+    """Returns the accuracy of weighted nearest neighbors."""
     labels = torch.from_numpy(bank[1])
     similarities = features(model, test[0]) @ features(model, bank[0]).T
     values, nearest = similarities.topk(k)

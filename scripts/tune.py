@@ -56,7 +56,7 @@ def run(recipe: Any) -> dict[str, Any]:
     images = data.load("cifar10", "train")
     trained = images.select(np.arange(TRAINED))
     held_out = images.select(np.arange(TRAINED, len(images.images)))
-    labelled = images.select(np.arange(LABELLED))
+    labeled = images.select(np.arange(LABELLED))
     steps = TRAINED // recipe.batch_size
     model = recipes.build_model(recipe, images.image_shape, steps)
     batches = trained.batches(
@@ -67,8 +67,8 @@ def run(recipe: Any) -> dict[str, Any]:
         batches, epochs=recipe.epochs, shuffle=False, verbose=2
     ).history
     seconds = time.perf_counter() - start
-    train, test = (model.embed(part.images) for part in (labelled, held_out))
-    given: Any = (train, labelled.labels, test, held_out.labels)
+    train, test = (model.embed(part.images) for part in (labeled, held_out))
+    given: Any = (train, labeled.labels, test, held_out.labels)
     return {
         "method": recipe.method,
         "knn": evaluation.knn(*given)["accuracy"],

@@ -43,10 +43,10 @@ def test_operations_are_counted():
     x = layers.Conv2D(16, 3, padding="same", use_bias=False)(inputs)
     x = layers.Dense(5, use_bias=False)(layers.Flatten()(x))
     found = script.encoder_flops(keras.Model(inputs, x), 8) / script.BATCH
-    # Each pixel at a border has fewer neighbours.
-    neighbours = (6 * 3 + 2 * 2) ** 2
+    # Each pixel at a border has fewer neighbors.
+    neighbors = (6 * 3 + 2 * 2) ** 2
     assert found == pytest.approx(
-        2 * (neighbours * 3 * 16 + 8 * 8 * 16 * 5), rel=0.02
+        2 * (neighbors * 3 * 16 + 8 * 8 * 16 * 5), rel=0.02
     )
 
 

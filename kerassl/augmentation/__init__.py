@@ -1,4 +1,4 @@
-"""Views: random crops, colours and blurs of images, made by a few matmuls."""
+"""Views: random crops, colors and blurs of images, made by a few matmuls."""
 
 from kerassl.augmentation.augmenter import ViewAugmenter
 from kerassl.augmentation.parameters import (

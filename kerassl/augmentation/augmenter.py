@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 
-from kerassl.augmentation import colour, geometry
+from kerassl.augmentation import color, geometry
 from kerassl.augmentation.namespace import (
     constant,
     is_foreign,
     tensorflow_namespace,
 )
 from kerassl.augmentation.view import View
-from kerassl.training.distribution import DeviceSeedGenerator
+from kerassl.distributed import DeviceSeedGenerator
 
 # The uniform numbers of one view of one image, by name. Drawn in one call;
 # everything else is a function of the images and of them.
@@ -44,7 +44,7 @@ class ViewAugmenter(keras.layers.Layer):
     """Makes random views of a batch of images.
 
     Crop, flip, antialiased resize and blur become two matrices per image, and
-    each colour operation a 3x3 matrix; so a view costs a few batched matmuls,
+    each color operation a 3x3 matrix; so a view costs a few batched matmuls,
     with no gather and no loop over images, on any device. What is kept of the
     papers' pipelines, and what differs, is told in `docs/views.md`.
 
@@ -243,11 +243,11 @@ def make_view(xp: Any, images: Any, uniforms: Any, view: View) -> Any:
     # Bicubic weights overshoot.
     x = xp.clip(x, constant(xp, 0.0), constant(xp, 1.0))
     if view.jitter:
-        x = colour.jitter(xp, x, u, view, channels)
+        x = color.jitter(xp, x, u, view, channels)
     if view.grayscale and channels == 3:
-        x = colour.grayscale(xp, x, u["grayscale"], view.grayscale)
+        x = color.grayscale(xp, x, u["grayscale"], view.grayscale)
     if view.solarize:
-        x = colour.solarize(
+        x = color.solarize(
             xp, x, u["solarize"], view.solarize, view.solarize_threshold
         )
     x = xp.reshape(x, (-1, channels, view.size, view.size))

@@ -134,7 +134,7 @@ def blur_matrix(xp: Any, sigma: Any, blurred: Any, size: int) -> Any:
 
     Returns:
         Float32 tensor `(B, size, size)`, the rows sum to 1. Outside the image
-        there is nothing: the rows at the edges are renormalised.
+        there is nothing: the rows at the edges are renormalized.
     """
     pixel = xp.cast(xp.arange(size), "float32")
     squares = (pixel[:, None] - pixel[None, :]) ** 2
@@ -155,7 +155,7 @@ def resample(xp: Any, images: Any, rows: Any, columns: Any) -> Any:
         columns: float32 tensor `(B, w, W)`.
 
     Returns:
-        Float32 tensor `(B, C, h * w)`: channels first, as the colours need it.
+        Float32 tensor `(B, C, h * w)`: channels first, as the colors need it.
     """
     _, height, width, channels = images.shape
     h, w = rows.shape[1], columns.shape[1]

@@ -49,7 +49,7 @@ def central(size: int) -> slice:
 
 
 def center(size: int, overlap: int = 0) -> Any:
-    """Returns the mask that hides the centre.
+    """Returns the mask that hides the center.
 
     Args:
         size: int, the images' height and width.

@@ -18,7 +18,7 @@ def simclr(
 
     Args:
         size: int, the views' height and width in pixels.
-        strength: float >= 0, of the colour jitter. By default 1, and 0.5 up to
+        strength: float >= 0, of the color jitter. By default 1, and 0.5 up to
             32 pixels, as the paper has it for ImageNet and CIFAR-10.
         blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
             pixels, likewise.
@@ -64,7 +64,7 @@ def moco_v1(
 
     Reference:
         - facebookresearch/moco, `main_moco.py`. Its grayscale comes before the
-          jitter, ours after: what a grey image keeps of the jitter, brightness
+          jitter, ours after: what a gray image keeps of the jitter, brightness
           and contrast, is the same but for clipping.
     """
     view = View(
@@ -160,10 +160,10 @@ def byol(
 
 def swav(
     size: int = 224,
-    small_size: int | None = None,
-    small_views: int = 6,
+    local_size: int | None = None,
+    num_local_crops: int = 6,
     crop_area: tuple[float, float] = (0.14, 1.0),
-    small_crop_area: tuple[float, float] = (0.05, 0.14),
+    local_crop_area: tuple[float, float] = (0.05, 0.14),
     strength: float | None = None,
     blur: float | None = None,
     seed: int | None = None,
@@ -172,19 +172,19 @@ def swav(
 
     Args:
         size: int, the large views' height and width in pixels.
-        small_size: int, the small views'. By default 3/7 of it, the paper's 96
+        local_size: int, the small views'. By default 3/7 of it, the paper's 96
             to 224, but at least 16.
-        small_views: int >= 0, their number.
+        num_local_crops: int >= 0, their number.
         crop_area: (low, high) of the large views, as in `View`.
-        small_crop_area: (low, high) of the small views.
-        strength: float >= 0, of the colour jitter. By default 1, and 0.5 up to
+        local_crop_area: (low, high) of the small views.
+        strength: float >= 0, of the color jitter. By default 1, and 0.5 up to
             32 pixels, as SimCLR's.
         blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
             pixels.
         seed: int or `None`.
 
     Returns:
-        A `ViewAugmenter` of `2 + small_views` views, the large ones first.
+        A `ViewAugmenter` of `2 + num_local_crops` views, the large ones first.
 
     Reference:
         - [Caron et al., 2020](https://arxiv.org/abs/2006.09882)
@@ -198,12 +198,12 @@ def swav(
         hue=0.2 * strength,
         blur=(0.0 if small else 0.5) if blur is None else blur,
     )
-    if small_size is None:
-        small_size = max(16, round(size * 3 / 7))
+    if local_size is None:
+        local_size = max(16, round(size * 3 / 7))
     large_view = View(size, crop_area=crop_area, **settings)
-    small_view = View(small_size, crop_area=small_crop_area, **settings)
+    small_view = View(local_size, crop_area=local_crop_area, **settings)
     return ViewAugmenter(
-        [large_view] * 2 + [small_view] * small_views, seed=seed
+        [large_view] * 2 + [small_view] * num_local_crops, seed=seed
     )
 
 
@@ -244,7 +244,7 @@ def jigsaw(
     flip: float = 0.0,
     channel_shift: int | None = None,
     grayscale: float = 0.5,
-    project_colours: float = 0.5,
+    project_colors: float = 0.5,
     normalize: bool = True,
     seed: int | None = None,
 ) -> TileAugmenter:
@@ -262,7 +262,7 @@ def jigsaw(
         channel_shift: int, as in `TileAugmenter`. By default 2 from 128 pixels
             on, as in the authors' code, and 0 below.
         grayscale: float in [0, 1], its probability.
-        project_colours: float in [0, 1], likewise.
+        project_colors: float in [0, 1], likewise.
         normalize: bool. Each tile of one mean and contrast, as the paper has
             it; in the authors' code it is commented out.
         seed: int or `None`.
@@ -285,7 +285,7 @@ def jigsaw(
         gap=cell - tile_size,
         jitter=max(0, cell - tile_size - channel_shift),
         channel_shift=channel_shift,
-        project_colours=project_colours,
+        project_colors=project_colors,
         normalize=normalize,
         seed=seed,
     )
@@ -300,7 +300,7 @@ def context_prediction(
     crop_area: tuple[float, float] = (0.5, 1.0),
     flip: float = 0.0,
     drop_channels: float = 1.0,
-    project_colours: float = 0.0,
+    project_colors: float = 0.0,
     blur: float = 0.33,
     normalize: bool = True,
     seed: int | None = None,
@@ -318,9 +318,9 @@ def context_prediction(
             the paper's 7 pixels up and down.
         crop_area: (low, high), as in `View`.
         flip: float in [0, 1], the probability of a flip.
-        drop_channels: float in [0, 1], the authors' defence against chromatic
+        drop_channels: float in [0, 1], the authors' defense against chromatic
             aberration.
-        project_colours: float in [0, 1], the paper's other one.
+        project_colors: float in [0, 1], the paper's other one.
         blur: float in [0, 1]: with this probability an image loses its fine
             detail, up to a tenth of the patch's resolution.
         normalize: bool. Each patch of one contrast, as the authors have it.
@@ -350,7 +350,7 @@ def context_prediction(
         gap=gap,
         jitter=jitter,
         drop_channels=drop_channels,
-        project_colours=project_colours,
+        project_colors=project_colors,
         normalize=normalize,
         seed=seed,
     )

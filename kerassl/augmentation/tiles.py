@@ -9,9 +9,10 @@ import keras
 from kerassl.augmentation.augmenter import ViewAugmenter
 from kerassl.augmentation.namespace import constant, one_hot
 from kerassl.augmentation.view import View
+from kerassl.renamed import current_names
 
 # Chromatic aberration shifts green against red and blue, the more the farther
-# from the lens's axis; without that direction of colour it can't be seen.
+# from the lens's axis; without that direction of color it can't be seen.
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)
 
 
@@ -24,21 +25,21 @@ class TileAugmenter(ViewAugmenter):
     Cutting is a matmul with ones and zeros, exact and without a gather.
 
     Networks find short cuts: edges that go on from tile to tile (against that,
-    `gap` and `jitter`), and colour fringes that tell where in the image a tile
-    lies (`channel_shift`, `drop_channels`, `project_colours`).
+    `gap` and `jitter`), and color fringes that tell where in the image a tile
+    lies (`channel_shift`, `drop_channels`, `project_colors`).
 
     Args:
         view: `View`, what is cut.
         tile_size: int > 0, in pixels.
         grid: int > 1: `grid * grid` tiles.
-        gap: int >= 0, pixels between neighbours that aren't moved.
+        gap: int >= 0, pixels between neighbors that aren't moved.
         jitter: int >= 0. Each tile is moved by 0 to this many pixels down, and
             to the right.
         channel_shift: int >= 0. Each channel of a tile likewise, on top.
         drop_channels: float in [0, 1], the probability that an image's tiles
             keep one random channel each, and the others become gray.
-        project_colours: float in [0, 1], the probability that an image loses
-            the direction of colour from green to magenta.
+        project_colors: float in [0, 1], the probability that an image loses
+            the direction of color from green to magenta.
         normalize: bool. Gives each tile the mean 127.5 and the standard
             deviation 50.
         seed: int or `None`.
@@ -71,7 +72,7 @@ class TileAugmenter(ViewAugmenter):
         jitter: int = 0,
         channel_shift: int = 0,
         drop_channels: float = 0.0,
-        project_colours: float = 0.0,
+        project_colors: float = 0.0,
         normalize: bool = False,
         seed: int | None = None,
         **kwargs: Any,
@@ -87,7 +88,7 @@ class TileAugmenter(ViewAugmenter):
             )
         for name, value in (
             ("drop_channels", drop_channels),
-            ("project_colours", project_colours),
+            ("project_colors", project_colors),
         ):
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1]. Found: {value}")
@@ -98,7 +99,7 @@ class TileAugmenter(ViewAugmenter):
         self.jitter = jitter
         self.channel_shift = channel_shift
         self.drop_channels = drop_channels
-        self.project_colours = project_colours
+        self.project_colors = project_colors
         self.normalize = normalize
         used = (grid - 1) * (tile_size + gap) + tile_size
         used += jitter + channel_shift
@@ -128,9 +129,9 @@ class TileAugmenter(ViewAugmenter):
             drawn = xp.floor(draw(count, numbers) * (largest + 1.0))
             return xp.minimum(drawn, constant(xp, largest))
 
-        if self.project_colours and channels == 3:
-            chosen = xp.cast(draw(count, 1) < self.project_colours, "float32")
-            image = project_colours(xp, image, chosen[:, :, None, None])
+        if self.project_colors and channels == 3:
+            chosen = xp.cast(draw(count, 1) < self.project_colors, "float32")
+            image = project_colors(xp, image, chosen[:, :, None, None])
         starts = []
         for axis in range(2):
             cell = xp.cast(xp.arange(tiles), "float32")
@@ -175,9 +176,14 @@ class TileAugmenter(ViewAugmenter):
             "jitter": self.jitter,
             "channel_shift": self.channel_shift,
             "drop_channels": self.drop_channels,
-            "project_colours": self.project_colours,
+            "project_colors": self.project_colors,
             "normalize": self.normalize,
         }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "TileAugmenter":
+        """Builds the layer from `get_config`'s dict."""
+        return cls(**current_names(config))
 
 
 def cut(xp: Any, images: Any, tops: Any, lefts: Any, size: int) -> Any:
@@ -210,8 +216,8 @@ def _selection(xp: Any, starts: Any, size: int, extent: int) -> Any:
     return xp.cast(xp.abs(wanted[..., None] - pixel) < 0.5, "float32")
 
 
-def project_colours(xp: Any, images: Any, chosen: Any) -> Any:
-    """Takes the direction from green to magenta out of colours.
+def project_colors(xp: Any, images: Any, chosen: Any) -> Any:
+    """Takes the direction from green to magenta out of colors.
 
     Args:
         xp: namespace of array functions.
@@ -261,5 +267,5 @@ def normalize(xp: Any, tiles: Any) -> Any:
     axes = (2, 3, 4)
     tiles = tiles - xp.mean(tiles, axis=axes, keepdims=True)
     variance = xp.mean(xp.square(tiles), axis=axes, keepdims=True)
-    # A tile of one colour stays one.
+    # A tile of one color stays one.
     return tiles * (50.0 / xp.sqrt(variance + 1.0)) + 127.5

@@ -7,7 +7,7 @@ import dataclasses
 class View:
     """What may happen to an image on its way to one view.
 
-    The operations happen in this order: resized crop, flip, blur, colour jitter
+    The operations happen in this order: resized crop, flip, blur, color jitter
     (in random order), grayscale, solarize. All parameters are drawn for each
     image and each call anew. The defaults are SimCLR's for ImageNet.
 
@@ -19,13 +19,13 @@ class View:
             log-uniformly.
         interpolation: `"bilinear"` or `"bicubic"`, both with antialiasing.
         flip: float in [0, 1], the probability of a horizontal flip.
-        jitter: float in [0, 1], the probability of any colour jitter.
+        jitter: float in [0, 1], the probability of any color jitter.
         brightness: float >= 0: the factor is uniform in
             [max(0, 1 - brightness), 1 + brightness].
         contrast: float >= 0, a factor likewise.
         saturation: float >= 0, a factor likewise.
-        hue: float in [0, 0.5], the largest shift, in turns of the colour wheel.
-        grayscale: float in [0, 1], the probability of no colour.
+        hue: float in [0, 0.5], the largest shift, in turns of the color wheel.
+        grayscale: float in [0, 1], the probability of no color.
         blur: float in [0, 1], the probability of a Gaussian blur.
         blur_sigma: (low, high) its standard deviation, in pixels of the view.
         solarize: float in [0, 1], the probability of inverting bright pixels.

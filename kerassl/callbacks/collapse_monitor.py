@@ -5,7 +5,9 @@ from typing import Any
 
 from kerassl.evaluation.health import feature_problems, loss_problem
 from kerassl.evaluation.representation import effective_rank, feature_spread
-from kerassl.training import Inputs, Monitor, read_images
+from kerassl.training.in_memory import read_images
+from kerassl.training.inputs import Inputs
+from kerassl.training.monitors import Monitor
 
 
 class CollapseMonitor(Monitor):

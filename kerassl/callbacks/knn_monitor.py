@@ -2,16 +2,16 @@
 
 from typing import Any
 
-from kerassl.callbacks.labelled_monitor import Labelled, LabelledMonitor
+from kerassl.callbacks.labeled_monitor import Labeled, LabeledMonitor
 from kerassl.evaluation.knn import knn
 
 
-class KNNMonitor(LabelledMonitor):
+class KNNMonitor(LabeledMonitor):
     """Logs the encoder's kNN accuracy at the end of epochs.
 
     The score appears as `knn_accuracy` beside the loss: in the progress bar,
     the history, `CSVLogger`, `TensorBoard`, `EarlyStopping` and
-    `ModelCheckpoint`, wherever they stand in the list. The labelled images are
+    `ModelCheckpoint`, wherever they stand in the list. The labeled images are
     apart from the ones that the model trains on, and may be few.
 
     Args:
@@ -19,7 +19,7 @@ class KNNMonitor(LabelledMonitor):
             what `kerassl.data.load` returns, or a data set of such pairs or of
             dicts of `"image"` and `"label"`. Images are of the encoder's size.
         test: `(images, labels)` to classify, likewise.
-        k: int, the number of neighbours.
+        k: int, the number of neighbors.
         temperature: float > 0; see `kerassl.evaluation.knn`.
         every: int > 0. Epochs between two evaluations; the first and the last
             epoch are evaluated too, and the others log the last score.
@@ -56,6 +56,6 @@ class KNNMonitor(LabelledMonitor):
         self.k = k
         self.temperature = temperature
 
-    def score(self, train: Labelled, test: Labelled) -> float:
+    def score(self, train: Labeled, test: Labeled) -> float:
         """Returns the accuracy of `kerassl.evaluation.knn`."""
         return knn(*train, *test, self.k, self.temperature)["accuracy"]

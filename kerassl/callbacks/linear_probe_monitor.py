@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from kerassl.callbacks.labelled_monitor import Labelled, LabelledMonitor
+from kerassl.callbacks.labeled_monitor import Labeled, LabeledMonitor
 from kerassl.evaluation.linear import PENALTIES, linear_probe
 
 
-class LinearProbeMonitor(LabelledMonitor):
+class LinearProbeMonitor(LabeledMonitor):
     """Logs the encoder's linear accuracy at the end of epochs.
 
-    A probe is fitted anew each time, on labelled images that are apart from the
+    A probe is fitted anew each time, on labeled images that are apart from the
     ones that the model trains on; the model sees no label. The score appears as
     `linear_accuracy` beside the loss, as `KNNMonitor`'s does.
 
@@ -48,6 +48,6 @@ class LinearProbeMonitor(LabelledMonitor):
         super().__init__(train, test, every, batch_size)
         self.penalties = tuple(penalties)
 
-    def score(self, train: Labelled, test: Labelled) -> float:
+    def score(self, train: Labeled, test: Labeled) -> float:
         """Returns the accuracy of `kerassl.evaluation.linear_probe`."""
         return linear_probe(*train, *test, self.penalties)["accuracy"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from kerassl.training import alone, own_copy, process, read_images
+from kerassl.distributed import local_copy, on_one_device, process
+from kerassl.training.in_memory import read_images
 from kerassl.visualization.pictures import load_matplotlib, pretext
 
 
@@ -66,8 +67,8 @@ class PretextPictures(keras.callbacks.Callback):
         temporary = path.with_name(
             f".partial-{uuid.uuid4().hex[:12]}-{path.name}"
         )
-        model = own_copy(self.model)
-        figure = alone(lambda: pretext(model, self.images, self.seed))
+        model = local_copy(self.model)
+        figure = on_one_device(lambda: pretext(model, self.images, self.seed))
         try:
             figure.savefig(temporary, format="png", dpi=100)
             os.replace(temporary, path)

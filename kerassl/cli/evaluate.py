@@ -26,8 +26,8 @@ def add_parser(commands: Any) -> None:
     """Adds the command to the parser's."""
     parser = commands.add_parser(
         "evaluate",
-        help="measure an encoder on labelled images",
-        description="Measures an encoder on labelled images: it learns from "
+        help="measure an encoder on labeled images",
+        description="Measures an encoder on labeled images: it learns from "
         "the training split and is scored on the test split, beside the same "
         "encoder with random weights. The scores of a run are kept in its "
         "scores.json. After an interruption the same command goes on with what "
@@ -83,7 +83,7 @@ def add_parser(commands: Any) -> None:
         "side (the encoder's output)",
     )
     add("--epochs", type=positive, help="of finetune and linear_sgd")
-    add("--k", type=positive, help="kNN's neighbours (20)")
+    add("--k", type=positive, help="kNN's neighbors (20)")
     add("--temperature", type=float, help="of kNN's weights (0.07)")
     add(
         "--untrained-from",

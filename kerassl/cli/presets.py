@@ -124,7 +124,7 @@ def show(options: argparse.Namespace) -> int:
             f"{protocol} accuracy": _accuracy(scores)
             for protocol, scores in info.scores.items()
         },
-        "licence": _license(info),
+        "license": _license(info),
         "parameters": f"{info.parameters:,}",
         # Free names: they can't pass for another row.
         **{f"training: {key}": value for key, value in info.training.items()},
@@ -192,7 +192,7 @@ def _is_wanted(plan: "Publication", is_sure: bool) -> bool:
     ]
     rows += [
         (
-            "licence",
+            "license",
             _license(info) + ("" if _has_license(info) else NO_LICENSE),
         ),
         ("trained on", ", ".join(info.datasets) or "not said"),

@@ -131,7 +131,7 @@ def run(options: argparse.Namespace) -> int:
     with user_errors():
         _check(options)
     load_keras()
-    from kerassl.training import (
+    from kerassl.distributed import (
         devices,
         lacks_processes,
         process,
@@ -220,7 +220,7 @@ def _run(options: argparse.Namespace) -> int:
     from kerassl import runs
     from kerassl.cli.progress import progress
     from kerassl.cli.signals import stop_on_signals
-    from kerassl.training import failures, process
+    from kerassl.distributed import failures, process
 
     with user_errors():
         if options.resume:
@@ -330,7 +330,7 @@ def _resumed(options: argparse.Namespace) -> "Run":
 
 def _callbacks(options: argparse.Namespace, run: "Run") -> list:
     from kerassl import runs
-    from kerassl.training import process
+    from kerassl.distributed import process
 
     if process()[0]:  # The first one tells, and writes.
         return runs.monitors(run, options.monitor, note=lambda words: None)
@@ -345,8 +345,8 @@ def _callbacks(options: argparse.Namespace, run: "Run") -> list:
 
 def _check_preset(run: "Run") -> None:
     """Says before training if `presets push` will refuse the encoder."""
+    from kerassl.distributed import process
     from kerassl.presets import PresetError, check_encoder
-    from kerassl.training import process
 
     if process()[0]:
         return  # The first of several processes says it.
@@ -357,7 +357,7 @@ def _check_preset(run: "Run") -> None:
 
 
 def _describe(run: "Run", choice: str | None) -> None:
-    from kerassl.training import device_count
+    from kerassl.distributed import device_count
 
     recipe, settings = run.recipe, run.settings
     count, size = len(run.data.images), "x".join(map(str, run.data.image_shape))

@@ -25,7 +25,7 @@ def add_parser(commands: Any) -> None:
         "--images",
         type=positive,
         default=500,
-        help="test images on the map; neighbours are searched in four times "
+        help="test images on the map; neighbors are searched in four times "
         "as many training images (500)",
     )
     add("--output", help="the file to write (default: RUN/report.html)")

@@ -162,12 +162,12 @@ def parse_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes one `(H, W, C)` array: short side, then centre crop."""
+    """Resizes one `(H, W, C)` array: short side, then center crop."""
     from PIL import Image, ImageOps
 
     if image.shape[:2] == size:
         return image
-    # One channel at a time, since Pillow has no float colour mode.
+    # One channel at a time, since Pillow has no float color mode.
     dtype = np.uint8 if image.dtype == np.uint8 else np.float32
     planes = [
         ImageOps.fit(

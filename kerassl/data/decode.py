@@ -113,7 +113,7 @@ def reductions(file: "ImageFile.ImageFile") -> list[str]:
 
 
 def decode_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """Decodes an image file as RGB: short side resized, then centre crop.
+    """Decodes an image file as RGB: short side resized, then center crop.
 
     A photo is turned upright as its EXIF block says, the first frame of an
     animation is taken, gray and palette images become RGB, transparency is

@@ -220,8 +220,8 @@ def load(
             `"cifar10"`, `"tfds:NAME[/config][:version]"`: a data set of
             TensorFlow Datasets, downloaded if it isn't on this machine.
             `"folder:PATH"` or a folder's path: all image files that Pillow
-            reads, as RGB, labelled by their first-level sub-folder, or
-            unlabelled if any image lies directly in the folder. Sub-folders
+            reads, as RGB, labeled by their first-level sub-folder, or
+            unlabeled if any image lies directly in the folder. Sub-folders
             called `train`, `training`, `test`, `testing`, `val`, `valid` or
             `validation`, in any case, are splits if nothing else is beside
             them. Up to 1 GiB is decoded at once, a larger folder as it is
@@ -232,7 +232,7 @@ def load(
             another name of these; with TFDS also slices such as
             `"train[:1000]"`.
         image_size: An integer or `(height, width)`. Images of another size
-            have their short side resized and their centre cut out. Folders
+            have their short side resized and their center cut out. Folders
             use 224 without it.
         limit: How many images to load at most: the first ones, or of a folder
             evenly spaced ones, since its first ones are all of one class. The

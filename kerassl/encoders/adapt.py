@@ -42,7 +42,7 @@ def as_encoder(
 ) -> keras.Model:
     """Makes an encoder of a model: one from images to features `(N, D)`.
 
-    Images come as [0, 255], and an encoder normalises them itself, as those of
+    Images come as [0, 255], and an encoder normalizes them itself, as those of
     `build` do. So it is taken as it is, if it is seen to begin with that: with
     a `Rescaling` or `Normalization`, or arithmetic such as `images / 255`, in
     inner models too, as MobileNetV3, EfficientNet and ConvNeXt of
@@ -67,7 +67,7 @@ def as_encoder(
             the resizing is left to the views; or a layer or function from
             images in [0, 255] to what the model takes, such as
             `keras.applications.mobilenet_v2.preprocess_input`; or
-            `"included"`, if the model normalises its images in a way that
+            `"included"`, if the model normalizes its images in a way that
             can't be seen.
 
     Returns:
@@ -76,7 +76,7 @@ def as_encoder(
     Raises:
         ValueError: if the model isn't built, is a classifier, or of another
             form; if nothing is known of its normalization; or if it would be
-            normalised twice.
+            normalized twice.
 
     Example:
     ```python
@@ -194,7 +194,7 @@ def _before(
     normalization: Any,
     converter: Any,
 ) -> Any:
-    """Returns what normalises before the model; `None` if it does it itself."""
+    """Returns what normalizes before the model; `None` if it does it itself."""
     if normalization is not None and (mean is not None or std is not None):
         raise ValueError(
             "Give `normalization`, or `mean` and `std`, and not both."
@@ -213,14 +213,14 @@ def _before(
     if found is not None and normalizes(model):
         raise ValueError(
             f"{model.name!r} begins with normalization already, so its images "
-            "would be normalised twice. Leave out `mean`, `std` and "
+            "would be normalized twice. Leave out `mean`, `std` and "
             "`normalization`."
         )
     if converter is not None:
         found = normalization_layer(converter, channels)
     if found is None and not normalizes(model):
         raise ValueError(
-            f"{model.name!r} isn't seen to normalise its images, which come "
+            f"{model.name!r} isn't seen to normalize its images, which come "
             "as [0, 255]. Say how it was trained: "
             "`kerassl.encoders.as_encoder(model, mean=..., std=...)`, of "
             "pixels in [0, 1]; or `normalization=`, its KerasHub image "

@@ -64,7 +64,7 @@ def build(
     """Builds an untrained encoder by name.
 
     The encoder takes images `(N, H, W, C)`, uint8 or float in [0, 255],
-    normalises them itself, and returns pooled features `(N, D)`: the average
+    normalizes them itself, and returns pooled features `(N, D)`: the average
     over the last feature map, or a ViT's class token.
 
     | name | features | parameters | made for |
@@ -133,7 +133,7 @@ def encoder_around(
     """Makes an encoder of a network: normalization before, pooling after it.
 
     Args:
-        body: `keras.Model` from normalised images to features, a map or tokens.
+        body: `keras.Model` from normalized images to features, a map or tokens.
         normalization: a layer or function, or `None`.
         image_shape: `(height, width, channels)`.
         name: str.

@@ -80,7 +80,7 @@ def is_converter(given: Any) -> bool:
 def normalization_layer(
     given: Any, channels: int
 ) -> layers.Layer | Callable | None:
-    """Returns what normalises images, of what a user gives.
+    """Returns what normalizes images, of what a user gives.
 
     Args:
         given: a KerasHub image converter, of which the resizing is left to the
@@ -144,7 +144,7 @@ def _as_rescaling(
 
 
 def normalizes(model: keras.Model) -> bool:
-    """Tells whether a model normalises images of [0, 255] by itself.
+    """Tells whether a model normalizes images of [0, 255] by itself.
 
     That is seen in what reaches the first layer with weights, whatever comes
     before it: layers, inner models or arithmetic such as `images / 255`. Of a

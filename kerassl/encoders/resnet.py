@@ -23,7 +23,7 @@ def small_resnet(
     """Returns the pooled features of a ResNet with a 3x3 stem and no pooling.
 
     Args:
-        inputs: normalised images `(N, H, W, C)`.
+        inputs: normalized images `(N, H, W, C)`.
         widths: the width of each stage. The first stage keeps the resolution,
             each later one halves it.
         blocks: the number of residual blocks of each stage.

@@ -2,7 +2,7 @@
 
 from kerassl.evaluation.few_labels import few_labels
 from kerassl.evaluation.fine_tuning import fine_tune
-from kerassl.evaluation.knn import Neighbours, knn
+from kerassl.evaluation.knn import Neighbors, knn
 from kerassl.evaluation.linear import linear_probe
 from kerassl.evaluation.representation import (
     alignment,
@@ -12,7 +12,7 @@ from kerassl.evaluation.representation import (
 )
 
 __all__ = [
-    "Neighbours",
+    "Neighbors",
     "alignment",
     "effective_rank",
     "feature_spread",

@@ -24,7 +24,7 @@ def check_features(
     if labels is None:
         raise ValueError(
             f"The {name} set has no labels, and they are needed. Give a "
-            "labelled data set."
+            "labeled data set."
         )
     features = to_numpy(features).astype("float32", copy=False)
     labels = label_array(labels, f"{name}_labels")

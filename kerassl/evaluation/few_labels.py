@@ -1,4 +1,4 @@
-"""A few labelled images, the same ones for every method."""
+"""A few labeled images, the same ones for every method."""
 
 from typing import Any
 
@@ -74,7 +74,7 @@ def few_labels(
 def split_off(
     labels: np.ndarray, share: float = 0.2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Splits labelled images in a part to fit and a part to choose by.
+    """Splits labeled images in a part to fit and a part to choose by.
 
     Args:
         labels: int array `(N,)`.

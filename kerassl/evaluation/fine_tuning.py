@@ -19,7 +19,8 @@ from kerassl.evaluation.labels import (
     labels_by_name,
 )
 from kerassl.image_format import remade
-from kerassl.training import build_optimizer, set_trainable, set_weights
+from kerassl.networks import set_trainable, set_weights
+from kerassl.training.step import build_optimizer
 
 # Peaks of the learning rate to choose from: of SGD for a batch of 256, and of
 # AdamW for transformers.
@@ -88,7 +89,7 @@ def fine_tune(
     verbose: int | str = 0,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, Any]:
-    """Trains a copy of an encoder with a linear layer on labelled images.
+    """Trains a copy of an encoder with a linear layer on labeled images.
 
     Images are cropped and flipped at random. SGD with momentum 0.9, or AdamW
     for transformers, follows a cosine after a warmup of a tenth; a
@@ -239,7 +240,7 @@ def _checked(
         if labels is None:
             raise ValueError(
                 f"The {name} set has no labels, and they are needed. Give a "
-                "labelled data set."
+                "labeled data set."
             )
         if not hasattr(images, "read"):  # An `ImageFolder` is right by itself.
             check_images(images, name)
@@ -280,7 +281,7 @@ def _optimizer(
     optimizer = optimizers.AdamW(schedule(rate), weight_decay=0.05)
     if not model.encoder.trainable:
         return optimizer
-    return optimizers.with_rates(
+    return optimizers.with_learning_rates(
         optimizer,
         {
             name: schedule(rate * layer_decay ** (len(parts) - i))

@@ -1,4 +1,4 @@
-"""Weighted nearest-neighbour classification of frozen features."""
+"""Weighted nearest-neighbor classification of frozen features."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def knn(
 ) -> dict[str, Any]:
     """Classifies test features by their nearest training features.
 
-    Each of the k neighbours by cosine similarity votes for its label with the
+    Each of the k neighbors by cosine similarity votes for its label with the
     weight `exp(similarity / temperature)`. Nothing is trained; the score shows
     how well classes are grouped.
 
@@ -35,7 +35,7 @@ def knn(
         test_features: float array `(M, D)`.
         test_labels: array `(M,)` or `(M, 1)`, likewise. A class that the bank
             hasn't counts as missed.
-        k: int in [1, N], the number of neighbours.
+        k: int in [1, N], the number of neighbors.
         temperature: float > 0. Small values trust the nearest ones more.
 
     Returns:
@@ -58,12 +58,12 @@ def knn(
     Reference:
         - [Wu et al., 2018](https://arxiv.org/abs/1805.01978)
     """
-    neighbours = Neighbours(test_features, test_labels, k, temperature)
-    neighbours.add(train_features, train_labels)
-    return neighbours.score()
+    neighbors = Neighbors(test_features, test_labels, k, temperature)
+    neighbors.add(train_features, train_labels)
+    return neighbors.score()
 
 
-class Neighbours:
+class Neighbors:
     """The nearest training features of test features, found batch by batch.
 
     `knn` for a bank that doesn't fit into memory: it keeps the test features
@@ -72,7 +72,7 @@ class Neighbours:
     Args:
         test_features: float array `(M, D)`.
         test_labels: array `(M,)` or `(M, 1)`; see `knn`.
-        k: int > 0, the number of neighbours.
+        k: int > 0, the number of neighbors.
         temperature: float > 0; see `knn`.
 
     Raises:
@@ -81,10 +81,10 @@ class Neighbours:
 
     Example:
     ```python
-    neighbours = kerassl.evaluation.Neighbours(features, labels)
+    neighbors = kerassl.evaluation.Neighbors(features, labels)
     for train_features, train_labels in batches:
-        neighbours.add(train_features, train_labels)
-    neighbours.score()["accuracy"]
+        neighbors.add(train_features, train_labels)
+    neighbors.score()["accuracy"]
     ```
     """
 

@@ -25,7 +25,7 @@ def linear_probe(
 ) -> dict[str, Any]:
     """Fits logistic regression on frozen features and scores it.
 
-    The features are standardised by the training features' mean and deviation.
+    The features are standardized by the training features' mean and deviation.
     The objective, multinomial cross-entropy with an L2 penalty, is convex, and
     L-BFGS (scikit-learn's) finds its one minimum: there is no learning rate to
     tune, and the same features give the same score. The penalty
@@ -41,7 +41,7 @@ def linear_probe(
         test_labels: array `(M,)` or `(M, 1)`, likewise. A class without
             training features counts as missed.
         penalties: floats > 0 to choose from: the mean cross-entropy plus
-            `penalty / 2` times the squared norm of the weights is minimised.
+            `penalty / 2` times the squared norm of the weights is minimized.
         seed: int, of the fifth.
 
     Returns:

@@ -39,7 +39,7 @@ def effective_rank(features: np.ndarray) -> float:
 def feature_spread(features: np.ndarray) -> float:
     """Computes how far features are spread over the sphere.
 
-    It is the standard deviation of the normalised features, as a mean over
+    It is the standard deviation of the normalized features, as a mean over
     dimensions, times the root of D: 0 if all point the same way, about 1 if
     they are spread evenly.
 
@@ -62,7 +62,7 @@ def feature_spread(features: np.ndarray) -> float:
 def alignment(features_1: np.ndarray, features_2: np.ndarray) -> float:
     """Computes how near the features of two views of an image are.
 
-    It is the mean squared distance of the normalised features of each pair.
+    It is the mean squared distance of the normalized features of each pair.
 
     Args:
         features_1: float array of shape `(N, D)`.
@@ -91,7 +91,7 @@ def uniformity(features: np.ndarray, scale: float = 2.0) -> float:
     """Computes how evenly features fill the sphere.
 
     It is the logarithm of the mean of `exp(-scale * distance ** 2)` over all
-    pairs of different images, of normalised features.
+    pairs of different images, of normalized features.
 
     Args:
         features: float array of shape `(N, D)`, N >= 2. Pairs are N squared:

@@ -1,7 +1,16 @@
-"""Layers that approaches share: projectors, predictors and prototypes."""
+"""Layers that methods share: heads, prototypes, momentum networks, queues."""
 
 from kerassl.layers.channelwise_dense import ChannelwiseDense
+from kerassl.layers.feature_queue import FeatureQueue
 from kerassl.layers.mlp_head import MLPHead
+from kerassl.layers.momentum_network import CosineMomentum, MomentumNetwork
 from kerassl.layers.prototypes import Prototypes
 
-__all__ = ["ChannelwiseDense", "MLPHead", "Prototypes"]
+__all__ = [
+    "ChannelwiseDense",
+    "CosineMomentum",
+    "FeatureQueue",
+    "MLPHead",
+    "MomentumNetwork",
+    "Prototypes",
+]

@@ -9,7 +9,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class Prototypes(keras.layers.Layer):
-    """Cosine similarities of normalised features with unit vectors.
+    """Cosine similarities of normalized features with unit vectors.
 
     The optimizer moves the vectors off the sphere; `normalize` takes them back
     and has to be called after each of its steps.

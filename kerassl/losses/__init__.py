@@ -7,7 +7,7 @@ from kerassl.losses.inpainting import inpainting, relative_error
 from kerassl.losses.masked_reconstruction import (
     masked_reconstruction,
     normalize_patches,
-    visible_colour,
+    visible_color,
 )
 from kerassl.losses.negative_cosine import negative_cosine, output_std
 from kerassl.losses.nt_xent import nt_xent
@@ -31,5 +31,5 @@ __all__ = [
     "swapped_prediction",
     "unit_vectors",
     "vicreg",
-    "visible_colour",
+    "visible_color",
 ]

@@ -22,7 +22,7 @@ def barlow_twins(
 
     Args:
         projection_1: float tensor of shape `(N, D)`, of any scale: each
-            dimension is normalised over the batch.
+            dimension is normalized over the batch.
         projection_2: float tensor of shape `(N, D)`; row `i` shows the same
             image as row `i` of `projection_1`.
         off_diagonal_weight: float >= 0, the paper's lambda.

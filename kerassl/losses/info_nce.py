@@ -23,7 +23,7 @@ def info_nce(
 
     Args:
         queries: float tensor of shape `(N, D)`, of any scale: the function
-            normalises it.
+            normalizes it.
         keys: float tensor of shape `(N, D)`, likewise; row `i` belongs to query
             `i`.
         temperature: float > 0. The similarities in [-1, 1] are divided by it.

@@ -29,30 +29,30 @@ def inpainting(painted: Any, target: Any, weights: Any) -> Any:
     return ops.sum(weights * _squared(painted, target)) / total
 
 
-def relative_error(painted: Any, target: Any, masks: Any, colours: Any) -> Any:
-    """Compares the squared error in holes with that of one colour.
+def relative_error(painted: Any, target: Any, masks: Any, colors: Any) -> Any:
+    """Compares the squared error in holes with that of one color.
 
     Args:
         painted: float tensor `(N, H, W, C)`.
         target: float tensor of the same shape.
         masks: float tensor `(N, H, W, 1)`: 1 in the hole, 0 elsewhere.
-        colours: float tensor `(N, 1, 1, C)`, each image's one colour, such as
+        colors: float tensor `(N, 1, 1, C)`, each image's one color, such as
             the mean of what is not hidden.
 
     Returns:
-        A float32 scalar: 0 is a perfect painting, 1 no better than that colour.
+        A float32 scalar: 0 is a perfect painting, 1 no better than that color.
 
     Example:
     ```python
     seen = 1 - masks
-    colours = ops.sum(images * seen, (1, 2), keepdims=True)
-    colours /= ops.sum(seen, (1, 2), keepdims=True)
-    error = kerassl.losses.relative_error(painted, images, masks, colours)
+    colors = ops.sum(images * seen, (1, 2), keepdims=True)
+    colors /= ops.sum(seen, (1, 2), keepdims=True)
+    error = kerassl.losses.relative_error(painted, images, masks, colors)
     ```
     """
     masks = ops.cast(masks, "float32")
     error = ops.sum(masks * _squared(painted, target))
-    plain = ops.sum(masks * _squared(colours, target))
+    plain = ops.sum(masks * _squared(colors, target))
     return error / ops.maximum(plain, 1e-6)
 
 

@@ -30,7 +30,7 @@ def masked_reconstruction(predictions: Any, targets: Any, mask: Any) -> Any:
 
 
 def normalize_patches(patches: Any) -> tuple[Any, Any, Any]:
-    """Normalises each patch by its own pixels.
+    """Normalizes each patch by its own pixels.
 
     The variance is the unbiased one, over P - 1, as in the authors' code.
 
@@ -38,20 +38,20 @@ def normalize_patches(patches: Any) -> tuple[Any, Any, Any]:
         patches: tensor `(N, L, P)`, P >= 2.
 
     Returns:
-        Three float32 tensors: the normalised patches `(N, L, P)`, their means
+        Three float32 tensors: the normalized patches `(N, L, P)`, their means
         and their standard deviations, both `(N, L, 1)`.
     """
     patches = ops.cast(patches, "float32")
     mean = ops.mean(patches, axis=-1, keepdims=True)
-    centred = patches - mean
+    centered = patches - mean
     degrees = patches.shape[-1] - 1
-    variance = ops.sum(ops.square(centred), axis=-1, keepdims=True) / degrees
+    variance = ops.sum(ops.square(centered), axis=-1, keepdims=True) / degrees
     std = ops.sqrt(variance + 1e-6)
-    return centred / std, mean, std
+    return centered / std, mean, std
 
 
-def visible_colour(patches: Any, mask: Any, channels: int) -> Any:
-    """Returns patches of one colour, the mean of an image's visible ones.
+def visible_color(patches: Any, mask: Any, channels: int) -> Any:
+    """Returns patches of one color, the mean of an image's visible ones.
 
     Args:
         patches: tensor `(N, L, P)`, channels last within a patch.
@@ -67,5 +67,5 @@ def visible_colour(patches: Any, mask: Any, channels: int) -> Any:
     means = ops.sum(patches * visible[..., None], axis=1) / ops.sum(
         visible, axis=1, keepdims=True
     )
-    colour = ops.mean(ops.reshape(means, (-1, pixels, channels)), axis=1)
-    return ops.tile(colour[:, None, :], (1, 1, pixels))
+    color = ops.mean(ops.reshape(means, (-1, pixels, channels)), axis=1)
+    return ops.tile(color[:, None, :], (1, 1, pixels))

@@ -33,7 +33,7 @@ def negative_cosine(predictions: Any, targets: Any) -> Any:
 
 
 def output_std(outputs: Any) -> Any:
-    """Computes the standard deviation of normalised outputs: is it collapse?
+    """Computes the standard deviation of normalized outputs: is it collapse?
 
     Args:
         outputs: float tensor of shape `(N, D)`, of any scale.

@@ -1,4 +1,4 @@
-"""Normalised temperature-scaled cross entropy, the loss of SimCLR."""
+"""Normalized temperature-scaled cross entropy, the loss of SimCLR."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def nt_xent(
 
     Args:
         projection_1: float tensor of shape `(N, D)`, of any scale: the
-            function normalises it.
+            function normalizes it.
         projection_2: float tensor of shape `(N, D)`; row `i` shows the same
             image as row `i` of `projection_1`.
         temperature: float > 0. The similarities in [-1, 1] are divided by it.

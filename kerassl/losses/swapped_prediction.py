@@ -14,7 +14,7 @@ def sinkhorn(
 ) -> Any:
     """Assigns samples to prototypes so that all prototypes are used equally.
 
-    Rows and columns of `exp(scores / epsilon)` are normalised in turn
+    Rows and columns of `exp(scores / epsilon)` are normalized in turn
     (Sinkhorn-Knopp). It works in float32, and the first round in logarithms, so
     that no exponential overflows or vanishes; the result doesn't change by
     that.

@@ -1,4 +1,4 @@
-"""Approaches: one file each, in the family that it belongs to."""
+"""Methods: one file each, in the family that it belongs to."""
 
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.methods.bootstrapping import BYOL, SimSiam

@@ -1,4 +1,4 @@
-"""The one contract of an approach: augment, forward, objective, update."""
+"""The one contract of a method: augment, forward, objective, update."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,43 +9,39 @@ from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.augmentation.namespace import constant
+from kerassl.distributed import (
+    local_copy,
+    mean_over_devices,
+    on_one_device,
+    scale_loss_for_keras,
+)
 from kerassl.image_format import channels_last
 from kerassl.layers import MLPHead
-from kerassl.training import (
-    ImageModel,
-    Inputs,
-    alone,
-    as_keras_sums,
-    bound,
-    build_optimizer,
-    follow_frozen,
-    freeze_parts,
-    frozen_parts,
-    mean_over_devices,
-    own_copy,
-    select,
-    train_step,
-    with_monitors,
-)
+from kerassl.networks import freeze_parts, frozen_parts
+from kerassl.renamed import current_names
+from kerassl.training.image_model import ImageModel, bound
+from kerassl.training.inputs import Inputs, select
+from kerassl.training.monitors import with_monitors
+from kerassl.training.step import build_optimizer, follow_frozen, train_step
 
 # The name that Keras gives the variable of every `SeedGenerator`.
 SEED_STATE = "seed_generator_state"
 
 
 class SelfSupervisedModel(ImageModel):
-    """Trains an encoder on images that nobody labelled, with `fit`.
+    """Trains an encoder on images that nobody labeled, with `fit`.
 
-    An approach is a subclass with three short methods and no `train_step`
+    A method is a subclass with three short methods and no `train_step`
     (`forward_views`, since PyTorch claims `forward` for every Keras layer):
 
     - `forward_views(views, training)`: a dict of views to a dict of outputs;
     - `objective(outputs)`: the outputs to a dict of scalars, `"loss"` and the
       metrics named in `metric_names`;
     - `after_update()`: what moves once the optimizer has stepped (a momentum
-      network, normalised prototypes); by default nothing.
+      network, normalized prototypes); by default nothing.
 
     It makes all its layers in `__init__`, built (`head` helps), so that shapes
-    are known before data arrives. It says which views it needs: `view_count`,
+    are known before data arrives. It says which views it needs: `num_views`,
     and `default_views`, the augmenter that it takes if none is given. State
     (momentum networks, queues) is non-trainable weights: it is saved, restored
     and distributed with the model.
@@ -61,10 +57,10 @@ class SelfSupervisedModel(ImageModel):
 
     Args:
         encoder: `keras.Model` from images to features, or a KerasHub or KerasCV
-            backbone, that normalises its images; for others see
+            backbone, that normalizes its images; for others see
             `kerassl.encoders.as_encoder`.
         augmenter: `kerassl.augmentation.ViewAugmenter`, or any layer from
-            images to a dict of views. By default the approach's own, at the
+            images to a dict of views. By default the method's own, at the
             encoder's image size.
         **kwargs: the arguments of `keras.Model`.
 
@@ -75,7 +71,7 @@ class SelfSupervisedModel(ImageModel):
     Example:
     ```python
     class Twins(kerassl.methods.SelfSupervisedModel):
-        view_count = 2
+        num_views = 2
 
         def forward_views(self, views, training):
             return {
@@ -92,7 +88,7 @@ class SelfSupervisedModel(ImageModel):
     #: The scalars besides `"loss"` that `objective` returns.
     metric_names: tuple[str, ...] = ()
     #: The number of views that it needs; `None` for any.
-    view_count: int | None = None
+    num_views: int | None = None
     #: The smallest batch that it learns from.
     min_batch: int = 2
     #: What `draw` makes besides the views: a mask, a permutation.
@@ -119,9 +115,9 @@ class SelfSupervisedModel(ImageModel):
         if augmenter is None:
             augmenter = self.default_views(encoders.image_size(self.encoder))
         found = list(augmenter.view_names)
-        if self.view_count not in (None, len(found)):
+        if self.num_views not in (None, len(found)):
             raise ValueError(
-                f"{type(self).__name__} takes {self.view_count} views. The "
+                f"{type(self).__name__} takes {self.num_views} views. The "
                 f"augmenter makes {len(found)}: {found}."
             )
         self.augmenter = augmenter
@@ -145,7 +141,7 @@ class SelfSupervisedModel(ImageModel):
         layer.build((None, inputs))
         return layer
 
-    # === What an approach writes ===
+    # === What a method writes ===
 
     def draw(self, count: Any) -> dict[str, Any]:
         """Draws what is random besides the views; by default nothing.
@@ -182,7 +178,7 @@ class SelfSupervisedModel(ImageModel):
             outputs: what `forward_views` returned.
 
         Returns:
-            A dict with `"loss"`, a float32 scalar to minimise, and a scalar
+            A dict with `"loss"`, a float32 scalar to minimize, and a scalar
             for each of `metric_names`.
         """
         raise NotImplementedError(f"{type(self).__name__} lacks `objective`.")
@@ -205,7 +201,7 @@ class SelfSupervisedModel(ImageModel):
         return None
 
     def check_batch(self, size: int) -> None:
-        """Refuses a batch that the approach can't learn from.
+        """Refuses a batch that the method can't learn from.
 
         Args:
             size: int, the number of images, of all processes.
@@ -268,7 +264,7 @@ class SelfSupervisedModel(ImageModel):
         Args:
             optimizer: the name of an optimizer, or an instance.
             **kwargs: the other arguments of `keras.Model.compile`, but
-                `loss` and the metrics: the approach brings its own.
+                `loss` and the metrics: the method brings its own.
 
         Raises:
             ValueError: if a loss or metrics are given.
@@ -359,7 +355,7 @@ class SelfSupervisedModel(ImageModel):
         count = ops.cast(count, "float32")
         for metric in self.objective_metrics:
             metric.update_state(scalars[metric.name], sample_weight=count)
-        return as_keras_sums(scalars["loss"] + sum(self.losses))
+        return scale_loss_for_keras(scalars["loss"] + sum(self.losses))
 
     # === What a user calls ===
 
@@ -388,8 +384,8 @@ class SelfSupervisedModel(ImageModel):
             ValueError: if the images have another shape, type or range, or
                 there is no such layer, with the nearest ones.
         """
-        encoder = own_copy(self.encoder)
-        return alone(
+        encoder = local_copy(self.encoder)
+        return on_one_device(
             lambda: encoders.embed(encoder, images, layer, batch_size, verbose)
         )
 
@@ -448,7 +444,7 @@ class SelfSupervisedModel(ImageModel):
                 )
                 if isinstance(value, dict) and "class_name" in value
                 else value
-                for key, value in config.items()
+                for key, value in current_names(config).items()
                 if key != "frozen"
             }
         if isinstance(arguments.get("encoder"), keras.Model):

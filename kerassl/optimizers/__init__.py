@@ -2,7 +2,7 @@
 
 from kerassl.optimizers.adamw import AdamW
 from kerassl.optimizers.lars import LARS
-from kerassl.optimizers.rates import with_rates
+from kerassl.optimizers.rates import with_learning_rates
 from kerassl.optimizers.schedules import warmup_cosine
 
-__all__ = ["LARS", "AdamW", "warmup_cosine", "with_rates"]
+__all__ = ["LARS", "AdamW", "warmup_cosine", "with_learning_rates"]

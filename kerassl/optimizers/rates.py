@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 
-def with_rates(
+def with_learning_rates(
     optimizer: keras.optimizers.Optimizer, rates: Mapping[str, Any]
 ) -> keras.optimizers.MultiOptimizer:
     """Returns an optimizer that moves some layers at rates of their own.
@@ -30,7 +30,7 @@ def with_rates(
     Example:
     ```python
     rate = kerassl.optimizers.warmup_cosine(0.03, total_steps=10_000)
-    optimizer = kerassl.optimizers.with_rates(
+    optimizer = kerassl.optimizers.with_learning_rates(
         keras.optimizers.SGD(rate, momentum=0.9), {"predictor": 0.03}
     )
     ```

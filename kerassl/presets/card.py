@@ -94,7 +94,7 @@ def _facts(info: PresetInfo) -> str:
         "Images": f"{shape}, channels last, values in [0, 255]",
         "Features": f"{info.features}",
         "Weights": f"{info.parameters:,}, float32",
-        "Licence": "none" if info.license == UNLICENSED else info.license,
+        "License": "none" if info.license == UNLICENSED else info.license,
     }
     lines = [f"| {key} | {value} |" for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
@@ -153,7 +153,7 @@ def _use(info: PresetInfo) -> str:
                 ")",
                 *classifier,
             ),
-            f"The backbone doesn't normalise its images. {CONVERTER} holds the "
+            f"The backbone doesn't normalize its images. {CONVERTER} holds the "
             "scale and offset, and the preprocessor of `ImageClassifier` "
             "applies them.",
         ]
@@ -175,7 +175,7 @@ def _use(info: PresetInfo) -> str:
             f'model = keras.saving.load_model("{address}")',
             *pooling,
         ),
-        "The model normalises its images itself.",
+        "The model normalizes its images itself.",
     ]
     return "\n\n".join(parts)
 

@@ -45,7 +45,7 @@ def convert_checkpoint(
     """Makes a preset of an official PyTorch checkpoint.
 
     The file is read without running any code of it. The encoder becomes a
-    stock KerasHub backbone that normalises its images as the original does,
+    stock KerasHub backbone that normalizes its images as the original does,
     with the average of the last map as features, or the class token. Its sizes
     are those of the weights. Each weight of the encoder must be there, in its
     shape, and nothing else but the heads, queues, second networks and decoders
@@ -105,7 +105,7 @@ def convert_checkpoint(
         datasets=[known.dataset],
         description=f"The encoder of [{known.title}]({known.paper}), converted "
         f"from {path.name}, which whoever converted it says is a checkpoint of "
-        f"its authors ({known.url}). The licence is theirs.",
+        f"its authors ({known.url}). The license is theirs.",
         training={
             "method": known.title,
             "paper": known.paper,
@@ -155,7 +155,7 @@ class _Checkpoint:
                 f"{path} holds a classifier, {key!r} of shape "
                 f"{shape_of(state.get(key))}, so it isn't the encoder as "
                 f"{self.source.title} left it: another's, or fine-tuned. Its "
-                "licence and normalization would be guesses.",
+                "license and normalization would be guesses.",
             )
 
     def _check_bytes(self) -> None:

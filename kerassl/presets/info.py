@@ -1,8 +1,6 @@
 """What `kerassl.json` holds, and its strict reader."""
 
 import dataclasses
-import hashlib
-import json
 from typing import Any
 
 from kerassl import reading
@@ -20,6 +18,7 @@ from kerassl.reading import (
     shown,
     text,
 )
+from kerassl.renamed import recipe_hash
 
 SCHEMA_VERSION = 1
 
@@ -32,7 +31,7 @@ WEIGHTS = "model.weights.h5"
 # All that a preset is made of.
 FILES = (INFO, CONFIG, METADATA, CONVERTER, CARD, WEIGHTS)
 
-# The licence of a preset that names none, as the Hub spells it.
+# The license of a preset that names none, as the Hub spells it.
 UNLICENSED = "unknown"
 
 # What the published model returns, and how it becomes features `(N, D)`.
@@ -76,7 +75,7 @@ class PresetInfo:
         image_shape: `(height, width, channels)`; open sizes are `None`.
         features: int, the number of features D.
         parameters: int, the number of weights.
-        normalization: `None` if the published model normalises its images
+        normalization: `None` if the published model normalizes its images
             itself; else a dict of `"scale"` and `"offset"`, a list of a
             number for each channel, for images in [0, 255].
         datasets: names of the data sets it was trained on.
@@ -135,9 +134,9 @@ class PresetInfo:
             )
         if self.recipe is not None:
             check(
-                self.recipe_hash == _hash(self.recipe),
+                self.recipe_hash == recipe_hash(self.recipe),
                 f"{INFO}: `recipe_hash` isn't that of the recipe, "
-                f"{_hash(self.recipe)}.",
+                f"{recipe_hash(self.recipe)}.",
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -185,12 +184,6 @@ def read_json(data: bytes | bytearray, name: str) -> Any:
         PresetError: as `kerassl.reading.read_json`.
     """
     return reading.read_json(data, name, PresetError)
-
-
-def _hash(recipe: dict[str, Any]) -> str:
-    # As `Recipe.hash`, of a recipe whose names this version may not know.
-    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _listed(names: set) -> str:
@@ -245,7 +238,7 @@ FORMS: dict[str, Form] = {
     "name": NAME,
     "license": matching(
         r"[a-z0-9][a-z0-9.+-]{0,63}",
-        "a licence as the Hub spells it, such as 'apache-2.0'",
+        "a license as the Hub spells it, such as 'apache-2.0'",
     ),
     "description": text(10_000),
     "method": optional(matching(r"\w{1,64}", "a name")),

@@ -10,12 +10,12 @@ from typing import Any
 import keras
 
 from kerassl import encoders
+from kerassl.networks import set_trainable
 from kerassl.presets.build import Preset, build_encoder
 from kerassl.presets.info import INFO, PresetError, PresetInfo
 from kerassl.presets.published import published
 from kerassl.presets.verify import open_preset
 from kerassl.run_folder import ENCODER, load_keras_file
-from kerassl.training import set_trainable
 
 INDEX = "index.json"
 HUB = "hf://"
@@ -199,7 +199,7 @@ def _own_encoder(source: str | Path) -> keras.Model:
         )
     encoder = load_keras_file(path)
     encoder = getattr(encoder, "encoder", encoder)
-    # A run's was one, however it normalises its images.
+    # A run's was one, however it normalizes its images.
     own = path.name == ENCODER and isinstance(encoder, keras.Model)
     return encoders.as_encoder(encoders.accepted(encoder) if own else encoder)
 

@@ -164,7 +164,7 @@ def _preset(
     if (source / INFO).is_file() or not (source / ENCODER).is_file():
         if license is not None or datasets:
             raise PresetError(
-                f"The licence and data of a preset are in its {INFO}. Name "
+                f"The license and data of a preset are in its {INFO}. Name "
                 "them in `save_preset`, or push the run."
             )
         yield source

@@ -251,7 +251,7 @@ def _in_core_layers(layer: Any, *inputs: Any) -> Any:
         values = np.stack([one - offset, offset]).reshape(2, -1, shape[-1])
         if np.ptp(values, axis=1).any():
             raise PresetError(
-                f"The layer {layer.name!r} normalises each place otherwise, "
+                f"The layer {layer.name!r} normalizes each place otherwise, "
                 "and a preset holds a Rescaling of each channel."
             )
         scale, offset = values[:, 0].astype(float).tolist()

@@ -1,17 +1,22 @@
 """The hyperparameters of a run, as plain data."""
 
 import dataclasses
-import hashlib
-import json
 import numbers
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from kerassl import augmentation, encoders, methods, optimizers, training
+from kerassl import (
+    augmentation,
+    encoders,
+    layers,
+    methods,
+    optimizers,
+)
 from kerassl.choices import check_choice
 from kerassl.reading import Form, check_fields, items, mapping, shown, text
+from kerassl.renamed import current_recipe, recipe_hash
 
 # What the names in recipes stand for. A new method adds its class here and a
 # TOML file with its recipes beside this one.
@@ -87,7 +92,7 @@ class Recipe:
         batch_size: int > 0.
         method_args: the arguments of the method's class. Two kinds of values
             follow the length of the run: `{"cosine_from": 0.99}`, a momentum
-            that rises to 1 (`kerassl.training.CosineMomentum`), and
+            that rises to 1 (`kerassl.layers.CosineMomentum`), and
             `{"epochs": 1}`, a number of steps.
         views: `"preset"`, the name of a function in `kerassl.augmentation`,
             and its arguments.
@@ -201,21 +206,20 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Recipe":
-        """Makes a recipe of `to_dict`'s fields.
+        """Makes a recipe of `to_dict`'s fields, also of older versions.
 
         Raises:
             ValueError: if a field is missing or unknown.
         """
         try:
-            return cls(**fields)
+            return cls(**current_recipe(fields))
         except TypeError as error:
             raise ValueError(f"This is not a recipe: {error}") from error
 
     @property
     def hash(self) -> str:
         """The SHA-256 of the fields, as 64 hexadecimal digits."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return recipe_hash(self.to_dict())
 
 
 def build_model(
@@ -274,7 +278,7 @@ def _compiled(
 def _method_argument(value: Any, total: int, steps_per_epoch: float) -> Any:
     """Makes of a recipe's value what follows the length of the run."""
     if isinstance(value, dict) and set(value) == {"cosine_from"}:
-        return training.CosineMomentum(value["cosine_from"], total)
+        return layers.CosineMomentum(value["cosine_from"], total)
     if isinstance(value, dict) and set(value) == {"epochs"}:
         return round(value["epochs"] * steps_per_epoch)
     return value
@@ -289,7 +293,9 @@ def _build_optimizer(
     rates = {name: peak for name in schedule.get("constant", ())}
     for name, share in schedule.get("shares", {}).items():
         rates[name] = _rate(recipe, plan, share * peak)
-    return optimizers.with_rates(optimizer, rates) if rates else optimizer
+    if rates:
+        return optimizers.with_learning_rates(optimizer, rates)
+    return optimizer
 
 
 def _rate(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from kerassl import training
+from kerassl import distributed
+from kerassl.training.monitors import with_monitors
 
 if TYPE_CHECKING:
     from kerassl.runs.run import Run
@@ -28,7 +29,7 @@ class RunCallbacks(keras.callbacks.CallbackList):
         self, callbacks: Sequence[keras.callbacks.Callback], run: "Run"
     ):
         super().__init__(
-            training.with_monitors(list(callbacks), run.model.metric_names),
+            with_monitors(list(callbacks), run.model.metric_names),
             add_history=True,  # What `fit` returns.
             model=run.model,
             epochs=run.recipe.epochs,
@@ -64,7 +65,7 @@ class Watch(keras.callbacks.Callback):
         super().__init__()
         # Keras may then call `on_train_batch_end`, which waits for the loss, in
         # a thread of its own; but several processes must agree between steps.
-        self.async_safe = training.process()[1] == 1
+        self.async_safe = distributed.process()[1] == 1
         self.run = run
         self.steps = 0
         self.diverged: list[int] = []
@@ -74,7 +75,7 @@ class Watch(keras.callbacks.Callback):
         """Starts anew, or goes on with the sums of the epoch's first part."""
         self.steps, self.diverged, self.logs = 0, [], {}
         # `fit` has cleared what `stop` set before.
-        if training.agree(self.run.stopping):
+        if distributed.any_process(self.run.stopping):
             self.run.stop()
         variables = self.run.model.metrics_variables
         if self.run.position.metrics:
@@ -97,7 +98,7 @@ class Watch(keras.callbacks.Callback):
             self.diverged.append(batch)
             model.stop_training = True
         # A process that stopped alone would leave the others waiting.
-        if training.agree(self.run.stopping or model.stop_training):
+        if distributed.any_process(self.run.stopping or model.stop_training):
             self.run.stop()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

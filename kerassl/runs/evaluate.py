@@ -1,4 +1,4 @@
-"""An encoder and labelled images, to be measured."""
+"""An encoder and labeled images, to be measured."""
 
 import hashlib
 import json
@@ -14,16 +14,16 @@ from kerassl.encoders.kerashub import restart_backbones
 from kerassl.evaluation.labels import encode_labels
 from kerassl.image_format import remade
 from kerassl.names import MAX_UNREADABLE
+from kerassl.networks import copy_normalization
 from kerassl.presets import load_encoder
 from kerassl.presets.load import open_source
 from kerassl.run_folder import read_scores
 from kerassl.runs.journal import Seen, ignore
-from kerassl.runs.splits import LabelledSplits
-from kerassl.training import copy_normalization
+from kerassl.runs.splits import LabeledSplits
 
 
 class Evaluation:
-    """An encoder and labelled images, ready to be measured.
+    """An encoder and labeled images, ready to be measured.
 
     Args:
         source: a run, a preset or whatever else `kerassl.load_encoder` takes.
@@ -66,7 +66,7 @@ class Evaluation:
     ):
         self.encoder = load_encoder(source)
         height, width, channels = self.encoder.input_shape[1:]
-        splits = LabelledSplits(
+        splits = LabeledSplits(
             data,
             train,
             test,

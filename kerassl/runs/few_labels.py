@@ -28,8 +28,8 @@ class FewLabels(Protocol):
     data, the numbers and the seed alone.
 
     Args:
-        labels: float in (0, 1], the share of each class that is labelled.
-        per_class: int, the number of labelled images of each class, instead.
+        labels: float in (0, 1], the share of each class that is labeled.
+        per_class: int, the number of labeled images of each class, instead.
         seeds: int > 0, the number of draws to repeat it with.
     """
 

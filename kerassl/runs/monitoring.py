@@ -13,7 +13,7 @@ from kerassl.choices import check_choice
 from kerassl.names import MONITORS
 from kerassl.run_folder import TENSORBOARD
 from kerassl.runs.run import Run
-from kerassl.runs.splits import LabelledSplits
+from kerassl.runs.splits import LabeledSplits
 
 # Images that monitors learn from, classify, and look at for collapse.
 BANK, QUERIES, FEW = 10_000, 2_000, 512
@@ -49,9 +49,9 @@ def monitors(
     for name in names:
         check_choice("monitor", name, MONITORS)
     options: dict[str, Any] = {} if every is None else {"every": every}
-    labelled: dict[str, Any] = {}
+    labeled: dict[str, Any] = {}
     if {"knn", "linear"} & set(names):
-        splits = LabelledSplits(
+        splits = LabeledSplits(
             run.settings["data"],
             train_limit=BANK,
             test_limit=QUERIES,
@@ -59,16 +59,16 @@ def monitors(
             data_dir=run.settings["data_dir"],
             max_unreadable=run.settings["max_unreadable"],
         )
-        labelled = splits.parts
+        labeled = splits.parts
         for words in splits.notes:
             note(words)
     made: list[keras.callbacks.Callback] = []
     for name in names:
         if name == "knn":
-            k = min(20, len(labelled["train"].images))
-            made.append(callbacks.KNNMonitor(**labelled, k=k, **options))
+            k = min(20, len(labeled["train"].images))
+            made.append(callbacks.KNNMonitor(**labeled, k=k, **options))
         elif name == "linear":
-            made.append(callbacks.LinearProbeMonitor(**labelled, **options))
+            made.append(callbacks.LinearProbeMonitor(**labeled, **options))
         else:
             count = len(run.data.images)
             few = np.unique(np.linspace(0, count - 1, FEW).astype(int))

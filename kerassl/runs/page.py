@@ -47,7 +47,7 @@ from kerassl.visualization.features import (
     check_fit,
     cross_correlation,
     draw_map,
-    draw_neighbours,
+    draw_neighbors,
     features_of,
 )
 from kerassl.visualization.pictures import load_matplotlib, picture_of, views
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 TEMPLATE = "page.html"
 # Training images to search, for each test image on the map.
 BANK = 4
-# Rows of the pictures of neighbours, and of those with several views.
+# Rows of the pictures of neighbors, and of those with several views.
 QUERIES, ROWS, NEIGHBOURS = 8, 4, 5
 # Pixels an inch, in the file and on the page.
 DPI, SHOWN_DPI = 144, 96
@@ -78,7 +78,7 @@ def report(
     """Writes a page about a run, which needs no other file and no network.
 
     It says what ran, what is wrong with it, the scores that `kerassl evaluate`
-    has left in the run's folder, and shows learning curves, neighbours, a map
+    has left in the run's folder, and shows learning curves, neighbors, a map
     of the features (t-SNE if scikit-learn is installed, else PCA), the views
     and what else there is to see of the method and the encoder.
 
@@ -86,7 +86,7 @@ def report(
         folder: of a run.
         data: str, as in `kerassl.data.load`, by default the run's own. Its
             test images are shown; or, if it has none, training images.
-        images: int > 0, the number of test images on the map. Neighbours are
+        images: int > 0, the number of test images on the map. Neighbors are
             searched in four times as many training images.
         output: the file to write, by default `report.html` in the folder.
         data_dir: as in `kerassl.data.load`, by default as in the run.
@@ -372,7 +372,7 @@ class Report:
         bank_features = features_of(self.encoder, self.data, self.bank)
         rows = self._spread(QUERIES)
         count = min(NEIGHBOURS, len(bank_features))
-        near = draw_neighbours(
+        near = draw_neighbors(
             self.queries.select(rows),
             features[rows],
             self.bank,
@@ -388,7 +388,7 @@ class Report:
             words += " A green frame is the same class, a red one another."
         words += self.note
         parts = [
-            _section("Nearest neighbours", words, _picture(near, "Neighbours"))
+            _section("Nearest neighbors", words, _picture(near, "Neighbors"))
         ]
         kind = "tsne" if importlib.util.find_spec("sklearn") else "pca"
         try:
@@ -401,7 +401,7 @@ class Report:
                     "Map",
                     f"{len(features):,} images, laid out by {MAPS[kind]} so "
                     "that those with like features are close together. Labels "
-                    "give the colours alone.",
+                    "give the colors alone.",
                     _picture(figure, "Map of the features"),
                 )
             )

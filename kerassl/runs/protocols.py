@@ -21,11 +21,11 @@ class KNNProtocol(Protocol):
     """kNN accuracy of the encoder's output and of each of its stages.
 
     In one pass over the images (see `kerassl.encoders.stages`). It keeps the
-    test images' features and their nearest neighbours, but not the training
+    test images' features and their nearest neighbors, but not the training
     images' features.
 
     Args:
-        k: int > 0, the number of neighbours.
+        k: int > 0, the number of neighbors.
         temperature: float > 0; see `kerassl.evaluation.knn`.
     """
 
@@ -96,8 +96,8 @@ class KNNProtocol(Protocol):
                 yield features if stages else {output: features}, labels
 
         test = list(batches("test"))
-        neighbours = {
-            name: evaluation.Neighbours(
+        neighbors = {
+            name: evaluation.Neighbors(
                 np.concatenate([features[name] for features, _ in test]),
                 np.concatenate([labels for _, labels in test]),
                 self.k,
@@ -110,11 +110,10 @@ class KNNProtocol(Protocol):
         )
         del test
         for features, labels in batches("train"):
-            for name, found in neighbours.items():
+            for name, found in neighbors.items():
                 found.add(features[name], labels)
         scores = {
-            name: found.score()["accuracy"]
-            for name, found in neighbours.items()
+            name: found.score()["accuracy"] for name, found in neighbors.items()
         }
         accuracies = {name: scores[name] for name in stages}
         return {

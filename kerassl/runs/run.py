@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerassl import training
+from kerassl import distributed
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
@@ -144,23 +144,26 @@ class Run:
             watch = Watch(self)
             told = RunCallbacks([*callbacks, watch], self)
             told.begin()
-            while not self.finished and not training.agree(self.stopping):
+            while not self.finished and not distributed.any_process(
+                self.stopping
+            ):
                 self._train_epoch(told, watch)
                 if self.is_writer:
                     with self._writing():
-                        training.alone(self._save)
+                        distributed.on_one_device(self._save)
                         self._keep(keep)
             told.end()
 
     @property
     def is_writer(self) -> bool:
         """Whether this process, of all that train, writes the files."""
-        return training.process()[0] == 0
+        return distributed.process()[0] == 0
 
     @contextlib.contextmanager
     def _own_folder(self) -> Iterator[None]:
         """Locks the folder while the run trains in it, and prepares it."""
-        training.agree(False)  # All have looked whether there is a run already.
+        # Barrier: every process has checked for a run.
+        distributed.any_process(False)
         refusal: OSError | ValueError | None = None
         with contextlib.ExitStack() as stack:
             if self.is_writer:
@@ -172,7 +175,7 @@ class Run:
                 except (OSError, ValueError) as error:
                     refusal = error
             # Otherwise the other processes would wait for the first step.
-            if training.agree(refusal is not None):
+            if distributed.any_process(refusal is not None):
                 raise refusal or InUseError(
                     f"The first process can't write into {self.folder}."
                 )
@@ -200,10 +203,10 @@ class Run:
         with self._writing():
             if self.saved != state(self.settings, self.position):
                 # It has more epochs now: first the schedule, then the recipe.
-                training.alone(self._save)
+                distributed.on_one_device(self._save)
                 self._save_settings()
             # They may be older than the checkpoint, if the run was killed.
-            training.alone(self._save_outputs)
+            distributed.on_one_device(self._save_outputs)
 
     @contextlib.contextmanager
     def _removed_if_unused(self) -> Iterator[None]:
@@ -243,7 +246,7 @@ class Run:
             drop_remainder=True,
             epoch=self.position.epoch,
             start_step=self.position.step,
-            part=training.process(),
+            part=distributed.process(),
         )
 
     def _train_epoch(self, callbacks: RunCallbacks, watch: Watch) -> None:
@@ -386,7 +389,7 @@ def steps_per_epoch(recipe: Recipe, data: Any) -> int:
             f"{count} images don't fill a batch of {recipe.batch_size}. Use a "
             f"batch size of at most {count}, or more images."
         )
-    devices = training.device_count()
+    devices = distributed.device_count()
     if recipe.batch_size % devices:
         raise ValueError(
             f"A batch of {recipe.batch_size} images can't be shared out to "

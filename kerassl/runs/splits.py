@@ -20,8 +20,8 @@ HELD_OUT = 0.2
 SCORED = ("test", "validation")
 
 
-class LabelledSplits:
-    """Labelled images in two parts, whose labels mean the same.
+class LabeledSplits:
+    """Labeled images in two parts, whose labels mean the same.
 
     Args:
         data: str, as `kerassl.data.load` takes it, of what `train` and `test`
@@ -75,9 +75,9 @@ class LabelledSplits:
         for split in SCORED:
             with contextlib.suppress(SplitError):
                 found[split] = load(scored, split, test_limit)
-                if _are_labelled(found[split]):
+                if _are_labeled(found[split]):
                     break
-        asked = next(filter(_are_labelled, found.values()), None)
+        asked = next(filter(_are_labeled, found.values()), None)
         why = f"{scored} has no test split"
         if "test" in found:
             why = f"The test split of {scored} has no labels"
@@ -106,7 +106,7 @@ class LabelledSplits:
             if part.labels is None:
                 raise ValueError(
                     f"The {split} images of {part.name} have no labels. "
-                    "Evaluation needs a labelled data set."
+                    "Evaluation needs a labeled data set."
                 )
         train, test = self.parts.values()
         files = [
@@ -145,7 +145,7 @@ class LabelledSplits:
             )
 
 
-def _are_labelled(part: ImageData) -> bool:
+def _are_labeled(part: ImageData) -> bool:
     """Says if there are labels; TFDS has -1 where there is none."""
     return part.labels is not None and bool((part.labels >= 0).any())
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from kerassl import data as kerassl_data
-from kerassl import recipes, training
+from kerassl import distributed, recipes
 from kerassl.names import MAX_UNREADABLE
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
@@ -20,6 +20,7 @@ from kerassl.run_lock import check_free
 from kerassl.runs.checkpoint import Position, load_checkpoint
 from kerassl.runs.files import check_writable
 from kerassl.runs.run import Run, state, steps_per_epoch
+from kerassl.training.step import build_optimizer
 
 
 def start(
@@ -75,7 +76,7 @@ def start(
         "max_unreadable": (
             MAX_UNREADABLE if max_unreadable is None else max_unreadable
         ),
-        "devices": training.device_count(),
+        "devices": distributed.device_count(),
         **environment(),
     }
     images = _load_data(recipe, settings)
@@ -181,7 +182,7 @@ def resume(
 
 def _copy_state(source: keras.Model, target: keras.Model) -> None:
     """Gives a model another's weights, seeds and optimizer's variables."""
-    training.build_optimizer(target)
+    build_optimizer(target)
     for old, new in zip(
         (*source.variables, *source.optimizer.variables),
         (*target.variables, *target.optimizer.variables),
@@ -204,7 +205,7 @@ def _load_data(recipe: Recipe, settings: dict[str, Any]) -> Any:
 def _check_folder(folder: Path) -> None:
     """Refuses a folder that can't be made or written into, without a trace."""
     check_free(folder)
-    if training.process()[0]:
+    if distributed.process()[0]:
         return  # Only the first process writes.
     path = folder.absolute()
     while not path.exists():

@@ -7,10 +7,9 @@ from typing import Any
 import keras
 
 from kerassl.data import ImageBatches, ImageData
-from kerassl.training.distribution import device_count, process
+from kerassl.distributed import device_count, process, share_weights
 from kerassl.training.inputs import Inputs, batch_sizes
 from kerassl.training.pixels import PixelWatch
-from kerassl.training.processes import share_weights
 from kerassl.training.step import weights_kept
 
 

@@ -30,7 +30,7 @@ def read_images(data: Any, name: str = "images") -> Any:
     return images
 
 
-def read_labelled(data: Any, name: str) -> Any:
+def read_labeled(data: Any, name: str) -> Any:
     """Returns all images of a data set with their labels, if it has any.
 
     Args:

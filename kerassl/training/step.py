@@ -8,8 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerassl.training.gradients import global_gradients
-from kerassl.training.normalization import global_statistics
+from kerassl.distributed import global_gradients, global_statistics
+from kerassl.layers import MomentumNetwork
+from kerassl.networks import all_layers
 
 # The trainable variables that an optimizer was built for.
 _BUILT_FOR: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -175,3 +176,15 @@ def _may_skip(optimizer: Any) -> bool:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return True
     return bool(optimizer.gradient_accumulation_steps)
+
+
+def follow_frozen(model: keras.Model) -> None:
+    """Lets a model's momentum networks follow what is frozen or thawed.
+
+    Args:
+        model: `keras.Model`.
+    """
+    with scope(model):
+        for layer in all_layers(model):
+            if isinstance(layer, MomentumNetwork):
+                layer.follow()

@@ -13,7 +13,7 @@ from kerassl.visualization.features import (
     embedding_map,
     feature_histogram,
     nearest,
-    neighbours,
+    neighbors,
     project,
 )
 from kerassl.visualization.pictures import (
@@ -36,7 +36,7 @@ __all__ = [
     "jigsaw_answers",
     "learning_curves",
     "nearest",
-    "neighbours",
+    "neighbors",
     "position_answers",
     "positions",
     "pretext",

@@ -9,7 +9,7 @@ from keras import ops
 from kerassl import methods
 from kerassl.data import check_images
 from kerassl.methods.base import SEED_STATE
-from kerassl.methods.predictive.context_prediction import neighbours
+from kerassl.methods.predictive.context_prediction import neighbors
 from kerassl.methods.predictive.rotation import turns
 
 # The tile in the middle of nine.
@@ -122,7 +122,7 @@ def jigsaw_answers(
 def position_answers(
     model: methods.ContextPrediction, images: Any, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Asks a `ContextPrediction` model where the centre's neighbours lie.
+    """Asks a `ContextPrediction` model where the center's neighbors lie.
 
     Args:
         model: `kerassl.ContextPrediction`.
@@ -132,7 +132,7 @@ def position_answers(
     Returns:
         A dict: `"tiles"`, float32 `(N, 9, S, S, C)`, row by row; and
         `"predicted"`, ints `(N, 8)`, the direction in which the model sees each
-        neighbour of the centre. The true ones are 0 to 7 by column: from the
+        neighbor of the center. The true ones are 0 to 7 by column: from the
         upper left, row by row.
 
     Raises:
@@ -142,7 +142,7 @@ def position_answers(
     check_kind(model, methods.ContextPrediction)
     drawn = draw_views(model, images, seed)
     logits = model.predict_on_batch(drawn)["logits"]
-    first, _, _ = neighbours()
+    first, _, _ = neighbors()
     return {
         "tiles": drawn["tiles"],
         "predicted": logits[:, first == CENTRE].argmax(axis=-1),

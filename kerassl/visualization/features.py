@@ -1,4 +1,4 @@
-"""Pictures of features: neighbours, maps and correlations."""
+"""Pictures of features: neighbors, maps and correlations."""
 
 import dataclasses
 from collections.abc import Callable
@@ -38,14 +38,14 @@ Projection = Callable[[np.ndarray, int], np.ndarray]
 MAPS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 # Fewer points make no map.
 FEWEST = 4
-# More classes have no legend: their colours couldn't be told apart.
+# More classes have no legend: their colors couldn't be told apart.
 NAMED_CLASSES = 20
 # So many fit side by side below a map.
 LETTERS = 75
 UNLABELLED = "tab:gray"
 
 
-def neighbours(
+def neighbors(
     model: Any,
     queries: Any,
     bank: Any,
@@ -55,7 +55,7 @@ def neighbours(
 ) -> "Figure":
     """Draws images beside those whose features are nearest to theirs.
 
-    It shows what the encoder takes for alike: shapes, colours or backgrounds.
+    It shows what the encoder takes for alike: shapes, colors or backgrounds.
 
     Args:
         model: `SelfSupervisedModel`, an encoder, or what
@@ -63,15 +63,15 @@ def neighbours(
         queries: array `(N, H, W, C)`, uint8 or float in [0, 255], a few; or
             what `kerassl.data.load` returns, with its labels.
         bank: likewise, the images to search, other ones than the queries.
-        k: int > 0, the number of neighbours.
+        k: int > 0, the number of neighbors.
         labels: array `(N,)` or `(N, 1)`, of the queries: ints, bools, whole
             floats, strings or bytes.
         bank_labels: likewise, of the bank.
 
     Returns:
         A `matplotlib.figure.Figure`: a row for each query, of it and its
-        neighbours, the nearest first, with the cosine similarity above. With
-        labels on both sides a neighbour of the same label has a green frame,
+        neighbors, the nearest first, with the cosine similarity above. With
+        labels on both sides a neighbor of the same label has a green frame,
         and another a red one.
 
     Raises:
@@ -84,20 +84,20 @@ def neighbours(
     ```python
     train = kerassl.data.load("cifar10", "train", limit=10_000)
     test = kerassl.data.load("cifar10", "test", limit=8)
-    kerassl.visualization.neighbours(model, test, train).savefig("near.png")
+    kerassl.visualization.neighbors(model, test, train).savefig("near.png")
     ```
     """
     load_matplotlib()  # Its lack shows now, and not after the features.
     encoder = encoder_of(model)
-    asked = labelled("queries", queries, labels)
-    searched = labelled("bank", bank, bank_labels)
+    asked = labeled("queries", queries, labels)
+    searched = labeled("bank", bank, bank_labels)
     count = len(searched.images)
     if not 1 <= k <= count:
         raise ValueError(
             f"`k` must be between 1 and the {count} images of the bank. "
             f"Received: {k}"
         )
-    return draw_neighbours(
+    return draw_neighbors(
         asked,
         features_of(encoder, "queries", asked),
         searched,
@@ -122,7 +122,7 @@ def embedding_map(
         images: array `(N, H, W, C)`, uint8 or float in [0, 255], some
             hundreds; or what `kerassl.data.load` returns, with its labels and
             the names of its classes.
-        labels: array `(N,)` or `(N, 1)`, for the colours: ints, bools, whole
+        labels: array `(N,)` or `(N, 1)`, for the colors: ints, bools, whole
             floats, strings or bytes. No map is made by them.
         kind: str, as in `project`.
         seed: int, likewise.
@@ -147,7 +147,7 @@ def embedding_map(
     """
     load_matplotlib()
     check_choice("kind of map", kind, MAPS)
-    data = labelled("images", images, labels)
+    data = labeled("images", images, labels)
     if len(data.images) < FEWEST:
         raise ValueError(
             f"A map needs at least {FEWEST} images. Received: "
@@ -187,7 +187,7 @@ def feature_histogram(model: Any, images: Any, bins: int = 60) -> "Figure":
     """
     figure = load_matplotlib()(figsize=(7, 3), layout="constrained")
     features = features_of(
-        encoder_of(model), "images", labelled("images", images)
+        encoder_of(model), "images", labeled("images", images)
     )
     values = unit("images", features) * np.sqrt(features.shape[1])
     both, single = figure.subplots(1, 2)
@@ -195,7 +195,7 @@ def feature_histogram(model: Any, images: Any, bins: int = 60) -> "Figure":
     normal = np.exp(-np.square(edges) / 2) / np.sqrt(2 * np.pi)
     both.plot(edges, normal, color="black", label="evenly spread")
     both.legend(frameon=False, fontsize="small")
-    both.set(xlabel="value of a normalised feature x $\\sqrt{D}$", yticks=[])
+    both.set(xlabel="value of a normalized feature x $\\sqrt{D}$", yticks=[])
     deviations = values.std(axis=0)
     single.hist(deviations, bins=bins)
     single.axvline(1, color="black")
@@ -303,7 +303,7 @@ def project(features: Any, kind: str = "pca", seed: int = 0) -> np.ndarray:
         features: float array `(N, D)`.
         kind: str. `"pca"` shows the two directions in which features vary
             most, and keeps distances as they are; `"tsne"` (scikit-learn) and
-            `"umap"` (umap-learn) keep neighbours together, and distances
+            `"umap"` (umap-learn) keep neighbors together, and distances
             between groups mean little.
         seed: int, of t-SNE and UMAP.
 
@@ -387,14 +387,14 @@ PROJECTIONS: dict[str, Callable[[], Projection]] = {
 # === Drawing ===
 
 
-def draw_neighbours(
+def draw_neighbors(
     queries: ImageData,
     features: np.ndarray,
     bank: ImageData,
     bank_features: np.ndarray,
     k: int = 5,
 ) -> "Figure":
-    """Draws what `neighbours` draws, of features that are there already."""
+    """Draws what `neighbors` draws, of features that are there already."""
     places, similarities = nearest(features, bank_features, k)
     numbers = None
     if queries.labels is not None and bank.labels is not None:
@@ -434,10 +434,10 @@ def draw_map(
     places = (places - low) / np.maximum(high - low, 1e-12)
     figure = load_matplotlib()(figsize=(5.5, 5.5), layout="constrained")
     axis = figure.subplots()
-    colours = _colours(data, axis)
-    axis.scatter(*places.T, s=12, c=colours, linewidths=0)
+    colors = _colors(data, axis)
+    axis.scatter(*places.T, s=12, c=colors, linewidths=0)
     if thumbnails:
-        _draw_thumbnails(axis, data, places, colours, 1 / thumbnails)
+        _draw_thumbnails(axis, data, places, colors, 1 / thumbnails)
     axis.set(xticks=[], yticks=[], aspect="equal")
     axis.set_xlim(-0.05, 1.05)
     axis.set_ylim(-0.05, 1.05)
@@ -457,7 +457,7 @@ def draw_map(
 
 
 def _draw_thumbnails(
-    axis: Any, data: ImageData, places: np.ndarray, colours: list, size: float
+    axis: Any, data: ImageData, places: np.ndarray, colors: list, size: float
 ) -> None:
     from matplotlib.patches import Rectangle
 
@@ -471,14 +471,14 @@ def _draw_thumbnails(
         (left, bottom), (right, top) = place - box / 2, place + box / 2
         show(axis, data.images[i], extent=(left, right, bottom, top), zorder=2)
         frame = Rectangle(
-            (left, bottom), *box, fill=False, edgecolor=colours[i], lw=1.5
+            (left, bottom), *box, fill=False, edgecolor=colors[i], lw=1.5
         )
         axis.add_patch(frame)
     axis.set_axis_on()
 
 
-def _colours(data: ImageData, axis: Any) -> list:
-    """Returns a colour for each image, and gives the axes a legend of them."""
+def _colors(data: ImageData, axis: Any) -> list:
+    """Returns a color for each image, and gives the axes a legend of them."""
     from matplotlib import colormaps
 
     if data.labels is None:
@@ -490,16 +490,16 @@ def _colours(data: ImageData, axis: Any) -> list:
         # Of a listed map, whole numbers are places in the list.
         listed = colormaps["tab10" if len(classes) <= 10 else "tab20"]
         palette = listed(np.arange(len(classes)))
-        for label, colour in zip(classes, palette):
+        for label, color in zip(classes, palette):
             name = _class_name(data, label)
-            axis.scatter([], [], color=[colour], label=name)
+            axis.scatter([], [], color=[color], label=name)
     return [palette[number] for number in numbers]
 
 
-def _frame(axis: Any, colour: str) -> None:
+def _frame(axis: Any, color: str) -> None:
     axis.set_axis_on()
     axis.set(xticks=[], yticks=[])
-    axis.spines[:].set(color=colour, linewidth=3)
+    axis.spines[:].set(color=color, linewidth=3)
 
 
 def _name(data: ImageData, place: int) -> str:
@@ -527,7 +527,7 @@ def encoder_of(model: Any) -> keras.Model:
     return encoders.as_encoder(getattr(model, "encoder", model))
 
 
-def labelled(name: str, images: Any, labels: Any = None) -> ImageData:
+def labeled(name: str, images: Any, labels: Any = None) -> ImageData:
     """Returns images with their labels, if there are any.
 
     Args:

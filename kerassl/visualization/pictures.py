@@ -159,7 +159,7 @@ def jigsaw(model: methods.Jigsaw, images: Any, seed: int = 0) -> "Figure":
 def positions(
     model: methods.ContextPrediction, images: Any, seed: int = 0
 ) -> "Figure":
-    """Draws patches, and where the model sees each from the centre.
+    """Draws patches, and where the model sees each from the center.
 
     Args:
         model: `kerassl.ContextPrediction`.
@@ -168,8 +168,8 @@ def positions(
 
     Returns:
         A `matplotlib.figure.Figure`: the nine patches of each image in place.
-        On each but the centre an arrow points where the model says that it
-        lies, as seen from the centre: green if it is right, else red.
+        On each but the center an arrow points where the model says that it
+        lies, as seen from the center: green if it is right, else red.
 
     Raises:
         ImportError: without matplotlib.
@@ -189,7 +189,7 @@ def positions(
     for axis, tiles, said in zip(axes.flat, made["tiles"], made["predicted"]):
         show(axis, mosaic(tiles))
         for place, (down, right) in enumerate(POSITIONS):
-            # The middle of the neighbour.
+            # The middle of the neighbor.
             x = (1 + right) * step + (size - 1) / 2
             y = (1 + down) * step + (size - 1) / 2
             down, right = np.array(POSITIONS[said[place]]) * size / 3
@@ -343,7 +343,7 @@ def head(axes: Any, titles: list[str]) -> None:
 
 
 def judge(axis: Any, title: str, right: bool) -> None:
-    """Gives axes a title in the colour of right or wrong."""
+    """Gives axes a title in the color of right or wrong."""
     axis.set_title(title, fontsize="small", color=RIGHT if right else WRONG)
 
 

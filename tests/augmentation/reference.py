@@ -1,7 +1,7 @@
 """The slow, plain views of self-supervised learning: PIL and NumPy.
 
 What torchvision's transforms do to a PIL image, written from their documented
-behaviour, one image and one operation at a time, rounded to uint8 and clipped
+behavior, one image and one operation at a time, rounded to uint8 and clipped
 after each. The fused `kerassl.augmentation.ViewAugmenter` is compared with it,
 and `scripts/compare_views.py` trains on it.
 
@@ -10,7 +10,7 @@ crop, flip, jitter, grayscale, blur, solarize (BYOL's).
 
 Two things to know when comparing. PIL's Gaussian blur is three box blurs, which
 on [0, 255] is within a few levels of a true Gaussian, with edges replicated.
-PIL's blend cuts fractions off instead of rounding them, so that every colour
+PIL's blend cuts fractions off instead of rounding them, so that every color
 operation costs up to one level.
 """
 
@@ -104,7 +104,7 @@ def resized_crop(image, box, size, interpolation="bilinear"):
     return _to_array(crop.resize((size, size), _FILTERS[interpolation]))
 
 
-# Colour.
+# Color.
 
 
 def adjust_brightness(image, factor):
@@ -113,12 +113,12 @@ def adjust_brightness(image, factor):
 
 
 def adjust_contrast(image, factor):
-    """Blends with the image's mean grey, rounded to an integer."""
+    """Blends with the image's mean gray, rounded to an integer."""
     return _to_array(ImageEnhance.Contrast(_to_pil(image)).enhance(factor))
 
 
 def adjust_saturation(image, factor):
-    """Blends each pixel with its own grey."""
+    """Blends each pixel with its own gray."""
     return _to_array(ImageEnhance.Color(_to_pil(image)).enhance(factor))
 
 
@@ -148,7 +148,7 @@ def color_jitter(image, factors, order):
         image: The image.
         factors: Name (brightness, contrast, saturation, hue) to factor, or for
             hue to shift. Names that are not there are left out.
-        order: The four names. A grey image ignores saturation and hue.
+        order: The four names. A gray image ignores saturation and hue.
     """
     steps = {
         "brightness": adjust_brightness,
@@ -175,7 +175,7 @@ def draw_factors(rng, view):
 
 
 def jitter(rng, image, view):
-    """Colour jitter with drawn factors, in drawn order."""
+    """Color jitter with drawn factors, in drawn order."""
     return color_jitter(image, *draw_factors(rng, view))
 
 

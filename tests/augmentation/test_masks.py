@@ -86,7 +86,7 @@ def test_regions_are_smooth():
 
 
 @pytest.mark.parametrize("size, overlap", [(32, 1), (128, 4), (28, 2), (9, 1)])
-def test_the_centre(size, overlap):
+def test_the_center(size, overlap):
     made = make("center", size, overlap=overlap)
     expected = np.zeros((size, size))
     start = (size - size // 2) // 2 + overlap

@@ -105,7 +105,7 @@ def test_a_box_can_be_anywhere(rng):
         (32, 33, (2, 2), (3 / 4, 4 / 3), (0, 0, 32, 33)),
     ],
 )
-def test_box_falls_back_to_the_centre(rng, height, width, area, ratio, box):
+def test_box_falls_back_to_the_center(rng, height, width, area, ratio, box):
     assert reference.draw_box(rng, height, width, area, ratio) == box
 
 
@@ -130,7 +130,7 @@ def test_shrinking_is_antialiased():
     same(small, np.full_like(small, 127), 6)
 
 
-# Colour.
+# Color.
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.2, 0.7, 1.0, 1.4, 1.8])
@@ -140,17 +140,17 @@ def test_brightness_multiplies_and_clips(image, factor):
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.2, 0.7, 1.0, 1.4, 1.8])
-def test_contrast_scales_about_the_mean_grey(image, factor):
-    grey = reference.grayscale(image)[..., 0]
-    mean = math.floor(grey.mean() + 0.5)
+def test_contrast_scales_about_the_mean_gray(image, factor):
+    gray = reference.grayscale(image)[..., 0]
+    mean = math.floor(gray.mean() + 0.5)
     expected = np.clip(mean + factor * (image - float(mean)), 0, 255)
     same(reference.adjust_contrast(image, factor), expected, 1)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.2, 0.7, 1.0, 1.4, 1.8])
-def test_saturation_scales_about_the_pixels_grey(image, factor):
-    grey = reference.grayscale(image).astype(float)
-    expected = np.clip(grey + factor * (image - grey), 0, 255)
+def test_saturation_scales_about_the_pixels_gray(image, factor):
+    gray = reference.grayscale(image).astype(float)
+    expected = np.clip(gray + factor * (image - gray), 0, 255)
     same(reference.adjust_saturation(image, factor), expected, 1)
 
 
@@ -163,9 +163,9 @@ def test_a_third_of_the_hue_turns_red_to_green_to_blue_to_red():
     same(reference.adjust_hue(red, -1 / 3), blue, 6)
 
 
-def test_hue_leaves_greys_and_value_alone(image):
-    grey = reference.grayscale(image)
-    same(reference.adjust_hue(grey, 0.3), grey)
+def test_hue_leaves_grays_and_value_alone(image):
+    gray = reference.grayscale(image)
+    same(reference.adjust_hue(gray, 0.3), gray)
     turned = reference.adjust_hue(image, 0.3)
     same(turned.max(-1), image.max(-1))
 
@@ -177,11 +177,11 @@ def test_hue_there_and_back(smooth):
 
 
 def test_grayscale_is_luma_in_equal_channels(image):
-    grey = reference.grayscale(image)
-    assert grey.shape == image.shape
-    same(grey[..., 0], grey[..., 1])
-    same(grey[..., 0], grey[..., 2])
-    same(grey[..., 0], image @ [0.299, 0.587, 0.114], 1)
+    gray = reference.grayscale(image)
+    assert gray.shape == image.shape
+    same(gray[..., 0], gray[..., 1])
+    same(gray[..., 0], gray[..., 2])
+    same(gray[..., 0], image @ [0.299, 0.587, 0.114], 1)
 
 
 def test_jitter_keeps_to_its_order(image):

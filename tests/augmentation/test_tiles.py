@@ -109,12 +109,12 @@ def test_channels_shift_apart():
     assert set(np.unique(apart)) == {0, 1, 2}
 
 
-def test_projected_colours_lose_green_against_magenta():
+def test_projected_colors_lose_green_against_magenta():
     rng = np.random.default_rng(0)
     images = rng.uniform(0, 255, (2, 4, 4, 3)).astype("float32")
     chosen = np.array([1.0, 0.0], "float32")[:, None, None, None]
     made = ops.convert_to_numpy(
-        functions.project_colours(
+        functions.project_colors(
             ops,
             ops.convert_to_tensor(images),
             ops.convert_to_tensor(chosen),
@@ -126,7 +126,7 @@ def test_projected_colours_lose_green_against_magenta():
     np.testing.assert_allclose(made[0], images[0] @ matrix.T, atol=1e-3)
     np.testing.assert_array_equal(made[1], images[1])
     gray = np.full((1, 2, 2, 3), 90.0, "float32")
-    same = functions.project_colours(ops, ops.convert_to_tensor(gray), 1.0)
+    same = functions.project_colors(ops, ops.convert_to_tensor(gray), 1.0)
     np.testing.assert_allclose(ops.convert_to_numpy(same), gray, atol=1e-3)
 
 

@@ -1,4 +1,4 @@
-"""The fused views against the slow ones, and the layer's behaviour."""
+"""The fused views against the slow ones, and the layer's behavior."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from scipy import stats
 from sklearn.datasets import load_sample_images
 
 from kerassl import augmentation
-from kerassl.augmentation import View, ViewAugmenter, colour, geometry
+from kerassl.augmentation import View, ViewAugmenter, color, geometry
 from kerassl.augmentation.augmenter import (
     UNIFORMS,
     make_view,
@@ -36,7 +36,7 @@ STILL = View(
 
 
 def smooth_images(count=64, size=32, channels=3, seed=0):
-    """Coloured blobs: smooth, as photographs are, and full of range."""
+    """Colored blobs: smooth, as photographs are, and full of range."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 6, 6, channels)).astype("uint8")
     return np.stack(
@@ -67,10 +67,10 @@ def load_photos():
 
 
 def shift_hue(images, turns):
-    """`colour.shift_hue` of images `(B, H, W, 3)` in [0, 255]."""
+    """`color.shift_hue` of images `(B, H, W, 3)` in [0, 255]."""
     pixels = np.moveaxis(images / 255.0, -1, 1).astype("float32")
     shape = pixels.shape
-    made = colour.shift_hue(
+    made = color.shift_hue(
         ops,
         ops.convert_to_tensor(pixels.reshape(*shape[:2], -1)),
         ops.convert_to_tensor(turns.astype("float32")),
@@ -346,7 +346,7 @@ def test_views_differ_as_much_as_the_slow_ones(preset):
     }
 
     def statistics(made):
-        luma = [(v / 255.0) @ np.array(colour.LUMA) for v in made.values()]
+        luma = [(v / 255.0) @ np.array(color.LUMA) for v in made.values()]
         mean = [x.mean((1, 2)) for x in luma]
         deviation = [x.std((1, 2)) for x in luma]
         chroma = [np.ptp(v / 255.0, axis=-1).mean() for v in made.values()]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kerassl import data, evaluation
 from kerassl.callbacks import CollapseMonitor, KNNMonitor, LinearProbeMonitor
-from kerassl.training import Monitor, with_monitors
+from kerassl.training.monitors import Monitor, with_monitors
 from tests.contracts.methods import METHODS, tiny_encoder
 
 
@@ -20,15 +20,15 @@ def make(method="simclr"):
 
 
 @pytest.fixture(scope="module")
-def labelled():
+def labeled():
     return [
         data.load("fashion_mnist_small", split, limit=limit)
         for split, limit in (("train", 100), ("test", 50))
     ]
 
 
-def test_they_log_the_encoders_accuracy(images, labelled):
-    train, test = labelled
+def test_they_log_the_encoders_accuracy(images, labeled):
+    train, test = labeled
     model = make()
     monitors = [
         KNNMonitor(train, (test.images, test.labels), k=5, every=2),
@@ -146,13 +146,13 @@ def test_monitors_go_first_but_for_what_changes_weights():
     assert with_monitors(told) is told
 
 
-def test_they_read_data_sets(images, labelled):
+def test_they_read_data_sets(images, labeled):
     tf = pytest.importorskip("tensorflow")
-    train, test = labelled
+    train, test = labeled
 
-    def as_tfds(labelled, size=32):
-        columns = {"image": labelled.images, "label": labelled.labels}
-        columns["id"] = np.array([b"photo"] * len(labelled.images))
+    def as_tfds(labeled, size=32):
+        columns = {"image": labeled.images, "label": labeled.labels}
+        columns["id"] = np.array([b"photo"] * len(labeled.images))
         return tf.data.Dataset.from_tensor_slices(columns).batch(size)
 
     monitors = [
@@ -168,8 +168,8 @@ def test_they_read_data_sets(images, labelled):
 
 
 @pytest.mark.parametrize("monitor", [KNNMonitor, LinearProbeMonitor])
-def test_another_size_is_refused_before_training(images, labelled, monitor):
-    train, test = labelled
+def test_another_size_is_refused_before_training(images, labeled, monitor):
+    train, test = labeled
     small = test.images[:, :20, :20]
     model = make()
     for callback in (

@@ -38,7 +38,7 @@ def folders(tmp_path_factory):
         folder / "preset",
         datasets=["images \x1b[31m of mine"],
         scores={"knn": {"accuracy": 0.75}},
-        training={"licence": "mit", "parameters": 1, "name": "another"},
+        training={"license": "mit", "parameters": 1, "name": "another"},
     )
     return folder
 
@@ -115,8 +115,8 @@ def test_show(folders, capsys):
         re.split("  +", line, maxsplit=1) for line in shown.splitlines()
     )
     assert rows["knn accuracy"] == "0.7500"
-    assert rows["licence"] == "none"
-    assert rows["training: licence"] == "mit"
+    assert rows["license"] == "none"
+    assert rows["training: license"] == "mit"
     assert rows["name"] == "preset"
     assert int(rows["parameters"].replace(",", "")) > 100_000
     assert rows["trained on"] == r"images \x1b[31m of mine"

@@ -421,7 +421,9 @@ def test_resume_of_a_finished_run(finished, capsys):
 def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
     # It is asked before the first epoch and after each step.
     answers = iter([False] * 5 + [True] * 9)
-    monkeypatch.setattr(kerassl.training, "agree", lambda flag: next(answers))
+    monkeypatch.setattr(
+        kerassl.distributed, "any_process", lambda flag: next(answers)
+    )
     assert main([*ARGUMENTS, str(tmp_path)]) == 128 + signal.SIGTERM
     done = runs.resume(tmp_path).steps_done
     assert 0 < done < 16

@@ -130,7 +130,7 @@ def test_the_page_has_all_in_it(run, capsys):
     assert [x["alt"] for x in pictures] == [
         "loss",
         "relative_error",
-        "Neighbours",
+        "Neighbors",
         "Map of the features",
         "Attention maps",
         "Views",
@@ -238,10 +238,10 @@ def test_all_classes_of_a_folder_are_shown(run, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 256, (28, 28, 1), "uint8")
             Image.fromarray(np.tile(pixels, 3)).save(path)
-    colours = shutil.copytree(run, tmp_path.with_name("colours"))
-    (colours / "checkpoint.keras").unlink()
-    tiny_encoder((28, 28, 3)).save(colours / "encoder.keras")
-    report = Report(colours, f"folder:{tmp_path}", images=10)
+    colors = shutil.copytree(run, tmp_path.with_name("colors"))
+    (colors / "checkpoint.keras").unlink()
+    tiny_encoder((28, 28, 3)).save(colors / "encoder.keras")
+    report = Report(colors, f"folder:{tmp_path}", images=10)
     assert sorted(set(report.bank.labels)) == list(range(10))
     assert list(report.queries.labels) == list(range(10))
     assert list(report._spread(4)) == [0, 3, 6, 9]

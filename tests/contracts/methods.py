@@ -38,14 +38,14 @@ def moco_v2(encoder, **kwargs):
 
 
 def moco_v3(encoder, **kwargs):
-    momentum = kerassl.training.CosineMomentum(0.9, 32)
+    momentum = kerassl.layers.CosineMomentum(0.9, 32)
     return kerassl.MoCoV3(
         encoder, hidden_dim=16, projection_dim=8, momentum=momentum, **kwargs
     )
 
 
 def byol(encoder, **kwargs):
-    momentum = kerassl.training.CosineMomentum(0.9, 32)
+    momentum = kerassl.layers.CosineMomentum(0.9, 32)
     return kerassl.BYOL(
         encoder, hidden_dim=16, projection_dim=8, momentum=momentum, **kwargs
     )
@@ -61,13 +61,15 @@ def swav(encoder, **kwargs):
     size = encoder.input_shape[1]
     return kerassl.SwAV(
         encoder,
-        prototypes=12,
+        num_prototypes=12,
         hidden_dim=16,
         projection_dim=8,
         freeze_prototypes_steps=2,
         queue_size=64,
         queue_start_step=2,
-        augmenter=kerassl.augmentation.swav(size, small_size=20, small_views=1),
+        augmenter=kerassl.augmentation.swav(
+            size, local_size=20, num_local_crops=1
+        ),
         **kwargs,
     )
 
@@ -87,7 +89,7 @@ def rotation(encoder, **kwargs):
 def jigsaw(encoder, **kwargs):
     size = encoder.input_shape[1]
     augmenter = kerassl.augmentation.jigsaw(size, view_size=60)
-    settings = dict(permutations=4, projection_dim=16, hidden_dim=32)
+    settings = dict(num_permutations=4, projection_dim=16, hidden_dim=32)
     return kerassl.Jigsaw(encoder, augmenter=augmenter, **(settings | kwargs))
 
 

@@ -104,7 +104,7 @@ def ready_made_views(model, images):
 
 def momentum_copies(model):
     """The networks that momentum networks follow, with the copies."""
-    kind = kerassl.training.MomentumNetwork
+    kind = kerassl.layers.MomentumNetwork
     return [
         (getattr(model, layer_name.removeprefix("momentum_")), layer.network)
         for layer_name, layer in vars(model).items()

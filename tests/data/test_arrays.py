@@ -72,7 +72,7 @@ def test_black_float_images_and_tensors_pass():
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_resize_keeps_dtype_and_cuts_the_centre(dtype, channels):
+def test_resize_keeps_dtype_and_cuts_the_center(dtype, channels):
     wide = np.zeros((10, 30, channels), dtype)
     wide[:, 8:22] = 200  # The filter reaches over the cut.
     small = resize_image(wide, (5, 5))

@@ -148,7 +148,7 @@ def test_validation_and_predict_take_batches():
     assert model.predict(data.batches(8), verbose=0).shape == (COUNT, 1)
 
 
-def test_unlabelled_batches_fit():
+def test_unlabeled_batches_fit():
     data = ImageData(dataset().images)
 
     class Own(keras.Sequential):

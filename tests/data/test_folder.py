@@ -66,7 +66,7 @@ def test_plain_path_and_default_size(classes):
     assert data.image_shape == (224, 224, 3)
 
 
-def test_images_in_the_folder_itself_are_unlabelled(tmp_path):
+def test_images_in_the_folder_itself_are_unlabeled(tmp_path):
     save(tmp_path / "x.jpg")
     save(tmp_path / "sub" / "y.webp")
     save(tmp_path / ".hidden.png")
@@ -152,7 +152,7 @@ def test_large_photo_is_shrunk_right(tmp_path):
     ramp = np.tile(np.linspace(0, 255, 1024).astype("uint8"), (512, 1))
     Image.fromarray(ramp).convert("RGB").save(tmp_path / "x.jpg", quality=95)
     image = decode_image(tmp_path / "x.jpg", (32, 32))
-    # The centre half of the ramp.
+    # The center half of the ramp.
     np.testing.assert_allclose(
         image[16, :, 0], np.linspace(64, 191, 32), atol=4
     )

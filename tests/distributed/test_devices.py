@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerassl import training
-from kerassl.training import distribution
+from kerassl import distributed
+from kerassl.distributed import batch_norm, topology
+from kerassl.networks import all_layers
 from tests import xla
 from tests.backends import once
 from tests.contracts.methods import METHODS
@@ -184,10 +185,10 @@ import types
 import keras
 import tensorflow as tf
 
-from kerassl import training
-from kerassl.training.gradients import global_gradients
+from kerassl import distributed, layers, training
+from kerassl.distributed import global_gradients
 
-with training.devices(2):
+with distributed.devices(2):
     weight = keras.Variable([1.0, 2.0])
     sgd = keras.optimizers.SGD(1.0)
     optimizer = keras.optimizers.LossScaleOptimizer(sgd, initial_scale=4.0)
@@ -229,7 +230,7 @@ def test_an_overflow_on_one_device_is_one_on_all():
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="others can")
 def test_tensorflow_cannot_accumulate_gradients(monkeypatch):
-    from kerassl.training import gradients
+    from kerassl.distributed import gradients
 
     monkeypatch.setattr(gradients, "replicas", lambda: 2)
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
@@ -244,9 +245,9 @@ def test_tensorflow_cannot_accumulate_gradients(monkeypatch):
 def test_replicas_draw_other_numbers_from_one_state(monkeypatch):
     drawn = []
     for place in range(3):
-        generator = training.DeviceSeedGenerator(7)
-        monkeypatch.setattr(distribution, "replicas", lambda: 3)
-        monkeypatch.setattr(distribution, "replica", lambda: place)
+        generator = distributed.DeviceSeedGenerator(7)
+        monkeypatch.setattr(topology, "replicas", lambda: 3)
+        monkeypatch.setattr(topology, "replica", lambda: place)
         draws = [
             ops.convert_to_numpy(keras.random.uniform((8,), seed=generator))
             for _ in range(3)
@@ -255,10 +256,13 @@ def test_replicas_draw_other_numbers_from_one_state(monkeypatch):
         state = ops.convert_to_numpy(generator.state)
         assert state.tolist() == [7, 3]
     assert len({tuple(numbers) for numbers in drawn}) == 9
-    monkeypatch.setattr(distribution, "replicas", lambda: 1)
+    monkeypatch.setattr(topology, "replicas", lambda: 1)
     plain, ours = (
         keras.random.uniform((8,), seed=kind(7))
-        for kind in (keras.random.SeedGenerator, training.DeviceSeedGenerator)
+        for kind in (
+            keras.random.SeedGenerator,
+            distributed.DeviceSeedGenerator,
+        )
     )
     np.testing.assert_array_equal(
         ops.convert_to_numpy(plain), ops.convert_to_numpy(ours)
@@ -266,14 +270,16 @@ def test_replicas_draw_other_numbers_from_one_state(monkeypatch):
 
 
 def test_one_device_is_plain():
-    with training.devices(1):
-        assert training.device_count() == training.replicas() == 1
-        assert training.process() == (0, 1)
-        assert training.agree(True) and not training.agree(False)
+    with distributed.devices(1):
+        assert distributed.device_count() == distributed.replicas() == 1
+        assert distributed.process() == (0, 1)
+        assert distributed.any_process(True) and not distributed.any_process(
+            False
+        )
         x = ops.ones((2, 3))
-        assert training.gather(x) is training.own_rows(x) is x
+        assert distributed.gather(x) is distributed.local_rows(x) is x
     with pytest.raises(ValueError, match="must be positive"):
-        training.devices(0).__enter__()
+        distributed.devices(0).__enter__()
 
 
 def test_devices_that_are_not_there(monkeypatch):
@@ -281,23 +287,21 @@ def test_devices_that_are_not_there(monkeypatch):
     ops.zeros(())  # From now on their number is settled.
     expected = "torchrun --nproc-per-node 99" if BACKEND == "torch" else "99"
     with pytest.raises(ValueError, match=f"not 99|{expected}"):
-        training.devices(99).__enter__()
+        distributed.devices(99).__enter__()
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="its batch is global")
 def test_global_statistics_lend_the_layer_only(monkeypatch):
-    from kerassl.training import normalization, parts
-
     model = METHODS["simclr"](worker.tiny_encoder())
-    monkeypatch.setattr(normalization, "replicas", lambda: 2)
+    monkeypatch.setattr(batch_norm, "replicas", lambda: 2)
     kinds = lambda: [  # noqa: E731
         type(layer).__name__
-        for layer in (*model.encoder.layers, *parts.all_layers(model))
+        for layer in (*model.encoder.layers, *all_layers(model))
         if isinstance(layer, keras.layers.BatchNormalization)
     ]
     before = kinds()
     assert set(before) == {"BatchNormalization"} and len(before) >= 4
-    with training.global_statistics(model):
+    with distributed.global_statistics(model):
         assert set(kinds()) == {"GlobalBatchNormalization"}
     assert kinds() == before
 
@@ -308,6 +312,6 @@ def test_a_cluster_of_one_process_is_none(monkeypatch):
     for hosts in (["a:1"], ["a:1", "b:1"]):
         config = {"cluster": {"worker": hosts}, "task": task}
         monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-        assert training.started_devices() == len(hosts)
+        assert distributed.started_devices() == len(hosts)
     monkeypatch.setenv("TF_CONFIG", "{}")
-    assert training.started_devices() == 1
+    assert distributed.started_devices() == 1

@@ -21,7 +21,7 @@ import numpy as np
 from keras import layers
 
 import kerassl
-from kerassl import training
+from kerassl import distributed
 from tests.contracts import parity_worker
 from tests.contracts.methods import METHODS, moco_v2, tiny_encoder
 
@@ -70,7 +70,9 @@ def save(method, folder):
 
 def in_parts(model, batch):
     """Takes a step on this process's part, and returns the batch's loss."""
-    batch = {name: training.own_part(array) for name, array in batch.items()}
+    batch = {
+        name: distributed.process_shard(array) for name, array in batch.items()
+    }
     own = len(next(iter(batch.values())))
     history = model.fit(batch, batch_size=own, shuffle=False, verbose=0)
     return history.history["loss"][0]
@@ -88,8 +90,8 @@ def features(pictures, model):
     if hasattr(model, "reconstruct"):
         return {"features": model.reconstruct(images)["reconstruction"]}
     found = model.embed(images)
-    if training.process()[1] > 1:
-        own = training.own_part(np.resize(images, (8, *shape[1:])))
+    if distributed.process()[1] > 1:
+        own = distributed.process_shard(np.resize(images, (8, *shape[1:])))
         callback = kerassl.callbacks.PretextPictures(images[:2], pictures)
         model.fit(own, batch_size=len(own), verbose=0, callbacks=[callback])
     return {"features": found}
@@ -99,7 +101,7 @@ def forget_gather():
     for name, module in list(sys.modules.items()):
         if name.startswith("kerassl.methods") and hasattr(module, "gather"):
             module.gather = lambda features: features
-            module.own_places = lambda features: None
+            module.local_indices = lambda features: None
 
 
 def split_model(devices):
@@ -119,7 +121,7 @@ def main(folder, devices, *methods):
     # JAX's processes draw other weights, until they have met.
     place = int(os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", 0))
     keras.utils.set_random_seed(2 + place)
-    with training.devices(int(devices)):
+    with distributed.devices(int(devices)):
         for method in methods:
             if method == "without_gather":
                 forget_gather()
@@ -139,7 +141,7 @@ def main(folder, devices, *methods):
                     optimizer_for(method),
                     also if method in EMBEDDED else None,
                 )
-                if training.process()[0] == 0:
+                if distributed.process()[0] == 0:
                     np.savez(stem.with_suffix(".npz"), **found)
             except Exception:
                 text = traceback.format_exc()

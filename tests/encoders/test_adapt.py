@@ -86,7 +86,7 @@ def test_a_model_that_normalizes_is_taken_as_it_is(before):
     assert encoders.as_encoder(model) is model
     nested = keras.Sequential([keras.Input((16, 16, 3)), model])
     assert encoders.as_encoder(nested) is nested
-    with pytest.raises(ValueError, match="normalised twice"):
+    with pytest.raises(ValueError, match="normalized twice"):
         encoders.as_encoder(raw(before=before()), mean=[0.5] * 3)
 
 
@@ -116,7 +116,7 @@ def test_keras_applications():
     applications = keras.applications
     settings = dict(input_shape=(32, 32, 3), include_top=False, weights=None)
     plain = applications.MobileNetV2(alpha=0.35, **settings)
-    with pytest.raises(ValueError, match="isn't seen to normalise"):
+    with pytest.raises(ValueError, match="isn't seen to normalize"):
         encoders.as_encoder(plain)
     function = applications.mobilenet_v2.preprocess_input
     encoder = encoders.as_encoder(plain, normalization=function)
@@ -138,7 +138,7 @@ def test_keras_applications():
     without = applications.MobileNetV3Small(
         minimalistic=True, include_preprocessing=False, **settings
     )
-    with pytest.raises(ValueError, match="isn't seen to normalise"):
+    with pytest.raises(ValueError, match="isn't seen to normalize"):
         encoders.as_encoder(without, normalization=function)
 
 
@@ -169,9 +169,9 @@ def test_mean_and_deviation():
         rtol=1e-4,
         atol=1e-5,
     )
-    # An encoder is one for good, but isn't normalised twice.
+    # An encoder is one for good, but isn't normalized twice.
     assert encoders.as_encoder(encoder) is encoder
-    with pytest.raises(ValueError, match="normalised twice"):
+    with pytest.raises(ValueError, match="normalized twice"):
         encoders.as_encoder(encoder, std=(0.4, 0.5, 0.6))
 
 
@@ -202,7 +202,7 @@ def test_what_was_an_encoder_is_one_when_it_is_loaded(tmp_path):
         kerassl.load_encoder(path)
     # Of another file nobody knows.
     model.save(tmp_path / "own.keras")
-    with pytest.raises(ValueError, match="isn't seen to normalise"):
+    with pytest.raises(ValueError, match="isn't seen to normalize"):
         kerassl.load_encoder(tmp_path / "own.keras")
 
 
@@ -234,14 +234,14 @@ def test_a_kerashub_preset_has_its_own_normalization(tmp_path):
         features(made, x), expected, rtol=1e-4, atol=1e-5
     )
     # Without a converter nothing is known.
-    with pytest.raises(ValueError, match="isn't seen to normalise"):
+    with pytest.raises(ValueError, match="isn't seen to normalize"):
         encoders.as_encoder(
             keras_hub.models.ViTImageClassifier(vit(), num_classes=2)
         )
 
 
 def test_a_backbone_that_takes_unit_images():
-    """KerasHub's ViTDet normalises what its converter has scaled to [0, 1]."""
+    """KerasHub's ViTDet normalizes what its converter has scaled to [0, 1]."""
     import keras_hub
 
     backbone = keras_hub.models.ViTDetBackbone(
@@ -255,7 +255,7 @@ def test_a_backbone_that_takes_unit_images():
         num_output_channels=8,
         window_size=2,
     )
-    with pytest.raises(ValueError, match="isn't seen to normalise"):
+    with pytest.raises(ValueError, match="isn't seen to normalize"):
         encoders.as_encoder(backbone)
     converter = keras_hub.layers.SAMImageConverter(scale=1 / 255)
     encoder = encoders.as_encoder(backbone, normalization=converter)

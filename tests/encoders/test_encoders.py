@@ -123,8 +123,8 @@ def test_the_backbone_is_stock_kerashub():
 def test_a_vit_gives_its_class_token():
     encoder = encoders.build("vit_nano", (32, 32, 3))
     x = pixels((32, 32, 3))
-    normalised = encoder.get_layer("normalization")(x)
-    tokens = ops.convert_to_numpy(encoder.get_layer("backbone")(normalised))
+    normalized = encoder.get_layer("normalization")(x)
+    tokens = ops.convert_to_numpy(encoder.get_layer("backbone")(normalized))
     assert tokens.shape == (2, 65, 96)
     np.testing.assert_allclose(
         encoders.embed(encoder, x), tokens[:, 0], rtol=1e-4, atol=1e-5

@@ -98,7 +98,7 @@ def test_kerashub_resnets_average_the_pyramid():
         )
 
 
-def test_vits_normalise_each_blocks_class_token():
+def test_vits_normalize_each_blocks_class_token():
     encoder = encoders.build("vit_nano", (32, 32, 3))
     backbone = encoder.get_layer("backbone")
     x = encoder.get_layer("normalization")(pixels())

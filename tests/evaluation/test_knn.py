@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.neighbors import KNeighborsClassifier
 
-from kerassl.evaluation import Neighbours, knn
+from kerassl.evaluation import Neighbors, knn
 from kerassl.evaluation.knn import _largest
 
 
 def unclear_queries(bank, labels, queries, k, temperature):
     """Counts the queries that the rounding of float32 may decide.
 
-    Those with two neighbours at the edge, or two classes in front, that differ
+    Those with two neighbors at the edge, or two classes in front, that differ
     by less than float32 tells apart.
     """
     bank, queries = (
@@ -70,12 +70,12 @@ def test_a_bank_may_come_in_batches():
     rng = np.random.default_rng(0)
     bank, queries = rng.normal(size=(90, 8)), rng.normal(size=(600, 8))
     labels, truth = rng.integers(0, 4, 90), rng.integers(0, 4, 600)
-    neighbours = Neighbours(queries, truth, k=7)
+    neighbors = Neighbors(queries, truth, k=7)
     for start in (0, 5, 6, 50):  # Some batches are smaller than k.
         end = {0: 5, 5: 6, 6: 50, 50: 90}[start]
-        neighbours.add(bank[start:end], labels[start:end])
-    assert neighbours.score() == knn(bank, labels, queries, truth, k=7)
-    few = Neighbours(queries, truth, k=7)
+        neighbors.add(bank[start:end], labels[start:end])
+    assert neighbors.score() == knn(bank, labels, queries, truth, k=7)
+    few = Neighbors(queries, truth, k=7)
     few.add(bank[:6], labels[:6])
     with pytest.raises(ValueError, match="between 1 and the 6"):
         few.score()

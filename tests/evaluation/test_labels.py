@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kerassl.callbacks import KNNMonitor, LinearProbeMonitor
 from kerassl.data import ImageData
 from kerassl.evaluation import (
-    Neighbours,
+    Neighbors,
     few_labels,
     fine_tune,
     knn,
@@ -132,10 +132,10 @@ def test_knn_is_that_of_a_loop(sets, k, seed):
     scores = knn(bank, train_labels, queries, test_labels, k, temperature=0.5)
     assert abs(scores["accuracy"] * len(test) - correct) <= unclear + 1e-6
     # A bank in two batches may have two dtypes.
-    neighbours = Neighbours(queries, test_labels, k, temperature=0.5)
+    neighbors = Neighbors(queries, test_labels, k, temperature=0.5)
     for rows in (slice(0, 1), slice(1, None)):
-        neighbours.add(bank[rows], np.array(train, object)[rows])
-    assert neighbours.score() == scores
+        neighbors.add(bank[rows], np.array(train, object)[rows])
+    assert neighbors.score() == scores
 
 
 @settings(max_examples=EXAMPLES // 4, deadline=None)

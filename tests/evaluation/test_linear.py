@@ -9,9 +9,9 @@ from kerassl.evaluation.linear import DEFAULT_PENALTY, PENALTIES
 def clusters(count=300, classes=3, dim=6, noise=1.0, seed=0):
     """Gaussian clusters, with scales that differ by millions."""
     rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(7).normal(size=(classes, dim))
+    centers = np.random.default_rng(7).normal(size=(classes, dim))
     labels = rng.integers(0, classes, count)
-    x = centres[labels] + noise * rng.normal(size=(count, dim))
+    x = centers[labels] + noise * rng.normal(size=(count, dim))
     return (x * np.logspace(-3, 3, dim) + 5).astype("float32"), 10 * labels
 
 

@@ -36,20 +36,20 @@ def test_the_weighted_error(seed, scale):
 @given(seed=st.integers(0, 1000))
 def test_the_relative_error(seed):
     painted, target, mask = arrays(seed)
-    colours = target.mean(axis=(1, 2), keepdims=True)
+    colors = target.mean(axis=(1, 2), keepdims=True)
     ours, plain = 0.0, 0.0
     for n, y, x, c in np.ndindex(*painted.shape):
         if mask[n, y, x, 0]:
             ours += (painted[n, y, x, c] - target[n, y, x, c]) ** 2
-            plain += (colours[n, 0, 0, c] - target[n, y, x, c]) ** 2
-    given_arrays = (painted, target, mask, colours)
+            plain += (colors[n, 0, 0, c] - target[n, y, x, c]) ** 2
+    given_arrays = (painted, target, mask, colors)
     found = relative_error(*map(ops.convert_to_tensor, given_arrays))
     assert float(found) == pytest.approx(ours / plain, rel=1e-4)
-    everywhere = np.broadcast_to(colours, target.shape)
+    everywhere = np.broadcast_to(colors, target.shape)
     assert float(
-        relative_error(everywhere, target, mask, colours)
+        relative_error(everywhere, target, mask, colors)
     ) == pytest.approx(1, rel=1e-5)
-    assert float(relative_error(target, target, mask, colours)) == 0
+    assert float(relative_error(target, target, mask, colors)) == 0
 
 
 def test_nothing_hidden_costs_nothing():

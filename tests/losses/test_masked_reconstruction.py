@@ -10,7 +10,7 @@ from keras import ops
 from kerassl.losses import (
     masked_reconstruction,
     normalize_patches,
-    visible_colour,
+    visible_color,
 )
 
 
@@ -71,9 +71,9 @@ def test_a_flat_patch_stays_finite():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_visible_colour(channels):
+def test_the_visible_color(channels):
     _, patches, mask = arrays()
-    found = ops.convert_to_numpy(visible_colour(patches, mask, channels))
+    found = ops.convert_to_numpy(visible_color(patches, mask, channels))
     assert found.shape == (3, 1, 12)
     for n in range(3):
         seen = patches[n][mask[n] == 0].reshape(-1, channels)
@@ -89,7 +89,7 @@ def test_half_precision_stays_finite(dtype):
     for value in (
         masked_reconstruction(1e3 * predictions, patches, mask),
         ops.mean(normalize_patches(1e3 * patches)[2]),
-        ops.mean(visible_colour(1e3 * patches, mask, 3)),
+        ops.mean(visible_color(1e3 * patches, mask, 3)),
     ):
         assert keras.backend.standardize_dtype(value.dtype) == "float32"
         assert math.isfinite(float(value))

@@ -7,7 +7,7 @@ from keras import ops
 
 import kerassl
 from kerassl.augmentation import View, ViewAugmenter
-from kerassl.training import CosineMomentum
+from kerassl.layers import CosineMomentum
 from tests.contracts.methods import tiny_encoder
 
 

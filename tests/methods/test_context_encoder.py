@@ -56,9 +56,9 @@ def test_the_loss_by_hand(images, kind):
         error = float(errors[n, y - part.start, x - part.start, 0])
         squares, weight = squares + w * error, weight + w
         if mask[n, y, x]:
-            colour = pixels[n][mask[n] == 0].mean()
+            color = pixels[n][mask[n] == 0].mean()
             ours = ours + error
-            plain = plain + float(colour - pixels[n, y, x, 0]) ** 2
+            plain = plain + float(color - pixels[n, y, x, 0]) ** 2
 
     def cross_entropy(name, label):
         logits = found[name].astype("float64") * (-1 if label else 1)
@@ -159,7 +159,7 @@ def test_the_adversarial_pass_leaves_no_trace(images):
 
 def test_the_discriminator_learns_to_tell_paintings(images):
     model = make()
-    optimizer = kerassl.optimizers.with_rates(
+    optimizer = kerassl.optimizers.with_learning_rates(
         keras.optimizers.Adam(0.0), {"discriminator": 0.01}
     )
     model.compile(optimizer)
@@ -209,7 +209,7 @@ def test_the_hole_is_hidden(images):
     np.testing.assert_array_equal(arrays(again)["painted"], painted)
 
 
-def test_the_hole_has_the_authors_colour():
+def test_the_hole_has_the_authors_color():
     encoder = kerassl.encoders.build("resnet_nano", (32, 32, 3))
     model = make(encoder)
     images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), "uint8")
@@ -320,7 +320,7 @@ def test_reconstruct(images):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(mask="centre"), "no mask 'centre'.*center"),
+        (dict(mask="center"), "no mask 'centr'.*center"),
         (dict(overlap=0), "`overlap`"),
         (dict(overlap=7), "`overlap`.*28"),
         (dict(bottleneck_dim=0), "`bottleneck_dim`"),

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 import kerassl
-from kerassl.methods.predictive.context_prediction import POSITIONS, neighbours
+from kerassl.methods.predictive.context_prediction import POSITIONS, neighbors
 from tests.contracts.methods import tiny_encoder
 from tests.methods.test_jigsaw import tiles_of
 
@@ -16,8 +16,8 @@ def context_prediction(**kwargs):
     return kerassl.ContextPrediction(tiny_encoder(), **(settings | kwargs))
 
 
-def test_all_ordered_pairs_of_neighbours_are_asked():
-    first, second, place = neighbours()
+def test_all_ordered_pairs_of_neighbors_are_asked():
+    first, second, place = neighbors()
     pairs = set(zip(first.tolist(), second.tolist()))
     # 6 across, 6 down, 8 diagonal, each both ways.
     assert len(pairs) == len(first) == 40
@@ -25,7 +25,7 @@ def test_all_ordered_pairs_of_neighbours_are_asked():
     for a, b, p in zip(first, second, place):
         down, right = POSITIONS[p]
         assert (b // 3 - a // 3, b % 3 - a % 3) == (down, right)
-    # The centre has all eight.
+    # The center has all eight.
     assert sorted(place[first == 4]) == list(range(8))
 
 
@@ -42,7 +42,7 @@ def test_a_pair_is_classified_from_its_two_patches_alone(images):
         )
     )
     features = ops.convert_to_numpy(features).reshape(3, 9, 5)
-    first, second, _ = neighbours()
+    first, second, _ = neighbors()
     for pair in (0, 17, 39):
         both = np.concatenate(
             [features[:, first[pair]], features[:, second[pair]]], axis=-1
@@ -57,7 +57,7 @@ def test_a_pair_is_classified_from_its_two_patches_alone(images):
 
 def test_the_target_is_where_the_second_patch_lies():
     model = context_prediction()
-    _, _, place = neighbours()
+    _, _, place = neighbors()
     right = np.eye(8, dtype="float32")[place][None] * 50
     scores = model.objective({"logits": ops.convert_to_tensor(right)})
     assert float(scores["position_accuracy"]) == 1.0

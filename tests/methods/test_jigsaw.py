@@ -13,7 +13,7 @@ from tests.contracts.methods import tiny_encoder
 
 def jigsaw(**kwargs):
     settings = dict(
-        permutations=6,
+        num_permutations=6,
         projection_dim=5,
         hidden_dim=7,
         augmenter=kerassl.augmentation.jigsaw(28, view_size=60),
@@ -94,7 +94,7 @@ def test_an_order_is_drawn_for_each_image_unless_given(images):
 @pytest.mark.parametrize("permutations", [1, 1001])
 def test_bad_numbers_of_permutations_are_refused(permutations):
     with pytest.raises(ValueError, match="between 2 and 1000"):
-        jigsaw(permutations=permutations)
+        jigsaw(num_permutations=permutations)
 
 
 def test_a_single_image_is_refused(images):

@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 import kerassl
-from kerassl.methods.generative.mae import cut, paste, sine_positions
+from kerassl.methods.generative.mae import patchify, sine_positions, unpatchify
 from tests.backends import once
 from tests.contracts.methods import mae as tiny
 from tests.contracts.methods import tiny_encoder
@@ -94,7 +94,7 @@ def test_hidden_pixels_reach_nothing(images):
     model = mae()
     noise = noise_for(8)
     before = numpy(model.forward_views(views(images[:8], noise)))
-    hidden = paste(before["mask"][..., None], PATCH, 1)
+    hidden = unpatchify(before["mask"][..., None], PATCH, 1)
     changed = np.where(hidden == 1, 255 - images[:8], images[:8])
     after = numpy(model.forward_views(views(changed, noise)))
     assert np.abs(before["patches"] - after["patches"]).max() > 0.1
@@ -150,14 +150,14 @@ def test_each_patch_is_decoded_in_its_place(images):
 
 def test_patches_are_rows_columns_channels():
     images = np.random.default_rng(0).normal(size=(2, 6, 6, 3))
-    patches = ops.convert_to_numpy(cut(images.astype("float32"), 2))
+    patches = ops.convert_to_numpy(patchify(images.astype("float32"), 2))
     assert patches.shape == (2, 9, 12)
     for i in range(9):
         row, column = 2 * (i // 3), 2 * (i % 3)
         expected = images[:, row : row + 2, column : column + 2].reshape(2, -1)
         np.testing.assert_allclose(patches[:, i], expected, rtol=1e-6)
     np.testing.assert_array_equal(
-        paste(patches, 2, 3), images.astype("float32")
+        unpatchify(patches, 2, 3), images.astype("float32")
     )
 
 
@@ -250,7 +250,9 @@ def test_loss_and_relative_error_by_hand(images):
         hidden = found["mask"] == 1
         patches = found["patches"].astype("float64")
         pixels = images[:8].astype("float64") / 127.5 - 1
-        for n, mask in enumerate(paste(found["mask"][..., None], PATCH, 1)):
+        for n, mask in enumerate(
+            unpatchify(found["mask"][..., None], PATCH, 1)
+        ):
             inside = pixels[n][mask == 1]
             assert patches[n][hidden[n]].sum() == pytest.approx(
                 inside.sum(), rel=1e-4, abs=1e-3
@@ -312,7 +314,7 @@ def test_perfect_predictions_reconstruct_the_image(images, norm_pix_loss):
         decoder_heads=2,
         norm_pix_loss=norm_pix_loss,
     )
-    patches = cut(model.preprocessor(images[:5]), PATCH)
+    patches = patchify(model.preprocessor(images[:5]), PATCH)
     if norm_pix_loss:
         patches = kerassl.losses.normalize_patches(patches)[0]
     patches = ops.convert_to_numpy(patches)

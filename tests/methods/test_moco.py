@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 
 import kerassl
 from kerassl.augmentation import View, ViewAugmenter
-from kerassl.training import CosineMomentum
+from kerassl.layers import CosineMomentum
 from tests.contracts.methods import tiny_encoder
 
 

@@ -21,7 +21,7 @@ def views_of(*sizes):
 
 def swav(sizes=(28, 28), encoder=None, optimizer=None, **kwargs):
     settings = dict(
-        prototypes=12,
+        num_prototypes=12,
         hidden_dim=16,
         projection_dim=8,
         freeze_prototypes_steps=0,
@@ -154,7 +154,7 @@ def test_prototypes_stay_frozen_and_then_move_on_the_sphere(images):
         before = ops.convert_to_numpy(kernel)
         model.train_on_batch(views)
         moved = np.abs(ops.convert_to_numpy(model.prototypes.vectors) - start)
-        # To rounding: they're normalised again.
+        # To rounding: they're normalized again.
         assert (moved.max() > 1e-4) == (step >= 2)
         np.testing.assert_allclose(norms(model), 1, rtol=1e-5)
         assert np.abs(ops.convert_to_numpy(kernel) - before).max() > 0
@@ -268,7 +268,7 @@ def test_a_loss_that_falls_is_not(images):
         (dict(epsilon=0.0), "epsilon"),
         (dict(temperature=0.0), "temperature"),
         (dict(sinkhorn_iterations=0), "sinkhorn_iterations"),
-        (dict(prototypes=0), "positive"),
+        (dict(num_prototypes=0), "positive"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -276,7 +276,7 @@ def test_bad_arguments_are_refused(arguments, message):
         swav(**arguments)
 
 
-def test_an_encoder_of_one_size_can_not_take_small_views():
+def test_an_encoder_of_one_size_can_not_take_num_local_crops():
     inputs = keras.Input((28, 28, 1))
     features = keras.layers.Dense(8)(keras.layers.Flatten()(inputs / 255))
     encoder = keras.Model(inputs, features)

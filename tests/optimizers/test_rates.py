@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from kerassl.layers import MLPHead
-from kerassl.optimizers import LARS, warmup_cosine, with_rates
+from kerassl.optimizers import LARS, warmup_cosine, with_learning_rates
 from tests.contracts.methods import simsiam, tiny_encoder
 
 
@@ -67,7 +67,7 @@ def test_it_is_sgd_with_momentum_by_hand():
     rng = np.random.default_rng(0)
     layers = [dense("encoder"), dense("predictor"), dense("projector")]
     rate = schedule()
-    optimizer = with_rates(
+    optimizer = with_learning_rates(
         keras.optimizers.SGD(rate, momentum=0.9),
         {"predictor": 0.125, "projector": constant(0.25)},
     )
@@ -101,7 +101,9 @@ def test_only_the_named_layer_is_caught():
     layers[-1].build((None, 3))
     variables = [v for layer in layers for v in layer.trainable_variables]
     moves = rates_by_variable(
-        with_rates(keras.optimizers.SGD(schedule()), {"predictor": 0.125}),
+        with_learning_rates(
+            keras.optimizers.SGD(schedule()), {"predictor": 0.125}
+        ),
         variables,
     )
     falling = [float(schedule()(step)) for step in range(4)]
@@ -117,7 +119,9 @@ def test_a_name_is_no_pattern(name):
     layers = [dense(name), dense("abc")]
     variables = [v for layer in layers for v in layer.trainable_variables]
     moves = rates_by_variable(
-        with_rates(keras.optimizers.SGD(0.5), {name: 0.125}), variables, 1
+        with_learning_rates(keras.optimizers.SGD(0.5), {name: 0.125}),
+        variables,
+        1,
     )
     np.testing.assert_allclose(moves[:, 0], [0.125, 0.125, 0.5, 0.5], atol=1e-6)
 
@@ -132,7 +136,7 @@ def test_a_name_is_no_pattern(name):
     ids=lambda optimizer: optimizer.name,
 )
 def test_parts_differ_in_the_rate_alone(optimizer):
-    multi = with_rates(optimizer, {"predictor": 0.125})
+    multi = with_learning_rates(optimizer, {"predictor": 0.125})
     configs = [part.get_config() for part in multi.optimizers]
     assert sorted(c["learning_rate"] for c in configs) == [0.125, 0.5]
     for config in configs:
@@ -147,7 +151,7 @@ def make(momentum=0.9, **compile_arguments):
     model = simsiam(tiny_encoder())
     rate = warmup_cosine(0.05, total_steps=8)
     model.compile(
-        with_rates(
+        with_learning_rates(
             keras.optimizers.SGD(rate, momentum=momentum), {"predictor": 0.05}
         ),
         **compile_arguments,
@@ -229,4 +233,4 @@ def test_jit_compile_and_steps_per_execution(images):
 def test_gradient_accumulation_is_refused():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="gradient_accumulation_steps"):
-        with_rates(optimizer, {"predictor": 0.1})
+        with_learning_rates(optimizer, {"predictor": 0.1})

@@ -61,7 +61,7 @@ def dino(state):
     }
 
 
-# How each source lies in its file, and its licence.
+# How each source lies in its file, and its license.
 FILES = {
     "moco_v1_resnet50": (
         lambda state: moco(state, ("fc.weight", "fc.bias")),
@@ -150,7 +150,7 @@ def saved(models, tmp_path_factory):
     return save
 
 
-def test_licences_are_the_originals():
+def test_licenses_are_the_originals():
     found = {name: source.license for name, source in SOURCES.items()}
     assert found == {name: license for name, (_, license) in FILES.items()}
 

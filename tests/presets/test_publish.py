@@ -252,7 +252,7 @@ def test_a_run_is_named_as_it_is_pushed(server, client, tmp_path):
     folder = hub.pull(URI, tmp_path / "a")
     info = kerassl.verify_preset(folder)
     assert (info.license, info.datasets) == ("mit", ("flowers",))
-    with pytest.raises(PresetError, match="licence and data"):
+    with pytest.raises(PresetError, match="license and data"):
         hub.upload_preset(folder, URI, license="mit")
 
 

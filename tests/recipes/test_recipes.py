@@ -161,8 +161,8 @@ def test_milestones_and_a_warmup_are_refused():
 
 
 def test_unknown_fields_are_refused():
-    fields = {**recipes.get("simclr").to_dict(), "colour": "red"}
-    with pytest.raises(ValueError, match="colour"):
+    fields = {**recipes.get("simclr").to_dict(), "color": "red"}
+    with pytest.raises(ValueError, match="color"):
         recipes.Recipe.from_dict(fields)
 
 

@@ -344,7 +344,7 @@ def test_protocols_are_refused_with_the_nearest():
 
 
 def test_data_are_checked_before_any_work(folder, tmp_path):
-    path = tmp_path / "colour.npz"
+    path = tmp_path / "color.npz"
     images = np.arange(10 * 28 * 28 * 3, dtype="uint8").reshape(10, 28, 28, 3)
     labels = np.arange(10)
     np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)

@@ -13,7 +13,7 @@ from kerassl import recipes, runs
 from kerassl.cli.signals import stop_on_signals
 from kerassl.runs.checkpoint import MEMBER
 from kerassl.runs.files import replacing
-from kerassl.training import Monitor
+from kerassl.training.monitors import Monitor
 from tests.backends import once
 
 RECIPE = recipes.get("simclr").replace(epochs=2, batch_size=32)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kerassl import runs
-from kerassl.runs.splits import LabelledSplits
+from kerassl.runs.splits import LabeledSplits
 
 
 def write(folder, classes, count=10, seed=0):
@@ -25,7 +25,7 @@ def paths(part):
 
 def test_a_fifth_is_held_out_where_there_is_no_test_split(tmp_path):
     data = write(tmp_path, ["ant", "bee", "cat"])
-    splits = LabelledSplits(data, image_size=(8, 8))
+    splits = LabeledSplits(data, image_size=(8, 8))
     train, test = splits.parts["train"], splits.parts["test"]
     assert len(train.images) == 24 and len(test.images) == 6
     for part, count in ((train, 8), (test, 2)):
@@ -35,7 +35,7 @@ def test_a_fifth_is_held_out_where_there_is_no_test_split(tmp_path):
     (note,) = splits.notes
     assert "20% are held out" in note and splits.name == data
     # The same ones again, and at any limit; limits keep all classes.
-    few = LabelledSplits(
+    few = LabeledSplits(
         data, image_size=(8, 8), train_limit=6, test_limit=3
     ).parts
     assert set(paths(few["train"])) < set(paths(train))
@@ -47,26 +47,26 @@ def test_arrays_without_a_test_split(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (20, 8, 8, 3), "uint8"), np.arange(20) % 2
     np.savez(tmp_path / "a.npz", images=x, labels=y)
-    splits = LabelledSplits(str(tmp_path / "a.npz"))
+    splits = LabeledSplits(str(tmp_path / "a.npz"))
     assert len(splits.parts["test"].images) == 4
     np.savez(tmp_path / "b.npz", x_train=x, y_train=y, x_val=x, y_val=y)
-    splits = LabelledSplits(str(tmp_path / "b.npz"))
+    splits = LabeledSplits(str(tmp_path / "b.npz"))
     assert len(splits.parts["test"].images) == 20
     assert splits.settings == {"test_split": "validation"}
     np.savez(tmp_path / "c.npz", x_train=x, y_train=y, x_test=x, y_test=y)
-    splits = LabelledSplits(str(tmp_path / "c.npz"))
+    splits = LabeledSplits(str(tmp_path / "c.npz"))
     assert not splits.settings and not splits.notes
     # Others take the place of one of them, or of both.
-    splits = LabelledSplits(
+    splits = LabeledSplits(
         str(tmp_path / "c.npz"), test=str(tmp_path / "a.npz"), test_limit=5
     )
     assert len(splits.parts["test"].images) == 5
     assert splits.name == f"{tmp_path / 'c.npz'} and {tmp_path / 'a.npz'}"
     with pytest.raises(ValueError, match="or both `train` and `test`"):
-        LabelledSplits(train=str(tmp_path / "a.npz"))
+        LabeledSplits(train=str(tmp_path / "a.npz"))
     np.savez(tmp_path / "d.npz", images=x)
     with pytest.raises(ValueError, match="d.npz have no labels"):
-        LabelledSplits(str(tmp_path / "d.npz"))
+        LabeledSplits(str(tmp_path / "d.npz"))
 
 
 def test_a_test_split_without_labels_is_not_scored(tmp_path):
@@ -77,28 +77,28 @@ def test_a_test_split_without_labels_is_not_scored(tmp_path):
         pixels = np.full((8, 8, 3), 50 * i, "uint8")
         Image.fromarray(pixels).save(tmp_path / "test" / f"{i}.png")
     data = f"folder:{tmp_path}"
-    splits = LabelledSplits(data, image_size=(8, 8))
+    splits = LabeledSplits(data, image_size=(8, 8))
     assert len(splits.parts["test"].images) == 4
     assert "test split of" in splits.notes[0] and "20%" in splits.notes[0]
     with pytest.raises(ValueError, match="have no labels"):
         train = f"folder:{tmp_path / 'train'}"
-        LabelledSplits(train=train, test=data, image_size=(8, 8))
+        LabeledSplits(train=train, test=data, image_size=(8, 8))
     write(tmp_path / "val", ["ant", "bee"], count=3, seed=1)
-    splits = LabelledSplits(data, image_size=(8, 8))
+    splits = LabeledSplits(data, image_size=(8, 8))
     assert len(splits.parts["test"].images) == 6
     assert splits.settings == {"test_split": "validation"}
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (20, 8, 8, 3), "uint8"), np.arange(20) % 2
     no = np.full(20, -1)
     np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x, y_test=no)
-    splits = LabelledSplits(str(tmp_path / "a.npz"))
+    splits = LabeledSplits(str(tmp_path / "a.npz"))
     assert splits.settings == {"held_out": 0.2}
 
 
 def test_folders_are_compared_by_the_names_of_their_classes(tmp_path):
     train = write(tmp_path / "a", ["ant", "bee", "cat"])
     test = write(tmp_path / "b", ["bee", "cat", "dog"], count=2, seed=1)
-    splits = LabelledSplits(train=train, test=test, image_size=(8, 8))
+    splits = LabeledSplits(train=train, test=test, image_size=(8, 8))
     labels = [part.labels.tolist() for part in splits.parts.values()]
     assert labels[0] == [n for n in ("ant", "bee", "cat") for _ in range(10)]
     assert labels[1] == ["bee", "bee", "cat", "cat", "dog", "dog"]
@@ -109,7 +109,7 @@ def test_folders_are_compared_by_the_names_of_their_classes(tmp_path):
     assert splits.name == f"{train} and {test}"
     other = write(tmp_path / "c", ["elk", "fox"], count=2)
     with pytest.raises(ValueError, match="'elk', 'fox' in the test images"):
-        LabelledSplits(train=train, test=other, image_size=(8, 8))
+        LabeledSplits(train=train, test=other, image_size=(8, 8))
 
 
 def test_images_to_score_are_not_learned_from(tmp_path):
@@ -119,7 +119,7 @@ def test_images_to_score_are_not_learned_from(tmp_path):
     with pytest.raises(
         ValueError, match="20 images are both .*scored, such as .*0.png"
     ):
-        LabelledSplits(both, test=inner, image_size=(8, 8))
+        LabeledSplits(both, test=inner, image_size=(8, 8))
 
 
 def test_an_evaluation_of_a_folder_without_splits(tmp_path):

@@ -9,7 +9,8 @@ from keras import ops
 
 import kerassl
 from kerassl.evaluation import fine_tuning
-from kerassl.training import MomentumNetwork, set_trainable
+from kerassl.layers import MomentumNetwork
+from kerassl.networks import set_trainable
 from tests.contracts.methods import METHODS, tiny_encoder
 
 
@@ -157,7 +158,9 @@ def test_optimizers_take_what_is_left(images, name):
     make = {"lars": kerassl.optimizers.LARS, "adamw": kerassl.optimizers.AdamW}
     optimizer = make.get(name, kerassl.optimizers.LARS)(0.1, weight_decay=0.1)
     if name not in make:
-        optimizer = kerassl.optimizers.with_rates(optimizer, {"predictor": 0.1})
+        optimizer = kerassl.optimizers.with_learning_rates(
+            optimizer, {"predictor": 0.1}
+        )
     model.compile(optimizer)
     before = arrays(model)
     frozen = [not w.trainable for w in model.weights]

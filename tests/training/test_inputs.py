@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kerassl import data
-from kerassl.training import Inputs, batch_sizes, read_images, read_labelled
+from kerassl.training.in_memory import read_images, read_labeled
+from kerassl.training.inputs import Inputs, batch_sizes
 from tests.contracts.methods import moco_v2, simclr, simsiam, tiny_encoder
 
 GOOD = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype("uint8")
@@ -306,12 +307,12 @@ def test_labels_are_read_with_their_images():
         lambda x: (x, np.arange(6) % 3),
         lambda x: as_tfds(x).map(lambda row: (row["image"], row["label"])),
     ):
-        images, labels = read_labelled(form(GOOD), "train")
+        images, labels = read_labeled(form(GOOD), "train")
         np.testing.assert_array_equal(images, GOOD)
         assert labels.tolist() == [0, 1, 2, 0, 1, 2]
-    assert read_labelled(as_loader(GOOD), "train")[1] is None
+    assert read_labeled(as_loader(GOOD), "train")[1] is None
     with pytest.raises(ValueError, match="`train` is endless"):
-        read_labelled(as_tfds(GOOD).repeat(), "train")
+        read_labeled(as_tfds(GOOD).repeat(), "train")
 
 
 # === batch_sizes ===

@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerassl.layers import Prototypes
-from kerassl.training import (
+from kerassl.distributed import gather, on_one_device, processes
+from kerassl.layers import (
     CosineMomentum,
     FeatureQueue,
     MomentumNetwork,
-    alone,
-    gather,
-    processes,
+    Prototypes,
 )
 
 
@@ -279,7 +277,7 @@ def test_what_a_process_draws_alone_leaves_no_trace(monkeypatch):
     keras.utils.set_random_seed(1)
     expected = drawn_next()
     keras.utils.set_random_seed(1)
-    alone(
+    on_one_device(
         lambda: (small_network(), FeatureQueue(8, 4), Prototypes(3).build((2,)))
     )
     for ours, theirs in zip(drawn_next(), expected, strict=True):
@@ -302,7 +300,7 @@ TORCH = textwrap.dedent(
     rank = int(sys.argv[1])
     dist.init_process_group("gloo", init_method="file://" + sys.argv[2],
                             rank=rank, world_size=2)
-    from kerassl.training import gather
+    from kerassl.distributed import gather
     x = torch.full((2, 3), float(rank + 1), requires_grad=True)
     everything = gather(x)
     assert everything.shape == (4, 3), everything.shape
@@ -321,7 +319,7 @@ TENSORFLOW = textwrap.dedent(
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    from kerassl.training import gather
+    from kerassl.distributed import gather
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     def step():
         rank = tf.distribute.get_replica_context().replica_id_in_sync_group

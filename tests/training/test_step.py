@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 
 from kerassl.augmentation import View, ViewAugmenter
+from kerassl.layers import FeatureQueue, MomentumNetwork
 from kerassl.methods import SelfSupervisedModel
-from kerassl.training import FeatureQueue, MomentumNetwork
 from tests.contracts.methods import tiny_encoder
 
 MOMENTUM = 0.75

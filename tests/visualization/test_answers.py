@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from kerassl import visualization
-from kerassl.methods.predictive.context_prediction import neighbours
+from kerassl.methods.predictive.context_prediction import neighbors
 from tests.contracts.methods import METHODS, tiny_encoder
 
 
@@ -72,14 +72,14 @@ def test_a_jigsaw_is_put_back_by_the_guess(images):
         np.testing.assert_array_equal(made["restored"][i], made["tiles"][i])
 
 
-def test_positions_are_those_of_the_centres_neighbours(images):
+def test_positions_are_those_of_the_centers_neighbors(images):
     model = build("context_prediction")
     made = visualization.position_answers(model, images[:4])
     assert made["predicted"].shape == (4, 8)
     drawn = visualization.draw_views(model, images[:4])
     np.testing.assert_array_equal(drawn["tiles"], made["tiles"])
     logits = ops.convert_to_numpy(model(drawn)["logits"])
-    first, second, place = neighbours()
+    first, second, place = neighbors()
     for i, (a, b) in enumerate(zip(first, second)):
         if a == 4:
             np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""Neighbours, maps and correlations: what they show, on real images."""
+"""Neighbors, maps and correlations: what they show, on real images."""
 
 import sys
 
@@ -37,10 +37,10 @@ def titles(figure):
     return [axis.get_title() for axis in figure.axes]
 
 
-def rgb(colour):
+def rgb(color):
     from matplotlib.colors import to_rgb
 
-    return to_rgb(colour)
+    return to_rgb(color)
 
 
 # === The numbers ===
@@ -150,7 +150,7 @@ def test_mistakes_show_before_the_features(pixels, images, monkeypatch):
     with pytest.raises(ValueError, match="at least 4 images"):
         visualization.embedding_map(pixels, images[:3])
     with pytest.raises(ValueError, match="and the 2 images of the bank"):
-        visualization.neighbours(pixels, images, images[:2], k=3)
+        visualization.neighbors(pixels, images, images[:2], k=3)
 
 
 def test_maps_that_cannot_be_are_refused(vectors, pixels, images):
@@ -162,14 +162,14 @@ def test_maps_that_cannot_be_are_refused(vectors, pixels, images):
         visualization.embedding_map(pixels, images, kind="tsn")
 
 
-# === Neighbours ===
+# === Neighbors ===
 
 
-def test_neighbours_by_pixels(pixels, images):
+def test_neighbors_by_pixels(pixels, images):
     flat = images.reshape(64, -1).astype("float32")
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
     similarities = flat[:2] @ flat[2:].T
-    figure = visualization.neighbours(pixels, images[:2], images[2:], k=3)
+    figure = visualization.neighbors(pixels, images[:2], images[2:], k=3)
     pictures, words = shown(figure), titles(figure)
     assert len(pictures) == 8 and words[0] == "image"
     for i in range(2):
@@ -182,19 +182,19 @@ def test_neighbours_by_pixels(pixels, images):
             assert words[column] == f"{similarities[i, j]:.3f}"
 
 
-def test_labels_colour_the_frames(pixels, images):
+def test_labels_color_the_frames(pixels, images):
     names = ("$a", "b" * 30)
     bank = ImageData(images, np.arange(64) % 2, names)
     queries = ImageData(images[:2], np.array([0, 0]), names)
-    figure = visualization.neighbours(pixels, queries, bank, k=1)
+    figure = visualization.neighbors(pixels, queries, bank, k=1)
     # The nearest of an image is the image itself.
     assert titles(figure) == ["$a", "$a\n1.000", "$a", "b" * 19 + "…\n1.000"]
-    for axis, colour in zip(figure.axes[1::2], (RIGHT, WRONG)):
+    for axis, color in zip(figure.axes[1::2], (RIGHT, WRONG)):
         edge = axis.spines["left"].get_edgecolor()
-        assert axis.axison and edge[:3] == rgb(colour)
+        assert axis.axison and edge[:3] == rgb(color)
     figure.canvas.draw()  # A lone dollar is not a formula.
     # Labels beside arrays are the same; those without a name have a number.
-    figure = visualization.neighbours(
+    figure = visualization.neighbors(
         pixels, images[:2], images, 1, [-1, 0], np.arange(64) % 2
     )
     assert titles(figure)[:2] == ["label -1", "label 0\n1.000"]
@@ -204,7 +204,7 @@ def test_labels_of_other_dtypes_and_numberings(pixels, images):
     def edges(figure):
         return [axis.spines["left"].get_edgecolor()[:3] for axis in figure.axes]
 
-    draw = visualization.neighbours
+    draw = visualization.neighbors
     strings = np.array(["cat", "catfish"])[np.arange(64) % 2]
     figure = draw(pixels, images[:2], images, 1, ["cat"] * 2, strings[:, None])
     assert titles(figure) == ["cat", "cat\n1.000", "cat", "catfish\n1.000"]
@@ -233,14 +233,14 @@ def test_an_encoder_may_be_a_model_or_a_file(images, tmp_path):
     model = METHODS["simclr"](tiny_encoder())
     model.encoder.save(tmp_path / "encoder.keras")
     made = [
-        titles(visualization.neighbours(source, images[:2], images[2:], k=2))
+        titles(visualization.neighbors(source, images[:2], images[2:], k=2))
         for source in (model, model.encoder, tmp_path)
     ]
     assert made[0] == made[1] == made[2]
 
 
 def test_images_and_labels_are_checked(pixels, images):
-    draw = visualization.neighbours
+    draw = visualization.neighbors
     with pytest.raises(ValueError, match=r"`bank` are of shape \(27, 28, 1\)"):
         draw(pixels, images[:2], images[:, 1:])
     with pytest.raises(ValueError, match="`queries` must have the shape"):
@@ -266,10 +266,10 @@ def test_a_map_has_a_dot_for_each_image(pixels, images):
     places -= places.min(axis=0)
     places /= places.max(axis=0)
     np.testing.assert_allclose(dots.get_offsets(), places, atol=1e-5)
-    colours = dots.get_facecolors()
+    colors = dots.get_facecolors()
     for i in range(64):
-        assert (colours[i] == colours[labels[i]]).all()
-    assert len(np.unique(colours, axis=0)) == 3
+        assert (colors[i] == colors[labels[i]]).all()
+    assert len(np.unique(colors, axis=0)) == 3
     (legend,) = figure.legends
     words = [text.get_text() for text in legend.get_texts()]
     assert words == ["one", "two", "$three"]
@@ -304,15 +304,15 @@ def test_many_classes_have_no_legend(pixels, images):
         pixels, images, np.arange(64) % 30, thumbnails=0
     )
     assert not figure.legends
-    colours = figure.axes[0].collections[-1].get_facecolors()
-    assert len(np.unique(colours, axis=0)) == 30
+    colors = figure.axes[0].collections[-1].get_facecolors()
+    assert len(np.unique(colors, axis=0)) == 30
 
 
 # === Barlow Twins' matrix ===
 
 
 def test_cross_correlation_shows_the_matrix(images):
-    # Crops alone: colours would take JAX seconds to compile.
+    # Crops alone: colors would take JAX seconds to compile.
     crop = augmentation.View(28, jitter=0, grayscale=0, blur=0)
     augmenter = augmentation.ViewAugmenter([crop, crop])
     model = METHODS["barlow_twins"](tiny_encoder(), augmenter=augmenter)
@@ -341,7 +341,7 @@ def test_cross_correlation_shows_the_matrix(images):
 def test_the_error_without_matplotlib(pixels, images, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "kerassl\[viz\]"'):
-        visualization.neighbours(pixels, images[:2], images)
+        visualization.neighbors(pixels, images[:2], images)
     with pytest.raises(ImportError, match=r'pip install "kerassl\[viz\]"'):
         visualization.embedding_map(pixels, images)
 

@@ -25,7 +25,7 @@ class Painter:
         return {"input": images, "mask": mask, "reconstruction": images + 400.0}
 
 
-def colour(images):
+def color(images):
     return np.repeat(images, 3, axis=-1)
 
 
@@ -48,8 +48,8 @@ def test_views_beside_their_image(images):
     assert figure.axes[0].images[0].get_clim() == (0, 255)
 
 
-def test_views_in_colour_and_of_two_sizes(images):
-    figure = visualization.views(build("swav", (28, 28, 3)), colour(images[:2]))
+def test_views_in_color_and_of_two_sizes(images):
+    figure = visualization.views(build("swav", (28, 28, 3)), color(images[:2]))
     sizes = [x.shape for x in shown(figure)]
     assert sizes == 2 * [(28, 28, 3), (28, 28, 3), (28, 28, 3), (20, 20, 3)]
     assert all(x.dtype == np.uint8 for x in shown(figure))
@@ -112,7 +112,7 @@ def test_jigsaws_say_how_many_tiles_are_in_place(images):
         assert axis.title.get_color() == color
 
 
-def test_positions_have_an_arrow_for_each_neighbour(images):
+def test_positions_have_an_arrow_for_each_neighbor(images):
     model = build("context_prediction")
     figure = visualization.positions(model, images[:5])
     said = visualization.position_answers(model, images[:5])["predicted"]
@@ -125,7 +125,7 @@ def test_positions_have_an_arrow_for_each_neighbour(images):
         assert axis.get_title() == f"{hits.sum()} of 8"
         greens = [a.get_edgecolor()[1] > a.get_edgecolor()[0] for a in arrows]
         assert greens == hits.tolist()
-    # The right answers point away from the centre, each on its own patch.
+    # The right answers point away from the center, each on its own patch.
     axis, answers = figure.axes[0], said[0]
     middle = axis.images[0].get_array().shape[0] / 2
     for place, text in enumerate(axis.texts):

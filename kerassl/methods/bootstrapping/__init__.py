@@ -1,4 +1,4 @@
-"""Bootstrapping approaches: predict the other view, with no negatives."""
+"""Bootstrapping methods: predict the other view, with no negatives."""
 
 from kerassl.methods.bootstrapping.byol import BYOL
 from kerassl.methods.bootstrapping.simsiam import SimSiam

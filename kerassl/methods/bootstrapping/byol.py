@@ -5,9 +5,10 @@ from typing import Any
 import keras
 
 from kerassl import augmentation
+from kerassl.distributed import gather
+from kerassl.layers import MomentumNetwork
 from kerassl.losses import negative_cosine, output_std
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import MomentumNetwork, gather
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -17,7 +18,7 @@ class BYOL(SelfSupervisedModel):
     The online network (encoder, projector, predictor) sees one view and
     predicts the projection of the other by the target network, a momentum copy
     of encoder and projector. No image is compared with another. The loss is the
-    squared distance of the normalised vectors, summed over both directions.
+    squared distance of the normalized vectors, summed over both directions.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
@@ -26,7 +27,7 @@ class BYOL(SelfSupervisedModel):
         projection_dim: int. The width of projections and predictions.
         momentum: float in [0, 1] of the target network, or a callable from the
             step to it. The paper raises it to 1 along the run:
-            `kerassl.training.CosineMomentum(0.996, total_steps)`.
+            `kerassl.layers.CosineMomentum(0.996, total_steps)`.
         copy_weights: bool. `False` starts the target from random weights of its
             own, as the authors' code; `True` from the online network's, which
             an encoder that was trained before needs.
@@ -37,13 +38,13 @@ class BYOL(SelfSupervisedModel):
     Raises:
         ValueError: if the augmenter makes other than two views.
 
-    Metrics: `output_std`, the spread of the normalised projections: about
+    Metrics: `output_std`, the spread of the normalized projections: about
     `1 / sqrt(projection_dim)` when all is well, 0 when they collapsed.
 
     Example:
     ```python
     encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
-    momentum = kerassl.training.CosineMomentum(0.99, total_steps=20_000)
+    momentum = kerassl.layers.CosineMomentum(0.99, total_steps=20_000)
     model = kerassl.BYOL(encoder, momentum=momentum)
     model.compile(kerassl.optimizers.LARS(0.45, weight_decay=1e-6))
     model.fit(images, batch_size=256, epochs=100)
@@ -59,7 +60,7 @@ class BYOL(SelfSupervisedModel):
 
     metric_names = ("output_std",)
     collapse_advice = "Try a lower learning rate, or a momentum nearer to 1."
-    view_count = 2
+    num_views = 2
     default_views = staticmethod(augmentation.byol)
 
     def __init__(
@@ -123,7 +124,7 @@ class BYOL(SelfSupervisedModel):
         return 0.0
 
     def after_update(self) -> None:
-        """Moves the target towards the new online weights."""
+        """Moves the target toward the new online weights."""
         # The code counts from the step that was just done.
         step = self.optimizer.iterations - 1
         self.momentum_encoder.update(self.encoder, step)

@@ -6,9 +6,9 @@ import keras
 from keras import ops
 
 from kerassl import augmentation
+from kerassl.distributed import gather
 from kerassl.losses import negative_cosine, output_std
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import gather
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -20,7 +20,7 @@ class SimSiam(SelfSupervisedModel):
     similarity of both directions.
 
     The paper keeps the predictor's learning rate constant, while that of the
-    rest falls: `kerassl.optimizers.with_rates`.
+    rest falls: `kerassl.optimizers.with_learning_rates`.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
@@ -40,7 +40,7 @@ class SimSiam(SelfSupervisedModel):
         ValueError: if `projector_layers` is less than 1, or the augmenter
             makes other than two views.
 
-    Metrics: `output_std`, the spread of the normalised projections: about
+    Metrics: `output_std`, the spread of the normalized projections: about
     `1 / sqrt(projection_dim)` when all is well, 0 when they collapsed.
 
     Example:
@@ -48,7 +48,7 @@ class SimSiam(SelfSupervisedModel):
     encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
     model = kerassl.SimSiam(encoder)
     rate = kerassl.optimizers.warmup_cosine(0.03, total_steps=80_000)
-    optimizer = kerassl.optimizers.with_rates(
+    optimizer = kerassl.optimizers.with_learning_rates(
         keras.optimizers.SGD(rate, momentum=0.9), {"predictor": 0.03}
     )
     model.compile(optimizer)
@@ -68,7 +68,7 @@ class SimSiam(SelfSupervisedModel):
         "Try a lower learning rate, and keep the predictor's constant; without "
         "the stopped gradient it always collapses."
     )
-    view_count = 2
+    num_views = 2
     default_views = staticmethod(augmentation.moco_v2)
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Contrastive approaches: tell the views of one image from all others."""
+"""Contrastive methods: tell the views of one image from all others."""
 
 from kerassl.methods.contrastive.moco import MoCo, MoCoV3
 from kerassl.methods.contrastive.simclr import SimCLR

@@ -8,18 +8,17 @@ import keras
 from keras import ops
 
 from kerassl import augmentation
-from kerassl.losses import info_nce, unit_vectors
-from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import (
+from kerassl.distributed import (
     DeviceSeedGenerator,
-    FeatureQueue,
-    MomentumNetwork,
     gather,
-    own_places,
-    own_rows,
-    own_statistics,
+    local_indices,
+    local_rows,
+    local_statistics,
     replicas,
 )
+from kerassl.layers import FeatureQueue, MomentumNetwork
+from kerassl.losses import info_nce, unit_vectors
+from kerassl.methods.base import SelfSupervisedModel
 
 TEMPERATURES = {1: 0.07, 2: 0.2}
 
@@ -35,9 +34,9 @@ class MoCo(SelfSupervisedModel):
     the old queue, then enqueue; the momentum networks follow after the
     optimizer, before the next keys.
 
-    Batch normalization lets a query recognise its key by the statistics that
+    Batch normalization lets a query recognize its key by the statistics that
     they share. `batch_groups` is the paper's cure, on one device too: queries
-    and keys are normalised in groups, the keys in a shuffled order.
+    and keys are normalized in groups, the keys in a shuffled order.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
@@ -83,7 +82,7 @@ class MoCo(SelfSupervisedModel):
     """
 
     metric_names = ("contrastive_accuracy",)
-    view_count = 2
+    num_views = 2
     default_views: Callable[[int], keras.layers.Layer] = staticmethod(
         augmentation.moco_v2
     )
@@ -149,13 +148,13 @@ class MoCo(SelfSupervisedModel):
         )
         order = self._shuffled_order(keys, training)
         if order is not None:
-            keys = own_rows(ops.take(gather(keys), order, axis=0))
+            keys = local_rows(ops.take(gather(keys), order, axis=0))
         k = self.momentum_projector(
             self._in_groups(self.momentum_encoder, keys, training),
             training=training,
         )
         if order is not None:
-            k = own_rows(ops.take(gather(k), ops.argsort(order), axis=0))
+            k = local_rows(ops.take(gather(k), ops.argsort(order), axis=0))
         if training:
             self.queue.enqueue(gather(unit_vectors(k)))
         return {"query": q, "key": k, "negatives": negatives}
@@ -209,7 +208,7 @@ class MoCo(SelfSupervisedModel):
         count = ops.shape(images)[0]
         # Groups may differ by one image, so that every batch fits.
         ends = [count * i // groups for i in range(groups + 1)]
-        with own_statistics():
+        with local_statistics():
             return ops.concatenate(
                 [
                     network(images[start:end], training=training)
@@ -259,7 +258,7 @@ class MoCoV3(SelfSupervisedModel):
         vit_heads: bool. The paper's heads for ViTs: a third layer in the
             projector, batch normalization at the predictor's end.
         momentum: float in [0, 1] of the momentum networks, or a callable from
-            the step to it, such as `kerassl.training.CosineMomentum`.
+            the step to it, such as `kerassl.layers.CosineMomentum`.
         augmenter: a `ViewAugmenter` of two views. By default
             `kerassl.augmentation.byol` with crops from 20 % of the area.
         **kwargs: the arguments of `keras.Model`.
@@ -273,7 +272,7 @@ class MoCoV3(SelfSupervisedModel):
     Example:
     ```python
     encoder = kerassl.encoders.build("resnet_50", (224, 224, 3))
-    momentum = kerassl.training.CosineMomentum(0.99, total_steps)
+    momentum = kerassl.layers.CosineMomentum(0.99, total_steps)
     model = kerassl.MoCoV3(encoder, momentum=momentum)
     model.compile(kerassl.optimizers.LARS(9.6, weight_decay=1e-6))
     model.fit(images, batch_size=4096, epochs=100)
@@ -290,7 +289,7 @@ class MoCoV3(SelfSupervisedModel):
     """
 
     metric_names = ("contrastive_accuracy",)
-    view_count = 2
+    num_views = 2
 
     @staticmethod
     def default_views(size: int) -> keras.layers.Layer:
@@ -357,7 +356,7 @@ class MoCoV3(SelfSupervisedModel):
                 outputs[query],
                 gather(outputs[key]),
                 self.temperature,
-                rows=own_places(outputs[query]),
+                rows=local_indices(outputs[query]),
             )
             for query, key in (("query_1", "key_2"), ("query_2", "key_1"))
         )

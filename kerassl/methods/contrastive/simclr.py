@@ -7,9 +7,9 @@ import keras
 from keras import ops
 
 from kerassl import encoders
+from kerassl.distributed import gather, local_indices
 from kerassl.losses import nt_xent
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import gather, own_places
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -52,8 +52,8 @@ class SimCLR(SelfSupervisedModel):
 
     Deviations from google-research/simclr: the loss is the paper's mean over
     2N terms (the code's is twice that, which matters to optimizers that are
-    not scale-free); kerassl's encoders normalise colours, the code's don't;
-    colour jitter and blur as `kerassl.augmentation` says; kerassl's ResNets
+    not scale-free); kerassl's encoders normalize colors, the code's don't;
+    color jitter and blur as `kerassl.augmentation` says; kerassl's ResNets
     start with all their scales at 1, the code's with the last of each block at
     0; the second paper's memory of a momentum encoder is left out.
 
@@ -67,7 +67,7 @@ class SimCLR(SelfSupervisedModel):
         "Try another learning rate, a longer warmup, a larger batch, or a "
         "temperature between 0.1 and 0.5."
     )
-    view_count = 2
+    num_views = 2
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class SimCLR(SelfSupervisedModel):
             gather(outputs["projection_1"]),
             gather(outputs["projection_2"]),
             self.temperature,
-            own_places(outputs["projection_1"]),
+            local_indices(outputs["projection_1"]),
         )
         return {"loss": loss, "contrastive_accuracy": accuracy}
 

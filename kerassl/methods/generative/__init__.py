@@ -1,4 +1,4 @@
-"""Generative approaches: paint what is hidden."""
+"""Generative methods: paint what is hidden."""
 
 from kerassl.methods.generative.context_encoder import ContextEncoder
 from kerassl.methods.generative.mae import MAE

@@ -10,16 +10,16 @@ from keras import layers, ops
 from kerassl import augmentation, encoders, losses
 from kerassl.augmentation import masks
 from kerassl.choices import check_choice
+from kerassl.distributed import (
+    DeviceSeedGenerator,
+    mean_over_devices,
+    predict_on_one_device,
+)
 from kerassl.image_format import LAST
 from kerassl.layers import ChannelwiseDense
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import (
-    DeviceSeedGenerator,
-    mean_over_devices,
-    predict_alone,
-)
 
-# The authors' colour of holes, in [0, 255].
+# The authors' color of holes, in [0, 255].
 HOLE = {1: (127.5,), 3: (117.0, 104.0, 123.0)}
 # The map that DCGAN's last convolution sees.
 SMALLEST = 4
@@ -29,7 +29,7 @@ SMALLEST = 4
 class ContextEncoder(SelfSupervisedModel):
     """Context encoder: inpainting.
 
-    A part of the image is hidden under a constant colour. The encoder sees the
+    A part of the image is hidden under a constant color. The encoder sees the
     rest; from its last feature map a decoder paints what is missing. It learns
     from the squared error, and a little from a discriminator that has to tell
     paintings from images and learns at the same time.
@@ -73,7 +73,7 @@ class ContextEncoder(SelfSupervisedModel):
 
     Metrics: `reconstruction_error`, the weighted squared error of pixels in
     [-1, 1]; `relative_error`, the squared error in the hole over that of the
-    mean colour of the visible pixels: 1 is no better than that colour; and
+    mean color of the visible pixels: 1 is no better than that color; and
     `discriminator_loss`, 2 ln(2) = 1.386 by chance, 0 if it tells all paintings
     from images.
 
@@ -86,7 +86,7 @@ class ContextEncoder(SelfSupervisedModel):
     model = kerassl.ContextEncoder(encoder, mask="region")
     adam = keras.optimizers.Adam(2e-3, beta_1=0.5)
     model.compile(
-        kerassl.optimizers.with_rates(adam, {"discriminator": 2e-4})
+        kerassl.optimizers.with_learning_rates(adam, {"discriminator": 2e-4})
     )
     model.fit(images, batch_size=64, epochs=100)
     pictures = model.reconstruct(images[:8])["reconstruction"]
@@ -114,7 +114,7 @@ class ContextEncoder(SelfSupervisedModel):
         "discriminator_loss",
     )
     drawn_names = ("mask",)
-    view_count = 1
+    num_views = 1
     default_views = staticmethod(augmentation.crop_flip)
 
     def __init__(
@@ -280,7 +280,7 @@ class ContextEncoder(SelfSupervisedModel):
         model.build(shape)
         return model
 
-    # === The approach ===
+    # === The method ===
 
     def draw(self, count: Any) -> dict[str, Any]:
         """Draws a mask for each image, or one for all."""
@@ -313,8 +313,8 @@ class ContextEncoder(SelfSupervisedModel):
         )
         painted = ops.cast(painted, "float32")
         pixels = images / 127.5 - 1.0
-        colours = ops.sum(pixels * seen, axis=(1, 2), keepdims=True)
-        colours = colours / ops.maximum(
+        colors = ops.sum(pixels * seen, axis=(1, 2), keepdims=True)
+        colors = colors / ops.maximum(
             ops.sum(seen, axis=(1, 2), keepdims=True), 1.0
         )
         weights = masks.hole_weights(mask, self.overlap)
@@ -324,7 +324,7 @@ class ContextEncoder(SelfSupervisedModel):
             "target": target,
             "mask": self._painted(mask),
             "weights": self._painted(weights),
-            "colours": colours,
+            "colors": colors,
         }
         if self.discriminator is not None:
             outputs |= self._judged(painted, target, training)
@@ -371,7 +371,7 @@ class ContextEncoder(SelfSupervisedModel):
             "loss": self.reconstruction_weight * error,
             "reconstruction_error": error,
             "relative_error": losses.relative_error(
-                painted, target, outputs["mask"], outputs["colours"]
+                painted, target, outputs["mask"], outputs["colors"]
             ),
         }
         if self.discriminator is not None:
@@ -412,7 +412,7 @@ class ContextEncoder(SelfSupervisedModel):
         views = {name: images, "mask": mask}
         painting = images.copy()
         self._painted(painting)[:] = 127.5 * (
-            predict_alone(self, views)["painted"] + 1.0
+            predict_on_one_device(self, views)["painted"] + 1.0
         )
         hole = np.array(HOLE[shape[-1]], "float32")
         seen = images * (1.0 - mask)

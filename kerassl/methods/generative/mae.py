@@ -7,14 +7,14 @@ import numpy as np
 from keras import ops
 
 from kerassl import augmentation, encoders
+from kerassl.distributed import DeviceSeedGenerator, predict_on_one_device
 from kerassl.encoders.kerashub import linear_xavier
 from kerassl.losses import (
     masked_reconstruction,
     normalize_patches,
-    visible_colour,
+    visible_color,
 )
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import DeviceSeedGenerator, predict_alone
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -39,7 +39,7 @@ class MAE(SelfSupervisedModel):
             width.
         decoder_depth: int > 0. The decoder's blocks.
         decoder_heads: int > 0. The decoder's attention heads.
-        norm_pix_loss: bool. Targets are the pixels normalised by their patch's
+        norm_pix_loss: bool. Targets are the pixels normalized by their patch's
             mean and standard deviation, which makes better features; or the
             pixels as the ViT takes them.
         seed: int, of the masks.
@@ -52,10 +52,10 @@ class MAE(SelfSupervisedModel):
             its range.
 
     Metrics: `relative_error`, the squared error on hidden patches over that of
-    one colour: 1 if the decoder does no better, 0 if it is perfect. With
-    `norm_pix_loss` that colour is each hidden patch's own mean, and the metric
+    one color: 1 if the decoder does no better, 0 if it is perfect. With
+    `norm_pix_loss` that color is each hidden patch's own mean, and the metric
     close to the loss: what is left to guess is the pattern within a patch.
-    Without, it is the mean colour of the image's visible patches.
+    Without, it is the mean color of the image's visible patches.
 
     Ready-made views: the images, and maybe `"noise"` `(N, L)` for L patches:
     those with the smallest numbers stay visible.
@@ -81,7 +81,7 @@ class MAE(SelfSupervisedModel):
 
     metric_names = ("relative_error",)
     drawn_names = ("noise",)
-    view_count = 1
+    num_views = 1
     min_batch = 1
     default_views = staticmethod(augmentation.crop_flip)
 
@@ -202,7 +202,7 @@ class MAE(SelfSupervisedModel):
         tokens = self.encode(pixels, order[:, : self.visible], training)
         return {
             "predictions": self.decode(tokens, place, training),
-            "patches": cut(ops.cast(pixels, "float32"), self.patch_size),
+            "patches": patchify(ops.cast(pixels, "float32"), self.patch_size),
             "mask": ops.cast(place >= self.visible, "float32"),
         }
 
@@ -232,7 +232,7 @@ class MAE(SelfSupervisedModel):
             training: bool.
 
         Returns:
-            A float32 tensor `(N, L, P)` of pixels, or of normalised ones.
+            A float32 tensor `(N, L, P)` of pixels, or of normalized ones.
         """
         x = self.decoder_embedding(tokens)
         hidden = self.grid**2 - self.visible
@@ -252,13 +252,13 @@ class MAE(SelfSupervisedModel):
         patches, mask = outputs["patches"], outputs["mask"]
         if self.norm_pix_loss:
             targets, _, _ = normalize_patches(patches)
-            one_colour = ops.zeros_like(targets)
+            one_color = ops.zeros_like(targets)
         else:
             channels = self.backbone.image_shape[-1]
             targets = patches
-            one_colour = visible_colour(patches, mask, channels)
+            one_color = visible_color(patches, mask, channels)
         loss = masked_reconstruction(outputs["predictions"], targets, mask)
-        worst = masked_reconstruction(one_colour, targets, mask)
+        worst = masked_reconstruction(one_color, targets, mask)
         return {
             "loss": loss,
             "relative_error": loss / ops.maximum(worst, 1e-6),
@@ -291,7 +291,7 @@ class MAE(SelfSupervisedModel):
             generator = np.random.default_rng(self.seed)
             noise = generator.uniform(size=(len(images), self.grid**2))
         (name,) = self.augmenter.view_names
-        found = predict_alone(
+        found = predict_on_one_device(
             self, {name: images, "noise": np.asarray(noise, "float32")}
         )
         painted = found["predictions"]
@@ -299,13 +299,13 @@ class MAE(SelfSupervisedModel):
             _, mean, std = normalize_patches(found["patches"])
             painted = painted * ops.convert_to_numpy(std)
             painted = painted + ops.convert_to_numpy(mean)
-        mask = paste(found["mask"][..., None], self.patch_size, 1)
+        mask = unpatchify(found["mask"][..., None], self.patch_size, 1)
         # What the preprocessing makes of black and white says how to undo it.
         ends = np.stack([np.zeros(shape, "float32"), np.full(shape, 255.0)])
         black, white = ops.convert_to_numpy(
             ops.cast(self.preprocessor(ends), "float32")
         )
-        painted = paste(painted, self.patch_size, shape[-1])
+        painted = unpatchify(painted, self.patch_size, shape[-1])
         painted = np.clip(255 * (painted - black) / (white - black), 0, 255)
         return {
             "input": images,
@@ -386,7 +386,7 @@ def before(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
     return keras.Model(images, fed[0], name="preprocessor")
 
 
-def cut(images: Any, size: int) -> Any:
+def patchify(images: Any, size: int) -> Any:
     """Cuts square images into patches.
 
     Args:
@@ -403,12 +403,12 @@ def cut(images: Any, size: int) -> Any:
     return ops.reshape(x, (-1, grid * grid, size * size * channels))
 
 
-def paste(patches: np.ndarray, size: int, channels: int) -> np.ndarray:
-    """Puts patches together: the reverse of `cut`, in NumPy.
+def unpatchify(patches: np.ndarray, size: int, channels: int) -> np.ndarray:
+    """Puts patches together: the reverse of `patchify`, in NumPy.
 
     Args:
         patches: array `(N, L, size * size * channels)`, or `(N, L, channels)`
-            for patches of one colour.
+            for patches of one color.
         size: int, a patch's height and width.
         channels: int.
 

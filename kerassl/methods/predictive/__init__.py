@@ -1,4 +1,4 @@
-"""Predictive approaches: guess what was done to an image."""
+"""Predictive methods: guess what was done to an image."""
 
 from kerassl.methods.predictive.context_prediction import ContextPrediction
 from kerassl.methods.predictive.jigsaw import Jigsaw

@@ -29,8 +29,8 @@ POSITIONS = [
 ]
 
 
-def neighbours() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns all ordered pairs of neighbours in a grid of 3x3.
+def neighbors() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns all ordered pairs of neighbors in a grid of 3x3.
 
     Returns:
         Three int arrays `(40,)`: the first tile, the second, and the index of
@@ -53,8 +53,8 @@ class ContextPrediction(SelfSupervisedModel):
 
     A grid of 3x3 patches is cut out of each image, with gaps, and each patch
     moved a little. The encoder sees each patch alone. A classifier gets the
-    features of two neighbours and has to say in which of eight directions the
-    second lies. All 40 ordered pairs of neighbours share the nine encoder
+    features of two neighbors and has to say in which of eight directions the
+    second lies. All 40 ordered pairs of neighbors share the nine encoder
     passes.
 
     Args:
@@ -74,7 +74,7 @@ class ContextPrediction(SelfSupervisedModel):
             take them.
 
     Metrics: `position_accuracy`, the share of pairs whose direction is
-    recognised; 0.125 by chance. The loss is ln(8) = 2.079 by chance.
+    recognized; 0.125 by chance. The loss is ln(8) = 2.079 by chance.
 
     Example:
     ```python
@@ -94,7 +94,7 @@ class ContextPrediction(SelfSupervisedModel):
     """
 
     metric_names = ("position_accuracy",)
-    view_count = 1
+    num_views = 1
     min_batch = 1
     default_views = staticmethod(augmentation.context_prediction)
 
@@ -126,13 +126,13 @@ class ContextPrediction(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Projects each patch, and classifies all pairs of neighbours."""
+        """Projects each patch, and classifies all pairs of neighbors."""
         features = features_of_tiles(
             self.patch_encoder, views["tiles"], training
         )
         features = ops.relu(self.projector(features, training=training))
         features = ops.reshape(features, (-1, TILES, self.projection_dim))
-        first, second, _ = neighbours()
+        first, second, _ = neighbors()
         pairs = ops.concatenate(
             [ops.take(features, first, axis=1), ops.take(features, second, 1)],
             axis=-1,
@@ -143,7 +143,7 @@ class ContextPrediction(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Averages the cross-entropy over all pairs of all images."""
-        _, _, place = neighbours()
+        _, _, place = neighbors()
         loss, accuracy = classification(
             outputs["logits"], np.eye(len(POSITIONS), dtype="float32")[place]
         )

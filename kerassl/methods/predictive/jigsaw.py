@@ -11,9 +11,9 @@ from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.augmentation.namespace import one_hot
+from kerassl.distributed import DeviceSeedGenerator
 from kerassl.losses import classification
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import DeviceSeedGenerator
 
 TILES = 9
 
@@ -22,8 +22,9 @@ TILES = 9
 class Jigsaw(SelfSupervisedModel):
     """Solving jigsaw puzzles.
 
-    An image is cut into 3x3 tiles, which come in one of `permutations` orders.
-    The encoder sees each tile alone (context-free); only the classifier sees
+    An image is cut into 3x3 tiles, which come in one of `num_permutations`
+    orders. The encoder sees each tile by itself (context-free); only the
+    classifier sees
     the features of all tiles, in their shuffled order, and has to name it.
     So it is the features that are shuffled here, after the encoder: the same
     as shuffled tiles, since the encoder doesn't know a tile's place.
@@ -32,8 +33,8 @@ class Jigsaw(SelfSupervisedModel):
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone. It also has to take images of the tiles' size:
             the ResNets do, and ViTs that are built for that size.
-        permutations: int in [2, 1000], the number of orders to tell apart. They
-            are chosen far from each other: see `far_permutations`.
+        num_permutations: int in [2, 1000], the number of orders to tell
+            apart. They are chosen far from each other: see `far_permutations`.
         projection_dim: int. The width to which each tile's features are
             projected.
         hidden_dim: int. The width of the classifier's hidden layer.
@@ -46,8 +47,8 @@ class Jigsaw(SelfSupervisedModel):
         ValueError: if an argument is out of its range, the augmenter makes no
             3x3 tiles, or the encoder can't take them.
 
-    Metrics: `permutation_accuracy`, the share of orders that are recognised;
-    `1 / permutations` by chance. The loss is ln(permutations) by chance.
+    Metrics: `permutation_accuracy`, the share of orders that are recognized;
+    `1 / num_permutations` by chance, where the loss is ln(num_permutations).
 
     Ready-made views: `"tiles"` `(N, 9, size, size, C)`, row by row, and maybe
     `"permutation"`, whole numbers `(N,)`: indices into `model.permutations`,
@@ -56,7 +57,7 @@ class Jigsaw(SelfSupervisedModel):
     Example:
     ```python
     encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
-    model = kerassl.Jigsaw(encoder, permutations=100)
+    model = kerassl.Jigsaw(encoder, num_permutations=100)
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
     model.fit(images, batch_size=256, epochs=100)
     ```
@@ -64,7 +65,7 @@ class Jigsaw(SelfSupervisedModel):
     Deviations from MehdiNoroozi/JigsawPuzzleSolver: any encoder instead of
     AlexNet with a first stride of 2, with batch normalization in the
     classifier; permutations with a larger smallest distance than the released
-    file's; tiles normalised, as in the paper and not in the code.
+    file's; tiles normalized, as in the paper and not in the code.
 
     Reference:
         - [Noroozi and Favaro, 2016](https://arxiv.org/abs/1603.09246)
@@ -72,13 +73,13 @@ class Jigsaw(SelfSupervisedModel):
 
     metric_names = ("permutation_accuracy",)
     drawn_names = ("permutation",)
-    view_count = 1
+    num_views = 1
     default_views = staticmethod(augmentation.jigsaw)
 
     def __init__(
         self,
         encoder: Any,
-        permutations: int = 100,
+        num_permutations: int = 100,
         projection_dim: int = 1024,
         hidden_dim: int = 4096,
         seed: int = 0,
@@ -92,7 +93,7 @@ class Jigsaw(SelfSupervisedModel):
         self.seed_generator = DeviceSeedGenerator(seed)
         self.tile_encoder = encoder_of_tiles(self)
         # (P, 9): which tile comes to each place.
-        self.permutations = far_permutations(permutations, seed)
+        self.permutations = far_permutations(num_permutations, seed)
         self.projector = self.head(
             "projector",
             self.encoder.output_shape[-1],
@@ -102,7 +103,7 @@ class Jigsaw(SelfSupervisedModel):
         self.classifier = self.head(
             "classifier",
             TILES * projection_dim,
-            (hidden_dim, permutations),
+            (hidden_dim, num_permutations),
             output_bias=True,
         )
 
@@ -152,7 +153,7 @@ class Jigsaw(SelfSupervisedModel):
         """Returns the arguments of the constructor."""
         return {
             **super().get_config(),
-            "permutations": len(self.permutations),
+            "num_permutations": len(self.permutations),
             "projection_dim": self.projection_dim,
             "hidden_dim": self.hidden_dim,
             "seed": self.seed,
@@ -204,7 +205,7 @@ def far_permutations(count: int, seed: int = 0) -> np.ndarray:
     """
     if not 2 <= count <= 1000:
         raise ValueError(
-            f"`permutations` must be between 2 and 1000. Received: {count}"
+            f"`num_permutations` must be between 2 and 1000. Received: {count}"
         )
     every = np.array(list(itertools.permutations(range(TILES))), "int8")
     # Ties go to the first of a random order.

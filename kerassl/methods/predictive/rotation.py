@@ -34,7 +34,7 @@ class Rotation(SelfSupervisedModel):
     Raises:
         ValueError: if the augmenter makes other than one view.
 
-    Metrics: `rotation_accuracy`, the share of turns that are recognised; 0.25
+    Metrics: `rotation_accuracy`, the share of turns that are recognized; 0.25
     by chance. The loss is ln(4) = 1.386 by chance.
 
     Example:
@@ -53,7 +53,7 @@ class Rotation(SelfSupervisedModel):
     """
 
     metric_names = ("rotation_accuracy",)
-    view_count = 1
+    num_views = 1
     min_batch = 1
     default_views = staticmethod(augmentation.crop_flip)
 

@@ -1,4 +1,4 @@
-"""Regularization approaches: keep the outputs spread by a rule of their own."""
+"""Regularization methods: keep the outputs spread by a rule of their own."""
 
 from kerassl.methods.regularization.barlow_twins import BarlowTwins
 from kerassl.methods.regularization.swav import SwAV

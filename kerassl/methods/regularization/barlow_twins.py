@@ -7,9 +7,9 @@ import numpy as np
 from keras import ops
 
 from kerassl import augmentation
+from kerassl.distributed import gather
 from kerassl.losses import barlow_twins, cross_correlation
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import gather
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -48,7 +48,7 @@ class BarlowTwins(SelfSupervisedModel):
     matrix = model.cross_correlation(images[:1024])
     ```
 
-    Deviations from facebookresearch/barlowtwins: `evaluate` normalises by the
+    Deviations from facebookresearch/barlowtwins: `evaluate` normalizes by the
     batch's statistics, as training does; the code's batch normalization would
     take moving ones. Biases need their own, smaller rate, as there: for a
     narrower projector the authors advise `bias_rate_scale = 196 / dim`.
@@ -60,7 +60,7 @@ class BarlowTwins(SelfSupervisedModel):
     """
 
     metric_names = ("on_diagonal", "off_diagonal")
-    view_count = 2
+    num_views = 2
     default_views = staticmethod(augmentation.byol)
 
     def __init__(

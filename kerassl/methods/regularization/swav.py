@@ -8,10 +8,11 @@ import keras
 from keras import ops
 
 from kerassl import augmentation, encoders
-from kerassl.layers import Prototypes
+from kerassl.distributed import gather
+from kerassl.layers import FeatureQueue, Prototypes
 from kerassl.losses import sinkhorn, swapped_prediction, unit_vectors
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import FeatureQueue, bound, gather
+from kerassl.training.image_model import bound
 
 # Views that are assigned to prototypes; the others only predict.
 ASSIGNED = 2
@@ -31,8 +32,8 @@ class SwAV(SelfSupervisedModel):
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone. For small crops it must be a Functional model
             without a fixed size inside: the ResNets are, ViTs aren't.
-        prototypes: int. Their number, K; about ten times the number of kinds of
-            images that one expects.
+        num_prototypes: int. The number of prototypes, K; about ten times the
+            number of kinds of images that one expects.
         hidden_dim: int. The width of the projector's hidden layer.
         projection_dim: int. The width of projections and prototypes.
         temperature: float > 0.
@@ -60,13 +61,13 @@ class SwAV(SelfSupervisedModel):
     Example:
     ```python
     encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
-    model = kerassl.SwAV(encoder, prototypes=100)
+    model = kerassl.SwAV(encoder, num_prototypes=100)
     model.compile(keras.optimizers.SGD(0.6, momentum=0.9))
     model.fit(images, batch_size=256, epochs=200)
     ```
 
     Deviations from facebookresearch/swav: Sinkhorn-Knopp works in float32 and
-    takes the maximum off; prototypes are normalised after each step instead of
+    takes the maximum off; prototypes are normalized after each step instead of
     before the next, which is the same but for the last.
 
     Reference:
@@ -83,7 +84,7 @@ class SwAV(SelfSupervisedModel):
     def __init__(
         self,
         encoder: Any,
-        prototypes: int = 3000,
+        num_prototypes: int = 3000,
         hidden_dim: int = 2048,
         projection_dim: int = 128,
         temperature: float = 0.1,
@@ -102,7 +103,7 @@ class SwAV(SelfSupervisedModel):
                 f"epsilon={epsilon}, sinkhorn_iterations={sinkhorn_iterations}"
             )
         super().__init__(encoder, augmenter, **kwargs)
-        self.prototypes_count = prototypes
+        self.num_prototypes = num_prototypes
         self.hidden_dim = hidden_dim
         self.projection_dim = projection_dim
         self.temperature = temperature
@@ -122,7 +123,7 @@ class SwAV(SelfSupervisedModel):
             (hidden_dim, projection_dim),
             output_bias=True,
         )
-        self.prototypes = Prototypes(prototypes, dtype=self.dtype_policy)
+        self.prototypes = Prototypes(num_prototypes, dtype=self.dtype_policy)
         self.prototypes.build((None, projection_dim))
         self.queues = [
             FeatureQueue(queue_size, projection_dim, start="zeros")
@@ -216,11 +217,11 @@ class SwAV(SelfSupervisedModel):
         logits = ops.cast(scores, "float32") / self.temperature
         mean = ops.mean(ops.softmax(ops.stop_gradient(logits)), axis=0)
         entropy = -ops.sum(mean * ops.log(ops.maximum(mean, 1e-30)))
-        return ops.exp(entropy) / self.prototypes_count
+        return ops.exp(entropy) / self.num_prototypes
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(K), where all prototypes are as likely."""
-        return math.log(self.prototypes_count)
+        return math.log(self.num_prototypes)
 
     def after_update(self) -> None:
         """Takes the prototypes back to the sphere, and counts the step."""
@@ -258,7 +259,7 @@ class SwAV(SelfSupervisedModel):
         """Returns the arguments of the constructor."""
         return {
             **super().get_config(),
-            "prototypes": self.prototypes_count,
+            "num_prototypes": self.num_prototypes,
             "hidden_dim": self.hidden_dim,
             "projection_dim": self.projection_dim,
             "temperature": self.temperature,
@@ -276,7 +277,7 @@ class _UniformWarning(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Looks at the epoch's mean loss, past the frozen steps."""
         loss = (logs or {}).get("loss", 0.0)
-        uniform = math.log(self.model.prototypes_count)
+        uniform = math.log(self.model.num_prototypes)
         frozen = self.model.freeze_prototypes_steps
         if epoch == 0 or int(self.model.steps) <= frozen:
             return

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 
 from kerassl import augmentation
+from kerassl.distributed import gather
 from kerassl.losses import vicreg
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training import gather
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -51,7 +51,7 @@ class VICReg(SelfSupervisedModel):
     """
 
     metric_names = ("invariance", "variance", "covariance")
-    view_count = 2
+    num_views = 2
     default_views = staticmethod(augmentation.byol)
 
     def __init__(

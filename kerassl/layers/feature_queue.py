@@ -28,7 +28,7 @@ class FeatureQueue(keras.layers.Layer):
 
     Example:
     ```python
-    queue = kerassl.training.FeatureQueue(size=4096, dim=128)
+    queue = kerassl.layers.FeatureQueue(size=4096, dim=128)
     negatives = queue.snapshot()              # (4096, 128), float32
     queue.enqueue(ops.normalize(keys))
     ```

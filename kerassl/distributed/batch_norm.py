@@ -8,11 +8,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerassl.training.distribution import replicas
-from kerassl.training.gather import mean_over_devices
-from kerassl.training.parts import all_layers
+from kerassl.distributed.collectives import mean_over_devices
+from kerassl.distributed.topology import replicas
+from kerassl.networks import all_layers
 
-_OWN = contextvars.ContextVar("own_statistics", default=False)
+_OWN = contextvars.ContextVar("local_statistics", default=False)
 
 
 class GlobalBatchNormalization(keras.layers.BatchNormalization):
@@ -25,7 +25,7 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> Any:
-        """Normalises with the moments of the global batch in training."""
+        """Normalizes with the moments of the global batch in training."""
         is_plain = _OWN.get() or not (training and self.trainable)
         if is_plain or mask is not None:
             return super().call(inputs, training=training, mask=mask)
@@ -56,7 +56,7 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
 
 
 @contextlib.contextmanager
-def own_statistics() -> Iterator[None]:
+def local_statistics() -> Iterator[None]:
     """Batch normalization in it keeps to the statistics of its own device."""
     token = _OWN.set(True)
     try:

@@ -148,7 +148,7 @@ def luma(x: Any, channels: int) -> Any:
 
 
 def grayscale(xp: Any, x: Any, uniform: Any, probability: float) -> Any:
-    """Takes the colour of some images `(B, 3, P)`; `uniform` is `(B, 1)`."""
+    """Takes the color of some images `(B, 3, P)`; `uniform` is `(B, 1)`."""
     return xp.where(uniform[:, :, None] < probability, luma(x, 3), x)
 
 

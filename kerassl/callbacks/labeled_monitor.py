@@ -8,13 +8,15 @@ from kerassl.evaluation.labels import (
     label_array,
     labels_by_name,
 )
-from kerassl.training import Inputs, Monitor, read_labelled
+from kerassl.training.in_memory import read_labeled
+from kerassl.training.inputs import Inputs
+from kerassl.training.monitors import Monitor
 
 # Features and labels, or images and labels.
-Labelled = tuple[Any, Any]
+Labeled = tuple[Any, Any]
 
 
-class LabelledMonitor(Monitor):
+class LabeledMonitor(Monitor):
     """Scores the encoder's features at the end of epochs.
 
     The score appears under the name `log_name` beside the loss: in the progress
@@ -45,8 +47,8 @@ class LabelledMonitor(Monitor):
     def __init__(self, train: Any, test: Any, every: int, batch_size: int):
         super().__init__(every)
         self.modes = {self.log_name: "max"}
-        train = read_labelled(train, "train")
-        test = read_labelled(test, "test")
+        train = read_labeled(train, "train")
+        test = read_labeled(test, "test")
         sets = {
             name: self._checked(name, data)
             for name, data in (("train", train), ("test", test))
@@ -57,7 +59,7 @@ class LabelledMonitor(Monitor):
         self.test = sets["test"][0], asked
         self.batch_size = batch_size
 
-    def _checked(self, name: str, data: Any) -> Labelled:
+    def _checked(self, name: str, data: Any) -> Labeled:
         parts = tuple(data)
         if len(parts) != 2 or parts[1] is None:
             raise ValueError(
@@ -74,7 +76,7 @@ class LabelledMonitor(Monitor):
             Inputs(model.encoder.input_shape[1:]).read(images)
         super().set_model(model)
 
-    def score(self, train: Labelled, test: Labelled) -> float:
+    def score(self, train: Labeled, test: Labeled) -> float:
         """Returns the accuracy; a subclass's.
 
         Args:

@@ -40,8 +40,8 @@ def devices(count: int) -> Iterator[None]:
     - PyTorch: the processes that `torchrun` started, one for each device, on
       one host or several, with NCCL between GPUs and gloo between CPUs.
 
-    Of several processes each gives `fit` its part of the data (`own_part`). All
-    start with the first one's weights.
+    Of several processes each gives `fit` its part of the data
+    (`process_shard`). All start with the first one's weights.
 
     Where there are no accelerators, JAX and TensorFlow split the CPU, which
     serves tests alone.
@@ -58,7 +58,7 @@ def devices(count: int) -> Iterator[None]:
 
     Example:
     ```python
-    with kerassl.training.devices(8):
+    with kerassl.distributed.devices(8):
         model = kerassl.SimCLR(encoder)
         model.compile(kerassl.optimizers.LARS(4.8))
         model.fit(images, batch_size=4096)

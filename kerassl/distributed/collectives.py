@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerassl.training.distribution import process, replica, replicas
+from kerassl.distributed.topology import process, replica, replicas
 
 
 def gather(features: Any) -> Any:
@@ -28,7 +28,7 @@ def gather(features: Any) -> Any:
 
     Example:
     ```python
-    projections = kerassl.training.gather(outputs["projection_1"])
+    projections = kerassl.distributed.gather(outputs["projection_1"])
     ```
     """
     if replicas() == 1:
@@ -56,7 +56,7 @@ def mean_over_devices(values: Any) -> Any:
     return _torch_functions()[1].apply(values)
 
 
-def own_rows(gathered: Any) -> Any:
+def local_rows(gathered: Any) -> Any:
     """Returns a device's own rows of what `gather` returned.
 
     Args:
@@ -71,7 +71,7 @@ def own_rows(gathered: Any) -> Any:
     return ops.reshape(gathered, shape)[replica()]
 
 
-def own_places(features: Any) -> Any:
+def local_indices(features: Any) -> Any:
     """Returns where a device's own rows are in what `gather` returns of them.
 
     Args:
@@ -83,10 +83,10 @@ def own_places(features: Any) -> Any:
     if replicas() == 1:
         return None
     count = ops.shape(features)[0]
-    return own_rows(ops.arange(count * replicas()))
+    return local_rows(ops.arange(count * replicas()))
 
 
-def as_keras_sums(loss: Any) -> Any:
+def scale_loss_for_keras(loss: Any) -> Any:
     """Returns the part of a loss that a replica hands to Keras.
 
     On TensorFlow Keras sums the gradients of replicas, and multiplies the loss

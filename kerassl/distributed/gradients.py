@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kerassl.training.distribution import replicas
+from kerassl.distributed.topology import replicas
 
 
 @contextlib.contextmanager

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import keras
 
+from kerassl.distributed.topology import device_count, process, replicas
 from kerassl.image_format import remade
-from kerassl.training.distribution import device_count, process, replicas
-from kerassl.training.parts import set_weights
+from kerassl.networks import set_weights
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _COPIES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
-def own_part(batch: Any) -> Any:
+def process_shard(batch: Any) -> Any:
     """Returns this process's rows of a batch of all processes.
 
     Args:
@@ -39,7 +39,7 @@ def own_part(batch: Any) -> Any:
     return batch[place * size : (place + 1) * size]
 
 
-def agree(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Returns whether the flag is set in any process; all must ask.
 
     On JAX no step may be running.
@@ -72,7 +72,7 @@ def failures() -> tuple[type[Exception], ...]:
     return RuntimeError, ValueError
 
 
-def alone(function: Callable[[], T]) -> T:
+def on_one_device(function: Callable[[], T]) -> T:
     """Calls a function in this process, without devices.
 
     Other processes needn't call it: Keras makes variables as it saves a model,
@@ -112,8 +112,8 @@ def _random_state_kept() -> Iterator[None]:
             random.setstate(state)
 
 
-def own_copy(model: keras.Model) -> keras.Model:
-    """Returns a model to predict with in `alone`: itself, or a copy.
+def local_copy(model: keras.Model) -> keras.Model:
+    """Returns a model to predict with in `on_one_device`: itself, or a copy.
 
     `predict` of one that was made in `devices` wants a batch that can be shared
     out, and returns the images of all processes. There is one copy, which gets
@@ -137,18 +137,18 @@ def own_copy(model: keras.Model) -> keras.Model:
         set_weights(_COPIES[model], model.get_weights())
         return _COPIES[model]
 
-    return alone(copy)
+    return on_one_device(copy)
 
 
-def predict_alone(model: keras.Model, inputs: Any) -> Any:
+def predict_on_one_device(model: keras.Model, inputs: Any) -> Any:
     """Returns what `model.predict` does, in this process and on one device.
 
     Args:
         model: `keras.Model` that its config describes.
         inputs: what it takes.
     """
-    own = own_copy(model)
-    return alone(lambda: own.predict(inputs, verbose=0))
+    own = local_copy(model)
+    return on_one_device(lambda: own.predict(inputs, verbose=0))
 
 
 def share_weights(model: keras.Model) -> None:

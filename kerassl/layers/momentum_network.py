@@ -10,13 +10,7 @@ import numpy as np
 from keras import ops
 
 from kerassl.image_format import channels_last, pinned
-from kerassl.training.parts import (
-    all_layers,
-    finalize,
-    owners,
-    set_trainable,
-)
-from kerassl.training.step import scope
+from kerassl.networks import finalize, owners, set_trainable
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -243,15 +237,3 @@ class MomentumNetwork(keras.layers.Layer):
                         config[name]
                     )
         return cls(**config)
-
-
-def follow_frozen(model: keras.Model) -> None:
-    """Lets a model's momentum networks follow what is frozen or thawed.
-
-    Args:
-        model: `keras.Model`.
-    """
-    with scope(model):
-        for layer in all_layers(model):
-            if isinstance(layer, MomentumNetwork):
-                layer.follow()

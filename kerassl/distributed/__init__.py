@@ -1,0 +1,54 @@
+"""Training on several devices: which there are, and what they exchange."""
+
+from kerassl.distributed.batch_norm import global_statistics, local_statistics
+from kerassl.distributed.collectives import (
+    gather,
+    local_indices,
+    local_rows,
+    mean_over_devices,
+    scale_loss_for_keras,
+)
+from kerassl.distributed.gradients import global_gradients
+from kerassl.distributed.processes import (
+    any_process,
+    failures,
+    local_copy,
+    on_one_device,
+    predict_on_one_device,
+    process_shard,
+    share_weights,
+)
+from kerassl.distributed.topology import (
+    DeviceSeedGenerator,
+    device_count,
+    devices,
+    lacks_processes,
+    process,
+    replicas,
+    started_devices,
+)
+
+__all__ = [
+    "DeviceSeedGenerator",
+    "any_process",
+    "device_count",
+    "devices",
+    "failures",
+    "gather",
+    "global_gradients",
+    "global_statistics",
+    "lacks_processes",
+    "local_copy",
+    "local_indices",
+    "local_rows",
+    "local_statistics",
+    "mean_over_devices",
+    "on_one_device",
+    "predict_on_one_device",
+    "process",
+    "process_shard",
+    "replicas",
+    "scale_loss_for_keras",
+    "share_weights",
+    "started_devices",
+]
