@@ -103,6 +103,11 @@ class ViewAugmenter(keras.layers.Layer):
         """The names of the views, in order."""
         return list(self.views)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The height and width of each view in pixels, by name."""
+        return {name: view.size for name, view in self.views.items()}
+
     def __call__(self, images: Any, **kwargs: Any) -> dict[str, Any]:
         """Makes the views; TensorFlow tensors come from a `tf.data` map."""
         if is_foreign(images):

@@ -320,7 +320,7 @@ def test_reconstruct(images):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(mask="center"), "no mask 'centr'.*center"),
+        (dict(mask="centr"), "no mask 'centr'.*center"),
         (dict(overlap=0), "`overlap`"),
         (dict(overlap=7), "`overlap`.*28"),
         (dict(bottleneck_dim=0), "`bottleneck_dim`"),
