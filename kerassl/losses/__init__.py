@@ -1,4 +1,8 @@
-"""Losses: pure float32 functions of arrays, one file a loss."""
+"""Losses: pure functions of arrays that compute in float32, one per file.
+
+Each loss returns what a method's `objective` returns: a dict of float32
+scalars with `"loss"` and, where they come with it, metrics.
+"""
 
 from kerassl.losses.barlow_twins import barlow_twins, cross_correlation
 from kerassl.losses.classification import classification

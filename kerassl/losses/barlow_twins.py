@@ -12,7 +12,7 @@ EPSILON = 1e-5
 
 def barlow_twins(
     projection_1: Any, projection_2: Any, off_diagonal_weight: float = 0.0051
-) -> tuple[Any, Any, Any]:
+) -> dict[str, Any]:
     """Computes the loss of Barlow Twins.
 
     `C`, of shape `(D, D)`, is the correlation over the batch of each dimension
@@ -28,15 +28,16 @@ def barlow_twins(
         off_diagonal_weight: float >= 0, the paper's lambda.
 
     Returns:
-        Three float32 scalars: the loss; the mean of the diagonal, in [-1, 1],
-        which should reach 1; and the root mean square of the rest, which should
-        reach 0 and is about `1 / sqrt(N)` for independent dimensions.
+        A dict of float32 scalars: `"loss"`; `"on_diagonal"`, the mean of the
+        diagonal, in [-1, 1], which should reach 1; and `"off_diagonal"`, the
+        root mean square of the rest, which should reach 0 and is about
+        `1 / sqrt(N)` for independent dimensions.
 
     Example:
     ```python
     z1 = keras.random.normal((256, 8192))
     z2 = keras.random.normal((256, 8192))
-    loss, _, _ = kerassl.losses.barlow_twins(z1, z2)
+    loss = kerassl.losses.barlow_twins(z1, z2)["loss"]
     ```
 
     Reference:
@@ -54,11 +55,11 @@ def barlow_twins(
         ops.sum(ops.square(1.0 - diagonal)) + off_diagonal_weight * off_diagonal
     )
     pairs = max(dim * (dim - 1), 1)
-    return (
-        loss,
-        ops.mean(diagonal),
-        ops.sqrt(ops.stop_gradient(off_diagonal) / pairs),
-    )
+    return {
+        "loss": loss,
+        "on_diagonal": ops.mean(diagonal),
+        "off_diagonal": ops.sqrt(ops.stop_gradient(off_diagonal) / pairs),
+    }
 
 
 def cross_correlation(projection_1: Any, projection_2: Any) -> Any:

@@ -13,7 +13,7 @@ def info_nce(
     temperature: float = 0.2,
     negatives: Any = None,
     rows: Any = None,
-) -> tuple[Any, Any]:
+) -> dict[str, Any]:
     """Computes the InfoNCE loss of queries, each with one key.
 
     Each query has to pick its key among others by cosine similarity: among the
@@ -32,14 +32,14 @@ def info_nce(
             key is among the keys, which may then be more. By default row `i`.
 
     Returns:
-        Two float32 scalars: the loss (at chance about `log(1 + K)`, or `log(N)`
-        without negatives), and the share in [0, 1] of queries that pick their
-        key.
+        A dict of float32 scalars: `"loss"`, at chance about `log(1 + K)`, or
+        `log(N)` without negatives; and `"contrastive_accuracy"`, the share in
+        [0, 1] of queries that pick their key.
 
     Example:
     ```python
     negatives = queue.snapshot()                          # (65536, 128)
-    loss, accuracy = kerassl.losses.info_nce(q, k, 0.2, negatives)
+    loss = kerassl.losses.info_nce(q, k, 0.2, negatives)["loss"]
     ```
 
     Reference:
@@ -67,7 +67,7 @@ def info_nce(
         total = ops.logaddexp(positive, ops.logsumexp(logits, axis=-1))
         # Equal ones aren't told apart: collapse has no accuracy.
         picked = positive > ops.max(logits, axis=-1)
-    return (
-        ops.mean(total - positive),
-        ops.mean(ops.cast(picked, "float32")),
-    )
+    return {
+        "loss": ops.mean(total - positive),
+        "contrastive_accuracy": ops.mean(ops.cast(picked, "float32")),
+    }

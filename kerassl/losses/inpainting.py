@@ -5,7 +5,7 @@ from typing import Any
 from keras import ops
 
 
-def inpainting(painted: Any, target: Any, weights: Any) -> Any:
+def inpainting(painted: Any, target: Any, weights: Any) -> dict[str, Any]:
     """Computes the weighted mean of squared errors.
 
     Args:
@@ -14,11 +14,12 @@ def inpainting(painted: Any, target: Any, weights: Any) -> Any:
         weights: float tensor `(N, H, W, 1)`, not negative: of each pixel.
 
     Returns:
-        A float32 scalar, over pixels and channels of all images.
+        A dict with `"loss"`, a float32 scalar: the mean over the pixels and
+        channels of all images.
 
     Example:
     ```python
-    loss = kerassl.losses.inpainting(painted, images, masks)
+    loss = kerassl.losses.inpainting(painted, images, masks)["loss"]
     ```
 
     Reference:
@@ -26,7 +27,7 @@ def inpainting(painted: Any, target: Any, weights: Any) -> Any:
     """
     weights = ops.cast(weights, "float32")
     total = ops.maximum(ops.sum(weights), 1e-6)
-    return ops.sum(weights * _squared(painted, target)) / total
+    return {"loss": ops.sum(weights * _squared(painted, target)) / total}
 
 
 def relative_error(painted: Any, target: Any, masks: Any, colors: Any) -> Any:

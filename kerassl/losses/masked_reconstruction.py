@@ -5,8 +5,10 @@ from typing import Any
 from keras import ops
 
 
-def masked_reconstruction(predictions: Any, targets: Any, mask: Any) -> Any:
-    """Computes the mean squared error on hidden patches alone.
+def masked_reconstruction(
+    predictions: Any, targets: Any, mask: Any
+) -> dict[str, Any]:
+    """Computes the mean squared error of the hidden patches.
 
     Args:
         predictions: tensor `(N, L, P)`, or one that broadcasts to it: L patches
@@ -16,7 +18,7 @@ def masked_reconstruction(predictions: Any, targets: Any, mask: Any) -> Any:
             least one is hidden.
 
     Returns:
-        A float32 scalar.
+        A dict with `"loss"`, a float32 scalar.
 
     Reference:
         - [He et al., 2021](https://arxiv.org/abs/2111.06377)
@@ -26,7 +28,7 @@ def masked_reconstruction(predictions: Any, targets: Any, mask: Any) -> Any:
     targets = ops.cast(targets, "float32")
     mask = ops.cast(mask, "float32")
     errors = ops.mean(ops.square(predictions - targets), axis=-1)
-    return ops.sum(errors * mask) / ops.sum(mask)
+    return {"loss": ops.sum(errors * mask) / ops.sum(mask)}
 
 
 def normalize_patches(patches: Any) -> tuple[Any, Any, Any]:

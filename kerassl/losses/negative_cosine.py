@@ -7,29 +7,29 @@ from keras import ops
 from kerassl.losses.unit_vectors import unit_vectors
 
 
-def negative_cosine(predictions: Any, targets: Any) -> Any:
+def negative_cosine(predictions: Any, targets: Any) -> dict[str, Any]:
     """Computes the mean negative cosine similarity of pairs.
 
-    BYOL's squared distance of unit vectors is `2 + 2 * negative_cosine(p, z)`.
+    BYOL's squared distance of unit vectors is 2 plus twice this loss.
 
     Args:
         predictions: float tensor of shape `(N, D)`, of any scale.
         targets: float tensor of shape `(N, D)`. No gradient is stopped here.
 
     Returns:
-        A float32 scalar in [-1, 1]: -1 if all pairs point the same way, and 0
-        if they're orthogonal.
+        A dict with `"loss"`, a float32 scalar in [-1, 1]: -1 if all pairs
+        point the same way, 0 if they are orthogonal.
 
     Example:
     ```python
-    loss = kerassl.losses.negative_cosine(p1, ops.stop_gradient(z2))
+    loss = kerassl.losses.negative_cosine(p1, ops.stop_gradient(z2))["loss"]
     ```
 
     Reference:
         - [Chen and He, 2020, SimSiam](https://arxiv.org/abs/2011.10566)
     """
     products = unit_vectors(predictions) * unit_vectors(targets)
-    return -ops.mean(ops.sum(products, axis=-1))
+    return {"loss": -ops.mean(ops.sum(products, axis=-1))}
 
 
 def output_std(outputs: Any) -> Any:

@@ -16,7 +16,7 @@ def nt_xent(
     projection_2: Any,
     temperature: float = 0.1,
     rows: Any = None,
-) -> tuple[Any, Any]:
+) -> dict[str, Any]:
     """Computes the NT-Xent loss of pairs of projections.
 
     Each of the 2N projections has to pick its partner among the 2N - 1 others,
@@ -33,14 +33,15 @@ def nt_xent(
             their 2M projections alone, of which each still picks among all.
 
     Returns:
-        Two float32 scalars: the loss (at chance about `log(2N - 1)`), and the
-        share in [0, 1] of projections that pick their partner.
+        A dict of float32 scalars: `"loss"`, at chance about `log(2N - 1)`; and
+        `"contrastive_accuracy"`, the share in [0, 1] of projections that pick
+        their partner.
 
     Example:
     ```python
     z1 = keras.random.normal((256, 128))
     z2 = keras.random.normal((256, 128))
-    loss, accuracy = kerassl.losses.nt_xent(z1, z2, temperature=0.5)
+    loss = kerassl.losses.nt_xent(z1, z2, temperature=0.5)["loss"]
     ```
 
     Reference:
@@ -70,4 +71,4 @@ def nt_xent(
     )
     picked = ops.cast(ops.argmax(logits, axis=-1), partner.dtype)
     accuracy = ops.mean(ops.cast(ops.equal(picked, partner), "float32"))
-    return loss, accuracy
+    return {"loss": loss, "contrastive_accuracy": accuracy}

@@ -57,7 +57,7 @@ def swapped_prediction(
     scores: Sequence[Any],
     assignments: Sequence[Any],
     temperature: float = 0.1,
-) -> Any:
+) -> dict[str, Any]:
     """Computes SwAV's loss of views and the assignments of the first ones.
 
     Each assignment is predicted from every other view: the cross entropy
@@ -72,12 +72,13 @@ def swapped_prediction(
         temperature: float > 0.
 
     Returns:
-        A float32 scalar; `log(K)` if the predictions are uniform.
+        A dict with `"loss"`, a float32 scalar; `log(K)` if the predictions
+        are uniform.
 
     Example:
     ```python
     assignments = [kerassl.losses.sinkhorn(s) for s in scores[:2]]
-    loss = kerassl.losses.swapped_prediction(scores, assignments)
+    loss = kerassl.losses.swapped_prediction(scores, assignments)["loss"]
     ```
 
     Reference:
@@ -93,4 +94,4 @@ def swapped_prediction(
         for v, prediction in enumerate(log_predictions)
         if v != i
     ]
-    return sum(losses) / len(losses)
+    return {"loss": sum(losses) / len(losses)}

@@ -13,7 +13,7 @@ def vicreg(
     invariance_weight: float = 25.0,
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
-) -> tuple[Any, Any, Any, Any]:
+) -> dict[str, Any]:
     """Computes the three terms of VICReg, and their weighted sum.
 
     - invariance: the mean squared difference of both projections;
@@ -32,14 +32,15 @@ def vicreg(
         covariance_weight: float >= 0.
 
     Returns:
-        Four float32 scalars: the loss, and the unweighted invariance, variance
-        (in [0, 1]; 1 is collapse) and covariance.
+        A dict of float32 scalars: `"loss"`, and the unweighted
+        `"invariance"`, `"variance"` (in [0, 1]; 1 is collapse) and
+        `"covariance"`.
 
     Example:
     ```python
     z1 = keras.random.normal((256, 8192))
     z2 = keras.random.normal((256, 8192))
-    loss, *terms = kerassl.losses.vicreg(z1, z2)
+    loss = kerassl.losses.vicreg(z1, z2)["loss"]
     ```
 
     Reference:
@@ -57,7 +58,12 @@ def vicreg(
         + variance_weight * variance
         + covariance_weight * covariance
     )
-    return loss, invariance, variance, covariance
+    return {
+        "loss": loss,
+        "invariance": invariance,
+        "variance": variance,
+        "covariance": covariance,
+    }
 
 
 def _variance_and_covariance(z: Any) -> tuple[Any, Any]:

@@ -62,7 +62,7 @@ def test_it_is_the_papers(count, dim, weight, seed):
         ops.convert_to_numpy(matrix), correlation, atol=1e-5
     )
     found = compiled(lambda *z: barlow_twins(*z, weight))(z1, z2)
-    loss, diagonal, root = (float(v) for v in found)
+    loss, diagonal, root = (float(v) for v in found.values())
     assert loss == pytest.approx(expected[0], rel=1e-3, abs=1e-4)
     assert diagonal == pytest.approx(expected[1], rel=1e-4, abs=1e-5)
     # The root of a difference: near 0 it shows float32's rounding.
@@ -77,7 +77,7 @@ def whitened(count, dim):
 
 def test_identical_whitened_inputs_cost_nothing():
     z = whitened(64, 16)
-    loss, diagonal, root = (float(v) for v in barlow_twins(z, z, 1.0))
+    loss, diagonal, root = (float(v) for v in barlow_twins(z, z, 1.0).values())
     assert loss == pytest.approx(0, abs=1e-3)
     assert diagonal == pytest.approx(1, abs=1e-4)
     assert root == pytest.approx(0, abs=5e-3)
@@ -85,7 +85,9 @@ def test_identical_whitened_inputs_cost_nothing():
 
 def test_independent_dimensions():
     z1, z2 = np.random.default_rng(0).normal(size=(2, 128, 512))
-    loss, diagonal, root = (float(v) for v in barlow_twins(z1, z2, 0.0))
+    loss, diagonal, root = (
+        float(v) for v in barlow_twins(z1, z2, 0.0).values()
+    )
     assert loss == pytest.approx(512, rel=0.03)
     assert diagonal == pytest.approx(0, abs=0.02)
     assert root == pytest.approx(1 / math.sqrt(128), rel=0.03)
@@ -97,12 +99,12 @@ def test_half_precision_stays_finite(dtype, shape):
     z = 3e4 * np.random.default_rng(0).uniform(-1, 1, shape)
     z = ops.cast(ops.convert_to_tensor(z.astype("float32")), dtype)
     for other in (z, -z):
-        values = barlow_twins(z, other)
-        for value in values:
+        found = barlow_twins(z, other)
+        for value in found.values():
             assert keras.backend.standardize_dtype(value.dtype) == "float32"
             assert math.isfinite(float(value))
-        assert abs(float(values[1])) == pytest.approx(1, abs=1e-3)
+        assert abs(float(found["on_diagonal"])) == pytest.approx(1, abs=1e-3)
     collapsed = ops.ones(shape, dtype=dtype)
-    loss, diagonal, root = barlow_twins(collapsed, collapsed)
+    loss, diagonal, root = barlow_twins(collapsed, collapsed).values()
     assert float(loss) == pytest.approx(shape[1])
     assert float(diagonal) == float(root) == 0

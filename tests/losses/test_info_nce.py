@@ -53,7 +53,7 @@ def test_it_is_the_papers(count, dim, queue, temperature, seed):
     queries, keys, negatives = draw(count, dim, queue, seed)
     found = compiled(lambda q, k, *n: info_nce(q, k, temperature, *n))
     given_arrays = (queries, keys, negatives)[: 3 if queue else 2]
-    loss, accuracy = found(*map(ops.convert_to_tensor, given_arrays))
+    loss, accuracy = found(*map(ops.convert_to_tensor, given_arrays)).values()
     expected, picked = by_loops(
         queries.astype(float),
         keys.astype(float),
@@ -72,17 +72,18 @@ def test_parts_of_the_queries_make_the_whole():
         info_nce(q[part], k, 0.5, rows=ops.arange(6)[part])
         for part in (slice(0, 3), slice(3, 6))
     ]
-    for i in range(2):  # The loss, and the accuracy.
-        mean = np.mean([float(part[i]) for part in parts])
-        assert mean == pytest.approx(float(whole[i]), rel=1e-5)
-    assert float(parts[0][0]) != pytest.approx(float(parts[1][0]), rel=1e-2)
+    for name in ("loss", "contrastive_accuracy"):
+        mean = np.mean([float(part[name]) for part in parts])
+        assert mean == pytest.approx(float(whole[name]), rel=1e-5)
+    losses = [float(part["loss"]) for part in parts]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-2)
 
 
 def test_scale_is_nothing():
     queries, keys, negatives = draw(6, 4, 5, 0)
     for others in (negatives, None):
-        loss, _ = info_nce(queries, keys, 0.5, others)
-        scaled, _ = info_nce(5 * queries, 0.2 * keys, 0.5, others)
+        loss = info_nce(queries, keys, 0.5, others)["loss"]
+        scaled = info_nce(5 * queries, 0.2 * keys, 0.5, others)["loss"]
         assert float(scaled) == pytest.approx(float(loss), rel=1e-5)
 
 
@@ -91,9 +92,9 @@ def test_chance_level():
     q, k = rng.normal(size=(2, 64, 2048)).astype("float32")
     queue = rng.normal(size=(500, 2048)).astype("float32")
     queue /= np.linalg.norm(queue, axis=1, keepdims=True)
-    loss, _ = info_nce(q, k, 1.0, queue)
+    loss = info_nce(q, k, 1.0, queue)["loss"]
     assert float(loss) == pytest.approx(math.log(501), abs=0.02)
-    loss, _ = info_nce(q, k, 1.0)
+    loss = info_nce(q, k, 1.0)["loss"]
     assert float(loss) == pytest.approx(math.log(64), abs=0.02)
 
 
@@ -101,10 +102,10 @@ def test_chance_level():
 def test_a_key_is_picked_whatever_rounding_does(count, dim):
     rng = np.random.default_rng(count)
     queries = rng.normal(size=(count, dim)).astype("float32")
-    _, accuracy = info_nce(
+    found = info_nce(
         ops.convert_to_tensor(queries), ops.convert_to_tensor(queries), 0.1
     )
-    assert float(accuracy) == 1.0
+    assert float(found["contrastive_accuracy"]) == 1.0
 
 
 @pytest.mark.parametrize("with_negatives", [True, False])
@@ -112,12 +113,14 @@ def test_a_key_is_picked_whatever_rounding_does(count, dim):
 def test_half_precision_stays_finite(dtype, with_negatives):
     z = ops.cast(ops.eye(8), dtype)
     negatives = -z if with_negatives else None
-    loss, accuracy = info_nce(z, z, 0.01, negatives)
+    loss, accuracy = info_nce(z, z, 0.01, negatives).values()
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
     assert math.isfinite(float(loss)) and float(loss) < 1e-3
     assert float(accuracy) == 1.0
     # The worst case: far from the key, and on a negative.
-    loss, accuracy = info_nce(z, -z, 0.01, z if with_negatives else None)
+    loss, accuracy = info_nce(
+        z, -z, 0.01, z if with_negatives else None
+    ).values()
     assert math.isfinite(float(loss)) and float(loss) > 99
     assert float(accuracy) == 0.0
 
@@ -152,7 +155,7 @@ def test_the_gradient_is_that_of_the_loops(with_negatives):
     queries, keys, negatives = draw(4, 3, 5, 2)
     others = negatives if with_negatives else None
     gradient = gradient_of(
-        lambda q: info_nce(q, ops.convert_to_tensor(keys), 0.2, others)[0],
+        lambda q: info_nce(q, ops.convert_to_tensor(keys), 0.2, others)["loss"],
         queries,
     )
     assert np.isfinite(gradient).all()
@@ -171,7 +174,7 @@ def test_the_gradient_is_that_of_the_loops(with_negatives):
 def test_the_gradient_is_finite_at_collapse(start):
     negatives = ops.normalize(ops.ones((5, 3)), axis=-1)
     gradient = gradient_of(
-        lambda q: info_nce(q, ops.ones((4, 3)), 0.07, negatives)[0],
+        lambda q: info_nce(q, ops.ones((4, 3)), 0.07, negatives)["loss"],
         np.full((4, 3), start, "float32"),
     )
     assert np.isfinite(gradient).all()

@@ -40,12 +40,12 @@ def test_it_is_the_papers(count, dim, temperature, seed):
     rng = np.random.default_rng(seed)
     z1 = rng.normal(size=(count, dim)).astype("float32")
     z2 = (z1 + rng.normal(size=z1.shape)).astype("float32")
-    loss, accuracy = compiled(lambda *z: nt_xent(*z, temperature))(
+    found = compiled(lambda *z: nt_xent(*z, temperature))(
         ops.convert_to_tensor(z1), ops.convert_to_tensor(z2)
     )
     expected, picked = by_loops(z1.astype(float), z2.astype(float), temperature)
-    assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    assert float(accuracy) == pytest.approx(picked)
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert float(found["contrastive_accuracy"]) == pytest.approx(picked)
 
 
 def test_parts_of_the_rows_make_the_whole():
@@ -56,17 +56,18 @@ def test_parts_of_the_rows_make_the_whole():
         nt_xent(z1, z2, 0.5, np.arange(6)[part])
         for part in (slice(0, 3), slice(3, 6))
     ]
-    for i in range(2):  # The loss, and the accuracy.
-        mean = np.mean([float(part[i]) for part in parts])
-        assert mean == pytest.approx(float(whole[i]), rel=1e-5)
-    assert float(parts[0][0]) != pytest.approx(float(parts[1][0]), rel=1e-2)
+    for name in ("loss", "contrastive_accuracy"):
+        mean = np.mean([float(part[name]) for part in parts])
+        assert mean == pytest.approx(float(whole[name]), rel=1e-5)
+    losses = [float(part["loss"]) for part in parts]
+    assert losses[0] != pytest.approx(losses[1], rel=1e-2)
 
 
 def test_scale_and_order_of_views_are_nothing():
     rng = np.random.default_rng(0)
     z1, z2 = rng.normal(size=(2, 6, 4)).astype("float32")
-    loss, _ = nt_xent(z1, z2, 0.5)
-    assert float(nt_xent(5 * z2, z1, 0.5)[0]) == pytest.approx(
+    loss = nt_xent(z1, z2, 0.5)["loss"]
+    assert float(nt_xent(5 * z2, z1, 0.5)["loss"]) == pytest.approx(
         float(loss), rel=1e-5
     )
 
@@ -74,7 +75,7 @@ def test_scale_and_order_of_views_are_nothing():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_stays_finite(dtype):
     z = ops.cast(ops.eye(8), dtype)
-    loss, accuracy = nt_xent(z, z, 0.01)
+    loss, accuracy = nt_xent(z, z, 0.01).values()
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
     assert math.isfinite(float(loss)) and float(loss) < 1e-3
     assert float(accuracy) == 1.0
@@ -83,5 +84,5 @@ def test_half_precision_stays_finite(dtype):
 def test_chance_level():
     rng = np.random.default_rng(0)
     z1, z2 = rng.normal(size=(2, 64, 2048)).astype("float32")
-    loss, _ = nt_xent(z1, z2, 1.0)
+    loss = nt_xent(z1, z2, 1.0)["loss"]
     assert float(loss) == pytest.approx(math.log(127), abs=0.02)

@@ -200,7 +200,7 @@ def test_the_loss_is_the_papers(count, prototypes, views, temperature, seed):
     loss = compiled(lambda *lists: swapped_prediction(*lists, temperature))(
         [ops.convert_to_tensor(s) for s in scores],
         [ops.convert_to_tensor(q.astype("float32")) for q in assignments],
-    )
+    )["loss"]
     expected = loss_by_loops(scores, assignments, temperature)
     assert float(loss) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
@@ -208,11 +208,11 @@ def test_the_loss_is_the_papers(count, prototypes, views, temperature, seed):
 def test_uniform_predictions_cost_the_log_of_the_count():
     uniform = np.full((6, 30), 0.3, "float32")
     scores = [cosines(6, 30, 0), uniform, uniform]
-    loss = swapped_prediction(scores, [sinkhorn(scores[0])])
+    loss = swapped_prediction(scores, [sinkhorn(scores[0])])["loss"]
     assert float(loss) == pytest.approx(math.log(30), rel=1e-5)
     uniform_all = [uniform, uniform, uniform]
     assignments = [sinkhorn(uniform), sinkhorn(cosines(6, 30, 1))]
-    loss = swapped_prediction(uniform_all, assignments)
+    loss = swapped_prediction(uniform_all, assignments)["loss"]
     assert float(loss) == pytest.approx(math.log(30), rel=1e-5)
 
 
@@ -220,6 +220,6 @@ def test_uniform_predictions_cost_the_log_of_the_count():
 def test_the_loss_stays_finite_in_half_precision(dtype):
     scores = ops.cast(2 * ops.eye(8) - 1, dtype)
     q = sinkhorn(scores, 0.01)
-    loss = swapped_prediction([scores, scores, -scores], [q, q], 0.01)
+    loss = swapped_prediction([scores, scores, -scores], [q, q], 0.01)["loss"]
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
     assert math.isfinite(float(loss))

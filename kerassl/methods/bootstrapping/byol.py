@@ -111,11 +111,10 @@ class BYOL(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Sums the squared distances of both directions."""
-        similarity = negative_cosine(
-            outputs["prediction_1"], outputs["target_2"]
-        ) + negative_cosine(outputs["prediction_2"], outputs["target_1"])
+        first = negative_cosine(outputs["prediction_1"], outputs["target_2"])
+        second = negative_cosine(outputs["prediction_2"], outputs["target_1"])
         return {
-            "loss": 4.0 + 2.0 * similarity,
+            "loss": 4.0 + 2.0 * (first["loss"] + second["loss"]),
             "output_std": output_std(gather(outputs["projection_1"])),
         }
 

@@ -128,11 +128,10 @@ class SimSiam(SelfSupervisedModel):
         targets = [outputs["projection_1"], outputs["projection_2"]]
         if self.stop_gradient:
             targets = [ops.stop_gradient(target) for target in targets]
-        similarity = negative_cosine(
-            outputs["prediction_1"], targets[1]
-        ) + negative_cosine(outputs["prediction_2"], targets[0])
+        first = negative_cosine(outputs["prediction_1"], targets[1])
+        second = negative_cosine(outputs["prediction_2"], targets[0])
         return {
-            "loss": similarity / 2.0,
+            "loss": (first["loss"] + second["loss"]) / 2.0,
             "output_std": output_std(gather(outputs["projection_1"])),
         }
 

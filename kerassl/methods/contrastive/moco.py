@@ -161,13 +161,12 @@ class MoCo(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compares each query with its key and the queue."""
-        loss, accuracy = info_nce(
+        return info_nce(
             outputs["query"],
             outputs["key"],
             self.temperature,
             outputs["negatives"],
         )
-        return {"loss": loss, "contrastive_accuracy": accuracy}
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(K + 1): of K + 1 keys, one is the right one."""
@@ -351,7 +350,7 @@ class MoCoV3(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compares each query with the other view's keys, of all devices."""
-        (loss_1, accuracy_1), (loss_2, accuracy_2) = (
+        first, second = (
             info_nce(
                 outputs[query],
                 gather(outputs[key]),
@@ -361,8 +360,11 @@ class MoCoV3(SelfSupervisedModel):
             for query, key in (("query_1", "key_2"), ("query_2", "key_1"))
         )
         return {
-            "loss": 2.0 * self.temperature * (loss_1 + loss_2),
-            "contrastive_accuracy": (accuracy_1 + accuracy_2) / 2.0,
+            "loss": 2.0 * self.temperature * (first["loss"] + second["loss"]),
+            "contrastive_accuracy": (
+                first["contrastive_accuracy"] + second["contrastive_accuracy"]
+            )
+            / 2.0,
         }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:

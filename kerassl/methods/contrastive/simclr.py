@@ -111,13 +111,12 @@ class SimCLR(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compares a device's projections with those of the global batch."""
-        loss, accuracy = nt_xent(
+        return nt_xent(
             gather(outputs["projection_1"]),
             gather(outputs["projection_2"]),
             self.temperature,
             local_indices(outputs["projection_1"]),
         )
-        return {"loss": loss, "contrastive_accuracy": accuracy}
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(2N - 1): of 2N - 1 others, one is the partner."""

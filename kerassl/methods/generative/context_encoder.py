@@ -363,7 +363,7 @@ class ContextEncoder(SelfSupervisedModel):
         """Adds up the painter's two losses and the discriminator's."""
         painted, target = outputs["painted"], outputs["target"]
         weights = outputs["weights"]
-        error = losses.inpainting(painted, target, weights)
+        error = losses.inpainting(painted, target, weights)["loss"]
         # Holes differ in size: the mean is over the pixels of all devices.
         hidden = ops.mean(weights)
         error = error * hidden / ops.maximum(mean_over_devices(hidden), 1e-6)

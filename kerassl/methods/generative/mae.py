@@ -257,8 +257,9 @@ class MAE(SelfSupervisedModel):
             channels = self.backbone.image_shape[-1]
             targets = patches
             one_color = visible_color(patches, mask, channels)
-        loss = masked_reconstruction(outputs["predictions"], targets, mask)
-        worst = masked_reconstruction(one_color, targets, mask)
+        predictions = outputs["predictions"]
+        loss = masked_reconstruction(predictions, targets, mask)["loss"]
+        worst = masked_reconstruction(one_color, targets, mask)["loss"]
         return {
             "loss": loss,
             "relative_error": loss / ops.maximum(worst, 1e-6),

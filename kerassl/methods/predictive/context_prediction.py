@@ -144,10 +144,10 @@ class ContextPrediction(SelfSupervisedModel):
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Averages the cross-entropy over all pairs of all images."""
         _, _, place = neighbors()
-        loss, accuracy = classification(
+        found = classification(
             outputs["logits"], np.eye(len(POSITIONS), dtype="float32")[place]
         )
-        return {"loss": loss, "position_accuracy": accuracy}
+        return {"loss": found["loss"], "position_accuracy": found["accuracy"]}
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(8), that of a guess."""

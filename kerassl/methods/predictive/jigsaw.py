@@ -142,8 +142,11 @@ class Jigsaw(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compares the guessed order with the true one."""
-        loss, accuracy = classification(outputs["logits"], outputs["targets"])
-        return {"loss": loss, "permutation_accuracy": accuracy}
+        found = classification(outputs["logits"], outputs["targets"])
+        return {
+            "loss": found["loss"],
+            "permutation_accuracy": found["accuracy"],
+        }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns that of a guess among the permutations."""

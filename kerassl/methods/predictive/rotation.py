@@ -83,10 +83,8 @@ class Rotation(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Averages the cross-entropy over all turns of all images."""
-        loss, accuracy = classification(
-            outputs["logits"], ops.eye(TURNS)[:, None, :]
-        )
-        return {"loss": loss, "rotation_accuracy": accuracy}
+        found = classification(outputs["logits"], ops.eye(TURNS)[:, None, :])
+        return {"loss": found["loss"], "rotation_accuracy": found["accuracy"]}
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(4), that of a guess."""

@@ -91,16 +91,11 @@ class BarlowTwins(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Correlates the projections over the global batch."""
-        loss, on_diagonal, off_diagonal = barlow_twins(
+        return barlow_twins(
             gather(outputs["projection_1"]),
             gather(outputs["projection_2"]),
             self.off_diagonal_weight,
         )
-        return {
-            "loss": loss,
-            "on_diagonal": on_diagonal,
-            "off_diagonal": off_diagonal,
-        }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns D: no dimension correlates with itself."""

@@ -193,7 +193,7 @@ class SwAV(SelfSupervisedModel):
             for i in range(ASSIGNED)
         ]
         return {
-            "loss": swapped_prediction(scores, assignments, self.temperature),
+            **swapped_prediction(scores, assignments, self.temperature),
             "prototype_usage": self._usage(scores[0]),
         }
 

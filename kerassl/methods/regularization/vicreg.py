@@ -86,19 +86,13 @@ class VICReg(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Adds up the three terms over the global batch."""
-        loss, invariance, variance, covariance = vicreg(
+        return vicreg(
             gather(outputs["projection_1"]),
             gather(outputs["projection_2"]),
             self.invariance_weight,
             self.variance_weight,
             self.covariance_weight,
         )
-        return {
-            "loss": loss,
-            "invariance": invariance,
-            "variance": variance,
-            "covariance": covariance,
-        }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns that of dimensions without variance.
