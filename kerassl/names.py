@@ -40,6 +40,8 @@ ENCODERS = (
 )
 #: What `kerassl pretrain --monitor` watches.
 MONITORS = ("knn", "linear", "collapse")
+#: Columns of a run's history that measure speed.
+TIMES = ("seconds", "images_per_second")
 
 
 def read_recipes(method: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What the folder of a run holds."""
+"""The files in a run's folder."""
 
 import csv
 import math
@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kerassl.names import MAX_UNREADABLE
+from kerassl.names import MAX_UNREADABLE, TIMES
 from kerassl.reading import (
     ANY_DICT,
     ANY_NUMBER,
@@ -34,10 +34,8 @@ HISTORY = "history.csv"
 REPORT = "report.html"
 SCORES = "scores.json"
 TENSORBOARD = "tensorboard"
-# Columns of `history.csv` that say how fast a run was, and not how good.
-TIMES = ("seconds", "images_per_second")
 
-# What `recipe.json` holds. The recipe checks itself.
+# The fields of `recipe.json`. `Recipe` checks the recipe itself.
 SETTINGS: dict[str, Form] = {
     "recipe": PLAIN_DICT,
     "recipe_hash": matching("[0-9a-f]{64}", "64 hexadecimal digits"),
@@ -52,7 +50,7 @@ SETTINGS: dict[str, Form] = {
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),
 }
-# Of one protocol, in `scores.json` and in presets.
+# The fields of one protocol's scores, in `scores.json` and in presets.
 SCORE: dict[str, Form] = {
     "accuracy": ANY_NUMBER,
     "untrained_accuracy": optional(ANY_NUMBER),
@@ -65,10 +63,10 @@ SCORE: dict[str, Form] = {
 
 
 def read_settings(folder: str | Path) -> dict[str, Any]:
-    """Returns what a run's `recipe.json` holds.
+    """Reads a run's `recipe.json`.
 
     Raises:
-        FileNotFoundError: if the folder holds no run.
+        FileNotFoundError: if the folder doesn't hold a run.
         ValueError: if the file is broken.
     """
     path = Path(folder) / RECIPE
@@ -79,12 +77,12 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     if settings.get("recipe_hash") == recipe_hash(settings["recipe"]):
         settings["recipe"] = current_recipe(settings["recipe"])
         settings["recipe_hash"] = recipe_hash(settings["recipe"])
-    # Older runs lack it.
+    # Older runs don't have it.
     return {"max_unreadable": MAX_UNREADABLE, **settings}
 
 
 def refuse_run(folder: str | Path) -> None:
-    """Refuses a folder that holds a run.
+    """Checks that a folder doesn't hold a run.
 
     Raises:
         FileExistsError: if it does.
@@ -97,12 +95,25 @@ def refuse_run(folder: str | Path) -> None:
             )
 
 
-def read_rows(folder: str | Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's `history.csv`, without empty fields.
+def read_history(folder: str | Path) -> list[dict[str, float]]:
+    """Reads a run's `history.csv`.
+
+    Args:
+        folder: path of a run's folder.
+
+    Returns:
+        A list with a dict for each finished epoch: `"epoch"`, from 1, the
+        metrics measured after it, `"seconds"` and `"images_per_second"`.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is broken.
+        ValueError: if the file is broken.
+
+    Example:
+    ```python
+    history = kerassl.runs.read_history("runs/a")
+    kerassl.visualization.learning_curves(history)
+    ```
     """
     path = Path(folder) / HISTORY
     if not path.is_file():
@@ -116,7 +127,7 @@ def read_rows(folder: str | Path) -> list[dict[str, float]]:
                 for row in csv.DictReader(file, strict=True)
             ]
         for row in rows:
-            row["epoch"]  # Each row has it.
+            row["epoch"]  # Required; a KeyError means a broken file.
             for name in ("epoch", *TIMES):
                 if not 0 <= row.get(name, 0) < math.inf:
                     raise ValueError(f"{name} is {row[name]}")
@@ -126,14 +137,14 @@ def read_rows(folder: str | Path) -> list[dict[str, float]]:
 
 
 def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """Returns what `kerassl evaluate` wrote into a run's folder.
+    """Reads the scores that `kerassl evaluate` wrote into a run's folder.
 
     Args:
-        folder: path.
+        folder: path of a run's folder.
 
     Returns:
-        A dict of a protocol's name to its scores; an empty one if the run was
-        not evaluated.
+        A dict from a protocol's name to its scores; empty if the run was not
+        evaluated.
 
     Raises:
         ValueError: if the file is broken.
@@ -149,18 +160,18 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def load_keras_file(path: str | Path, compile: bool = False) -> Any:
-    """Loads a model from a `.keras` file of one's own.
+    """Loads a model from the user's own `.keras` file.
 
     Args:
-        path: of the file.
-        compile: bool. Whether its optimizer is loaded too.
+        path: path of the file.
+        compile: bool. Whether to load the optimizer too.
 
     Returns:
         A `keras.Model`.
 
     Raises:
-        ValueError: in one line, if Keras can't, or won't: it refuses a
-            `Lambda`, which is code.
+        ValueError: in one line, if Keras can't load the file or refuses to:
+            it refuses `Lambda` layers, which are code.
     """
     import keras
 
@@ -169,7 +180,7 @@ def load_keras_file(path: str | Path, compile: bool = False) -> Any:
     try:
         with channels_last():
             model = pinned(keras.saving.load_model(path, compile=compile))
-    except Exception as error:  # Keras raises whatever its layers do.
+    except Exception as error:  # Layers may raise anything.
         raise ValueError(
             f"Keras can't load {path}: {one_line(str(error), 600)}"
         ) from error
@@ -185,14 +196,14 @@ def environment() -> dict[str, Any]:
     """Returns the versions, the backend and the device of this process."""
     import keras
 
-    import kerassl
+    from kerassl import __version__
 
     backend = keras.config.backend()
-    # TensorFlow's is a path: "/job:localhost/.../device:CPU:0".
+    # TensorFlow returns a path: "/job:localhost/.../device:CPU:0".
     device = str(keras.ops.zeros(()).device).rpartition("device:")[2].lower()
     return {
         "versions": {
-            "kerassl": kerassl.__version__,
+            "kerassl": __version__,
             "keras": keras.__version__,
             backend: version(backend),
         },

@@ -1,4 +1,4 @@
-"""Draws during `fit` what the model sees and guesses."""
+"""Draws the pretext task during `fit`."""
 
 import os
 import uuid
@@ -9,28 +9,30 @@ import keras
 
 from kerassl.distributed import local_copy, on_one_device, process
 from kerassl.training.in_memory import read_images
-from kerassl.visualization.pictures import load_matplotlib, pretext
+from kerassl.visualization.figures import load_matplotlib
+from kerassl.visualization.pictures import pretext
 
 
 class PretextPictures(keras.callbacks.Callback):
     """Writes a picture of the pretext task at the end of epochs.
 
-    The picture is `kerassl.visualization.pretext`'s, of the same images and the
-    same random views each time, so that the pictures show what was learned.
-    They don't change what the model draws in training.
+    The picture is that of `kerassl.visualization.pretext`. Each one shows the
+    same random views of the same images, so that pictures differ only by what
+    the model has learned. Drawing doesn't change the model's random state.
 
     Args:
-        images: array `(N, H, W, C)`, uint8 or float in [0, 255], a few; or what
-            `kerassl.data.load` returns, or a small data set as for `fit`.
-        folder: where `epoch_0001.png` and so on are written; it is made if it
+        images: array `(N, H, W, C)` of a few images, uint8 or float in
+            [0, 255]; the result of `kerassl.data.load`; or a small data set as
+            for `fit`.
+        folder: the folder for `epoch_0001.png` and so on; it is created if it
             is missing.
-        every: int > 0. Draws after each so many epochs, and after the last.
-        seed: int, of the views.
+        every: int > 0. Draws after every `every` epochs, and after the last.
+        seed: int, the seed of the views.
 
     Raises:
         ImportError: without matplotlib.
-        ValueError: if the images have another shape, type or range, or `every`
-            is less than 1.
+        ValueError: if the shape, dtype or range of the images is wrong, or
+            `every` is less than 1.
 
     Example:
     ```python
@@ -43,7 +45,7 @@ class PretextPictures(keras.callbacks.Callback):
         self, images: Any, folder: str | Path, every: int = 1, seed: int = 0
     ):
         super().__init__()
-        load_matplotlib()  # Its lack shows now, and not after an epoch.
+        load_matplotlib()  # Fails now instead of after an epoch.
         self.images = read_images(images)
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
@@ -52,15 +54,15 @@ class PretextPictures(keras.callbacks.Callback):
         self.seed = seed
 
     def set_model(self, model: Any) -> None:
-        """Refuses images of other channels than the model's, at the start."""
+        """Checks that the images have as many channels as the model takes."""
         model.inputs_for().read(self.images)
         super().set_model(model)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Writes the picture, or nothing if the epoch isn't due."""
+        """Writes the picture, if one is due."""
         last = epoch + 1 == self.params.get("epochs")
         is_due = last or (epoch + 1) % self.every == 0
-        if not is_due or process()[0]:  # The first process writes.
+        if not is_due or process()[0]:  # Only the first process writes.
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch + 1:04d}.png"

@@ -43,8 +43,8 @@ def run(options: argparse.Namespace) -> int:
     with user_errors():
         read_settings(options.folder)  # Before Keras is loaded.
     load_keras()
-    from kerassl.runs.page import Report
-    from kerassl.visualization.pictures import load_matplotlib
+    from kerassl.report.page import Report
+    from kerassl.visualization.figures import load_matplotlib
 
     try:
         load_matplotlib()

@@ -46,7 +46,7 @@ from kerassl.run_folder import (
     HISTORY,
     environment,
     load_keras_file,
-    read_rows,
+    read_history,
     read_scores,
     read_settings,
 )
@@ -216,7 +216,7 @@ def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if "device" in settings:
         training["device"] = settings["device"]
     if (run / HISTORY).is_file():
-        rows = read_rows(run)
+        rows = read_history(run)
         training["epochs"] = len(rows)
         training["seconds"] = round(
             sum(row.get("seconds", 0.0) for row in rows), 2

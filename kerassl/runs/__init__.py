@@ -1,11 +1,10 @@
 """Runs: pretraining that leaves a folder, and its evaluation."""
 
 from kerassl.presets import load_encoder
-from kerassl.run_folder import environment, read_settings
+from kerassl.run_folder import environment, read_history, read_settings
 from kerassl.run_lock import InUseError
 from kerassl.runs.evaluate import Evaluation, earlier_scores
 from kerassl.runs.monitoring import monitors, tensorboard
-from kerassl.runs.page import report
 from kerassl.runs.protocols import protocol
 from kerassl.runs.run import DivergedError, Run, SaveError
 from kerassl.runs.starting import resume, start
@@ -21,8 +20,8 @@ __all__ = [
     "load_encoder",
     "monitors",
     "protocol",
+    "read_history",
     "read_settings",
-    "report",
     "resume",
     "start",
     "tensorboard",

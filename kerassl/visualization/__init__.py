@@ -1,4 +1,4 @@
-"""Pictures of what a model sees and guesses; matplotlib loads on use."""
+"""Pictures of views, guesses and features; matplotlib is loaded on use."""
 
 from kerassl.visualization.answers import (
     draw_views,
@@ -7,15 +7,11 @@ from kerassl.visualization.answers import (
     rotation_answers,
 )
 from kerassl.visualization.attention import attention_maps, class_attention
+from kerassl.visualization.correlation import cross_correlation
 from kerassl.visualization.curves import learning_curves, read_curves
-from kerassl.visualization.features import (
-    cross_correlation,
-    embedding_map,
-    feature_histogram,
-    nearest,
-    neighbors,
-    project,
-)
+from kerassl.visualization.histogram import feature_histogram
+from kerassl.visualization.maps import embedding_map, project
+from kerassl.visualization.neighbors import nearest, neighbors
 from kerassl.visualization.pictures import (
     jigsaw,
     positions,

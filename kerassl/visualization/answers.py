@@ -1,4 +1,4 @@
-"""The numbers behind the pictures: what a model is asked, and what it says."""
+"""The arrays behind the pictures: the inputs of a model and its predictions."""
 
 from typing import Any
 
@@ -12,17 +12,17 @@ from kerassl.methods.base import SEED_STATE
 from kerassl.methods.predictive.context_prediction import neighbors
 from kerassl.methods.predictive.rotation import turns
 
-# The tile in the middle of nine.
-CENTRE = 4
+# The index of the middle one of nine tiles.
+CENTER = 4
 
 
 def draw_views(
     model: methods.SelfSupervisedModel, images: Any, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Draws views of images, and what else is random, from an own seed.
+    """Draws views of images, and a model's other random inputs, from a seed.
 
-    The model's random state stays as it is: a run with pictures draws the views
-    that it would have drawn without.
+    The model's random state doesn't change, so pictures drawn during training
+    don't affect it.
 
     Args:
         model: `SelfSupervisedModel`.
@@ -30,11 +30,11 @@ def draw_views(
         seed: int. The same seed and images give the same views.
 
     Returns:
-        A dict of float32 NumPy arrays, with the names of the augmenter's views
-        and of the model's `drawn_names`; whole numbers stay integers.
+        A dict of NumPy arrays, named like the augmenter's views and the
+        model's `drawn_names`. Floats are float32; integers keep their dtype.
 
     Raises:
-        ValueError: if the images have another shape, type or range.
+        ValueError: if the shape, dtype or range of the images is wrong.
     """
     check_images(images)
     states = [v for v in model.variables if v.name == SEED_STATE]
@@ -57,21 +57,21 @@ def draw_views(
 def rotation_answers(
     model: methods.Rotation, images: Any, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Asks a `Rotation` model by how much images are turned.
+    """Returns the rotations that a `Rotation` model predicts.
 
     Args:
         model: `kerassl.Rotation`.
         images: array `(N, H, W, C)`, uint8 or float in [0, 255].
-        seed: int, of the views.
+        seed: int, the seed of the views.
 
     Returns:
-        A dict: `"turned"`, float32 `(4, N, S, S, C)`, the views by quarter
-        turns; and `"predicted"`, ints `(4, N)`, the quarter turns that the
-        model sees. The true ones are 0 to 3, by row.
+        A dict: `"turned"`, float32 `(4, N, S, S, C)`, the views rotated by 0
+        to 3 quarter turns; and `"predicted"`, ints `(4, N)`, the predicted
+        numbers of quarter turns. The true number is the row's index.
 
     Raises:
-        ValueError: if the model is another, or the images have another shape,
-            type or range.
+        ValueError: if the model is of another class, or the shape, dtype or
+            range of the images is wrong.
     """
     check_kind(model, methods.Rotation)
     drawn = draw_views(model, images, seed)
@@ -84,22 +84,22 @@ def rotation_answers(
 def jigsaw_answers(
     model: methods.Jigsaw, images: Any, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Asks a `Jigsaw` model in which order tiles were shuffled.
+    """Returns the permutations that a `Jigsaw` model predicts.
 
     Args:
         model: `kerassl.Jigsaw`.
         images: array `(N, H, W, C)`, uint8 or float in [0, 255].
-        seed: int, of the views and orders.
+        seed: int, the seed of the views and orders.
 
     Returns:
-        A dict: float32 `(N, 9, S, S, C)` arrays `"tiles"`, in place,
-        `"shuffled"`, and `"restored"`, put back by the model's guess; and int
-        `(N, 9)` arrays `"order"` and `"predicted"`, which tile comes to each
-        place, in truth and by the guess.
+        A dict: float32 arrays `(N, 9, S, S, C)` `"tiles"`, in their original
+        order, `"shuffled"`, and `"restored"`, put back as the model guesses;
+        and int arrays `(N, 9)` `"order"` and `"predicted"`, the index of the
+        tile at each position, the true and the predicted one.
 
     Raises:
-        ValueError: if the model is another, or the images have another shape,
-            type or range.
+        ValueError: if the model is of another class, or the shape, dtype or
+            range of the images is wrong.
     """
     check_kind(model, methods.Jigsaw)
     drawn = draw_views(model, images, seed)
@@ -122,22 +122,22 @@ def jigsaw_answers(
 def position_answers(
     model: methods.ContextPrediction, images: Any, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Asks a `ContextPrediction` model where the center's neighbors lie.
+    """Returns the positions that a `ContextPrediction` model predicts.
 
     Args:
         model: `kerassl.ContextPrediction`.
         images: array `(N, H, W, C)`, uint8 or float in [0, 255].
-        seed: int, of the views.
+        seed: int, the seed of the views.
 
     Returns:
-        A dict: `"tiles"`, float32 `(N, 9, S, S, C)`, row by row; and
-        `"predicted"`, ints `(N, 8)`, the direction in which the model sees each
-        neighbor of the center. The true ones are 0 to 7 by column: from the
-        upper left, row by row.
+        A dict: `"tiles"`, float32 `(N, 9, S, S, C)`, in row-major order; and
+        `"predicted"`, ints `(N, 8)`, the predicted direction of each neighbor
+        from the center. The true direction is the column's index: 0 to 7 from
+        the upper left, in row-major order.
 
     Raises:
-        ValueError: if the model is another, or the images have another shape,
-            type or range.
+        ValueError: if the model is of another class, or the shape, dtype or
+            range of the images is wrong.
     """
     check_kind(model, methods.ContextPrediction)
     drawn = draw_views(model, images, seed)
@@ -145,19 +145,19 @@ def position_answers(
     first, _, _ = neighbors()
     return {
         "tiles": drawn["tiles"],
-        "predicted": logits[:, first == CENTRE].argmax(axis=-1),
+        "predicted": logits[:, first == CENTER].argmax(axis=-1),
     }
 
 
 def check_kind(model: Any, kind: type) -> None:
-    """Refuses a model of another kind than the picture is of.
+    """Checks the class of a model.
 
     Raises:
-        ValueError: naming both.
+        ValueError: naming the class needed and the class received.
     """
     if not isinstance(model, kind):
         raise ValueError(
-            f"This picture is of a `kerassl.{kind.__name__}`. Received: "
+            f"This picture needs a `kerassl.{kind.__name__}`. Received: "
             f"{type(model).__name__}. `kerassl.visualization.pretext` picks "
             "the picture that fits a model."
         )

@@ -10,7 +10,7 @@ from keras import ops
 from kerassl import encoders
 from kerassl.methods.generative.mae import before
 from kerassl.visualization.features import encoder_of
-from kerassl.visualization.pictures import (
+from kerassl.visualization.figures import (
     head,
     load_matplotlib,
     make_figure,
@@ -26,8 +26,7 @@ def attention_maps(model: Any, images: Any, block: int = -1) -> "Figure":
 
     Args:
         model: `SelfSupervisedModel` or an encoder with a
-            `keras_hub.models.ViTBackbone` in it, or what
-            `kerassl.load_encoder` takes.
+            `keras_hub.models.ViTBackbone` in it.
         images: array `(N, H, W, C)` of the encoder's shape, uint8 or float in
             [0, 255], a few.
         block: int, which of the transformer's blocks; -1 is the last.

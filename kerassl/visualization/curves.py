@@ -1,19 +1,18 @@
-"""Pictures of how a run went."""
+"""Learning curves."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 
-from kerassl.run_folder import TIMES, read_rows
-from kerassl.visualization.pictures import load_matplotlib, plain
+from kerassl.names import TIMES
+from kerassl.visualization.figures import load_matplotlib, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# So many points, and less, are drawn one by one.
+# Curves with at most this many points have a marker at each.
 MARKED = 40
 
 
@@ -23,8 +22,8 @@ class Curve(NamedTuple):
     Args:
         x: float array `(N,)`: epochs, from 1.
         y: float array `(N,)`.
-        unit: str, what `x` counts: `"epoch"`; or `"evaluation"` where Keras's
-            history doesn't tell after which epochs.
+        unit: str, the unit of `x`: `"epoch"`, or `"evaluation"` if Keras's
+            history doesn't record after which epochs a metric was measured.
     """
 
     x: np.ndarray
@@ -35,25 +34,26 @@ class Curve(NamedTuple):
 def learning_curves(
     history: Any, metrics: Sequence[str] | None = None
 ) -> "Figure":
-    """Draws the loss and the metrics of a run over its epochs.
+    """Draws the loss and the metrics of a training over its epochs.
 
     Args:
-        history: the folder of a run, or the `keras.callbacks.History` that
-            `fit` returns.
-        metrics: names of what to draw; by default all, the loss first.
+        history: the `keras.callbacks.History` that `fit` returns, or the rows
+            that `kerassl.runs.read_history` returns for a run's folder: a list
+            of dicts with `"epoch"`, from 1, and metrics.
+        metrics: names of metrics to draw; by default all, the loss first.
 
     Returns:
-        A `matplotlib.figure.Figure` with an axis for each.
+        A `matplotlib.figure.Figure` with one plot per metric.
 
     Raises:
         ImportError: without matplotlib.
-        FileNotFoundError: if the folder has no history.
-        ValueError: if the history is broken or empty, or there is no such
-            metric.
+        ValueError: if the history has another type or is empty, or a metric
+            is unknown.
 
     Example:
     ```python
-    kerassl.visualization.learning_curves("runs/a").savefig("curves.png")
+    history = kerassl.runs.read_history("runs/a")
+    kerassl.visualization.learning_curves(history).savefig("curves.png")
     ```
     """
     figure_class = load_matplotlib()
@@ -84,34 +84,34 @@ def learning_curves(
 
 
 def read_curves(history: Any) -> dict[str, Curve]:
-    """Returns what `learning_curves` draws.
+    """Returns the curves that `learning_curves` draws.
 
     Args:
         history: as in `learning_curves`.
 
     Returns:
-        A dict of name to `Curve`, the loss first. Epochs in which a metric
-        wasn't measured are left out.
+        A dict from name to `Curve`, the loss first. Epochs without a value are
+        left out.
 
     Raises:
-        FileNotFoundError: as in `learning_curves`.
-        ValueError: likewise.
+        ValueError: if the history has another type or is empty.
     """
     if isinstance(history, keras.callbacks.History):
         curves = _of_history(history)
-    elif isinstance(history, (str, Path)):
-        curves = _of_rows(read_rows(history))
+    elif isinstance(history, (list, tuple)):
+        curves = _of_rows(history)
     else:
         raise ValueError(
-            "Learning curves are of a run's folder, or of the History that "
-            f"`fit` returns. Received: {type(history).__name__}"
+            "`history` must be the History that `fit` returns, or the rows of "
+            "a run: `kerassl.runs.read_history(folder)`. Received: "
+            f"{type(history).__name__}"
         )
     if not curves:
         raise ValueError("There are no learning curves: no epoch is finished.")
     return curves
 
 
-def _of_rows(rows: list[dict[str, float]]) -> dict[str, Curve]:
+def _of_rows(rows: Sequence[dict[str, float]]) -> dict[str, Curve]:
     names = dict.fromkeys(name for row in rows for name in row)
     curves = {}
     for name in names:

@@ -12,9 +12,11 @@ from PIL import Image
 
 from kerassl import recipes
 from kerassl.cli.main import main
+from kerassl.report import html as report_html
+from kerassl.report import sections
+from kerassl.report.page import Report
 from kerassl.run_folder import environment
 from kerassl.runs.checkpoint import Position, save_checkpoint
-from kerassl.runs.page import Report, duration
 from tests.contracts.methods import METHODS, tiny_encoder
 
 NAME = "<b>&\"'$title"
@@ -91,9 +93,9 @@ def run(tmp_path_factory, images):
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch):
     """Pictures of few images and few pixels: drawing is what takes time."""
-    module = sys.modules["kerassl.runs.page"]
-    for name, value in dict(DPI=30, QUERIES=2, NEIGHBOURS=2, ROWS=1).items():
-        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(report_html, "DPI", 30)
+    for name, value in dict(QUERIES=2, NEIGHBORS=2, ROWS=1).items():
+        monkeypatch.setattr(sections, name, value)
 
 
 def reported(capsys, *arguments):
@@ -188,10 +190,10 @@ def test_scores_warnings_and_what_was_removed(run, capsys, tmp_path):
         "knn, stage1 best stage 75.0% 50.0%",
         "<i>probe 62.5% –",
         "No epoch is finished yet",
-        "go on with kerassl pretrain --resume --output",
+        "resume with kerassl pretrain --resume --output",
         "12 training images",
         "A map needs at least 4",
-        "There is no checkpoint.keras any more",
+        "need checkpoint.keras, which was deleted",
     ):
         assert part in page.text, part
     assert "Not evaluated yet" not in page.text
@@ -199,9 +201,9 @@ def test_scores_warnings_and_what_was_removed(run, capsys, tmp_path):
 
 @pictures_have_tests
 def test_barlow_twins_have_their_matrix(run):
-    made = Report(run, "fashion_mnist_small", images=8)
-    made.model = METHODS["barlow_twins"](tiny_encoder())
-    page = Page("\n".join(made._of_model()))
+    subject = Report(run, "fashion_mnist_small", images=8).run
+    subject.model = METHODS["barlow_twins"](tiny_encoder())
+    page = Page("\n".join(sections.of_model(subject)))
     assert [x["alt"] for x in page.all("img")] == [
         "Views",
         "Cross-correlation matrix",
@@ -241,12 +243,13 @@ def test_all_classes_of_a_folder_are_shown(run, tmp_path):
     colors = shutil.copytree(run, tmp_path.with_name("colors"))
     (colors / "checkpoint.keras").unlink()
     tiny_encoder((28, 28, 3)).save(colors / "encoder.keras")
-    report = Report(colors, f"folder:{tmp_path}", images=10)
-    assert sorted(set(report.bank.labels)) == list(range(10))
-    assert list(report.queries.labels) == list(range(10))
-    assert list(report._spread(4)) == [0, 3, 6, 9]
+    subject = Report(colors, f"folder:{tmp_path}", images=10).run
+    assert sorted(set(subject.bank.labels)) == list(range(10))
+    assert list(subject.queries.labels) == list(range(10))
+    assert list(subject.spread(4)) == [0, 3, 6, 9]
 
 
 def test_duration():
+    duration = report_html.duration
     times = [duration(t) for t in (0.4, 59.6, 61, 3600, 7500)]
     assert times == ["0 s", "1 min 0 s", "1 min 1 s", "1 h 0 min", "2 h 5 min"]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerassl import visualization
+from kerassl import runs, visualization
 
 ROWS = """\
 epoch,loss,knn_accuracy,seconds,images_per_second
@@ -15,9 +15,9 @@ epoch,loss,knn_accuracy,seconds,images_per_second
 
 
 @pytest.fixture
-def folder(tmp_path):
+def rows(tmp_path):
     (tmp_path / "history.csv").write_text(ROWS)
-    return tmp_path
+    return runs.read_history(tmp_path)
 
 
 def history(**values):
@@ -34,8 +34,8 @@ def drawn(figure):
     }
 
 
-def test_curves_of_a_run(folder):
-    figure = visualization.learning_curves(folder)
+def test_curves_of_a_run(rows):
+    figure = visualization.learning_curves(rows)
     points = drawn(figure)
     assert list(points) == ["loss", "knn accuracy"]
     assert points["knn accuracy"] == [[2, 0.5], [3, 0.6]]
@@ -44,9 +44,8 @@ def test_curves_of_a_run(folder):
     figure.canvas.draw()
     for axis in figure.axes:
         assert all(tick == round(tick) for tick in axis.get_xticks())
-    assert list(
-        drawn(visualization.learning_curves(str(folder), ["loss"]))
-    ) == ["loss"]
+    figure = visualization.learning_curves(rows, ["loss"])
+    assert list(drawn(figure)) == ["loss"]
 
 
 def test_curves_of_keras():
@@ -60,34 +59,18 @@ def test_curves_of_keras():
     assert curves["knn"].unit == "evaluation" and curves["loss"].unit == "epoch"
 
 
-def test_a_single_epoch_has_one_whole_tick(tmp_path):
-    (tmp_path / "history.csv").write_text("epoch,loss\n1,3.5\n")
-    (axis,) = visualization.learning_curves(tmp_path).axes
+def test_a_single_epoch_has_one_whole_tick():
+    (axis,) = visualization.learning_curves([{"epoch": 1, "loss": 3.5}]).axes
     low, high = axis.get_xlim()
     assert [t for t in axis.get_xticks() if low <= t <= high] == [1]
 
 
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "no epoch is finished"),
-        ("epoch,loss\n", "no epoch is finished"),
-        ("epoch,loss\n1,high\n", "history.csv is broken.*high"),
-        ("step,loss\n1,2\n", "history.csv is broken.*epoch"),
-        ("epoch,loss\n1\n", "history.csv is broken"),
-        ("epoch,loss\n1,2,3\n", "history.csv is broken"),
-    ],
-)
-def test_broken_histories_are_refused(text, message, tmp_path):
-    (tmp_path / "history.csv").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        visualization.learning_curves(tmp_path)
-
-
-def test_what_is_no_history_is_refused(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.history.csv"):
-        visualization.learning_curves(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match="Received: dict"):
+def test_what_is_no_history_is_refused(rows):
+    with pytest.raises(ValueError, match="no epoch is finished"):
+        visualization.learning_curves([])
+    with pytest.raises(ValueError, match="read_history.*Received: dict"):
         visualization.learning_curves({"loss": [1.0]})
+    with pytest.raises(ValueError, match="read_history.*Received: str"):
+        visualization.learning_curves("runs/a")
     with pytest.raises(ValueError, match=r"\['loss', 'knn_accuracy'\].*los"):
-        visualization.learning_curves(folder, ["los"])
+        visualization.learning_curves(rows, ["los"])

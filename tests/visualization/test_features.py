@@ -9,8 +9,8 @@ from keras import layers, ops
 
 from kerassl import augmentation, encoders, visualization
 from kerassl.data import ImageData
-from kerassl.visualization.features import UNLABELLED
-from kerassl.visualization.pictures import RIGHT, WRONG
+from kerassl.visualization.figures import RIGHT, WRONG
+from kerassl.visualization.maps import UNLABELED
 from tests.contracts.methods import METHODS, tiny_encoder
 
 
@@ -143,7 +143,7 @@ def test_a_missing_package_is_named(
 
 
 def test_mistakes_show_before_the_features(pixels, images, monkeypatch):
-    monkeypatch.setattr(visualization.features, "features_of", None)
+    monkeypatch.setattr(encoders, "embed", None)
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(ImportError, match="umap-learn"):
         visualization.embedding_map(pixels, images, kind="umap")
@@ -229,14 +229,16 @@ def test_labels_of_other_dtypes_and_numberings(pixels, images):
         draw(pixels, images[:2], images, 1, ["cat"] * 2, [1] * 64)
 
 
-def test_an_encoder_may_be_a_model_or_a_file(images, tmp_path):
+def test_an_encoder_may_come_in_a_model_and_not_as_a_path(images, tmp_path):
     model = METHODS["simclr"](tiny_encoder())
-    model.encoder.save(tmp_path / "encoder.keras")
+    draw = visualization.neighbors
     made = [
-        titles(visualization.neighbors(source, images[:2], images[2:], k=2))
-        for source in (model, model.encoder, tmp_path)
+        titles(draw(source, images[:2], images[2:], k=2))
+        for source in (model, model.encoder)
     ]
-    assert made[0] == made[1] == made[2]
+    assert made[0] == made[1]
+    with pytest.raises(ValueError, match=r"`kerassl.load_encoder\('runs/a'"):
+        draw("runs/a", images[:2], images[2:])
 
 
 def test_images_and_labels_are_checked(pixels, images):
@@ -295,7 +297,7 @@ def test_a_map_without_labels_or_thumbnails(pixels, images):
     (axis,) = figure.axes
     assert not axis.images and not figure.legends
     assert (
-        axis.collections[-1].get_facecolors()[:, :3] == rgb(UNLABELLED)
+        axis.collections[-1].get_facecolors()[:, :3] == rgb(UNLABELED)
     ).all()
 
 

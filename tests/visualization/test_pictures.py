@@ -7,7 +7,7 @@ import pytest
 
 import kerassl
 from kerassl import visualization
-from kerassl.visualization.pictures import RIGHT, WRONG, mosaic
+from kerassl.visualization.figures import RIGHT, WRONG, mosaic
 from tests.contracts.methods import METHODS, tiny_encoder
 
 
@@ -82,7 +82,7 @@ def test_reconstructions_hide_what_the_model_does_not_see(images):
     np.testing.assert_array_equal(seen[:8], images[0, :8, :, 0])
     assert (painted == 255).all()  # Clipped, not wrapped around.
     np.testing.assert_array_equal(truth, images[0, ..., 0])
-    with pytest.raises(ValueError, match="SimCLR reconstructs no images"):
+    with pytest.raises(ValueError, match="SimCLR doesn.t reconstruct images"):
         visualization.reconstructions(build("simclr"), images[:2])
 
 

@@ -1,0 +1,101 @@
+"""A run and the images to show of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kerassl import data as kerassl_data
+from kerassl.data.errors import SplitError
+from kerassl.presets import load_encoder
+from kerassl.recipes import Recipe
+from kerassl.run_folder import (
+    CHECKPOINT,
+    read_history,
+    read_scores,
+    read_settings,
+)
+from kerassl.runs.checkpoint import load_checkpoint
+from kerassl.visualization.features import check_fit
+
+# The number of training images searched for neighbors, per test image.
+BANK = 4
+
+
+class Subject:
+    """A run, read and checked, and images to show.
+
+    Args:
+        folder: as in `kerassl.report.write`.
+        data: as in `kerassl.report.write`.
+        images: as in `kerassl.report.write`.
+        data_dir: as in `kerassl.report.write`.
+        max_unreadable: as in `kerassl.report.write`.
+
+    Raises:
+        FileNotFoundError: if there is no run, or its data are missing.
+        ValueError: if a file of the run is broken, or the images don't fit the
+            encoder.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        data: str | None = None,
+        images: int = 500,
+        data_dir: str | None = None,
+        max_unreadable: float | None = None,
+    ):
+        self.folder = Path(folder)
+        self.settings = read_settings(folder)
+        self.recipe = Recipe.from_dict(self.settings["recipe"])
+        self.history = read_history(folder)
+        self.scores = read_scores(folder)
+        self.encoder = load_encoder(folder)
+        self.data = self.settings["data"] if data is None else data
+        if data_dir is None:
+            data_dir = self.settings.get("data_dir")
+        if max_unreadable is None:
+            max_unreadable = self.settings["max_unreadable"]
+        self._load_images(images, data_dir, max_unreadable)
+        checkpoint = self.folder / CHECKPOINT
+        # People delete it to save space; most sections need only the encoder.
+        self.model = (
+            load_checkpoint(checkpoint)[0] if checkpoint.exists() else None
+        )
+
+    def _load_images(
+        self, count: int, data_dir: str | None, max_unreadable: float
+    ) -> None:
+        height, width, _ = self.encoder.input_shape[1:]
+        size = None if None in (height, width) else (height, width)
+
+        def load(split: str, limit: int) -> kerassl_data.ImageData:
+            return kerassl_data.load(
+                self.data,
+                split,
+                image_size=size,
+                limit=limit,
+                data_dir=data_dir,
+                max_unreadable=max_unreadable,
+            )
+
+        self.note = ""
+        try:
+            self.queries = load("test", count)
+            self.bank = load("train", BANK * count)
+        except SplitError as error:
+            self.note = f" All are training images: {error}"
+            train = load("train", (1 + BANK) * count)
+            chosen = np.arange(len(train.images)) % (1 + BANK) == 0
+            self.queries = train.select(np.flatnonzero(chosen))
+            self.bank = train.select(np.flatnonzero(~chosen))
+        check_fit(self.encoder, self.data, self.queries)
+        check_fit(self.encoder, self.data, self.bank)
+
+    def spread(self, count: int) -> np.ndarray:
+        """Returns the indices of `count` queries, evenly spaced.
+
+        The first ones could all belong to one class.
+        """
+        last = len(self.queries.images) - 1
+        return np.unique(np.linspace(0, last, count).astype(int))
