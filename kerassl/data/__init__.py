@@ -1,7 +1,8 @@
-"""Images for training: TFDS, folders, arrays and an embedded data set."""
+"""Images to train on: from TFDS, folders, array files, or embedded."""
 
 from kerassl.data.arrays import check_images, check_labels
 from kerassl.data.batches import ImageBatches
-from kerassl.data.load import ImageData, load
+from kerassl.data.image_data import ImageData
+from kerassl.data.load import load
 
 __all__ = ["ImageBatches", "ImageData", "check_images", "check_labels", "load"]

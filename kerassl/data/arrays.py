@@ -1,4 +1,4 @@
-"""Image arrays: their checks, their files and their resizing."""
+"""Checks, resizing and loading of image arrays."""
 
 import contextlib
 import math
@@ -22,16 +22,16 @@ def check_images(images: Any, name: str = "images") -> None:
 
     The shape must be `(N, height, width, channels)` with 1 or 3 channels, the
     dtype uint8 or float, and the values finite and in `[0, 255]`. The values
-    of float images are looked at in at most 1,000 images, evenly spaced.
+    of float images are checked in at most 1,000 images, evenly spaced.
 
     Args:
-        images: A NumPy array, a tensor of any backend, or anything else with
+        images: a NumPy array, a tensor of any backend, or anything else with
             `shape`, `dtype` and slicing.
-        name: How the error message calls the images.
+        name: str, what error messages call the images.
 
     Raises:
-        ValueError: If the images are something else; the message names what
-            was found and what is needed.
+        ValueError: if the shape, the dtype or a value is wrong. The message
+            gives the one received and the one needed.
 
     Example:
     ```python
@@ -48,26 +48,30 @@ def check_images(images: Any, name: str = "images") -> None:
     check_header(shape, dtype, name)
     if dtype == "uint8":
         return
-    # A slice, not an index array: every kind of tensor can be sliced.
+    # A slice, since not every kind of tensor takes an array of indices.
     sample = images[:: -(-shape[0] // _CHECKED_IMAGES)]
     sample = keras.ops.convert_to_numpy(sample).astype("float32", copy=False)
     check_range(sample.min(), sample.max(), dtype, name)
 
 
 def dtype_name(images: Any) -> str:
-    """Returns the name of the dtype of an array or a tensor of any library."""
-    # NumPy, JAX and TensorFlow have a name; PyTorch says "torch.uint8".
+    """Returns the dtype of an array or tensor of any library, as a string."""
+    # NumPy's, JAX's and TensorFlow's have a name; PyTorch's is "torch.uint8".
     return getattr(images.dtype, "name", str(images.dtype).split(".")[-1])
 
 
-def check_range(low: Any, high: Any, dtype: str, name: str) -> None:
-    """Raises a ValueError if float images have another range than [0, 255].
+def check_range(low: float, high: float, dtype: str, name: str) -> None:
+    """Checks that the values of float images are in [0, 255].
 
     Args:
-        low: their smallest value; NaN if one of them is.
-        high: their largest value.
-        dtype: str, the name of the type, for the message.
-        name: how the error message calls them.
+        low: float, the smallest value; NaN if any value is NaN.
+        high: float, the largest value.
+        dtype: str, the dtype, for the message.
+        name: str, what the message calls the images.
+
+    Raises:
+        ValueError: if the values are not finite, scaled to [0, 1] or [-1, 1],
+            or otherwise outside [0, 255].
     """
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(
@@ -86,19 +90,22 @@ def check_range(low: Any, high: Any, dtype: str, name: str) -> None:
 
 
 def check_header(shape: tuple[int | None, ...], dtype: str, name: str) -> None:
-    """Raises a ValueError if no images have this shape or type.
+    """Checks that images can have this shape and dtype.
 
     Args:
-        shape: of all of them; sizes that aren't known are `None`.
-        dtype: str, the name of the type.
-        name: how the error message calls them.
+        shape: tuple, of all images; unknown sizes are `None`.
+        dtype: str, such as `"uint8"`.
+        name: str, what the message calls the images.
+
+    Raises:
+        ValueError: if they can't.
     """
     _check_shape(shape, name)
     check_dtype(dtype, name)
 
 
 def check_dtype(dtype: str, name: str) -> None:
-    """Raises a ValueError if no images have this type; see `check_header`."""
+    """Checks that images can have this dtype; see `check_header`."""
     if dtype != "uint8" and "float" not in dtype:
         raise ValueError(
             f"`{name}` must be uint8 or float with values in [0, 255]. "
@@ -107,7 +114,7 @@ def check_dtype(dtype: str, name: str) -> None:
 
 
 def _check_shape(shape: tuple[int | None, ...], name: str) -> None:
-    """Raises a ValueError that names the cure for a wrong shape."""
+    """Raises a ValueError for a wrong shape, with advice if possible."""
     needed = (
         f"`{name}` must have the shape (N, height, width, channels), "
         f"channels last, with 1 or 3 channels. Received: shape={shape}"
@@ -130,7 +137,24 @@ def _check_shape(shape: tuple[int | None, ...], name: str) -> None:
 
 
 def check_labels(labels: Any, count: int, name: str = "labels") -> np.ndarray:
-    """Returns labels as int64 of shape `(count,)`, or raises a ValueError."""
+    """Checks integer labels.
+
+    Args:
+        labels: integers of shape `(N,)` or `(N, 1)`.
+        count: int, the number of images.
+        name: str, what error messages call the labels.
+
+    Returns:
+        An int64 array of shape `(count,)`.
+
+    Raises:
+        ValueError: if the shape, the dtype or the number of labels is wrong.
+
+    Example:
+    ```python
+    labels = kerassl.data.check_labels([[3], [1]], count=2)  # [3, 1]
+    ```
+    """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]  # As in `keras.datasets.cifar10`.
@@ -148,7 +172,11 @@ def check_labels(labels: Any, count: int, name: str = "labels") -> np.ndarray:
 
 
 def parse_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Returns `(height, width)` from an integer or a pair."""
+    """Returns `(height, width)`, from an integer or a pair.
+
+    Raises:
+        ValueError: if it is neither, or not positive.
+    """
     pair = np.asarray(image_size)
     if pair.ndim == 0:
         pair = np.repeat(pair, 2)
@@ -162,12 +190,20 @@ def parse_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes one `(H, W, C)` array: short side, then center crop."""
+    """Resizes the short side of an `(H, W, C)` image, then crops the center.
+
+    Args:
+        image: uint8 or float array of shape `(H, W, C)`.
+        size: tuple `(height, width)`.
+
+    Returns:
+        An array of shape `(height, width, C)` and the image's dtype.
+    """
     from PIL import Image, ImageOps
 
     if image.shape[:2] == size:
         return image
-    # One channel at a time, since Pillow has no float color mode.
+    # One channel at a time: Pillow has no color mode for floats.
     dtype = np.uint8 if image.dtype == np.uint8 else np.float32
     planes = [
         ImageOps.fit(
@@ -190,22 +226,22 @@ def load_file(
     """Reads images and labels from an `.npz` or `.npy` file.
 
     Args:
-        path: The file.
-        split: The split. Of an `.npz` file, it picks the arrays, named as in
+        path: path of the file.
+        split: str. In an `.npz` file it selects the arrays, named as in
             `keras.datasets` (`x_train`, `y_train`) or in MedMNIST
-            (`train_images`, `train_labels`). Arrays with no split in their
+            (`train_images`, `train_labels`). Arrays without a split in their
             name (`images`, `labels`; `x`, `y`) are the split `"train"`.
-        image_size: `None`, an integer or `(height, width)`.
-        limit: `None` or how many images to keep; the others aren't read.
+        image_size: int, `(height, width)`, or `None` to keep their size.
+        limit: int, how many images to read, or `None` for all.
 
     Returns:
-        A pair of images and labels; labels may be `None`.
+        A pair: images `(N, H, W, C)`, and labels `(N,)` or `None`.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, doesn't hold these images, or they
-            are no good or too large. As far as its header tells, before any of
-            them is read.
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or lacks this split, or the images
+            are invalid or need too much memory. Whatever the header shows is
+            checked before any pixels are read.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -249,26 +285,29 @@ def load_file(
 def check_memory(
     count: int, shape: tuple[int, ...], dtype: np.dtype, name: str
 ) -> None:
-    """Raises a ValueError if images need more memory than is allowed.
+    """Checks that images need no more memory than is allowed.
 
     Args:
-        count: int, how many images.
-        shape: of one of them.
-        dtype: of their values.
-        name: where they come from.
+        count: int, the number of images.
+        shape: tuple, of one image.
+        dtype: `np.dtype` of the images.
+        name: str, where they come from, for the message.
+
+    Raises:
+        ValueError: if they need more than 32 GiB.
     """
     needed = count * math.prod(shape) * dtype.itemsize
     if needed > _MAX_BYTES:
         raise ValueError(
             f"The {count:,} images of {name!r} need {needed / 2**30:.0f} GiB "
             f"of memory at {shape}, and {_MAX_BYTES // 2**30} GiB are allowed. "
-            "Use `limit`, a smaller `image_size`, or write the images to files "
-            "and use 'folder:PATH', which reads them as they are needed."
+            "Use `limit` or a smaller `image_size`, or write the images to "
+            "files and use 'folder:PATH', which decodes them on demand."
         )
 
 
 def _find_arrays(arrays: ArrayFile, split: str) -> tuple[str, str | None]:
-    """Returns the names of the images and labels that a file holds."""
+    """Returns the names of a split's images and of its labels, if any."""
     path = str(arrays.path)
     if arrays.names == [""]:
         if split_name(split) != "train":
@@ -299,7 +338,7 @@ def _find_arrays(arrays: ArrayFile, split: str) -> tuple[str, str | None]:
 
 @contextlib.contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """Turns what a bad file raises into an error with its name."""
+    """Turns any exception about a damaged file into one that names it."""
     try:
         yield
     except Exception as error:

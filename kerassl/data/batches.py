@@ -1,9 +1,9 @@
-"""Batches for `fit`, the same again when a run is resumed."""
+"""Batches for `fit` that a resumed run can reproduce."""
 
 import os
 import warnings
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -11,15 +11,39 @@ import numpy as np
 from kerassl.data.folder import ImageFolder
 from kerassl.data.threads import Threads
 
+# `(images, labels)` or `(images,)`.
+Batch: TypeAlias = tuple[np.ndarray, ...]
+
 
 class ImageBatches(keras.utils.PyDataset):
     """Batches of images for `fit`, a pure function of seed, epoch and step.
 
-    The order of an epoch's images depends on `(seed, epoch)` alone, so a run
-    that was interrupted and goes on sees exactly the batches that it would
-    have seen. Pass `shuffle=False` to `fit`: Keras otherwise shuffles the
-    *order of the batches* by Python's global random state.
+    The order of an epoch's images depends only on `(seed, epoch)`, so that an
+    interrupted run continues with exactly the batches that it would have seen.
+    Pass `shuffle=False` to `fit`: otherwise Keras shuffles the *order of the
+    batches* by Python's global random state.
 
+    `epoch` advances when `fit` finishes an epoch. Set it to start elsewhere.
+
+    Args:
+        images: array `(N, height, width, channels)`, or an `ImageFolder`.
+        labels: array of shape `(N,)`, or `None`.
+        batch_size: int > 0, the number of images in a batch.
+        shuffle: bool. Whether each epoch has its own random order.
+        seed: int >= 0, of that order.
+        drop_remainder: bool. Whether to drop a smaller last batch.
+        epoch: int >= 0, the epoch to start with.
+        start_step: int >= 0, how many steps of the first epoch to skip. Keras
+            reads the length of an epoch once per `fit`, so finish a partial
+            epoch with a `fit` of one epoch.
+        part: `(index, count)`: yields only the rows that belong to process
+            `index` of `count` processes that share each batch.
+
+    Raises:
+        ValueError: if a batch would be empty or can't be divided among the
+            processes, or `start_step` is not a step of the epoch.
+
+    Example:
     ```python
     # Interrupted in epoch 3, after 40 steps. Finish that epoch, then go on.
     rest = data.batches(256, shuffle=True, epoch=3, start_step=40)
@@ -27,27 +51,11 @@ class ImageBatches(keras.utils.PyDataset):
     batches = data.batches(256, shuffle=True, epoch=4)
     model.fit(batches, initial_epoch=4, epochs=100, shuffle=False)
     ```
-
-    `epoch` moves on when `fit` ends an epoch. Set it to start elsewhere.
-
-    Args:
-        images: An array `(N, height, width, channels)` or an `ImageFolder`.
-        labels: Integers of shape `(N,)`, or `None`.
-        batch_size: How many images are in a batch.
-        shuffle: Whether each epoch has its own random order.
-        seed: The seed of that order.
-        drop_remainder: Whether to leave out a last, smaller batch.
-        epoch: The epoch to start with.
-        start_step: How many steps of the first epoch to skip. Keras takes the
-            length of an epoch once per `fit`, so finish a skipped-into epoch
-            with a `fit` of one epoch.
-        part: `(place, parts)`: of each batch only the rows of one of several
-            processes, which share it out.
     """
 
     def __init__(
         self,
-        images: Any,
+        images: np.ndarray | ImageFolder,
         labels: np.ndarray | None = None,
         *,
         batch_size: int,
@@ -58,7 +66,6 @@ class ImageBatches(keras.utils.PyDataset):
         start_step: int = 0,
         part: tuple[int, int] = (0, 1),
     ):
-        """Reads no image yet."""
         super().__init__()
         count = len(images)
         steps = 0
@@ -79,8 +86,8 @@ class ImageBatches(keras.utils.PyDataset):
             )
         if batch_size % part[1]:
             raise ValueError(
-                f"A batch of {batch_size} images can't be shared out to "
-                f"{part[1]} processes. Choose a multiple of it."
+                f"A batch of {batch_size} images can't be divided among "
+                f"{part[1]} processes. Choose a multiple of that number."
             )
         self.part = part
         self.images = images
@@ -92,28 +99,28 @@ class ImageBatches(keras.utils.PyDataset):
         self.start_step = start_step
         self.steps_per_epoch = steps
         self._order: tuple[int, np.ndarray] | None = None
-        # Only decoding is worth a thread of its own.
+        # Only decoding is worth a thread.
         self._reader = Threads(1) if isinstance(images, ImageFolder) else None
-        self._ahead: tuple[tuple[int, int, int], Future] | None = None
+        self._ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None
         self._within_epoch = False
         self._fit_reset = False
         self._shortened = False
         self._expected = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns all but the batch that is read ahead."""
+        """Returns the state without the batch that is being read ahead."""
         return self.__dict__ | {"_ahead": None}
 
     @property
     def workers(self) -> int:
-        """Always 1: a folder decodes in threads of its own.
+        """Always 1: folders decode in their own threads.
 
-        With more, Keras 3.15 fetches ahead while it builds a model, and gives
-        those batches to the first epoch once more, which shifts every later
-        one.
+        With more workers, Keras 3.15 fetches batches ahead while it builds a
+        model and yields them again in the first epoch, which shifts all later
+        epochs.
         """
-        # Keras reads this once, when a `fit` starts, whatever became of the
-        # `fit` before: the only sign of a new one that it gives.
+        # Keras reads this once when a `fit` starts, however the previous one
+        # ended. It is the only sign of a new `fit`.
         self._within_epoch = self._fit_reset = self._shortened = False
         return 1
 
@@ -122,13 +129,13 @@ class ImageBatches(keras.utils.PyDataset):
         if value != 1:
             raise ValueError(
                 "`ImageBatches` needs workers=1: it decodes in its own "
-                "threads, and Keras workers would change which batches an "
-                f"epoch has. Received: workers={value}"
+                "threads, and Keras workers would change the batches of an "
+                f"epoch. Received: workers={value}"
             )
 
     @property
     def batch_sizes(self) -> list[int]:
-        """The sizes of this epoch's first and last batch, without repeats."""
+        """The distinct sizes of this epoch's first and last batch."""
         count = len(self.images)
         steps = (self.start_step, self.steps_per_epoch - 1)
         sizes = [
@@ -140,7 +147,7 @@ class ImageBatches(keras.utils.PyDataset):
         """Returns the number of steps in the current epoch."""
         return self.steps_per_epoch - self.start_step
 
-    def __getitem__(self, index: int) -> tuple:
+    def __getitem__(self, index: int) -> Batch:
         """Returns the batch `(images, labels)` or `(images,)` at a step."""
         if not 0 <= index < len(self):
             raise IndexError(f"Step {index} is out of range({len(self)}).")
@@ -149,8 +156,8 @@ class ImageBatches(keras.utils.PyDataset):
         step = index + self.start_step
         if self._reader is None:
             return self._read(self.epoch, step)
-        # Decode the next batch while the model trains on this one.
-        # A forked process doesn't get what its parent reads.
+        # Decode the next batch while the model trains on this one. The process
+        # is part of the key: a forked one can't wait for its parent's thread.
         key = (os.getpid(), self.epoch, step)
         if self._ahead is not None and self._ahead[0] == key:
             future = self._ahead[1]
@@ -161,14 +168,14 @@ class ImageBatches(keras.utils.PyDataset):
             self._ahead = (os.getpid(), self.epoch, step + 1), ahead
         return future.result()
 
-    def _read(self, epoch: int, step: int) -> tuple:
+    def _read(self, epoch: int, step: int) -> Batch:
         start = step * self.batch_size
         indices = self._epoch_order(epoch)[start : start + self.batch_size]
-        place, parts = self.part
-        size = len(indices) // parts
-        indices = indices[place * size : (place + 1) * size]
+        process, processes = self.part
+        size = len(indices) // processes
+        indices = indices[process * size : (process + 1) * size]
         if isinstance(self.images, ImageFolder):
-            # An image that can't be read any more comes back as another one.
+            # Another image replaces one that has become unreadable.
             images, indices = self.images.read(indices)
         else:
             images = np.asarray(self.images[indices])
@@ -189,9 +196,9 @@ class ImageBatches(keras.utils.PyDataset):
     def _warn_if_shuffled(self, index: int) -> None:
         if index not in (0, self._expected):
             warnings.warn(
-                "Keras shuffles the order of these batches, so that the run "
-                "can't be repeated or resumed exactly. Pass `shuffle=False` "
-                "to `fit`: `ImageBatches` shuffles the images itself.",
+                "Keras shuffles the order of these batches, so the run can't "
+                "be repeated or resumed exactly. Pass `shuffle=False` to "
+                "`fit`: `ImageBatches` shuffles the images itself.",
                 stacklevel=2,
             )
         self._expected = index + 1
@@ -200,8 +207,8 @@ class ImageBatches(keras.utils.PyDataset):
         """Marks the start of an epoch; called by Keras."""
         if self._shortened:
             raise ValueError(
-                "`start_step` finishes one epoch: Keras would cut the next "
-                "epochs of this `fit` short too. Fit these batches with "
+                "`start_step` is for finishing one epoch: Keras would shorten "
+                "the next epochs of this `fit` too. Fit these batches with "
                 "`epochs=initial_epoch + 1`, then make new ones with "
                 f"`epoch={self.epoch}`."
             )
@@ -209,10 +216,10 @@ class ImageBatches(keras.utils.PyDataset):
         self._expected = 0
 
     def on_epoch_end(self) -> None:
-        """Moves on to the next epoch; called by Keras."""
-        # Each `fit` first resets its iterator by this same call: with no epoch
-        # begun if the model is built, with one begun and abandoned if Keras
-        # took a batch to build it. Neither is the end of an epoch.
+        """Advances to the next epoch; called by Keras."""
+        # Each `fit` first resets its iterator with this same call: before any
+        # epoch if the model is built, after an abandoned one if Keras took a
+        # batch to build it. Neither ends an epoch.
         if self._within_epoch and self._fit_reset:
             self.epoch += 1
             self._shortened = self.start_step > 0

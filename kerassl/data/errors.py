@@ -1,5 +1,5 @@
-"""What can be told apart of errors of data."""
+"""Errors of data that callers distinguish."""
 
 
 class SplitError(ValueError):
-    """There are images, but none of the wanted split."""
+    """The data exist, but not the requested split."""

@@ -1,4 +1,4 @@
-"""Where the images of a folder are: its files, splits and classes."""
+"""The files, splits and classes of an image folder."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from pathlib import Path
 from kerassl.data.decode import image_suffixes
 from kerassl.data.errors import SplitError
 
-# In any case; of the names of one split, a folder may have one.
+# In any case. A folder may use one of the names for a split.
 _SPLITS = {
     "train": "train",
     "training": "train",
@@ -21,7 +21,7 @@ _SPLITS = {
     "val": "validation",
     "valid": "validation",
 }
-# A vehicle; nothing else to be seen has the name of a split.
+# The one name of a split that is also a thing to photograph.
 _CLASS = "train"
 NAMED = 20
 
@@ -30,11 +30,11 @@ _logger = logging.getLogger("kerassl")
 
 @dataclasses.dataclass
 class Skipped:
-    """What is in a folder beside images; a walk fills it.
+    """What `find_images` skipped in a folder.
 
     Args:
-        suffixes: how many files have each suffix that isn't an image's.
-        folders: what went wrong with each folder that can't be listed.
+        suffixes: number of files by suffix, of suffixes that aren't images'.
+        folders: error messages by folder, of folders that can't be listed.
     """
 
     suffixes: collections.Counter[str] = dataclasses.field(
@@ -43,7 +43,7 @@ class Skipped:
     folders: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __str__(self) -> str:
-        """Returns it in words; nothing if nothing was skipped."""
+        """Describes what was skipped; empty if nothing was."""
         words = []
         if self.suffixes:
             kinds = [
@@ -62,7 +62,12 @@ class Skipped:
 
 
 def listed(items: Sequence[str], count: int | None = None) -> str:
-    """Returns the first items in a row, and how many more there are."""
+    """Joins the first items with commas, and adds how many more there are.
+
+    Args:
+        items: strings.
+        count: int, the number of all items if `items` has only the first.
+    """
     more = (count or len(items)) - len(items[:NAMED])
     return ", ".join(items[:NAMED]) + (f" and {more:,} more" if more else "")
 
@@ -72,17 +77,21 @@ def find_images(
     skipped: Skipped | None = None,
     parents: tuple[tuple[int, int], ...] = (),
 ) -> Iterator[Path]:
-    """Yields what is named like an image, in sorted order.
+    """Yields the paths of files with an image's suffix, in sorted order.
 
-    Links are followed, but no loops, and hidden files and folders left out.
+    Links are followed, except in loops. Hidden files and folders are left out.
 
     Args:
         folder: path.
-        skipped: `Skipped` to note down what else is there.
-        parents: the folders that it lies in, by device and inode.
+        skipped: `Skipped`, filled with everything else that is there.
+        parents: the enclosing folders, as pairs of device and inode.
+
+    Yields:
+        Paths.
 
     Raises:
-        OSError: If a folder can't be listed, unless that isn't permitted.
+        OSError: if `folder` can't be listed, or one inside it for another
+            reason than missing permission.
     """
     skipped = Skipped() if skipped is None else skipped
     suffixes = image_suffixes()
@@ -90,7 +99,7 @@ def find_images(
         status = os.stat(folder)
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)
-    except PermissionError as error:  # Such as `lost+found` of a disk.
+    except PermissionError as error:  # Such as a disk's `lost+found`.
         if not parents:
             raise
         skipped.folders[str(folder)] = error.strerror or "not permitted"
@@ -113,17 +122,24 @@ def find_images(
 def _is_folder(path: Path) -> bool:
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError:  # A broken link; as an image, it can't be read.
+    except OSError:  # A broken link counts as an unreadable image.
         return False
 
 
 def split_name(name: str) -> str | None:
-    """Returns `"train"`, `"test"` or `"validation"`, or `None`."""
+    """Returns the split that a name means, or `None` for other names.
+
+    Args:
+        name: str, such as `"Training"`.
+
+    Returns:
+        `"train"`, `"test"`, `"validation"` or `None`.
+    """
     return _SPLITS.get(name.lower())
 
 
 def split_names(split: str) -> list[str]:
-    """Returns a name, then the others of the same split."""
+    """Returns the name of a split, then its other names."""
     same = split_name(split)
     others = [name for name, one in _SPLITS.items() if one == same]
     return list(dict.fromkeys([split, *others]))
@@ -132,39 +148,40 @@ def split_names(split: str) -> list[str]:
 def pick_split(
     root: Path, files: list[tuple[str, ...]], split: str
 ) -> tuple[Path, list[tuple[str, ...]], tuple[str, ...] | None]:
-    """Finds the images of a split, and the classes.
+    """Selects the images of a split, and finds the classes.
 
     Args:
         root: path of the folder.
-        files: the parts of each image's path below it.
+        files: the path of each image relative to `root`, as tuples of parts.
         split: str.
 
     Returns:
-        The folder of the split, the parts of its images' paths below that, and
-        the names of the classes; or `None` for the names if images lie
-        directly in it.
+        A tuple: the folder of the split; the paths of its images relative to
+        that; and the names of the classes, or `None` if images are directly in
+        that folder.
 
     Raises:
-        ValueError: If there is no such split, or the folders of splits are
-            mixed with other images, or with each other.
+        SplitError: if there is no such split.
+        ValueError: if the folders of splits are mixed with other images, or
+            several have the same split.
     """
     folders = {file[0] for file in files if len(file) > 1}
     splits = {name for name in folders if split_name(name)}
     loose = [file[0] for file in files if len(file) == 1]
     inner = files
     if splits:
-        # Whatever lies beside the splits would be trained on with all of them.
+        # Taken as a class, a split would be trained on.
         if beside := [*sorted(folders - splits), *loose]:
             nested = any(len(f) > 2 and f[0] in splits for f in files)
             if loose or nested or [s.lower() for s in splits] != [_CLASS]:
                 raise ValueError(
                     f"The folder {str(root)!r} has images in {sorted(splits)}, "
-                    "which are named like splits, and others beside them: "
+                    "which are named like splits, and others next to them: "
                     f"{listed(list(map(repr, beside)))}. Move one or the "
-                    "others out, or give the folder of a split itself."
+                    "other out, or give the folder of a split itself."
                 )
             _logger.warning(
-                "In the folder %r, %r is taken for a class, as %s are.",
+                "In the folder %r, %r counts as a class, like %s.",
                 str(root),
                 *sorted(splits),
                 listed(list(map(repr, beside))),
@@ -181,10 +198,10 @@ def pick_split(
         if len(names) > 1:
             raise ValueError(
                 f"The folder {str(root)!r} has several folders for "
-                f"split={split!r}: {names}. Leave one of them there."
+                f"split={split!r}: {names}. Keep only one of them."
             )
-        # Over all splits, so that a label means the same in each. A split
-        # without labels has images directly in it.
+        # Classes are numbered over all splits, so that a label means the same
+        # in each. A split without labels has images directly in it.
         plain = {file[0] for file in files if len(file) == 2}
         inner = [file[1:] for file in files if file[0] not in plain]
         files = [file[1:] for file in files if file[0] == names[0]]
@@ -192,7 +209,7 @@ def pick_split(
     elif wanted != "train":
         raise SplitError(
             f"The folder {str(root)!r} isn't divided into train/ and test/ (or "
-            f"validation/), so that all its images are the split 'train'. "
+            f"validation/), so all its images are the split 'train'. "
             f"Received: split={split!r}"
         )
     loose = [file[0] for file in files if len(file) == 1]
@@ -200,22 +217,22 @@ def pick_split(
         return root, files, tuple(sorted({file[0] for file in inner}))
     if len(loose) < len(files):
         _logger.warning(
-            "No image in %r has a label, though there are folders: %s "
+            "No image in %r has a label, although there are folders: %s "
             "directly in it.",
             str(root),
-            f"{loose[0]!r} lies"
+            f"{loose[0]!r} is"
             if len(loose) == 1
-            else f"{loose[0]!r} and {len(loose) - 1:,} more lie",
+            else f"{loose[0]!r} and {len(loose) - 1:,} more are",
         )
     return root, files, None
 
 
 def warn_of_empty(root: Path, used: Collection[str]) -> None:
-    """Names the first-level folders that have no images.
+    """Logs the first-level folders without images.
 
     Args:
         root: path.
-        used: the names of those that have.
+        used: the names of the first-level folders with images.
     """
     names = sorted(
         entry.name

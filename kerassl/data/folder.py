@@ -1,10 +1,10 @@
-"""Folders of images, decoded once or as they are needed."""
+"""Folders of images, decoded at once or on demand."""
 
 import collections
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Self, TypeAlias
 
 import numpy as np
 
@@ -31,21 +31,30 @@ _CHECKED_FILES = 20_000
 
 _logger = logging.getLogger("kerassl")
 
+# Selects some images.
+Index: TypeAlias = int | np.integer | slice | Sequence[int] | np.ndarray
+
 
 class ImageFolder:
     """Image files that look like one uint8 array of shape `(N, H, W, 3)`.
 
     An index, a slice or an array of indices decodes those images, in threads.
-    An image that can't be decoded is named in the log and replaced by the
-    next readable one, of its own class if there is one.
+    If an image can't be decoded, the log names it and the next readable one
+    takes its place, of the same class if possible.
 
-    It can be copied, pickled, and used in forked processes, such as the
+    Folders can be copied, pickled, and used in forked processes, such as the
     workers of a PyTorch `DataLoader`.
 
     Args:
-        paths: The image files.
-        size: The `(height, width)` that images are resized to.
-        labels: Integers of shape `(N,)`, or `None`.
+        paths: the image files.
+        size: tuple `(height, width)`, to which images are resized.
+        labels: int array of shape `(N,)`, or `None`.
+
+    Example:
+    ```python
+    folder = ImageFolder(Path("photos").glob("*.jpg"), size=(96, 96))
+    folder[:8]  # uint8 (8, 96, 96, 3)
+    ```
     """
 
     dtype = np.dtype("uint8")
@@ -57,7 +66,6 @@ class ImageFolder:
         size: tuple[int, int],
         labels: np.ndarray | None = None,
     ):
-        """Opens no file yet."""
         self.paths = [Path(path) for path in paths]
         self.size = size
         self.labels = labels
@@ -73,17 +81,17 @@ class ImageFolder:
         """Returns the number of images."""
         return len(self.paths)
 
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Returns one image, or an array of those that `index` selects."""
+    def __getitem__(self, index: Index) -> np.ndarray:
+        """Returns one image, or an array of the selected images."""
         indices = np.arange(len(self))[index]
         if indices.ndim == 0:
             return self.read(indices[None])[0][0]
         return self.read(indices)[0]
 
-    def select(self, index: Any) -> "ImageFolder":
-        """Returns an `ImageFolder` of some of the images, still undecoded."""
+    def select(self, index: slice | Sequence[int] | np.ndarray) -> Self:
+        """Returns a folder with some of the images, without decoding them."""
         indices = np.arange(len(self))[index]
-        return ImageFolder(
+        return type(self)(
             [self.paths[i] for i in indices],
             self.size,
             None if self.labels is None else self.labels[indices],
@@ -95,15 +103,15 @@ class ImageFolder:
         """Decodes images.
 
         Args:
-            indices: An array of integers.
+            indices: int array of shape `(n,)`.
 
         Returns:
-            A pair: the images, and for each of them the index of the image
-            that it is. This differs from `indices` where an image couldn't be
-            read and another stands in for it.
+            A pair: images `(n, H, W, 3)`, and the index of each. The indices
+            differ from `indices` where an image couldn't be read and another
+            one replaces it.
 
         Raises:
-            ValueError: If none of all the images can be read any more.
+            ValueError: if no image of the folder can be read any more.
         """
         images = np.empty((len(indices), *self.size, 3), "uint8")
         used = np.array(indices)
@@ -117,7 +125,7 @@ class ImageFolder:
             bad = int(indices[position])
             if bad not in self._stand_ins:
                 _logger.warning(
-                    "Can't read image %r (%s); another stands in for it.",
+                    "Can't read image %r (%s); another one replaces it.",
                     str(self.paths[bad]),
                     error,
                 )
@@ -127,18 +135,18 @@ class ImageFolder:
     def _attempt(
         self, task: Callable[[int], None], numbers: Iterable[int]
     ) -> dict[int, str]:
-        """Does a task for each number; returns what went wrong, by number."""
+        """Runs a task for each number; returns error messages by number."""
 
         def attempt(number: int) -> tuple[int, str] | None:
             try:
                 task(number)
-            # Pillow raises nearly anything on a damaged file.
+            # Pillow may raise almost anything on a damaged file.
             except Exception as error:
                 return int(number), _describe(error)
             return None
 
         numbers = list(numbers)
-        # One image needs no thread, as in the workers of a `DataLoader`.
+        # One image needs no thread; `DataLoader` workers read one at a time.
         run = map if len(numbers) == 1 else self._threads.map
         return dict(filter(None, run(attempt, numbers)))
 
@@ -151,7 +159,7 @@ class ImageFolder:
             others = np.append(self._stand_ins[bad], others)
         for other in others.tolist():
             if other in self._stand_ins:
-                continue  # It is bad itself.
+                continue  # Unreadable too.
             try:
                 image = decode_image(self.paths[other], self.size)
             except Exception:
@@ -164,11 +172,10 @@ class ImageFolder:
         )
 
     def decode_all(self) -> tuple[np.ndarray, dict[int, str]]:
-        """Decodes every image, and logs how some of them are reduced.
+        """Decodes all images, and logs what they lose.
 
         Returns:
-            A pair: the array of images, and the errors as a dictionary from
-            the index of an image to what is wrong with it.
+            A pair: the images, and a dict of error messages by index.
         """
         images = np.empty(self.shape, "uint8")
         found: dict[int, list[str]] = {}
@@ -183,12 +190,12 @@ class ImageFolder:
         return images, errors
 
     def check_headers(self) -> tuple[int, dict[int, str]]:
-        """Reads the header of each image, of a fixed sample if there are many.
+        """Reads the headers of all images, or of a fixed sample of many.
 
-        It logs how some of them will be reduced.
+        Logs what the images will lose.
 
         Returns:
-            A pair: how many were read, and the errors as in `decode_all`.
+            A pair: the number of headers read, and errors as in `decode_all`.
         """
         indices = np.arange(len(self))
         if len(self) > _CHECKED_FILES:
@@ -220,36 +227,37 @@ def load_folder(
     limit: int | None,
     max_unreadable: float,
 ) -> tuple[
-    "np.ndarray | ImageFolder",
+    np.ndarray | ImageFolder,
     np.ndarray | None,
     tuple[str, ...] | None,
     tuple[Path, ...],
 ]:
-    """Finds the images of a folder and decodes them if they are few.
+    """Finds the images of a folder, and decodes them if they are few.
 
-    Images are those with a suffix that Pillow reads (in any case), in sorted
-    order, at any depth; hidden files are left out. The first-level folder of
-    an image is its class. If any image lies directly in `path`, none has one.
-    When all first-level folders are called train, training, test, testing,
-    val, valid or validation (in any case), they are splits, with the classes
-    inside them. What is left out is counted in the log.
+    Images are the files with a suffix that Pillow reads (in any case), in
+    sorted order and at any depth, except hidden files. The first-level folder
+    of an image is its class; if any image is directly in `path`, there are no
+    classes. If all first-level folders are named train, training, test,
+    testing, val, valid or validation (in any case), they are splits, which
+    contain the classes. The log counts what was left out.
 
     Args:
-        path: The folder.
+        path: path of the folder.
         split: `"train"`, `"test"` or `"validation"`. Without folders for
             splits, all images are the split `"train"`.
-        image_size: An integer, `(height, width)`, or `None` for 224.
-        limit: `None`, or how many images to keep, evenly spaced in the sorted
-            order, so that all classes stay.
-        max_unreadable: The share of unreadable images that is tolerated.
+        image_size: int, `(height, width)`, or `None` for 224.
+        limit: int, how many images to keep, evenly spaced in sorted order so
+            that all classes remain; or `None` for all.
+        max_unreadable: float in [0, 1], the share of unreadable images to
+            tolerate.
 
     Returns:
-        Images, labels, class names and the images' paths; labels and class
-        names may be `None`.
+        A tuple: images, labels, class names and the images' paths. Labels and
+        class names may be `None`.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it can't be listed, has no images, not this split, or
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it can't be listed, has no images, lacks this split, has
             too many unreadable images, or mixes splits with other images.
     """
     root = Path(path).expanduser()
@@ -278,7 +286,7 @@ def load_folder(
         labels = np.array([numbers[file[0]] for file in files], "int64")
     folder = ImageFolder([root.joinpath(*f) for f in files], size, labels)
     if limit is not None and limit < len(folder):
-        # The first ones would all be of one class.
+        # The first images would all have one class.
         folder = folder.select(np.arange(limit) * len(folder) // limit)
 
     if np.prod(folder.shape) <= _IN_MEMORY_BYTES:
@@ -321,7 +329,7 @@ def _judge_unreadable(
         lost = np.setdiff1d(folder.labels, np.delete(folder.labels, bad))
         if lost.size:
             names = listed([repr(classes[label]) for label in lost])
-            found += f", so that no image is left of the class {names}"
+            found += f", so no image is left of the class {names}"
     if share > max_unreadable or len(errors) == checked:
         raise ValueError(
             f"{found}, more than max_unreadable={max_unreadable:.1%}. Repair "
@@ -332,6 +340,6 @@ def _judge_unreadable(
 
 
 def _describe(error: Exception) -> str:
-    # Pillow repeats the path in its messages; one line is enough.
+    # One line is enough: Pillow repeats the path.
     text = str(error).split("\n")[0][:120]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""Arrays in `.npy` and `.npz` files, of which only some rows are read."""
+"""Partial reading of arrays in `.npy` and `.npz` files."""
 
 import contextlib
 import math
@@ -6,13 +6,14 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self, TypeAlias
 
 import numpy as np
 
 _CHUNK_BYTES = 2**24
 _MEMORY_MAP_BYTES = 2**30
-_HEADERS: dict[tuple[int, int], Callable] = {
+Header: TypeAlias = tuple[tuple[int, ...], bool, np.dtype]
+_HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Header]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
@@ -22,14 +23,19 @@ class StoredArray:
     """An array in a file, of which only the header has been read.
 
     Args:
-        open_file: returns the file, opened at the start of the array.
-        size: int, how many bytes it has there, with its header.
-        path: path of the file if it holds nothing else, to be mapped into
-            memory if it is large.
+        open_file: function that opens the file at the start of the array.
+        size: int, the bytes of the array in the file, including its header.
+        path: path of the file if it holds nothing else: large ones are then
+            mapped into memory.
+
+    Attributes:
+        shape: tuple, as the header says.
+        dtype: `np.dtype`, as the header says.
+        bytes: int, the size of the array in memory.
 
     Raises:
-        ValueError: If it holds Python objects, or the header says that there
-            are more bytes than there are.
+        ValueError: if the array holds Python objects, or the file is shorter
+            than the header says.
     """
 
     def __init__(
@@ -47,13 +53,13 @@ class StoredArray:
         self.bytes = math.prod(self.shape) * self.dtype.itemsize
         if self.bytes > size:
             raise ValueError(
-                f"it ends early: {self.bytes:,} bytes of shape {self.shape} "
-                f"are needed, and {size:,} there"
+                f"it ends early: shape {self.shape} needs {self.bytes:,} "
+                f"bytes, and there are {size:,}"
             )
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
-        """Opens the file behind the header, of which it takes note."""
+        """Opens the file after its header, and keeps what the header says."""
         with self._open_file() as file:
             version = np.lib.format.read_magic(file)
             if version not in _HEADERS:
@@ -63,20 +69,20 @@ class StoredArray:
             yield file
 
     def read(self, limit: int | None = None) -> np.ndarray:
-        """Reads the first rows, and nothing behind them.
+        """Reads the first rows only.
 
         Args:
-            limit: int or `None`, how many rows.
+            limit: int, the number of rows, or `None` for all.
 
         Returns:
-            An array in C order and native byte order, which may be written
-            to. A large `.npy` file is mapped into memory.
+            A writable array in C order and native byte order. A large `.npy`
+            file is mapped into memory.
 
         Raises:
-            ValueError: If the file ends early.
+            ValueError: if the file ends early.
         """
         shape = self.shape
-        # The rows of arrays in Fortran's order aren't side by side.
+        # In Fortran order, rows are not contiguous.
         if limit is not None and shape and not self._fortran:
             shape = (min(limit, shape[0]), *shape[1:])
         if (
@@ -84,7 +90,7 @@ class StoredArray:
             and shape == self.shape
             and self.bytes > _MEMORY_MAP_BYTES
         ):
-            # Copy on write: the arrays stay writable, as PyTorch wants them.
+            # Copy on write keeps it writable, as PyTorch requires.
             array = np.load(self._path, mmap_mode="c")
         else:
             array = np.empty(math.prod(shape), self.dtype)
@@ -97,10 +103,10 @@ class StoredArray:
 
 
 def _fill(file: IO[bytes], buffer: memoryview) -> None:
-    """Fills a buffer from a file, without another copy of it."""
+    """Fills a buffer from a file without an intermediate copy."""
     start = 0
     while start < len(buffer):
-        part: Any = buffer[start : start + _CHUNK_BYTES]
+        part = buffer[start : start + _CHUNK_BYTES]
         count = file.readinto(part)  # type: ignore[attr-defined]
         if not count:
             raise ValueError("it ends early")
@@ -108,14 +114,15 @@ def _fill(file: IO[bytes], buffer: memoryview) -> None:
 
 
 class ArrayFile:
-    """The arrays of an `.npz` file by name; of an `.npy` file its only one.
+    """The arrays in a file, by name.
 
     Args:
-        path: path of the file.
+        path: path of an `.npz` file, or of an `.npy` file, whose only array
+            has the name `""`.
 
     Raises:
-        OSError: If the file can't be read.
-        zipfile.BadZipFile: If an `.npz` file is damaged.
+        OSError: if the file can't be read.
+        zipfile.BadZipFile: if an `.npz` file is damaged.
 
     Example:
     ```python
@@ -144,7 +151,7 @@ class ArrayFile:
             self._archive.close()
 
     def __getitem__(self, name: str) -> StoredArray:
-        """Returns the array of a name, of which it reads the header."""
+        """Returns the array of a name, after reading its header."""
         if self._archive is None:
             size = os.path.getsize(self.path)
             return StoredArray(lambda: open(self.path, "rb"), size, self.path)

@@ -1,10 +1,10 @@
-"""Images of TensorFlow Datasets."""
+"""Images from TensorFlow Datasets (TFDS)."""
 
 import difflib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import keras
@@ -18,19 +18,30 @@ from kerassl.data.arrays import (
 )
 from kerassl.data.errors import SplitError
 
+if TYPE_CHECKING:
+    from tensorflow_datasets.core import DatasetBuilder
+
 _CONNECT_SECONDS = 10
 _CONNECT_HOSTS = 3
 _CURES = (
-    "Build it with `tfds build {name}`, say where it is with `data_dir` (or "
-    "TFDS_DATA_DIR), or use your own images ('folder:PATH', 'PATH.npz') or "
-    "the data set that comes with kerassl, 'fashion_mnist_small'."
+    "Build it with `tfds build {name}`, point `data_dir` (or TFDS_DATA_DIR) to "
+    "it, or use your own images ('folder:PATH', 'PATH.npz') or the data set "
+    "that comes with kerassl, 'fashion_mnist_small'."
 )
 
 _logger = logging.getLogger("kerassl")
 
 
-def find_builder(name: str, data_dir: str | None) -> Any:
-    """Returns the builder of a data set, or `None` if TFDS has none."""
+def find_builder(name: str, data_dir: str | None) -> "DatasetBuilder | None":
+    """Returns the builder of a data set, or `None` for an unknown name.
+
+    Args:
+        name: str, such as `"cifar10"` or `"NAME/CONFIG:VERSION"`.
+        data_dir: path of TFDS's folder, or `None` for the default.
+
+    Raises:
+        ValueError: if TFDS knows the name, but not its version or config.
+    """
     import tensorflow_datasets as tfds
 
     try:
@@ -38,26 +49,25 @@ def find_builder(name: str, data_dir: str | None) -> Any:
     except (tfds.core.registered.DatasetNotFoundError, ImportError):
         return None
     except (AssertionError, ValueError) as error:
-        # TFDS has the name, but not the version or the config.
         raise ValueError(f"TFDS can't open {name!r}: {error}") from error
 
 
 def nearest_names(name: str) -> list[str]:
-    """Returns the names of TFDS that are spelled most like `name`."""
+    """Returns up to three TFDS names that are spelled most like `name`."""
     import tensorflow_datasets as tfds
 
     names = tfds.list_builders(with_community_datasets=False)
     return difflib.get_close_matches(name.lower(), names, n=3)
 
 
-def image_shape(builder: Any) -> tuple[int | None, ...]:
-    """Returns the shape of a builder's images, with `None` for any size."""
+def image_shape(builder: "DatasetBuilder") -> tuple[int | None, ...]:
+    """Returns the shape of a builder's images; sizes that vary are `None`."""
     image_key, _ = _find_features(builder)
     return builder.info.features[image_key].shape
 
 
 def load_tfds(
-    builder: Any,
+    builder: "DatasetBuilder",
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
@@ -65,13 +75,20 @@ def load_tfds(
     """Reads the images of a TFDS builder into memory.
 
     Args:
-        builder: The builder; its data are downloaded if they aren't prepared.
-        split: A split or a slice of one, as in `"train[:1000]"`.
-        image_size: `None`, an integer or `(height, width)`.
-        limit: `None`, or how many images to read.
+        builder: the builder. Its data are downloaded if they aren't prepared.
+        split: str, a split or a slice of one, as in `"train[:1000]"`.
+        image_size: int, `(height, width)`, or `None` to keep their size.
+        limit: int, how many images to read, or `None` for all.
 
     Returns:
-        Images, labels and class names; the last two may be `None`.
+        A tuple: images `(N, H, W, C)`, labels and class names. The last two
+        may be `None`.
+
+    Raises:
+        SplitError: if there is no such split.
+        ValueError: if the data set has no images, or they need an `image_size`
+            or too much memory.
+        FileNotFoundError: if the data can't be downloaded.
     """
     name = builder.info.full_name
     image_key, label_key = _find_features(builder)
@@ -79,7 +96,7 @@ def load_tfds(
     size = None if image_size is None else parse_size(image_size)
     if size is None and None in feature.shape:
         raise ValueError(
-            f"The images of {name!r} have various sizes (shape "
+            f"The images of {name!r} have different sizes (shape "
             f"{feature.shape}), so `image_size` is needed, such as "
             "image_size=224."
         )
@@ -111,8 +128,8 @@ def load_tfds(
     return images, labels, names
 
 
-def _find_features(builder: Any) -> tuple[str, str | None]:
-    """Returns the keys of the image and of the label (or `None`)."""
+def _find_features(builder: "DatasetBuilder") -> tuple[str, str | None]:
+    """Returns the keys of the image and of the label, or `None` for it."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -132,8 +149,8 @@ def _find_features(builder: Any) -> tuple[str, str | None]:
     return image_key, find(tfds.features.ClassLabel, "label")
 
 
-def _prepare(builder: Any) -> None:
-    """Downloads a data set that isn't on this machine."""
+def _prepare(builder: "DatasetBuilder") -> None:
+    """Downloads a data set unless it is on this machine."""
     if builder.is_prepared():
         return
     name = builder.info.full_name
@@ -149,11 +166,11 @@ def _prepare(builder: Any) -> None:
         ) from error
 
 
-def _check_connection(builder: Any) -> None:
+def _check_connection(builder: "DatasetBuilder") -> None:
     """Raises a `ConnectionError` at once where TFDS would retry for minutes.
 
-    That is if no server of the data set answers, and none of its files has been
-    downloaded before. Data sets that know no addresses pass.
+    This is so if no server of the data set answers and none of its files was
+    downloaded before. Data sets without known addresses pass.
     """
     import requests
 
@@ -173,19 +190,23 @@ def _check_connection(builder: Any) -> None:
         except requests.exceptions.ConnectionError:
             continue
         except requests.exceptions.RequestException:
-            pass  # Such as a slow answer: there is a connection.
+            pass  # A slow answer, for example: there is a connection.
         return
     if tried:
         raise ConnectionError(f"no connection to {' or '.join(tried)}")
 
 
 def _examples(
-    builder: Any, split: str, count: int, image_key: str, label_key: str | None
-) -> Iterator[tuple[Any, Any]]:
-    """Yields pairs of an image and a label (or `None`)."""
+    builder: "DatasetBuilder",
+    split: str,
+    count: int,
+    image_key: str,
+    label_key: str | None,
+) -> Iterator[tuple[np.ndarray, int | None]]:
+    """Yields pairs of an image and a label, or `None` for it."""
     keys = [key for key in (image_key, label_key) if key is not None]
     try:
-        # Needs no TensorFlow, but data in a format with random access.
+        # Works without TensorFlow, if the file format has random access.
         source = builder.as_data_source(split)
     except (NotImplementedError, ImportError):
         source = None
@@ -198,13 +219,13 @@ def _examples(
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
-        try:  # Or TensorFlow takes the GPU's memory from the real backend.
+        try:  # Otherwise TensorFlow takes GPU memory from the backend.
             tf.config.set_visible_devices([], "GPU")
         except RuntimeError:
-            pass  # It runs already; whoever started it decided this.
+            pass  # TensorFlow is running: whoever started it decided this.
     dataset = builder.as_dataset(split=split).take(count)
     dataset = dataset.map(lambda example: [example[key] for key in keys])
-    # Only images of one size can be batched, which is three times as fast.
+    # Batches are three times as fast, but need images of one size.
     static = None not in builder.info.features[image_key].shape
     batches = dataset.batch(512 if static else 1).prefetch(2)
     for images, *labels in batches.as_numpy_iterator():

@@ -3,19 +3,34 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import ParamSpec, TypedDict, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class _State(TypedDict):
+    count: int
+    _pool: None
+    _process: int
 
 
 class Threads:
-    """A thread pool that each process makes for itself, once it is needed.
+    """A thread pool that each process creates for itself on first use.
 
-    A forked process has no threads but the one that forked, so that the tasks
-    of an inherited pool would wait for ever. A pool can't be pickled or copied
-    either; a copy of this makes its own.
+    A forked process has only the thread that forked, so that tasks of an
+    inherited pool would wait forever. Pools can't be pickled or copied either;
+    a copy of this object makes its own.
 
     Args:
-        count: int or `None`, the number of threads; by default one for each
-            CPU core.
+        count: int > 0, the number of threads; by default one for each CPU core.
+
+    Example:
+    ```python
+    threads = Threads()
+    list(threads.map(abs, [-1, 2]))  # [1, 2]
+    ```
     """
 
     def __init__(self, count: int | None = None):
@@ -23,8 +38,8 @@ class Threads:
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns what a copy needs, which isn't the pool."""
+    def __getstate__(self) -> _State:
+        """Returns the state without the pool."""
         return {"count": self.count, "_pool": None, "_process": 0}
 
     @property
@@ -36,10 +51,12 @@ class Threads:
             self._pool, self._process = pool, os.getpid()
         return pool
 
-    def submit(self, task: Callable[..., Any], *values: Any) -> Future:
+    def submit(
+        self, task: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Future[T]:
         """Starts a task; returns its `Future`."""
-        return self.pool.submit(task, *values)
+        return self.pool.submit(task, *args, **kwargs)
 
-    def map(self, task: Callable[[Any], Any], values: Iterable) -> Iterator:
+    def map(self, task: Callable[[V], T], values: Iterable[V]) -> Iterator[T]:
         """Yields the results of a task for each value, in order."""
         return self.pool.map(task, values)

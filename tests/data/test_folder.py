@@ -213,7 +213,7 @@ def test_streaming_replaces_what_breaks_later(classes, streaming, caplog):
             images = data.images[:]
             assert images.shape == (18, 8, 8, 3)
             np.testing.assert_array_equal(colors(images), data.labels)
-    assert caplog.text.count("stands in") == 2  # Each is named once.
+    assert caplog.text.count("replaces it") == 2  # Each is named once.
     for name in ("1.png", "5.PNG"):
         assert name in caplog.text
 
@@ -303,7 +303,7 @@ def test_two_folders_of_one_split_are_refused(tmp_path):
 def test_a_class_called_train_is_told_of(tmp_path, caplog):
     layout(tmp_path, "train/0.png", "plane/0.png")
     assert load(tmp_path).class_names == ("plane", "train")
-    assert "'train' is taken for a class" in caplog.text
+    assert "'train' counts as a class" in caplog.text
 
 
 def test_a_test_split_may_lack_labels(tmp_path):
@@ -316,7 +316,7 @@ def test_a_test_split_may_lack_labels(tmp_path):
 def test_a_loose_image_that_costs_the_labels_is_told_of(tmp_path, caplog):
     layout(tmp_path, "a/0.png", "b/0.png", "preview.png")
     assert load(tmp_path).labels is None
-    assert "'preview.png' lies directly in it" in caplog.text
+    assert "'preview.png' is directly in it" in caplog.text
 
 
 def test_other_files_are_counted_by_suffix(classes, caplog):
