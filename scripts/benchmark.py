@@ -29,18 +29,16 @@ import argparse
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-# It measures this checkout, whether that is installed or not.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import keras
 import numpy as np
+
+# Before kerassl, since it adds the repository's root to the path.
+from results import peak_memory  # isort: skip
 
 from kerassl import recipes, runs
 
@@ -282,9 +280,6 @@ def main() -> int:
     samples = arguments.batch_size * arguments.steps
     ratio = seconds["whole"] / seconds["encoder"]
     count = len(model.augmenter.view_names)
-    # Linux counts in KiB, macOS in bytes.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     result = {
         "samples_per_second": round(samples / seconds["whole"], 1),
         "encoder_samples_per_second": round(samples / seconds["encoder"], 1),
@@ -293,7 +288,7 @@ def main() -> int:
         "pass_samples_per_second": round(samples / seconds["passes"], 1),
         "method_ratio": round(seconds["encoder"] / seconds["passes"], 4),
         "views_per_second": round(count * samples / seconds["views"], 1),
-        "peak_memory_mb": round(peak, 1),
+        "peak_memory_mb": round(peak_memory(), 1),
         "method": arguments.method,
         "method_args": recipe.method_args,
         "views": recipe.views,

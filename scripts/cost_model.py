@@ -23,20 +23,20 @@ import argparse
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
-import jax  # noqa: E402
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
+import jax
+import keras
+import numpy as np
 
-from kerassl import recipes  # noqa: E402
+# Before kerassl, since it adds the repository's root to the path.
+from results import RESULTS, read_lines  # isort: skip
 
-TARGET = ROOT / "docs" / "results" / "cost.jsonl"
+from kerassl import recipes
+
+TARGET = RESULTS / "cost.jsonl"
 SIZE = {"cpu": 32, "cifar": 32, "imagenet": 224}
 # Enough for all, and little to trace.
 BATCH = 32
@@ -152,13 +152,9 @@ def main() -> int:
     for method in options.only or recipes.methods():
         found = cost(method, options.scale)
         print(json.dumps(found), flush=True)
-        kept = []
-        if TARGET.exists():
-            lines = TARGET.read_text(encoding="utf-8").splitlines()
-            kept = [json.loads(line) for line in lines]
         kept = [
             line
-            for line in kept
+            for line in read_lines(TARGET)
             if (line["method"], line["scale"]) != (method, options.scale)
         ]
         kept = sorted([*kept, found], key=lambda c: (c["scale"], c["method"]))

@@ -1,26 +1,32 @@
-"""What tests do differently under one backend, to be quick."""
+"""What tests do differently on some backends, mostly to be quick."""
 
 import functools
 import itertools
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import keras
 import pytest
 
-# For what is slow and the same everywhere: large or many models that are only
-# built, and long trainings. That the backends compute alike is what the parity
-# and contract tests show.
+# For what is slow and doesn't depend on the backend: building large or many
+# models, and long trainings. Parity and contract tests show that the backends
+# compute the same.
 once = pytest.mark.skipif(
-    keras.config.backend() != "torch", reason="seen once, under PyTorch"
+    keras.config.backend() != "torch", reason="runs once, on PyTorch"
 )
+
+
+def examples(count: int) -> int:
+    """Returns Hypothesis's `max_examples`: all with `--all`, else a quarter."""
+    return count if "KERASSL_TEST_ALL" in os.environ else max(4, count // 4)
 
 
 def compiled(function: Callable) -> Callable:
     """Compiles a function of arrays with JAX, as a training step is.
 
-    JAX would otherwise compile each operation alone, for each shape anew, which
-    takes seconds where shapes are drawn at random. Other backends just run it.
+    Otherwise JAX compiles each operation for each shape, which takes seconds
+    when shapes are drawn at random. Other backends run the function as it is.
     """
     if keras.config.backend() != "jax":
         return function
@@ -30,10 +36,10 @@ def compiled(function: Callable) -> Callable:
 
 
 def count_waits(function: Callable) -> int:
-    """Returns how often PyTorch would make the host wait for a GPU.
+    """Returns how often the host would wait for a GPU on PyTorch.
 
-    It does where the host reads a number, and where it sends one: both show on
-    a CPU, too.
+    It waits when it reads a number and when it sends one. Both can be counted
+    on a CPU.
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -51,14 +57,14 @@ def count_waits(function: Callable) -> int:
 
 
 def unordered(function: Callable) -> tuple[list[tuple[str, str]], int]:
-    """Returns TensorFlow's assignments that may come before or after a read.
+    """Finds assignments whose order with a read is undefined in TensorFlow.
 
-    It looks at the graphs as they run, since Grappler takes away some of the
-    order that a function was traced with.
+    It inspects the graphs after Grappler, which removes some of the order that
+    a function was traced with.
 
     Returns:
-        The pairs of an assignment and a read of one variable, and the number
-        of all pairs.
+        The unordered pairs of an assignment and a read of the same variable,
+        and the number of all pairs.
     """
     from tensorflow.python.eager import context
 

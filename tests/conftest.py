@@ -8,20 +8,20 @@ import tempfile
 
 from tests import xla
 
-# Many tests compile the same program, so JAX keeps them in a folder of this
-# run. It reads these when it is imported. The workers of pytest-xdist and
-# subprocesses inherit them, and with them the folder.
+# Many tests compile the same programs, so JAX caches them in a folder of this
+# run. These variables are read when JAX is imported; the workers of
+# pytest-xdist and subprocesses inherit them, and so share the folder.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     folder = tempfile.mkdtemp(prefix="kerassl-jax-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-# Programs of a test run a few times: compiling them is what takes time, with
+# Tests run a program only a few times, so compiling takes most of the time, on
 # JAX and with TensorFlow's `jit_compile`.
 os.environ.setdefault("XLA_FLAGS", xla.flags(0))
-# Sums of several threads are rounded differently in each run, and a saved run
-# is compared with the one that goes on.
+# With several threads sums are rounded differently in each run, but tests
+# compare a resumed run with an uninterrupted one.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
@@ -32,13 +32,40 @@ import pytest  # noqa: E402
 from kerassl import data  # noqa: E402
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all", action="store_true", help="also run tests marked `more`"
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "more(reason): runs only with --all; the reason names the test that "
+        "covers the same kind by default",
+    )
+    if config.getoption("--all"):
+        # Read by tests.backends.examples, also in workers of pytest-xdist.
+        os.environ["KERASSL_TEST_ALL"] = "1"
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--all"):
+        return
+    kept: dict[bool, list] = {True: [], False: []}
+    for item in items:
+        kept[item.get_closest_marker("more") is None].append(item)
+    items[:] = kept[True]
+    config.hook.pytest_deselected(items=kept[False])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With `pytest -n`, keeps together the tests that share an effort.
+    """Keeps tests that share work in one process of `pytest -n`.
 
-    Those of a method compile the same programs, and those of any other file may
-    share a fixture. (xdist's own `--dist loadgroup` does
-    nothing, and says nothing, in xdist 3.8 with pytest 9.2.)
+    Contract tests of a method compile the same programs; tests of any other
+    file may share a fixture. (xdist's own `--dist loadgroup` silently does
+    nothing in xdist 3.8 with pytest 9.2.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
@@ -58,7 +85,7 @@ def images() -> np.ndarray:
 
 @pytest.fixture(autouse=True)
 def clean_state():
-    """Each test starts with a seed and leaves no dtype policy behind."""
+    """Seeds each test and restores the dtype policy after it."""
     keras.utils.set_random_seed(1)
     yield
     keras.config.set_dtype_policy("float32")

@@ -1,7 +1,9 @@
-"""Scripts whose output is committed: it is what they would write now."""
+"""Generated pages are up to date; trainings end well; costs are counted."""
 
-import importlib.util
+import copy
+import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,33 +13,97 @@ import keras
 import pytest
 from keras import layers
 
+import kerassl
 from tests.backends import once
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def load(monkeypatch):
+    """Returns a function that imports a script's module."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module
 
 
 @once
-@pytest.mark.parametrize("page", ["benchmark", "performance"])
-def test_pages_are_up_to_date(page):
-    checked = subprocess.run(
-        [sys.executable, SCRIPTS / f"{page}_page.py", "--check"],
-        capture_output=True,
-        text=True,
-    )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+def test_pages_are_up_to_date(load, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["write_pages.py", "--check"])
+    assert load("write_pages").main() == 0, capsys.readouterr().out
+
+
+@once
+def test_a_stale_page_is_found_and_written(load, monkeypatch, capsys, tmp_path):
+    script, methods = load("write_pages"), load("pages.methods")
+    monkeypatch.setattr(script.benchmark, "draw", lambda: None)
+    monkeypatch.setattr(script.benchmark, "pages", dict)
+    monkeypatch.setattr(script.performance, "pages", dict)
+    monkeypatch.setattr(script.results, "ROOT", tmp_path)
+    monkeypatch.setattr(methods, "ROOT", tmp_path)
+    docs = SCRIPTS.parent / "docs"
+    shutil.copytree(docs / "methods", tmp_path / "docs" / "methods")
+    page = tmp_path / "docs" / "methods.md"
+    stale = "Before. <!-- results:all -->48.1%<!-- /results:all --> After."
+    page.write_text(stale, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["write_pages.py", "--check"])
+    assert script.main() == 1
+    assert "docs/methods.md is stale" in capsys.readouterr().out
+    assert page.read_text(encoding="utf-8") == stale
+    monkeypatch.setattr(sys, "argv", ["write_pages.py"])
+    assert script.main() == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("Before.") and text.endswith("After.")
+    assert "| `simclr` | 32.1% |" in text
+
+
+@once
+def test_results_keep_the_hash_of_former_names(load):
+    recipes = {
+        name: kerassl.recipes.get(name).to_dict() for name in ("swav", "simclr")
+    }
+    old = copy.deepcopy(recipes["swav"])
+    settings = old["method_args"]
+    settings["prototypes"] = settings.pop("num_prototypes")
+    hashes = load("results").recipe_hashes(recipes["swav"])
+    assert len(hashes) == 2
+    assert hashes == load("results").recipe_hashes(old)
+    assert len(load("results").recipe_hashes(recipes["simclr"])) == 1
+
+
+@once
+def test_a_line_that_was_cut_off_is_skipped(load, tmp_path):
+    results, path = load("results"), tmp_path / "lines.jsonl"
+    results.append_line(path, {"a": 1})
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"a": ')
+    results.append_line(path, {"a": 2})
+    assert results.read_lines(path) == [{"a": 1}, {"a": 2}]
+
+
+@once
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ("tune simclear", "Nearest: simclr"),
+        ("tune simclr --change nothing=1", "nothing=1"),
+        ("methods --methods simclear", "Nearest: simclr"),
+        ("presets --only simclear", "Nearest: simclr"),
+        ("presets --scale imagenet", "--imagenet PATH"),
+    ],
+)
+def test_wrong_trainings_are_refused(
+    load, arguments, message, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments.split()])
+    with pytest.raises(SystemExit, match="2"):
+        load("train").main()
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(
     keras.config.backend() != "jax", reason="counted by XLA through JAX"
 )
-def test_operations_are_counted():
+def test_operations_are_counted(load):
     script = load("cost_model")
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(16, 3, padding="same", use_bias=False)(inputs)
@@ -64,12 +130,12 @@ time.sleep(60)
 PARENT = """
 import subprocess, sys
 sys.path.insert(0, sys.argv[1])
-import train_presets
+from trainings import presets
 start = subprocess.Popen
-train_presets.subprocess.Popen = lambda command, env: start(
+presets.subprocess.Popen = lambda command, env: start(
     [sys.executable, "-c", sys.argv[2], sys.argv[3]]
 )
-train_presets.kerassl()
+presets.kerassl()
 """
 
 

@@ -1,4 +1,4 @@
-"""How tests compile with XLA."""
+"""XLA's flags for tests."""
 
 from importlib import metadata
 
@@ -7,14 +7,14 @@ def flags(level: int) -> str:
     """Returns `XLA_FLAGS` that compile quickly.
 
     Args:
-        level: int, of optimization: 0 for what runs a few times. Products of
-            float64 take minutes without any, and need 1.
+        level: int, of optimization. 0 for programs that run a few times.
+            float64 products take minutes at 0, so they need 1.
     """
     found = [
         f"--xla_backend_optimization_level={level}",
         "--xla_cpu_parallel_codegen_split_count=1",
     ]
-    # It is gone from JAX 0.11, where an unknown flag ends the process.
+    # Removed in JAX 0.11; unknown flags abort the process.
     try:
         major, minor, *_ = metadata.version("jaxlib").split(".")
         if (int(major), int(minor)) < (0, 11):

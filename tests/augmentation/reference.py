@@ -3,7 +3,7 @@
 What torchvision's transforms do to a PIL image, written from their documented
 behavior, one image and one operation at a time, rounded to uint8 and clipped
 after each. The fused `kerassl.augmentation.ViewAugmenter` is compared with it,
-and `scripts/compare_views.py` trains on it.
+and `scripts/comparisons/compare_views.py` trains on it.
 
 Images are uint8 arrays (height, width, channels) with 1 or 3 channels. Order:
 crop, flip, jitter, grayscale, blur, solarize (BYOL's).

@@ -1,4 +1,4 @@
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -6,16 +6,14 @@ from pathlib import Path
 import keras
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "benchmark.py"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture
 def benchmark(monkeypatch):
     """Returns a function that runs the script in this process."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(SCRIPTS)
+    module = importlib.import_module("benchmark")
 
     def run(arguments):
         monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments.split()])

@@ -1,28 +1,19 @@
-"""Writes docs/benchmark.md from the scores that the presets were given.
+"""docs/benchmark.md: the scores that the presets were published with."""
 
-    python scripts/benchmark_page.py
-
-Everything on the page but its words comes from `presets/index.json`,
-`presets/history/` and `docs/results/`. It loads no backend.
-`--check` writes nothing, and fails if the page isn't what it would be.
-"""
-
-import argparse
 import csv
 import json
 import statistics
 import string
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-PRESETS = ROOT / "presets"
+from results import PRESETS, RESULTS, ROOT, read_json, read_lines, recipe_hashes
+
 TEMPLATE = ROOT / "scripts" / "pages" / "benchmark.md"
 PAGE = ROOT / "docs" / "benchmark.md"
 PICTURE = ROOT / "docs" / "pictures" / "benchmark.svg"
-TRIES = ROOT / "docs" / "results" / "tuning.jsonl"
-SHORT_RUNS = ROOT / "docs" / "results" / "cifar10_cpu.jsonl"
+TRIES = RESULTS / "tuning.jsonl"
+SHORT_RUNS = RESULTS / "cifar10_cpu.jsonl"
 
 PRETEXT = {
     "context_encoder",
@@ -31,16 +22,16 @@ PRETEXT = {
     "mae",
     "rotation",
 }
-# The scores of what learns from labels, as columns.
+# Scores of classifiers that learn from labels, as columns.
 LEARNED = ["linear", "linear_stages", "linear_10%", "linear_1%", "finetune_1%"]
-# As most recipes have it: where a preset has others, its row says so.
+# Most recipes' epochs: rows of presets with others say so.
 EPOCHS = 10
-# What each joint-embedding method should reach, and the best of them.
+# Targets: of each joint-embedding method, and of the best one.
 EACH = 0.54
 BEST = {"knn": 0.62, "linear": 0.66}
 WHY = {
-    "linear": " A linear classifier has but {features} features here; the "
-    "column *all stages* tells what it makes of those of all stages."
+    "linear": " A linear classifier has only {features} features here; the "
+    "column *all stages* has those of all stages."
 }
 
 
@@ -57,7 +48,7 @@ def with_deviation(score: dict[str, Any], start: str = "") -> str:
 
 
 def title(info: dict[str, Any]) -> str:
-    """Returns a preset's method, and its epochs if they are others."""
+    """Returns a preset's method, and its epochs if not `EPOCHS`."""
     epochs = info["training"]["epochs"]
     return f"`{info['method']}`" + (
         f", {epochs} epochs" if epochs != EPOCHS else ""
@@ -81,7 +72,7 @@ def row(name: str, scores: dict[str, Any], start: str = "") -> str:
 
 
 def speed(name: str) -> float:
-    """Returns the images a second of a run's median epoch."""
+    """Returns the images per second of a run's median epoch."""
     path = PRESETS / "history" / f"{name}.csv"
     with path.open(newline="", encoding="utf-8") as file:
         return statistics.median(
@@ -89,17 +80,17 @@ def speed(name: str) -> float:
         )
 
 
-def memory(recipe_hash: str) -> float | None:
-    """Returns the MB of a short run of the same recipe, if there is one."""
-    for line in SHORT_RUNS.read_text(encoding="utf-8").splitlines():
-        found = json.loads(line)
-        if found["recipe"] == recipe_hash:
+def memory(recipe: dict[str, Any]) -> float | None:
+    """Returns the peak memory in MB of a short run of the recipe."""
+    hashes = recipe_hashes(recipe)
+    for found in read_lines(SHORT_RUNS):
+        if found["recipe"] in hashes:
             return found["peak_memory_mb"]
     return None
 
 
 def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
-    """Returns what falls short of what it should be."""
+    """Returns the scores that miss their targets."""
     lines = []
     for info in presets:
         method, knn = info["method"], info["scores"]["knn"]
@@ -109,17 +100,17 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
         if best <= floor:
             linear = info["scores"]["linear"]
             lines.append(
-                f"- {title(info)}: by kNN no stage is above the best of random "
-                f"weights, {percent(floor)} %: its features use "
-                f"{knn['effective_rank']:.0f} dimensions, and random ones "
+                f"- {title(info)}: no stage's kNN accuracy exceeds the best of "
+                f"random weights, {percent(floor)} %. Its features use "
+                f"{knn['effective_rank']:.0f} dimensions, random ones "
                 f"{knn['untrained_effective_rank']:.0f}. The linear score is "
-                f"{percent(linear['accuracy'])} %, and that of random weights "
+                f"{percent(linear['accuracy'])} %; of random weights, "
                 f"{percent(linear['untrained_accuracy'])} %."
             )
         elif method not in PRETEXT and knn["accuracy"] < EACH:
             lines.append(
                 f"- {title(info)}: kNN of {percent(knn['accuracy'])} % is "
-                f"below the {percent(EACH)} % that was aimed at."
+                f"below the target of {percent(EACH)} %."
             )
     for protocol, aim in BEST.items():
         leader = max(presets, key=lambda i: i["scores"][protocol]["accuracy"])
@@ -127,14 +118,26 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
         if highest < aim:
             why = WHY.get(protocol, "").format(features=leader["features"])
             lines.append(
-                f"- The best {protocol} score is {percent(highest)} %; "
-                f"{percent(aim)} % were aimed at.{why}"
+                f"- The best {protocol} score is {percent(highest)} %, below "
+                f"the target of {percent(aim)} %.{why}"
             )
-    return lines or ["Nothing falls short of what was aimed at."]
+    return lines or ["All scores reach their targets."]
 
 
-def page(presets: list[dict[str, Any]]) -> str:
-    """Returns the page in Markdown."""
+def trained() -> list[dict[str, Any]]:
+    """Returns the presets of `cpu` recipes, the best kNN score first.
+
+    Those of larger encoders, trained on GPUs, are not comparable with them.
+    """
+    index = read_json(PRESETS / "index.json")
+    presets = [entry["info"] for entry in index["presets"].values()]
+    presets = [info for info in presets if info["recipe"]["name"] == "cpu"]
+    return sorted(presets, key=lambda i: -i["scores"]["knn"]["accuracy"])
+
+
+def pages() -> dict[Path, str]:
+    """Returns the page's path and its Markdown."""
+    presets = trained()
     scores = [row(title(info), info["scores"]) for info in presets]
     seen: dict[str, dict[str, Any]] = {}
     for info in presets:
@@ -144,7 +147,8 @@ def page(presets: list[dict[str, Any]]) -> str:
         row(f"random, `{architecture}`", found, "untrained_")
         for architecture, found in seen.items()
     ]
-    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.substitute(
         count=len({info["method"] for info in presets}),
         epochs=EPOCHS,
         best=presets[0]["name"],
@@ -155,14 +159,14 @@ def page(presets: list[dict[str, Any]]) -> str:
         repeats=repeats(presets),
         tries=tries(presets),
     )
+    return {PAGE: text}
 
 
 def tries(presets: list[dict[str, Any]]) -> str:
-    """Returns a table of what was tried, method by method."""
+    """Returns a table of the tried changes, method by method."""
     rows = []
     recipes = {info["method"]: info["recipe"] for info in presets}
-    for line in TRIES.read_text(encoding="utf-8").splitlines():
-        found = json.loads(line)
+    for found in read_lines(TRIES):
         changes = ", ".join(
             f"`{change}`"
             for change in differences(found["recipe"], recipes[found["method"]])
@@ -175,12 +179,12 @@ def tries(presets: list[dict[str, Any]]) -> str:
             f"{found['effective_rank']:.0f}",
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    # Of one method in the order in which they were tried.
+    # A stable sort: tries of a method stay in their order.
     return "\n".join(sorted(rows, key=lambda row: row.split("|")[1]))
 
 
 def differences(tried: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns in what a recipe differs from another, but for its length."""
+    """Returns the differences of a recipe from another, but epochs."""
     lines = []
     for field, value in tried.items():
         other = now[field]
@@ -200,7 +204,7 @@ def differences(tried: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def supervised() -> str:
-    """Returns what all labels give without pretraining."""
+    """Returns the scores of supervised training with all labels."""
     return "".join(
         f"\nWith all labels, `{architecture}` trained from scratch for "
         f"{score['epochs']} epochs reaches {percent(score['accuracy'])} %.\n"
@@ -212,7 +216,7 @@ def supervised() -> str:
 
 def cost(info: dict[str, Any]) -> str:
     """Returns a row of the second table."""
-    used = memory(info["recipe_hash"])
+    used = memory(info["recipe"])
     cells = [
         f"`{info['name']}`",
         f"{speed(info['name']):.0f}",
@@ -223,10 +227,10 @@ def cost(info: dict[str, Any]) -> str:
 
 
 def repeats(presets: list[dict[str, Any]]) -> str:
-    """Returns what is known of other seeds."""
+    """Returns a table of the scores of repeated runs."""
     found = read_json(PRESETS / "repeats.json")
     if not found:
-        return "Each method was trained once: that isn't measured yet."
+        return "Not measured yet: each method was trained once."
     text = "| Preset | runs | kNN | linear |\n|---|---|---|---|\n"
     for info in presets:
         runs = [
@@ -234,7 +238,7 @@ def repeats(presets: list[dict[str, Any]]) -> str:
             *(
                 run
                 for run in found.get(info["name"], {}).values()
-                if run["preset_recipe"] == info["recipe_hash"]
+                if run["preset_recipe"] in recipe_hashes(info["recipe"])
             ),
         ]
         if len(runs) == 1:
@@ -248,17 +252,12 @@ def repeats(presets: list[dict[str, Any]]) -> str:
     return text + "\nMean and standard deviation over seeds of the training."
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns what a file of JSON holds; nothing if there is none."""
-    if not path.exists():
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def draw(presets: list[dict[str, Any]]) -> None:
-    """Draws score against time."""
+def draw() -> None:
+    """Draws score against training time."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+
+    presets = trained()
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -271,7 +270,7 @@ def draw(presets: list[dict[str, Any]]) -> None:
         y = 100 * info["scores"]["knn"]["accuracy"]
         kind = "tab:orange" if info["method"] in PRETEXT else "tab:blue"
         axes.scatter(x, y, color=kind)
-        # Names in a column, from the best one down, none on another.
+        # Names in a column, the best first, without overlap.
         level = min(y, level - 1.5)
         axes.annotate(
             title(info).replace("`", ""),
@@ -289,31 +288,6 @@ def draw(presets: list[dict[str, Any]]) -> None:
     axes.legend(frameon=False, loc="center left")
     axes.set(xlabel="minutes of training, one core", ylabel="kNN, %")
     axes.set_xlim(right=1.35 * max(minutes))  # Room for the names.
-    # The same file again for the same numbers.
+    # Equal numbers give equal files.
     with rc_context({"svg.hashsalt": "kerassl"}):
         figure.savefig(PICTURE, metadata={"Date": None})
-
-
-def main() -> int:
-    """Writes the page, or compares it."""
-    parser = argparse.ArgumentParser(description="Write docs/benchmark.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    options = parser.parse_args()
-    index = json.loads((PRESETS / "index.json").read_text(encoding="utf-8"))
-    presets = [entry["info"] for entry in index["presets"].values()]
-    # Others, of larger encoders on GPUs, are not to be compared with these.
-    presets = [info for info in presets if info["recipe"]["name"] == "cpu"]
-    presets.sort(key=lambda info: -info["scores"]["knn"]["accuracy"])
-    text = page(presets)
-    if options.check:
-        same = PAGE.read_text(encoding="utf-8") == text
-        if not same:
-            print(f"{PAGE} isn't up to date: run this without --check.")
-        return 0 if same else 1
-    PAGE.write_text(text, encoding="utf-8")
-    draw(presets)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,25 +1,26 @@
-"""SimCLR in plain PyTorch with torchvision's views: the outside baseline.
+r"""SimCLR in plain PyTorch with torchvision's views: the outside baseline.
 
-What a user without kerassl would write, for scores and speed to be compared
-with. It needs torch, torchvision, NumPy and Pillow, neither Keras nor kerassl,
-and reads CIFAR-10 from an .npz file with `x_train`, `y_train`, `x_test` and
-`y_test` (images uint8, NHWC):
+What a user without kerassl would write, to compare scores and speed. It needs
+torch, torchvision, NumPy and Pillow but not Keras or kerassl, and reads
+CIFAR-10 from an .npz file with `x_train`, `y_train`, `x_test` and `y_test`
+(images uint8, NHWC):
 
-    python scripts/torch_baseline.py --data cifar10.npz --epochs 10 --seed 0
-    python scripts/torch_baseline.py --data cifar10.npz --views-only
+    python scripts/comparisons/torch_baseline.py --data cifar10.npz --seed 0
+    python scripts/comparisons/torch_baseline.py --data cifar10.npz --views-only
 
-Each run prints one JSON line. Weights start from torch's defaults; with
-`--init he` from kerassl's: He's normal distribution of fan-in in the encoder
-and Glorot's uniform one in the projector. The data are those of
-`scripts/compare_views.py`: the first 10,000 training images, and kNN (k = 20,
-temperature 0.07) from all of them to the first 2,000 test images. That script's
-warmup of a tenth of the steps is `--warmup-steps` here, by default none.
+Each run prints a JSON line. Weights start from torch's defaults; `--init he`
+takes kerassl's instead: He's normal distribution of fan-in in the encoder and
+Glorot's uniform one in the projector. Data and scores are those of
+`compare_views.py`: the first 10,000 training images, and kNN (k = 20,
+temperature 0.07) from all of them to the first 2,000 test images. For that
+script's warmup over a tenth of the steps, set `--warmup-steps`; the default is
+none.
 
-Two rates of training, both in images (each is two views) per second:
+Two training speeds, both in images (two views each) per second:
 
-- `samples_per_second`: end to end, with the loader. Of several epochs the
-  first, in which the workers start, doesn't count; of one epoch its first step.
-- `bare_samples_per_second`: the training step alone on views that are ready,
+- `samples_per_second`: end to end, with the loader. Excludes the first epoch,
+  in which the workers start, or with one epoch the first step.
+- `bare_samples_per_second`: only the training step, on views that are ready;
   the best of five repeats after the run.
 """
 
@@ -35,59 +36,14 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from PIL import Image
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
-from torchvision import transforms
+from torch.utils.data import DataLoader
+from torch_views import TwoViews, measure_views, simclr_views
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 TEST_IMAGES = 2000
-
-# Views.
-
-
-def simclr_views(
-    size: int, strength: float, blur: bool, interpolation: str
-) -> transforms.Compose:
-    """Returns SimCLR's random view: a PIL image in, a tensor in [0, 1] out."""
-    jitter = transforms.ColorJitter(
-        0.8 * strength, 0.8 * strength, 0.8 * strength, 0.2 * strength
-    )
-    steps: list[Any] = [
-        transforms.RandomResizedCrop(
-            size,
-            scale=(0.08, 1.0),
-            interpolation=transforms.InterpolationMode(interpolation),
-        ),
-        transforms.RandomHorizontalFlip(),
-        transforms.RandomApply([jitter], 0.8),
-        transforms.RandomGrayscale(0.2),
-    ]
-    if blur:
-        gaussian = transforms.GaussianBlur(23, (0.1, 2.0))
-        steps.append(transforms.RandomApply([gaussian], 0.5))
-    return transforms.Compose([*steps, transforms.ToTensor()])
-
-
-class TwoViews(Dataset):
-    """Two random views of each image."""
-
-    def __init__(self, images: np.ndarray, transform: transforms.Compose):
-        """Keeps the uint8 images (N, H, W, C) and the transform."""
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        """Returns how many images there are."""
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns two views of an image."""
-        picture = Image.fromarray(self.images[index])
-        return self.transform(picture), self.transform(picture)
-
 
 # The model.
 
@@ -307,53 +263,6 @@ def knn(
     predicted = (weights[..., None] * one_hot).sum(1).argmax(1)
     correct = predicted == torch.from_numpy(test[1])
     return round(correct.float().mean().item(), 4)
-
-
-# The speed of the views.
-
-
-def views_per_second(
-    pictures: list[Image.Image], transform: transforms.Compose, repeats: int
-) -> dict[str, Any]:
-    """Returns the rate of the best repeat and of all."""
-    rates = []
-    for picture in pictures[:20]:
-        transform(picture)
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for picture in pictures:
-            transform(picture)
-        rates.append(len(pictures) / (time.perf_counter() - start))
-    return {
-        "views_per_second": round(max(rates), 1),
-        "repeats": [round(rate, 1) for rate in rates],
-    }
-
-
-def measure_views(
-    images: np.ndarray, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Measures SimCLR's views at 32 and 224 px in one process and thread.
-
-    The sources at 224 px are images of 256 px, enlarged from the data set's: no
-    step's time depends on what an image shows.
-    """
-    torch.set_num_threads(1)
-    small = [Image.fromarray(image) for image in images[:2000]]
-    large = [
-        picture.resize((256, 256), Image.Resampling.BICUBIC)
-        for picture in small[:200]
-    ]
-    kind, repeats = arguments.interpolation, arguments.repeats
-    return {
-        "interpolation": kind,
-        "32": views_per_second(
-            small, simclr_views(32, 0.5, False, kind), repeats
-        ),
-        "224": views_per_second(
-            large, simclr_views(224, 1.0, True, kind), repeats
-        ),
-    }
 
 
 # The command line.

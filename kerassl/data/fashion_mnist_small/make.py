@@ -1,4 +1,4 @@
-"""Makes kerassl/data/fashion_mnist_small/data.npz from TFDS's Fashion-MNIST.
+"""Makes the `data.npz` beside this file from Fashion-MNIST of TFDS.
 
 Takes the first 1,000 (train) and 200 (test) images of each class, in the
 official order.
@@ -11,7 +11,7 @@ import numpy as np
 
 import kerassl.data
 
-FOLDER = Path(kerassl.data.__file__).parent / "fashion_mnist_small"
+FOLDER = Path(__file__).parent
 
 
 def main():

@@ -1,15 +1,16 @@
-"""Do fused views teach as well as the slow ones of PIL?
+r"""Do fused views teach as well as PIL's slow ones?
 
 SimCLR on the first 10,000 training images of CIFAR-10, once on the views of the
 fused augmenter and once on the same views made by PIL; then kNN (k = 20,
 temperature 0.07) from all of these images to the first 2,000 test images. Each
-run is one JSON line, printed and appended to `--output` at once; runs that are
-there already aren't repeated:
+run prints a JSON line and appends it to `--output`; runs that are already there
+are not repeated:
 
-    KERAS_BACKEND=jax python scripts/compare_views.py --output views.jsonl
+    KERAS_BACKEND=jax python scripts/comparisons/compare_views.py \
+        --output views.jsonl
 
-`seconds` is the time of `fit`, compilation included. Both kinds of views get
-the same number of steps of full batches.
+`seconds` is the time of `fit` with compilation. Both kinds of views get the
+same number of steps of full batches.
 """
 
 import argparse
@@ -20,12 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-# The reference is part of the tests, not of the package: this script runs from
-# a checkout of the repository.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+ROOT = Path(__file__).resolve().parents[2]
+# The reference views belong to the tests.
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
 
-# Keras and kerassl are imported where they're used, because the processes that
-# make the reference views import this file again and need neither.
+from results import append_line, read_lines  # noqa: E402
+
+# Keras and kerassl are imported in functions: the processes that make the
+# reference views import this file again and need neither.
 
 SIZE = 32
 KEY = ("backend", "views", "seed", "epochs", "images", "batch_size")
@@ -95,7 +98,7 @@ def run(
             for name, view in augmenter.views.items()
         }
         with ReferenceViews(images, views, batch_size, seed) as batches:
-            # The dataset shuffles by itself.
+            # The data set shuffles.
             model.fit(batches, epochs=epochs, shuffle=False, verbose=0)
             seconds = time.perf_counter() - start
     return {
@@ -111,33 +114,8 @@ def run(
     }
 
 
-def read_done(path: Path | None) -> set[tuple[Any, ...]]:
-    """Returns the keys of the runs in the output file."""
-    done: set[tuple[Any, ...]] = set()
-    if path is None or not path.exists():
-        return done
-    for line in path.read_text().splitlines():
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # Cut off by an interruption: that run is repeated.
-        done.add(tuple(record.get(name) for name in KEY))
-    return done
-
-
-def append(path: Path, line: str) -> None:
-    """Appends a line, on a new one even after one that was cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, 2)
-            if file.read() != b"\n":
-                file.write(b"\n")
-        file.write(line.encode() + b"\n")
-
-
 def main() -> None:
-    """Runs what the command line asks for and isn't done yet."""
+    """Trains with each kind of views, skipping finished runs."""
     parser = argparse.ArgumentParser(
         description="Train SimCLR on fused and on reference views."
     )
@@ -152,7 +130,8 @@ def main() -> None:
 
     import keras
 
-    done = read_done(arguments.output)
+    runs = read_lines(arguments.output) if arguments.output else []
+    done = {tuple(run.get(name) for name in KEY) for run in runs}
     wanted = [
         (kind, seed)
         for seed in arguments.seeds
@@ -174,10 +153,9 @@ def main() -> None:
         record = run(
             kind, seed, arguments.epochs, arguments.batch_size, train, test
         )
-        line = json.dumps(record)
-        print(line, flush=True)
+        print(json.dumps(record), flush=True)
         if arguments.output is not None:
-            append(arguments.output, line)
+            append_line(arguments.output, record)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,26 @@
-"""Trains, evaluates and packs the presets that come with kerassl.
+"""Train, evaluate and pack the presets of the zoo.
 
-    KERAS_BACKEND=torch python scripts/train_presets.py --only simclr
+    python scripts/train.py presets --only simclr
 
-For each method: `kerassl pretrain` with its recipe on the 50,000 training
-images of CIFAR-10, whose labels it doesn't see; `kerassl evaluate` on all
-10,000 test images; and `kerassl.save_preset` into `presets/NAME`, with the
-run's history in `presets/history/NAME.csv` and an entry in
-`presets/index.json`. Every step that is done is skipped, and a training that
-was stopped or killed goes on, so the same command finishes what an interrupted
-one began. A preset that lacks scores is evaluated and packed again, and not
-trained: in a fresh clone, too.
+For each method: `kerassl pretrain` by its recipe on the 50,000 training images
+of CIFAR-10, without labels; `kerassl evaluate` on all 10,000 test images; and
+`kerassl.save_preset` into `presets/NAME`, with the run's history in
+`presets/history/NAME.csv` and an entry in `presets/index.json`. Finished steps
+are skipped and interrupted trainings resumed, so running the same command
+again finishes the work. A preset that lacks scores is evaluated and packed
+again without training, even in a fresh clone.
 
-With `--seed 1` and so on the same method is trained once more, and its kNN and
-linear scores go to `presets/repeats.json`: how far runs lie apart.
-`--supervised` trains the encoders of these recipes with all labels instead, for
-as many epochs, and writes `presets/supervised.json`.
+`--seed 1` trains the same method with another seed and writes its kNN and
+linear scores to `presets/repeats.json`, to show how much runs vary.
+`--supervised` trains the encoders of these recipes with all labels for as many
+epochs, and writes `presets/supervised.json`.
 
-`--epochs 20` trains for other than the recipe's epochs, and the preset has them
-in its name: `NAME_20_epochs`, beside the other. `--scale cifar` takes the
-recipes for a GPU (`resnet_18_small`; for 200 epochs with `--epochs 200`),
-`--scale imagenet --imagenet PATH` those for ImageNet, of a folder with `train/`
-and `test/` (the validation images). `--verify` trains anew in a temporary
-folder instead, and compares kNN with the published preset: within one point it
-passes.
+`--epochs 20` overrides the recipe's epochs and adds them to the preset's name:
+`NAME_20_epochs`. `--scale cifar` takes the recipes for a GPU
+(`resnet_18_small`; for 200 epochs with `--epochs 200`), `--scale imagenet
+--imagenet PATH` those for ImageNet, from a folder with `train/` and `test/`
+(the validation images). `--verify` trains again in a temporary folder and
+compares kNN with the published preset: it passes within one point.
 """
 
 import argparse
@@ -38,17 +36,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from results import PRESETS, ROOT, read_json, recipe_hashes
 
-PRESETS = ROOT / "presets"
 REPEATS = PRESETS / "repeats.json"
 SUPERVISED = PRESETS / "supervised.json"
-# The middle one of those that `finetune` chooses from, for ResNets and ViTs.
+# The middle one of the rates that `finetune` tries, for ViTs and ResNets.
 SUPERVISED_RATES = {"vit": 5e-4, "resnet": 0.1}
-# What the names of a scale's presets end with.
+# The data set of each scale: the end of its presets' names.
 SCALES = {"cpu": "cifar10", "cifar": "cifar10", "imagenet": "imagenet"}
-# What is measured, as the options of `kerassl evaluate`.
+# Measurements, as options of `kerassl evaluate`.
 EVALUATIONS: list[list[str]] = [
     ["--protocol", "knn,linear"],
     ["--protocol", "linear", "--labels", "0.1", "--seeds", "3"],
@@ -56,7 +52,7 @@ EVALUATIONS: list[list[str]] = [
     ["--protocol", "linear", "--layer", "stages"],
     ["--protocol", "finetune", "--labels", "0.01", "--seeds", "3"],
 ]
-# The scores that each of them leaves.
+# The scores that each measurement writes.
 SCORES = [
     ["knn", "linear"],
     ["linear_10%"],
@@ -64,7 +60,7 @@ SCORES = [
     ["linear_stages"],
     ["finetune_1%"],
 ]
-# Verified within this: repeated runs differ by the order of sums.
+# Of `--verify`: repeated runs differ by the order of sums.
 TOLERANCE = 0.01
 
 
@@ -88,9 +84,9 @@ class Task:
 
 
 def kerassl(*arguments: Any) -> None:
-    """Runs the command line in a process of its own.
+    """Runs `kerassl` in a process of its own.
 
-    A signal that ends this process lets that one save what it has done.
+    SIGINT and SIGTERM reach that process, which saves a checkpoint first.
 
     Raises:
         subprocess.CalledProcessError: if it fails.
@@ -110,7 +106,7 @@ def kerassl(*arguments: Any) -> None:
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
         process.wait()
-    finally:  # A terminal sends its Ctrl-C to both.
+    finally:  # Ctrl-C in a terminal reaches both processes.
         process.wait()
         signal.signal(signal.SIGTERM, before)
     if process.returncode:
@@ -118,7 +114,7 @@ def kerassl(*arguments: Any) -> None:
 
 
 def train(task: Task) -> None:
-    """Trains a run, or what is left of it."""
+    """Trains a run, or resumes it."""
     from kerassl.run_folder import HISTORY, RECIPE
 
     recipe, folder = task.recipe, task.folder
@@ -137,9 +133,9 @@ def train(task: Task) -> None:
 
 
 def evaluate(task: Task, last: int) -> None:
-    """Measures what isn't measured yet, by the first `last` of `EVALUATIONS`.
+    """Runs the first `last` of `EVALUATIONS`, where scores are missing.
 
-    Random weights are measured for the first preset of an architecture alone.
+    The untrained scores of an architecture are measured once and copied.
     """
     from kerassl.run_folder import read_scores
 
@@ -160,14 +156,14 @@ def evaluate(task: Task, last: int) -> None:
 
 
 def read_index() -> dict[str, Any]:
-    """Returns what `presets/index.json` holds."""
+    """Returns the contents of `presets/index.json`."""
     from kerassl.presets.load import INDEX
 
     return json.loads((PRESETS / INDEX).read_text(encoding="utf-8"))
 
 
 def pack(task: Task) -> None:
-    """Makes the preset of a run, and its place in the index."""
+    """Saves a run as a preset and adds it to the index."""
     from kerassl import save_preset
     from kerassl.presets.load import INDEX
     from kerassl.presets.verify import verify_preset
@@ -194,7 +190,7 @@ def pack(task: Task) -> None:
 
 
 def unpack(task: Task) -> None:
-    """Makes the run of a preset again, as far as scores need it."""
+    """Restores enough of a preset's run to evaluate it."""
     from kerassl import load_encoder
     from kerassl.presets.verify import verify_preset
     from kerassl.run_folder import ENCODER, HISTORY, RECIPE, SCORES
@@ -210,7 +206,7 @@ def unpack(task: Task) -> None:
         "device": info.training["device"],
         "versions": info.versions,
     }
-    # Whole or not at all: a part of a run would be taken for one.
+    # Renamed when complete, so that no partial run is resumed.
     folder = task.folder.with_name(f".{task.folder.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -224,7 +220,7 @@ def unpack(task: Task) -> None:
 
 
 def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
-    """Adds an entry to a file of JSON."""
+    """Adds an entry to a JSON file, or updates it."""
     from kerassl.runs.files import replacing
 
     kept = read_json(path)
@@ -234,20 +230,14 @@ def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns what a file of JSON holds; nothing if there is none."""
-    if not path.exists():
-        return {}
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def repeat(task: Task) -> None:
-    """Keeps the scores of a run with another seed."""
+    """Records the scores of a run with another seed."""
     from kerassl.run_folder import read_scores
 
     seed, of = str(task.recipe.seed), task.recipe.replace(seed=0).hash
     known = read_json(REPEATS).get(task.name, {})
-    if known.get(seed, {}).get("preset_recipe") == of:
+    hashes = recipe_hashes(task.recipe.replace(seed=0).to_dict())
+    if known.get(seed, {}).get("preset_recipe") in hashes:
         print(f"{task.name} of seed {seed} is done.", flush=True)
         return
     train(task)
@@ -284,22 +274,22 @@ def supervise(task: Task) -> None:
 
 
 def missing(task: Task) -> set[str] | None:
-    """Returns the scores that the preset of this very recipe lacks.
+    """Returns the scores that the preset of this recipe lacks.
 
-    Or `None`, if there is no such preset.
+    `None` if there is no preset of this recipe.
     """
     from kerassl.presets.verify import verify_preset
 
     if not (PRESETS / task.name).exists():
         return None
     info = verify_preset(PRESETS / task.name)
-    if info.recipe_hash != task.recipe.hash:
+    if info.recipe_hash not in recipe_hashes(task.recipe.to_dict()):
         return None
     return {score for names in SCORES for score in names} - set(info.scores)
 
 
 def verify(task: Task) -> bool:
-    """Trains anew, and compares kNN with the published preset's."""
+    """Trains again and compares kNN with the published preset."""
     from kerassl.presets.verify import verify_preset
     from kerassl.run_folder import read_scores
 
@@ -318,7 +308,7 @@ def verify(task: Task) -> bool:
 
 
 def make(task: Task) -> None:
-    """Trains, evaluates and packs what isn't yet."""
+    """Trains, evaluates and packs, skipping finished steps."""
     lacking = missing(task)
     if lacking is not None and not lacking:
         print(f"{task.name} is done.", flush=True)
@@ -326,32 +316,36 @@ def make(task: Task) -> None:
     if lacking and not task.folder.exists():
         unpack(task)
     train(task)
-    # Fine-tuning takes as long as all else: the preset is out before.
+    # Fine-tuning takes as long as the rest, so pack once before it.
     for last in (len(SCORES) - 1, len(SCORES)):
         evaluate(task, last)
         pack(task)
 
 
-def main() -> int:
-    """Does what the command line asks for and isn't done yet."""
-    from kerassl import recipes
-
-    parser = argparse.ArgumentParser(
-        description="Train, evaluate and pack the presets of kerassl."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     add = parser.add_argument
-    add("--only", nargs="+", choices=recipes.methods(), metavar="METHOD")
+    add("--only", nargs="+", metavar="METHOD", help="default: all methods")
     add("--scale", choices=SCALES, default="cpu")
     add("--imagenet", type=Path, help="its folder, for --scale imagenet")
     add("--epochs", type=int, help="default: the recipe's")
     add("--seed", type=int, default=0)
     add("--runs", type=Path, default=ROOT / "runs" / "presets")
-    add("--verify", action="store_true", help="train anew and compare")
+    add("--verify", action="store_true", help="train again and compare")
     add("--supervised", action="store_true", help="train with all labels")
-    options = parser.parse_args()
+
+
+def main(options: argparse.Namespace) -> int:
+    """Makes what is missing.
+
+    Raises:
+        ValueError: if a method is unknown, or the options don't go together.
+    """
+    from kerassl import recipes
+
     data = SCALES[options.scale]
     if (data == "imagenet") != (options.imagenet is not None):
-        parser.error("--scale imagenet and --imagenet PATH go together")
+        raise ValueError("--scale imagenet and --imagenet PATH go together.")
     failed = []
     for method in options.only or recipes.methods():
         usual = recipes.get(method, options.scale)
@@ -382,7 +376,3 @@ def main() -> int:
     if failed:
         print(f"Failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

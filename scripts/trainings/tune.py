@@ -1,28 +1,25 @@
-"""Tries a change of a recipe, and records what came of it.
+r"""Try a change of a recipe and record its scores.
 
-    KERAS_BACKEND=torch python scripts/tune.py simclr --epochs 4 \
+    python scripts/train.py tune simclr --epochs 4 \
         --change optimizer.learning_rate=0.8 --change 'views.crop_area=[0.2, 1]'
 
-Trains the method's `cpu` recipe with the changes on the first 45,000 training
-images of CIFAR-10, and scores it on the other 5,000, which are the validation
-images: kNN (k = 20, temperature 0.07) and the linear probe, both with the first
-10,000. No test image is read. Each try is a line of JSON in
-docs/results/tuning.jsonl, whatever came of it; tries that are there aren't
-repeated. `scripts/benchmark_page.py` makes a table of them.
+Trains the method's changed `cpu` recipe on the first 45,000 training images of
+CIFAR-10 and scores it on the other 5,000, which serve as validation images:
+kNN (k = 20, temperature 0.07) and the linear probe, both with the labels of
+the first 10,000. Test images are not read. Each try appends a JSON line to
+docs/results/tuning.jsonl. Tries that are already there are not repeated.
+docs/benchmark.md shows them.
 """
 
 import argparse
 import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from results import RESULTS, append_line, read_lines, recipe_hashes
 
-RESULTS = ROOT / "docs" / "results" / "tuning.jsonl"
-TRAINED, LABELLED = 45_000, 10_000
+TRIES = RESULTS / "tuning.jsonl"
+TRAINED, LABELED = 45_000, 10_000
 
 
 def changed(recipe: Any, changes: list[str]) -> Any:
@@ -32,8 +29,8 @@ def changed(recipe: Any, changes: list[str]) -> Any:
         ValueError: if a change has another form, or names no field.
     """
     for change in changes:
-        place, is_given, text = change.partition("=")
-        field, _, key = place.partition(".")
+        name, is_given, text = change.partition("=")
+        field, _, key = name.partition(".")
         if not is_given or field not in recipe.to_dict():
             raise ValueError(
                 f"A change is FIELD=VALUE or FIELD.KEY=VALUE, with a field of "
@@ -56,7 +53,7 @@ def run(recipe: Any) -> dict[str, Any]:
     images = data.load("cifar10", "train")
     trained = images.select(np.arange(TRAINED))
     held_out = images.select(np.arange(TRAINED, len(images.images)))
-    labeled = images.select(np.arange(LABELLED))
+    labeled = images.select(np.arange(LABELED))
     steps = TRAINED // recipe.batch_size
     model = recipes.build_model(recipe, images.image_shape, steps)
     batches = trained.batches(
@@ -83,29 +80,27 @@ def run(recipe: Any) -> dict[str, Any]:
         },
         "keras": keras.__version__,
         "recipe_hash": recipe.hash,
-        # The changes alone would say nothing once the recipe has changed.
+        # The changes are meaningless without the recipe they changed.
         "recipe": recipe.to_dict(),
     }
 
 
-def main() -> int:
-    """Tries what the command line asks for."""
-    from kerassl import recipes
-
-    parser = argparse.ArgumentParser(description="Try a change of a recipe.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
     add = parser.add_argument
-    add("method", choices=recipes.methods(), metavar="METHOD")
+    add("method", metavar="METHOD")
     add("--change", action="append", default=[], metavar="FIELD.KEY=VALUE")
     add("--epochs", type=int, default=4)
-    options = parser.parse_args()
-    try:
-        recipe = recipes.get(options.method).replace(epochs=options.epochs)
-        recipe = changed(recipe, options.change)
-    except ValueError as error:
-        parser.error(str(error))
-    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
-    known = [json.loads(line)["recipe_hash"] for line in text.splitlines()]
-    if recipe.hash in known:
+
+
+def main(options: argparse.Namespace) -> int:
+    """Tries the changes, unless they were tried before."""
+    from kerassl import recipes
+
+    recipe = recipes.get(options.method).replace(epochs=options.epochs)
+    recipe = changed(recipe, options.change)
+    known = {line["recipe_hash"] for line in read_lines(TRIES)}
+    if known & recipe_hashes(recipe.to_dict()):
         print("That was tried already.")
         return 0
     found = {
@@ -114,10 +109,5 @@ def main() -> int:
         **run(recipe),
     }
     print(json.dumps(found))
-    with RESULTS.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(found) + "\n")
+    append_line(TRIES, found)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

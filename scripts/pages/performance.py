@@ -1,29 +1,25 @@
-"""Writes docs/performance.md from what was measured and counted.
+"""docs/performance.md: measured speeds, counted operations.
 
     python scripts/benchmark.py METHOD ... >> docs/results/performance.jsonl
     python scripts/cost_model.py
     python scripts/cost_model.py --scale imagenet
-    python scripts/performance_page.py
+    python scripts/write_pages.py
 
-The last line of a method, a backend and a GPU counts. `--check` writes nothing,
-and fails if the page isn't what it would be.
+The last line of each method, backend and GPU counts.
 """
 
-import argparse
-import json
 import string
-import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from results import RESULTS, ROOT, read_lines
+
 TEMPLATE = ROOT / "scripts" / "pages" / "performance.md"
 PAGE = ROOT / "docs" / "performance.md"
-RESULTS = ROOT / "docs" / "results"
 BACKENDS = {"torch": "PyTorch", "jax": "JAX", "tensorflow": "TensorFlow"}
 
-# An H100's dense bfloat16 peak by NVIDIA's data sheet, and the share of it that
-# a step is assumed to reach; bytes a second of a link between hosts, 400 Gbit.
+# An H100's dense bfloat16 peak by NVIDIA's data sheet; the share of it that a
+# step is assumed to reach; bytes per second of a 400 Gbit link between hosts.
 PEAK, SHARE, LINK = 989e12, 0.25, 50e9
 PER_DEVICE = 64
 DEVICES = (8, 64, 512, 4096)
@@ -36,16 +32,14 @@ COLUMNS = """
 
 
 def lines(name: str, *keys: str) -> dict[tuple, dict[str, Any]]:
-    """Returns a file's results by these keys, the last of each.
+    """Returns a file's results by the values of keys, the last of each.
 
-    A key that a line lacks is "".
+    A line without a key counts as "" there.
     """
-    path = RESULTS / name
-    found = {}
-    if path.exists():
-        for text in path.read_text(encoding="utf-8").splitlines():
-            line = json.loads(text)
-            found[tuple(line.get(key, "") for key in keys)] = line
+    found = {
+        tuple(line.get(key, "") for key in keys): line
+        for line in read_lines(RESULTS / name)
+    }
     return dict(sorted(found.items()))
 
 
@@ -64,7 +58,7 @@ def measured(found: dict[tuple, dict[str, Any]]) -> str:
 def measured_on_gpus(
     found: dict[tuple, dict[str, Any]], costs: dict[tuple, dict[str, Any]]
 ) -> str:
-    """Returns the rows of steps on a GPU, beside what was predicted."""
+    """Returns the rows of steps on a GPU, with the predictions."""
     rows = []
     for line in found.values():
         if "gpu" not in line:
@@ -117,7 +111,7 @@ def predicted(line: dict[str, Any]) -> str:
     cells.append(f"{1000 * PER_DEVICE / speed:.1f}")
     for count in DEVICES:
         ring = (count - 1) / count
-        # What a loss exchanges grows with the global batch.
+        # The loss's traffic grows with the global batch.
         grown = PER_DEVICE * count / line["batch_size"]
         reduced = gradients + (line["reduced_bytes"] - gradients) * grown
         moved = ring * (2 * reduced + line["gathered_bytes"] * grown)
@@ -125,12 +119,13 @@ def predicted(line: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def page() -> str:
-    """Returns the page in Markdown."""
+def pages() -> dict[Path, str]:
+    """Returns the page's path and its Markdown."""
     found = lines("performance.jsonl", "method", "backend", "gpu")
     costs = lines("cost.jsonl", "scale", "method")
     first = next(line for line in found.values() if "gpu" not in line)
-    return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+    template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.substitute(
         encoder=first["encoder"],
         batch=first["batch_size"],
         size=first["image_size"],
@@ -152,21 +147,4 @@ def page() -> str:
             if scale == "imagenet"
         ),
     )
-
-
-def main() -> int:
-    """Writes the page, or compares it."""
-    parser = argparse.ArgumentParser(description="Write docs/performance.md.")
-    parser.add_argument("--check", action="store_true", help="write nothing")
-    options = parser.parse_args()
-    text = page()
-    if not options.check:
-        PAGE.write_text(text, encoding="utf-8")
-    elif PAGE.read_text(encoding="utf-8") != text:
-        print(f"{PAGE} isn't up to date: run this without --check.")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return {PAGE: text}

@@ -1,0 +1,1 @@
+"""The pages of docs/ that `scripts/write_pages.py` writes."""

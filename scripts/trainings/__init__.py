@@ -1,0 +1,1 @@
+"""The trainings that `scripts/train.py` runs."""

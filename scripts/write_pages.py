@@ -1,0 +1,45 @@
+"""Writes the pages of docs/ that hold measured numbers.
+
+    python scripts/write_pages.py
+
+- `docs/benchmark.md` and its picture: from `presets/index.json`,
+  `presets/history/` and `docs/results/`;
+- `docs/performance.md`: from `docs/results/{performance,cost,gpu}.jsonl`;
+- the results in `docs/methods.md` and in the methods' pages: from
+  `docs/results/cifar10_cpu.jsonl`.
+
+The text around the numbers of the first two is in `scripts/pages/*.md`. With
+`--check` nothing is written, and the exit status is 1 if a page is stale.
+"""
+
+import argparse
+import sys
+
+import results
+from pages import benchmark, methods, performance
+
+
+def main() -> int:
+    """Writes or checks all pages."""
+    parser = argparse.ArgumentParser(description="Write pages of numbers.")
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    pages = benchmark.pages() | performance.pages() | methods.pages()
+    stale = [
+        path
+        for path, text in pages.items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    if options.check:
+        for path in stale:
+            name = path.relative_to(results.ROOT)
+            print(f"{name} is stale: run scripts/write_pages.py.")
+        return 1 if stale else 0
+    for path in stale:
+        path.write_text(pages[path], encoding="utf-8")
+    benchmark.draw()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
