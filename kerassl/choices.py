@@ -1,4 +1,4 @@
-"""Refuses a name that isn't among the known ones."""
+"""Checks names, and suggests near ones."""
 
 import difflib
 from collections.abc import Iterable
@@ -12,21 +12,21 @@ def check_choice(
     choices: Iterable[str],
     listed: Iterable[str] = (),
 ) -> None:
-    """Refuses a name that isn't among the choices, and says which are near.
+    """Checks that a name is among the choices.
 
     Args:
         kind: str, what is chosen, as in "There is no {kind} ...".
         name: str, the name to check.
         choices: the known names.
-        listed: those to list, where all would be too many.
+        listed: the names to list in the message, if all would be too many.
 
     Raises:
-        ValueError: with the nearest names, and all of them.
+        ValueError: if it isn't; the message has the nearest names, and all.
     """
     names, listed = list(choices), list(listed)
     if name in names:
         return
-    # "MoCo v2" and "BarlowTwins" are near.
+    # So that "MoCo v2" and "BarlowTwins" are near.
     plain = {_plain(known): known for known in names}
     nearest = [
         plain[found]

@@ -1,8 +1,8 @@
-"""Reads what anybody may have written, and says in one line what is wrong.
+"""Reads untrusted JSON and text, and reports errors in one line.
 
-JSON of others has one reader, `read_json`, which bounds it before it is parsed.
-`Form`s say what values must be. `one_line` makes of any text what may be
-printed, and `shown` of any value, however large.
+`read_json` is the only reader of untrusted JSON, and bounds it before parsing.
+A `Form` says what a value must be. `one_line` makes any text safe to print, and
+`shown` any value, however large.
 """
 
 import collections
@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Of one JSON file. Brackets, commas, quotes and backslashes are counted: all
-# that takes memory or time has some.
+# Limits of a JSON file. Marks are brackets, commas, quotes and backslashes:
+# whatever takes memory or time has some.
 MOST_MARKS = 2**20
 MOST_DEPTH = 32
 LONGEST_TEXT = 2**17
@@ -33,15 +33,15 @@ _values.maxdict = _values.maxlist = _values.maxtuple = 16
 
 
 def one_line(text: str, longest: int = LONGEST_LINE) -> str:
-    """Makes one line of a text that is safe to print on a terminal.
+    """Returns a text as one line that is safe to print on a terminal.
 
     Args:
-        text: str, of anybody.
-        longest: int, characters; the rest is cut off.
+        text: str, untrusted.
+        longest: int, the number of characters to keep.
 
     Returns:
-        The text, with each run of white space one blank, and control
-        characters, and all else that doesn't print, as escapes.
+        The text with each run of white space as one space, and unprintable
+        characters escaped.
     """
     cut = text[:longest] + (" ..." if len(text) > longest else "")
     return "".join(
@@ -51,7 +51,7 @@ def one_line(text: str, longest: int = LONGEST_LINE) -> str:
 
 
 def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
-    """Shows a value of anybody in a message, without reading all of it."""
+    """Returns an untrusted value as a short string, for messages."""
     try:
         text = _values.repr(value)
     except ValueError:  # An integer of more digits than Python shows.
@@ -63,18 +63,18 @@ def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
 
 
 def load_json(path: Path, finite: bool = True) -> Any:
-    """Reads a JSON file that anybody may have written.
+    """Reads an untrusted JSON file.
 
     Args:
-        path: of the file, of 16 MB at most.
-        finite: as in `read_json`.
+        path: path of a file of at most 16 MB.
+        finite: see `read_json`.
 
     Returns:
-        What it holds.
+        The parsed value.
 
     Raises:
-        ValueError: if it is not a regular file, too large, or refused by
-            `read_json`.
+        ValueError: if it is not a regular file, is too large, or is refused
+            by `read_json`.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a regular file.")
@@ -91,22 +91,21 @@ def read_json(
     error: type[ValueError] = ValueError,
     finite: bool = True,
 ) -> Any:
-    """Reads JSON that anybody may have written, of a size that was checked.
+    """Reads untrusted JSON. The caller bounds its size.
 
     Args:
         data: UTF-8.
-        name: str, of the file, for messages.
-        error: the class of errors to raise.
-        finite: bool. Whether NaN and infinite numbers are refused: scores and
-            histories may have some.
+        name: str, the name of the file, for messages.
+        error: the exception class to raise.
+        finite: bool. Whether to refuse NaN and infinite numbers, which scores
+            and histories may contain.
 
     Returns:
-        What it holds: floats, integers of 64 bits, and nothing deeper than 32
-        levels.
+        The parsed value, with integers of at most 64 bits and at most 32
+        levels of nesting.
 
     Raises:
-        ValueError: or rather `error`, if it is not such JSON; a key that is
-            there twice is refused too.
+        ValueError: as `error`, if it is not such JSON, or has a key twice.
     """
 
     def refuse(why: str) -> None:
@@ -152,11 +151,11 @@ def read_json(
 
 
 class _Refused(ValueError):
-    """Why JSON is refused."""
+    """The reason why JSON is refused."""
 
 
 def _check_size(data: bytes | bytearray) -> None:
-    """Refuses JSON that would take much memory or time, before it is parsed."""
+    """Raises for JSON that would take much memory or time to parse."""
     marks = sum(data.count(mark) for mark in b'[]{},"\\')
     if marks > MOST_MARKS:
         raise _Refused(
@@ -175,9 +174,9 @@ def _check_size(data: bytes | bytearray) -> None:
 
 
 def _measure(data: bytes | bytearray) -> tuple[int, int]:
-    """Returns how deep JSON is, and its longest string, before it is parsed."""
+    """Returns the depth and the longest string of JSON, without parsing it."""
     depth = deepest = longest = 0
-    opened = None  # Where the string begins that we are in.
+    opened = None  # The start of the current string.
     for match in re.finditer(rb'\\.|["\[\]{}]', data):
         mark = match[0]
         if mark == b'"':
@@ -201,8 +200,8 @@ class Form(NamedTuple):
     """What a value must be.
 
     Attributes:
-        is_valid: tells whether a value is that.
-        words: str, what it must be, in words.
+        is_valid: function from a value to a bool.
+        words: str, a description for messages.
     """
 
     is_valid: Callable[[Any], bool]
@@ -212,16 +211,16 @@ class Form(NamedTuple):
 def check_form(
     value: Any, form: Form, name: str, error: type[ValueError] = ValueError
 ) -> None:
-    """Refuses a value of another form.
+    """Checks that a value has a form.
 
     Args:
-        value: anything.
+        value: any value.
         form: `Form`.
-        name: str, of the value.
-        error: the class of errors to raise.
+        name: str, what the message calls the value.
+        error: the exception class to raise.
 
     Raises:
-        ValueError: or rather `error`, naming the value.
+        ValueError: as `error`, if it doesn't.
     """
     if not form.is_valid(value):
         raise error(f"{name} must be {form.words}. Found: {shown(value)}")
@@ -233,21 +232,22 @@ def check_fields(
     name: str,
     needed: Collection[str] = (),
 ) -> None:
-    """Refuses a JSON object that lacks a field, or has one of another form.
+    """Checks that a JSON object has all fields, each of its form.
 
     Fields without a form may be anything.
 
     Args:
-        found: what a JSON file holds.
-        forms: field to `Form`.
-        name: str, of the object.
-        needed: the fields that must be there.
+        found: the parsed value.
+        forms: dict from field to `Form`.
+        name: str, what messages call the object.
+        needed: the required fields.
 
     Raises:
-        ValueError: naming the field.
+        ValueError: if it is not an object, lacks a field, or a field has
+            another form.
     """
     if not isinstance(found, dict):
-        raise ValueError(f"{name} holds no JSON object. Found: {shown(found)}")
+        raise ValueError(f"{name} is not a JSON object. Found: {shown(found)}")
     if missing := [field for field in needed if field not in found]:
         raise ValueError(f"{name} lacks {', '.join(missing)}.")
     for field, form in forms.items():
@@ -256,19 +256,19 @@ def check_fields(
 
 
 def is_int(value: Any, low: int, high: int) -> bool:
-    """Tells an integer in [low, high], which no bool is."""
+    """Returns whether a value is an integer in [low, high], and not a bool."""
     return type(value) is int and low <= value <= high
 
 
 def is_number(value: Any) -> bool:
-    """Tells a finite float, or an int of 64 bits."""
+    """Returns whether a value is a finite float or an int of 64 bits."""
     if type(value) is int:
         return abs(value) < LARGEST_INTEGER
     return type(value) is float and math.isfinite(value)
 
 
 def is_plain(value: Any, depth: int = 8) -> bool:
-    """Tells values that JSON can hold, not too deep."""
+    """Returns whether JSON can hold a value, with limited nesting."""
     if isinstance(value, dict):
         return depth > 0 and all(
             isinstance(k, str) and is_plain(v, depth - 1)
@@ -305,14 +305,14 @@ def text(longest: int = 1000) -> Form:
 
 
 def matching(pattern: str, words: str) -> Form:
-    """A string that a regular expression matches."""
+    """A string that matches a regular expression."""
     return Form(
         lambda v: isinstance(v, str) and bool(re.fullmatch(pattern, v)), words
     )
 
 
 def one_of(*values: Any) -> Form:
-    """One of a few values, of its very type."""
+    """One of a few values, of exactly its type."""
     return Form(
         lambda v: any(type(v) is type(x) and v == x for x in values),
         " or ".join(map(repr, values)),
@@ -336,7 +336,7 @@ def either(*forms: Form) -> Form:
 
 
 def items(form: Form, least: int = 0, most: int = 4096) -> Form:
-    """A list of values of one form."""
+    """A list whose values all have one form."""
     size = str(least) if least == most else f"{least} to {most}"
     return Form(
         lambda value: (
@@ -360,7 +360,7 @@ def mapping(form: Form) -> Form:
     )
 
 
-# Of files of a run, which may have NaN.
+# For the files of a run, which may contain NaN.
 ANY_NUMBER = Form(lambda value: type(value) in (int, float), "a number")
 ANY_DICT = Form(lambda value: isinstance(value, dict), "a dict")
 FLAG = Form(lambda value: isinstance(value, bool), "true or false")

@@ -1,4 +1,4 @@
-"""Tells mistakes of the user from bugs of the program."""
+"""Separates mistakes of the user from bugs."""
 
 import contextlib
 import sys
@@ -8,31 +8,31 @@ from kerassl.reading import one_line
 
 
 class UserError(Exception):
-    """What the user asked for can't be; one line says why."""
+    """The request can't be fulfilled, for the reason in the message."""
 
 
 def print_error(error: object) -> None:
-    """Prints an error, in one line and without control characters.
+    """Prints an error to stderr, in one line and without control characters.
 
-    What it tells of may come from files of anybody.
+    The message may quote untrusted files.
     """
     print(f"kerassl: error: {one_line(str(error))}", file=sys.stderr)
 
 
 def print_note(note: object) -> None:
-    """Prints to stderr what is to be known, likewise."""
+    """Prints a note to stderr, likewise."""
     print(f"kerassl: {one_line(str(note))}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns errors of checked arguments into a `UserError`.
+    """Turns a `ValueError` or `OSError` into a `UserError`.
 
-    It goes around calls that check what the user gave, and no others: a
-    `ValueError` from elsewhere is a bug, and shows its traceback.
+    Wrap only calls that check the user's input: a `ValueError` from elsewhere
+    is a bug, and should show its traceback.
 
     Raises:
-        UserError: with the error's message on one line.
+        UserError: with the error's message in one line.
     """
     try:
         yield

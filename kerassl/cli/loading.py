@@ -1,4 +1,4 @@
-"""Loads Keras for a command, once there is work for it."""
+"""Loads Keras for a command, once it is needed."""
 
 import contextlib
 import os
@@ -11,17 +11,17 @@ LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 
 def load_keras() -> None:
-    """Loads Keras, and TensorFlow where it is installed, without its lines.
+    """Loads Keras, and TensorFlow if installed, without its start-up lines.
 
-    Under every backend Keras loads TensorFlow when it saves a model, and
-    TensorFlow then tells of this machine's processor, whatever its log level.
-    Whoever sets `TF_CPP_MIN_LOG_LEVEL` to 0 or 1 sees it.
+    Under every backend Keras loads TensorFlow when it saves a model. TensorFlow
+    then prints lines about the processor, whatever its log level. They are
+    shown only if `TF_CPP_MIN_LOG_LEVEL` is 0 or 1.
 
     Raises:
-        UserError: if Keras can't be loaded, such as for want of a backend.
+        UserError: if Keras can't be loaded, for example without a backend.
     """
-    talks = os.environ.setdefault(LEVEL, "2") in ("0", "1")
-    with contextlib.nullcontext() if talks else _no_stderr():
+    is_verbose = os.environ.setdefault(LEVEL, "2") in ("0", "1")
+    with contextlib.nullcontext() if is_verbose else _no_stderr():
         try:
             import keras  # noqa: F401
         except (ImportError, ValueError) as error:
@@ -29,14 +29,14 @@ def load_keras() -> None:
             raise UserError(
                 f"Keras can't be loaded with {backend}: {error}"
             ) from error
-        # After Keras: PyTorch wants to be loaded before TensorFlow.
+        # After Keras, since PyTorch must be loaded before TensorFlow.
         with contextlib.suppress(ImportError):
             import tensorflow  # noqa: F401
 
 
 @contextlib.contextmanager
 def _no_stderr() -> Iterator[None]:
-    """Drops what is written to stderr, by C++ too, which has no other way."""
+    """Discards what is written to stderr, including what C++ writes."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -12,7 +12,7 @@ from kerassl.reading import one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells errors in one line, without the usage before them."""
+    """Reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and exits with code 2."""
@@ -23,16 +23,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        arguments: the command line's words, by default the process's.
+        arguments: the words of the command line; by default the process's.
 
     Returns:
-        The exit code: 0; 1 if training diverged; 2 for an argument that can't
-        be; 130 or 143 if it was interrupted.
+        The exit code: 0; 1 if training diverged; 2 for an invalid argument;
+        130 or 143 after an interruption.
     """
     parser = Parser(
         prog="kerassl",
-        description="Self-supervised learning for Keras 3. The variable "
-        "KERAS_BACKEND chooses tensorflow, jax or torch.",
+        description="Self-supervised learning for Keras 3. The environment "
+        "variable KERAS_BACKEND selects tensorflow, jax or torch.",
     )
     parser.add_argument(
         "--version", action="version", version=f"kerassl {__version__}"

@@ -1,4 +1,4 @@
-"""Types of arguments."""
+"""Types of command line arguments."""
 
 import argparse
 

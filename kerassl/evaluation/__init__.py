@@ -1,4 +1,4 @@
-"""Evaluation of representations."""
+"""How good features are: kNN, linear probe, fine-tuning, and statistics."""
 
 from kerassl.evaluation.few_labels import few_labels
 from kerassl.evaluation.fine_tuning import fine_tune

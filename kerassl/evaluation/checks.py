@@ -13,24 +13,27 @@ def check_features(
     """Returns features as float32 `(N, D)` and labels `(N,)`.
 
     Args:
-        name: str, as which set the error names them.
-        features: float array.
-        labels: as `Classes.add` takes them, or `None`.
+        name: str, what error messages call the set, such as `"train"`.
+        features: float array `(N, D)`.
+        labels: array `(N,)`; see `Classes.add`.
+
+    Returns:
+        A pair of NumPy arrays.
 
     Raises:
-        ValueError: if labels are missing, shapes don't fit, the set is empty,
-            or a feature is not finite.
+        ValueError: if labels are missing, shapes don't match, the set is
+            empty, or a feature is not finite.
     """
     if labels is None:
         raise ValueError(
-            f"The {name} set has no labels, and they are needed. Give a "
+            f"The {name} set has no labels, but they are needed. Give a "
             "labeled data set."
         )
     features = to_numpy(features).astype("float32", copy=False)
     labels = label_array(labels, f"{name}_labels")
     if features.ndim != 2 or labels.shape != (len(features),):
         raise ValueError(
-            f"The {name} set needs features (N, D) and labels (N,). Found "
+            f"The {name} set needs features (N, D) and labels (N,). Received: "
             f"{features.shape} and {labels.shape}."
         )
     if len(features) == 0:
@@ -45,13 +48,13 @@ def check_features(
 
 
 def check_widths(train: np.ndarray, test: np.ndarray) -> None:
-    """Refuses training and test features of different widths.
+    """Checks that training and test features have the same width.
 
     Raises:
-        ValueError: naming both.
+        ValueError: if they don't.
     """
     if train.shape[1] != test.shape[1]:
         raise ValueError(
-            "Training and test features must be of one width. Found "
+            "Training and test features must have the same width. Received: "
             f"{train.shape[1]} and {test.shape[1]}."
         )

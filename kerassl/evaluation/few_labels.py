@@ -1,4 +1,4 @@
-"""A few labeled images, the same ones for every method."""
+"""Draws a few labeled images, the same ones for every method."""
 
 from typing import Any
 
@@ -13,25 +13,25 @@ def few_labels(
     per_class: int | None = None,
     seed: int = 0,
 ) -> np.ndarray:
-    """Draws the images that keep their labels, from each class alike.
+    """Draws the images that keep their labels, in proportion to each class.
 
-    It depends on the labels and the seed alone. With one seed, fewer labels
-    are a part of more labels.
+    The draw depends only on the labels and the seed. With the same seed, a
+    smaller draw is a subset of a larger one.
 
     Args:
         labels: array `(N,)` or `(N, 1)`: ints, bools, whole floats, strings or
             bytes.
-        share: float in (0, 1], the share of each class to draw, and at least
-            one image.
-        per_class: int > 0, the number to draw from each class, instead.
+        share: float in (0, 1], the share of each class to draw, at least one
+            image.
+        per_class: int > 0, the number to draw from each class instead.
         seed: int >= 0.
 
     Returns:
-        An int array of indices, in rising order.
+        An int array of indices, sorted.
 
     Raises:
-        ValueError: if not just one of `share` and `per_class` is given, they
-            are out of range, there is only one class, or a class has fewer
+        ValueError: unless exactly one of `share` and `per_class` is given and
+            in range, there are at least two classes, and each has enough
             images.
 
     Example:
@@ -43,7 +43,7 @@ def few_labels(
     classes, (numbers,) = encode_labels({"labels": labels})
     if (share is None) == (per_class is None):
         raise ValueError(
-            "Give one of `share` and `per_class`. Received: "
+            "Give either `share` or `per_class`. Received: "
             f"share={share}, per_class={per_class}"
         )
     if share is not None and not 0 < share <= 1:
@@ -74,16 +74,16 @@ def few_labels(
 def split_off(
     labels: np.ndarray, share: float = 0.2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Splits labeled images in a part to fit and a part to choose by.
+    """Splits labeled images in a training and a validation part.
 
     Args:
         labels: int array `(N,)`.
-        share: float in (0, 1), the second part's share of each class, and at
+        share: float in (0, 1), the validation part's share of each class, at
             least one image.
-        seed: int.
+        seed: int >= 0.
 
     Returns:
-        Two arrays of indices; or `None` if a class has one image alone.
+        Two arrays of indices, or `None` if a class has only one image.
     """
     if np.unique(labels, return_counts=True)[1].min() < 2:
         return None

@@ -1,4 +1,4 @@
-"""Training with labels: of a whole encoder, or of a linear layer on it."""
+"""Supervised training of an encoder, or of a linear layer on top of it."""
 
 import math
 import warnings
@@ -22,22 +22,22 @@ from kerassl.image_format import remade
 from kerassl.networks import set_trainable, set_weights
 from kerassl.training.step import build_optimizer
 
-# Peaks of the learning rate to choose from: of SGD for a batch of 256, and of
-# AdamW for transformers.
+# Peak learning rates to choose from: SGD's for a batch of 256, and AdamW's for
+# transformers.
 SGD_RATES = (0.02, 0.1, 0.5)
 ADAMW_RATES = (1e-4, 5e-4, 2e-3)
 BATCH_SIZE = 64
 
 
 class Classifier(keras.Model):
-    """An encoder and a linear layer, on random crops in training.
+    """An encoder and a linear layer, trained on random crops.
 
     Args:
-        encoder: `keras.Model` from images to features, which is trained too
-            unless it is frozen.
+        encoder: `keras.Model` from images to features, trained too unless it
+            is frozen.
         classes: int, the number of classes.
-        frozen: bool. Whether the encoder stays as it is, in inference mode.
-        crop_area: as in `kerassl.augmentation.View`.
+        frozen: bool. Whether the encoder is frozen, in inference mode.
+        crop_area: pair of floats; see `kerassl.augmentation.View`.
         seed: int, of the crops.
     """
 
@@ -55,8 +55,8 @@ class Classifier(keras.Model):
         self.crops = augmentation.crop_flip(
             encoders.image_size(encoder), crop_area, seed
         )
-        # Its statistics take the scale of features away, and it adds nothing
-        # that a linear layer couldn't.
+        # Removes the scale of the features, and adds nothing that a linear
+        # layer couldn't express.
         self.norm = keras.layers.BatchNormalization(
             momentum=0.9, scale=False, center=False, name="features_norm"
         )
@@ -91,44 +91,43 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Trains a copy of an encoder with a linear layer on labeled images.
 
-    Images are cropped and flipped at random. SGD with momentum 0.9, or AdamW
-    for transformers, follows a cosine after a warmup of a tenth; a
-    transformer's blocks learn slower the deeper they lie. If there are several
-    learning rates, the one is taken that scores best on a fifth of the
-    training labels; with it, all of them are trained on. The test labels
-    choose nothing. An untrained encoder gives the supervised reference.
+    Images are cropped and flipped at random. The optimizer is SGD with
+    momentum 0.9, or AdamW for transformers, with a cosine schedule after a
+    warmup of a tenth; a transformer's earlier blocks learn more slowly. Of
+    several learning rates, the one that scores best on a fifth of the training
+    labels is used to train on all of them. The test labels influence no
+    choice. An untrained encoder gives the supervised baseline.
 
     Args:
-        encoder: `keras.Model` from images to features. It stays as it is.
+        encoder: `keras.Model` from images to features. It is not changed.
         train: `(images, labels)`: arrays `(N, H, W, C)` and `(N,)` or
             `(N, 1)`, of ints, bools, whole floats, strings or bytes; or what
             `kerassl.data.load` returns.
         test: `(images, labels)`, likewise. Labels are compared by value,
-            whatever their dtype, or by the names of classes where `train` and
-            `test` have different ones. A class without training images counts
-            as missed.
-        frozen: bool. Whether only the linear layer is trained: the linear
-            evaluation with augmentation of the papers.
-        epochs: int; by default 20, or as many as give 500 steps.
+            whatever their dtype, or by class name if `train` and `test` name
+            their classes differently. Images of a class without training
+            images count as errors.
+        frozen: bool. Whether to train only the linear layer, which is the
+            papers' linear evaluation with augmentation.
+        epochs: int; by default 20, or as many as 500 steps take.
         batch_size: int > 1.
-        learning_rate: float > 0, or several to choose from: for SGD at a batch
-            of 256, to which it is scaled. By default three a decade or two
-            apart.
-        layer_decay: float in (0, 1], of transformers: the factor on the
-            learning rate from a block to the one below it.
+        learning_rate: float > 0, or several to choose from. SGD's is for a
+            batch of 256 and scaled to `batch_size`. By default one of three.
+        layer_decay: float in (0, 1], for transformers: the factor on the
+            learning rate from a block to the one before it.
         seed: int, of the linear layer, the order, the crops and the fifth. It
             becomes the random seed of the process.
-        verbose: as in `keras.Model.fit`.
-        callbacks: as in `keras.Model.fit`, of each of its fits and of the
-            predictions that score them.
+        verbose: see `keras.Model.fit`.
+        callbacks: see `keras.Model.fit`; passed to each fit and to the
+            predictions that score it.
 
     Returns:
-        A dict: `accuracy` in [0, 1], `learning_rate`, the chosen one,
-        `epochs`, `train_size`, `test_size`.
+        A dict: `accuracy` in [0, 1], the chosen `learning_rate`, `epochs`,
+        `train_size`, `test_size`.
 
     Raises:
-        ValueError: if images or labels don't fit, there is only one class, or
-            a setting is out of range.
+        ValueError: if images or labels are invalid, there is only one class,
+            or a setting is out of range.
 
     Example:
     ```python
@@ -138,10 +137,10 @@ def fine_tune(
     ```
 
     Reference:
-        - [Chen et al., 2020, SimCLR](https://arxiv.org/abs/2002.05709), of few
-          labels
-        - [He et al., 2021, MAE](https://arxiv.org/abs/2111.06377), of the
-          decay over layers
+        - [Chen et al., 2020, SimCLR](https://arxiv.org/abs/2002.05709), for
+          few labels
+        - [He et al., 2021, MAE](https://arxiv.org/abs/2111.06377), for
+          `layer_decay`
     """
     train, test, names = _checked(train, test)
     check_classes("Fine-tuning", names, train.labels)
@@ -178,7 +177,7 @@ def fine_tune(
             size,
             shuffle=True,
             seed=seed,
-            # A rest of one image would have no batch statistics.
+            # A last batch of one image would have no batch statistics.
             drop_remainder=True,
         )
         model.fit(
@@ -195,8 +194,7 @@ def fine_tune(
             part.batches(256), verbose=0, callbacks=list(callbacks)
         )
         finite = np.isfinite(logits).all(axis=1)
-        # The largest of NaNs is the first: a diverged model would be as good
-        # as a guess.
+        # `argmax` of NaNs is 0, which would score a diverged model by chance.
         right = classes[logits.argmax(axis=1)] == part.labels
         return float(np.mean(right & finite))
 
@@ -209,7 +207,7 @@ def fine_tune(
     if not all(np.isfinite(w).all() for w in model.get_weights()):
         warnings.warn(
             f"Fine-tuning diverged at the learning rate {chosen:g}: all test "
-            "images count as missed. Give a smaller `learning_rate`."
+            "images count as errors. Give a smaller `learning_rate`."
         )
     return {
         "accuracy": score(model, test),
@@ -221,7 +219,7 @@ def fine_tune(
 
 
 def default_epochs(images: int, batch_size: int = BATCH_SIZE) -> int:
-    """Returns 20 epochs, or as many as give 500 steps."""
+    """Returns 20 epochs, or as many as 500 steps take."""
     steps = images // min(batch_size, images)
     return max(20, math.ceil(500 / steps))
 
@@ -234,15 +232,15 @@ def default_rates(encoder: keras.Model) -> tuple[float, ...]:
 def _checked(
     train: Any, test: Any
 ) -> tuple[ImageData, ImageData, list[int | str]]:
-    """Returns both sets, with numbers for labels, and the classes."""
+    """Returns both sets with numbered labels, and the classes."""
     sets = {"train": tuple(train), "test": tuple(test)}
     for name, (images, labels) in sets.items():
         if labels is None:
             raise ValueError(
-                f"The {name} set has no labels, and they are needed. Give a "
+                f"The {name} set has no labels, but they are needed. Give a "
                 "labeled data set."
             )
-        if not hasattr(images, "read"):  # An `ImageFolder` is right by itself.
+        if not hasattr(images, "read"):  # An `ImageFolder` is always valid.
             check_images(images, name)
         label_array(labels, name, len(images))
     labels = dict(zip(sets, labels_by_name(train, test)))
@@ -272,7 +270,7 @@ def _optimizer(
     ) -> keras.optimizers.schedules.LearningRateSchedule:
         return optimizers.warmup_cosine(peak, steps, steps // 10)
 
-    # From the first to the last.
+    # In order, from the first to the last.
     parts = vit_layers(model.encoder)
     if not parts:
         return keras.optimizers.SGD(

@@ -1,4 +1,4 @@
-"""What is wrong with a run, in plain words."""
+"""Describes what is wrong with a run, in sentences."""
 
 import math
 from typing import Any
@@ -7,16 +7,16 @@ import numpy as np
 
 from kerassl.evaluation.representation import effective_rank, feature_spread
 
-# As near to a collapsed loss is as good as there: a share of it.
+# A loss within this share of the collapsed one counts as collapsed.
 NEAR = 0.01
-# Below these, features say next to nothing; untrained encoders have more.
+# Features below these hold next to nothing; untrained encoders have more.
 LEAST_RANK, LEAST_SPREAD = 2.0, 0.05
 
 
 def loss_problem(
     model: Any, loss: float, batch_size: int | None = None
 ) -> str | None:
-    """Says if a loss is that of a model which tells no images apart.
+    """Checks for the loss of a model that can't distinguish images.
 
     Args:
         model: `SelfSupervisedModel`.
@@ -24,7 +24,8 @@ def loss_problem(
         batch_size: int; by default that of the model's last `fit`.
 
     Returns:
-        A sentence; or `None` if nothing is wrong, or it can't be told.
+        A sentence, or `None` if nothing is wrong or the method doesn't know
+        its collapsed loss.
     """
     anchor = model.collapsed_loss(batch_size or model.batch_size)
     if anchor is None or abs(loss - anchor) > NEAR * max(abs(anchor), 1.0):
@@ -37,13 +38,13 @@ def loss_problem(
 
 
 def feature_problems(features: np.ndarray) -> dict[str, str]:
-    """Says what is wrong with features.
+    """Checks features for signs of collapse.
 
     Args:
         features: float array `(N, D)`, of some hundred images.
 
     Returns:
-        A dict: `"rank"` or `"spread"` to a sentence, or nothing.
+        A dict with a sentence for each problem, `"rank"` or `"spread"`.
     """
     found = {}
     rank, spread = effective_rank(features), feature_spread(features)
@@ -54,17 +55,17 @@ def feature_problems(features: np.ndarray) -> dict[str, str]:
         )
     if spread < LEAST_SPREAD:
         found["spread"] = (
-            "The features all point the same way (their spread is "
-            f"{spread:.3f}, and it is at most 1): the encoder has collapsed."
+            "The features all point in the same direction (their spread is "
+            f"{spread:.3f} of at most 1): the encoder has collapsed."
         )
     return found
 
 
 def score_problems(scores: dict[str, dict[str, Any]]) -> list[str]:
-    """Says which scores are no better than those of random weights.
+    """Finds scores that are no better than those of random weights.
 
     Args:
-        scores: protocol to a dict, maybe with `accuracy` and
+        scores: dict from protocol to a dict, which may have `accuracy` and
             `untrained_accuracy`.
 
     Returns:

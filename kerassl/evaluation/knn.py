@@ -7,9 +7,9 @@ import numpy as np
 from kerassl.evaluation.checks import check_features, check_widths
 from kerassl.evaluation.labels import Classes
 
-# Test features a block: bounds the similarities to this many rows.
+# Test features per block, which bounds the matrix of similarities.
 BLOCK = 256
-# Columns of a long row that are compared at first.
+# Groups of columns of a long row that are compared first.
 GROUPS = 1024
 
 
@@ -23,9 +23,9 @@ def knn(
 ) -> dict[str, Any]:
     """Classifies test features by their nearest training features.
 
-    Each of the k neighbors by cosine similarity votes for its label with the
-    weight `exp(similarity / temperature)`. Nothing is trained; the score shows
-    how well classes are grouped.
+    Each of the k nearest neighbors by cosine similarity votes for its label
+    with the weight `exp(similarity / temperature)`. Nothing is trained: the
+    score shows how well the features group the classes.
 
     Args:
         train_features: float array `(N, D)`, the bank.
@@ -33,17 +33,17 @@ def knn(
             strings or bytes. Labels are compared by value, whatever their
             dtype.
         test_features: float array `(M, D)`.
-        test_labels: array `(M,)` or `(M, 1)`, likewise. A class that the bank
-            hasn't counts as missed.
+        test_labels: array `(M,)` or `(M, 1)`, likewise. Images of a class that
+            is not in the bank count as errors.
         k: int in [1, N], the number of neighbors.
-        temperature: float > 0. Small values trust the nearest ones more.
+        temperature: float > 0. Smaller values give nearer ones more weight.
 
     Returns:
         A dict: `accuracy` in [0, 1], `k`, `temperature`, `train_size`,
         `test_size`.
 
     Raises:
-        ValueError: if shapes or labels don't fit, `k` exceeds the bank, or
+        ValueError: if shapes or labels are invalid, `k` exceeds the bank, or
             features are not finite.
 
     Example:
@@ -64,10 +64,10 @@ def knn(
 
 
 class Neighbors:
-    """The nearest training features of test features, found batch by batch.
+    """kNN with a bank that is given batch by batch.
 
-    `knn` for a bank that doesn't fit into memory: it keeps the test features
-    and the k nearest of each, and nothing else.
+    For a bank that doesn't fit into memory: only the test features and the k
+    nearest neighbors of each are kept.
 
     Args:
         test_features: float array `(M, D)`.
@@ -76,7 +76,7 @@ class Neighbors:
         temperature: float > 0; see `knn`.
 
     Raises:
-        ValueError: if shapes don't fit, features are not finite, or `k` or
+        ValueError: if shapes are invalid, features are not finite, or `k` or
             `temperature` is too small.
 
     Example:
@@ -123,7 +123,7 @@ class Neighbors:
             train_labels: array `(N,)` or `(N, 1)`; see `knn`.
 
         Raises:
-            ValueError: if shapes don't fit, or features are not finite.
+            ValueError: if shapes are invalid, or features are not finite.
         """
         bank, labels = self._unit("train", train_features, train_labels)
         check_widths(bank, self.queries)
@@ -135,7 +135,7 @@ class Neighbors:
             near = np.concatenate([self.similarities[rows], new], axis=1)
             best = _largest(near, self.k)
             self.similarities[rows] = np.take_along_axis(near, best, axis=1)
-            # The first k are those from before.
+            # The first k columns are the neighbors so far.
             kept = np.minimum(best, self.k - 1)
             self.labels[rows] = np.where(
                 best < self.k,
@@ -144,7 +144,7 @@ class Neighbors:
             )
 
     def score(self) -> dict[str, Any]:
-        """Returns what `knn` returns.
+        """Returns the scores; see `knn`.
 
         Raises:
             ValueError: if `k` exceeds the bank.
@@ -154,11 +154,11 @@ class Neighbors:
                 f"`k` must be between 1 and the {self.train_size} training "
                 f"features. Received: {self.k}"
             )
-        # In the order of their values: of equal votes the first one wins.
+        # In the order of their values: the first class wins a tie.
         ranks = self.classes.ranks()
         classes, labels = np.unique(ranks[self.labels], return_inverse=True)
         near = self.similarities
-        # Relative to the nearest one: a small temperature can't overflow.
+        # Relative to the nearest, so that a small temperature can't overflow.
         near = near - near.max(axis=1, keepdims=True)
         votes = np.zeros((len(near), len(classes)))
         rows = np.arange(len(near))[:, None]
@@ -179,7 +179,7 @@ class Neighbors:
     def _unit(
         self, name: str, features: Any, labels: Any
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns features of length 1, and labels as numbers of classes."""
+        """Returns features of length 1, and labels as class numbers."""
         features, labels = check_features(name, features, labels)
         norms = np.linalg.norm(features, axis=1, keepdims=True)
         numbers = self.classes.add(labels, f"{name}_labels")
@@ -189,9 +189,9 @@ class Neighbors:
 def _largest(rows: np.ndarray, k: int) -> np.ndarray:
     """Returns the columns of the k largest numbers of each row.
 
-    Of a long row the columns are put in groups: the k largest lie in the k
-    groups with the largest maxima. That is four times as fast as sorting out
-    all of them.
+    The columns of a long row are grouped: the k largest are in the k groups
+    with the largest maxima. This is four times as fast as partitioning all
+    columns.
     """
     count, width = rows.shape
     depth = width // GROUPS

@@ -1,4 +1,4 @@
-"""Labels of any dtype, as numbers of classes that all sets share."""
+"""Numbers the classes of labels of any dtype, jointly for all sets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,12 +10,12 @@ Class = int | str
 
 
 class Classes:
-    """Numbers the classes of several sets of labels, as they come.
+    """Numbers the classes of several sets of labels, in order of appearance.
 
-    Labels are compared by their value, whatever their dtype: 300 doesn't fit
-    uint8, and `"catfish"` is not `"cat"`, but `7`, `7.0` and `np.uint8(7)` are
-    one class, and so are `"cat"` and `b"cat"`, since TensorFlow's strings are
-    bytes. Numbers and strings together are refused.
+    Labels are compared by value, whatever their dtype: 300 doesn't become 44
+    as uint8, nor `"catfish"` `"cat"`, but `7`, `7.0` and `np.uint8(7)` are one
+    class, and so are `"cat"` and `b"cat"`, since TensorFlow's strings are
+    bytes. A mix of numbers and strings is refused.
     """
 
     def __init__(self) -> None:
@@ -23,29 +23,29 @@ class Classes:
         self.name = ""  # Of the first set.
 
     def add(self, labels: Any, name: str = "labels") -> np.ndarray:
-        """Returns the numbers of labels; a new class gets the next one.
+        """Returns the class numbers of labels; a new class gets the next one.
 
         Args:
-            labels: array `(N,)` or `(N, 1)`, or a list: ints, bools, floats
-                that are whole, strings or bytes; of NumPy or any backend.
-            name: str, what errors call the labels.
+            labels: array `(N,)` or `(N, 1)`, or a list, of ints, bools, whole
+                floats, strings or bytes; NumPy's or any backend's.
+            name: str, what error messages call the labels.
 
         Returns:
             An int64 array `(N,)`.
 
         Raises:
-            ValueError: if the labels are something else, or numbers where the
-                sets before have strings.
+            ValueError: if the labels are something else, or numbers where
+                earlier sets have strings.
         """
-        values, places = _distinct(label_array(labels, name), name)
+        values, indices = _distinct(label_array(labels, name), name)
         self._check_kind(values, name)
         numbers = [
             self.numbers.setdefault(v, len(self.numbers)) for v in values
         ]
-        return np.array(numbers, "int64")[places]
+        return np.array(numbers, "int64")[indices]
 
     def ranks(self) -> np.ndarray:
-        """Returns the place of each number's class in sorted order."""
+        """Returns the rank of each number's class in sorted order."""
         order = sorted(self.numbers)
         ranks = np.empty(len(order), "int64")
         ranks[[self.numbers[value] for value in order]] = np.arange(len(order))
@@ -57,26 +57,27 @@ class Classes:
             self.name = name
         elif values and isinstance(known, str) != isinstance(values[0], str):
             raise ValueError(
-                "Labels must be numbers in all sets, or strings in all. Found "
-                f"{known!r} in `{self.name}` and {values[0]!r} in `{name}`."
+                "Labels must be numbers in all sets or strings in all sets. "
+                f"Received: {known!r} in `{self.name}` and {values[0]!r} in "
+                f"`{name}`"
             )
 
 
 def encode_labels(
     sets: Mapping[str, Any],
 ) -> tuple[list[Class], list[np.ndarray]]:
-    """Numbers the classes of sets of labels, by their order over all sets.
+    """Numbers the classes of sets of labels, in sorted order over all sets.
 
     Args:
-        sets: dict of the name of a set, for errors, to its labels, as
-            `Classes.add` takes them.
+        sets: dict from the name of a set, for error messages, to its labels;
+            see `Classes.add`.
 
     Returns:
-        A list of the classes, ints or strings, sorted; and for each set an
-        int64 array `(N,)` of places in it.
+        A pair: a sorted list of the classes, ints or strings; and for each set
+        an int64 array `(N,)` of indices into it.
 
     Raises:
-        ValueError: as `Classes.add`.
+        ValueError: see `Classes.add`.
     """
     classes = Classes()
     numbers = [classes.add(labels, name) for name, labels in sets.items()]
@@ -87,15 +88,15 @@ def encode_labels(
 def label_array(
     labels: Any, name: str = "labels", count: int | None = None
 ) -> np.ndarray:
-    """Returns labels as a NumPy array `(N,)`, of their own dtype.
+    """Returns labels as a NumPy array `(N,)` of their own dtype.
 
     Args:
-        labels: as in `Classes.add`.
-        name: str, what errors call the labels.
-        count: int, the number of images that they must be of.
+        labels: see `Classes.add`.
+        name: str, what error messages call the labels.
+        count: int, the number of labels needed, or `None`.
 
     Raises:
-        ValueError: if the shape, the dtype or the number is another.
+        ValueError: if the shape, the dtype or the number is wrong.
     """
     try:
         array = to_numpy(labels)
@@ -104,9 +105,9 @@ def label_array(
             f"`{name}` must be strings or integers of shape (N,): {error}"
         ) from error
     if np.ma.is_masked(labels):
-        raise ValueError(f"`{name}` holds masked labels. Leave them out.")
+        raise ValueError(f"`{name}` has masked labels. Leave them out.")
     if array.dtype.kind in "Uf" and isinstance(labels, (list, tuple)):
-        # Of strings and numbers NumPy makes strings, of large ints floats.
+        # NumPy turns strings with numbers into strings, large ints to floats.
         array = np.array(labels, dtype=object).reshape(array.shape)
     if "float" in array.dtype.name and array.dtype.kind != "f":
         array = array.astype("float32")  # bfloat16
@@ -115,7 +116,7 @@ def label_array(
     if array.ndim != 1 or array.dtype.kind not in "biufOSUT":
         cure = ""
         if array.ndim == 2 and array.shape[1] > 1:
-            cure = ". Of one-hot labels, use `labels.argmax(axis=1)`"
+            cure = ". For one-hot labels, use `labels.argmax(axis=1)`"
         raise ValueError(
             f"`{name}` must be strings or integers of shape (N,). Received: "
             f"shape={array.shape}, dtype={array.dtype}{cure}"
@@ -129,17 +130,16 @@ def label_array(
 
 
 def labels_by_name(*parts: Any) -> list[Any]:
-    """Returns the labels of parts, as names of classes if numbers may mislead.
+    """Returns the labels of parts, as class names if numbers are ambiguous.
 
-    The folders of one source may be numbered otherwise than those of another:
-    label 3 is one class here and another there.
+    Label 3 may be one class in one folder and another class in another folder.
 
     Args:
         *parts: `ImageData`, or pairs of images and labels.
 
     Returns:
-        A list of arrays: the parts' own labels, unless all have names of
-        classes (or strings as labels) and these differ; then names.
+        A list of arrays: names, if all parts have class names (or strings as
+        labels) and these differ; otherwise the parts' own labels.
     """
     labels = [label_array(one) for _, one in parts]
     names = [getattr(part, "class_names", None) for part in parts]
@@ -161,22 +161,22 @@ def _are_strings(labels: np.ndarray) -> bool:
 
 
 def _names(labels: np.ndarray, names: Any) -> np.ndarray:
-    # Some data sets mark with -1 what has no class.
+    # Some data sets use -1 for images without a class.
     known = dict(enumerate(names))
     found = [known.get(label, f"label {label}") for label in labels.tolist()]
     return np.array(found, dtype=object)
 
 
 def check_classes(what: str, classes: list[Class], numbers: np.ndarray) -> None:
-    """Refuses training labels of a single class.
+    """Checks that training labels have at least two classes.
 
     Args:
-        what: str, what can't be done with them.
-        classes: what `encode_labels` returns first.
-        numbers: int array, the training labels.
+        what: str, what needs them, for the message.
+        classes: the classes from `encode_labels`.
+        numbers: int array, the training labels as indices into them.
 
     Raises:
-        ValueError: naming the class.
+        ValueError: if they have fewer.
     """
     found = np.unique(numbers)
     if len(found) < 2:
@@ -187,21 +187,21 @@ def check_classes(what: str, classes: list[Class], numbers: np.ndarray) -> None:
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    """Returns an array, a list or a tensor of any backend as NumPy's."""
+    """Converts an array, a list or a tensor of any backend to NumPy."""
     if keras.ops.is_tensor(values):
         return np.asarray(keras.ops.convert_to_numpy(values))
     return np.asarray(values)
 
 
 def _distinct(labels: np.ndarray, name: str) -> tuple[list[Class], np.ndarray]:
-    """Returns the distinct labels, and the place of each label among them."""
+    """Returns the distinct labels, and the index of each label in them."""
     if labels.dtype.kind in "OSUT":
         rows = [_value(value, name) for value in labels.tolist()]
         if len({isinstance(value, str) for value in rows}) > 1:
-            raise ValueError(f"`{name}` holds both numbers and strings.")
-        places: dict[Class, int] = {}
-        found = [places.setdefault(value, len(places)) for value in rows]
-        return list(places), np.array(found, "int64")
+            raise ValueError(f"`{name}` has both numbers and strings.")
+        known: dict[Class, int] = {}
+        found = [known.setdefault(value, len(known)) for value in rows]
+        return list(known), np.array(found, "int64")
     distinct, inverse = np.unique(labels, return_inverse=True)
     values = [_value(value, name) for value in distinct.tolist()]
     return values, inverse.reshape(-1)
@@ -209,7 +209,7 @@ def _distinct(labels: np.ndarray, name: str) -> tuple[list[Class], np.ndarray]:
 
 def _value(value: Any, name: str) -> Class:
     """Returns a label as an int or a string."""
-    if getattr(value, "shape", None) == ():  # A scalar of NumPy or a backend.
+    if getattr(value, "shape", None) == ():  # NumPy's or a backend's scalar.
         value = to_numpy(value).tolist()
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
@@ -219,6 +219,6 @@ def _value(value: Any, name: str) -> Class:
         return int(value)
     dtype = type(value).__name__
     raise ValueError(
-        f"`{name}` must be strings or integers of shape (N,). It holds "
+        f"`{name}` must be strings or integers of shape (N,). It has "
         f"{value!r}, of dtype={'float64' if dtype == 'float' else dtype}"
     )

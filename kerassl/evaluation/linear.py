@@ -1,4 +1,4 @@
-"""The linear probe: what a linear classifier reads from frozen features."""
+"""The linear probe: a linear classifier on frozen features."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from kerassl.evaluation.checks import check_features, check_widths
 from kerassl.evaluation.few_labels import split_off
 from kerassl.evaluation.labels import check_classes, encode_labels
 
-# From strong to weak: each fit starts from the one before.
+# From strong to weak: each fit starts from the previous one.
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
-# Without labels to spare for a choice; of other penalties the middle one.
+# If no labels can be held out; otherwise the middle one of other penalties.
 DEFAULT_PENALTY = 1e-1
 
 
@@ -27,10 +27,10 @@ def linear_probe(
 
     The features are standardized by the training features' mean and deviation.
     The objective, multinomial cross-entropy with an L2 penalty, is convex, and
-    L-BFGS (scikit-learn's) finds its one minimum: there is no learning rate to
-    tune, and the same features give the same score. The penalty
-    is the one that scores best on a fifth of the training labels; with
-    it, all of them are fitted. The test labels choose nothing.
+    scikit-learn's L-BFGS finds its only minimum: there is no learning rate to
+    tune, and the same features give the same score. The penalty that scores
+    best on a fifth of the training labels is used to fit all of them. The test
+    labels influence no choice.
 
     Args:
         train_features: float array `(N, D)`.
@@ -38,20 +38,22 @@ def linear_probe(
             bools, whole floats, strings or bytes. Labels are compared by
             value, whatever their dtype.
         test_features: float array `(M, D)`.
-        test_labels: array `(M,)` or `(M, 1)`, likewise. A class without
-            training features counts as missed.
-        penalties: floats > 0 to choose from: the mean cross-entropy plus
-            `penalty / 2` times the squared norm of the weights is minimized.
+        test_labels: array `(M,)` or `(M, 1)`, likewise. Images of a class
+            without training features count as errors.
+        penalties: floats > 0 to choose from. The objective is the mean
+            cross-entropy plus `penalty / 2` times the squared norm of the
+            weights.
         seed: int, of the fifth.
 
     Returns:
-        A dict: `accuracy` in [0, 1]; `penalty`, the chosen one, and
-        `validation_accuracy`, `None` where there was no choice: of one penalty,
-        or for a class with one image alone; `train_size` and `test_size`.
+        A dict: `accuracy` in [0, 1]; the chosen `penalty`; its
+        `validation_accuracy`, or `None` if nothing was held out, since there
+        is one penalty or a class has only one image; `train_size` and
+        `test_size`.
 
     Raises:
-        ValueError: if shapes or labels don't fit, features are not finite,
-            there is only one class, or a penalty isn't above 0.
+        ValueError: if shapes or labels are invalid, features are not finite,
+            there is only one class, or a penalty isn't positive.
 
     Example:
     ```python
@@ -63,8 +65,8 @@ def linear_probe(
     ```
 
     Reference:
-        - [Kornblith et al., 2019](https://arxiv.org/abs/1805.08974), whose
-          probe this is, but for the grid
+        - [Kornblith et al., 2019](https://arxiv.org/abs/1805.08974), with
+          another grid of penalties
     """
     if not len(penalties) or not all(p > 0 for p in penalties):
         raise ValueError(
@@ -79,7 +81,7 @@ def linear_probe(
     check_classes("A linear probe", classes, y)
     mean = x.mean(axis=0, dtype="float64")
     deviation = x.std(axis=0, dtype="float64")
-    # A dead feature says nothing, and must not become noise.
+    # A dead feature must not be amplified to noise.
     dead = deviation <= 1e-6 * np.abs(mean) + 1e-12
     scale = np.where(dead, np.inf, deviation)
     x, x_test = (x - mean) / scale, (x_test - mean) / scale
@@ -90,7 +92,7 @@ def linear_probe(
     validation = None
     if parts is not None:
         fitted, held = parts
-        # The first of equals, the strongest penalty.
+        # The strongest penalty wins a tie.
         validation, chosen = max(
             (
                 (float(np.mean(model.predict(x[held]) == y[held])), penalty)
@@ -111,11 +113,11 @@ def linear_probe(
 def _fits(
     x: np.ndarray, y: np.ndarray, penalties: Sequence[float]
 ) -> Iterator[tuple[float, Any]]:
-    """Yields each penalty and its fitted model; each starts from the last."""
+    """Yields each penalty and its model, each fit starting from the last."""
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(max_iter=10_000, warm_start=True)
     for penalty in penalties:
-        # scikit-learn sums the cross-entropy, and weighs it.
+        # scikit-learn weights the sum of the cross-entropy.
         model.set_params(C=1 / (penalty * len(x)))
         yield penalty, model.fit(x, y)

@@ -1,17 +1,16 @@
-"""Is it collapse? What features say without labels."""
+"""Statistics of features that need no labels, and show collapse."""
 
 import numpy as np
 
-# Rows of a matrix of distances at once.
+# Rows of the matrix of distances that are computed at once.
 BLOCK = 512
 
 
 def effective_rank(features: np.ndarray) -> float:
-    """Computes how many dimensions features use, softly counted (RankMe).
+    """Computes a soft count of the dimensions that features use (RankMe).
 
-    It is the exponential of the entropy of the singular values, taken as
-    shares: 1 if all features lie on a line, D if they fill all dimensions
-    equally.
+    It is the exponential of the entropy of the normalized singular values: 1
+    if all features are on a line, D if they fill all dimensions equally.
 
     Args:
         features: float array of shape `(N, D)`.
@@ -20,7 +19,7 @@ def effective_rank(features: np.ndarray) -> float:
         A float in [1, min(N, D)].
 
     Raises:
-        ValueError: if the shape is another, or a feature isn't finite.
+        ValueError: if the shape is wrong, or a feature isn't finite.
 
     Example:
     ```python
@@ -39,9 +38,9 @@ def effective_rank(features: np.ndarray) -> float:
 def feature_spread(features: np.ndarray) -> float:
     """Computes how far features are spread over the sphere.
 
-    It is the standard deviation of the normalized features, as a mean over
-    dimensions, times the root of D: 0 if all point the same way, about 1 if
-    they are spread evenly.
+    It is the standard deviation of the normalized features, averaged over
+    dimensions, times the square root of D: 0 if all point in the same
+    direction, about 1 if they are spread evenly.
 
     Args:
         features: float array of shape `(N, D)`.
@@ -50,7 +49,7 @@ def feature_spread(features: np.ndarray) -> float:
         A float in [0, 1].
 
     Raises:
-        ValueError: if the shape is another, or a feature isn't finite.
+        ValueError: if the shape is wrong, or a feature isn't finite.
 
     Reference:
         - [Chen and He, 2020, SimSiam](https://arxiv.org/abs/2011.10566), 4.1
@@ -60,20 +59,21 @@ def feature_spread(features: np.ndarray) -> float:
 
 
 def alignment(features_1: np.ndarray, features_2: np.ndarray) -> float:
-    """Computes how near the features of two views of an image are.
+    """Computes how close the features of two views of an image are.
 
-    It is the mean squared distance of the normalized features of each pair.
+    It is the mean squared distance between the normalized features of a pair.
 
     Args:
-        features_1: float array of shape `(N, D)`.
-        features_2: float array of shape `(N, D)`; row `i` is of the same image.
+        features_1: float array of shape `(N, D)`, of one view.
+        features_2: float array of shape `(N, D)`, of another view of the same
+            images.
 
     Returns:
-        A float in [0, 4]: 0 if views make no difference, 2 if they have nothing
-        in common.
+        A float in [0, 4]: 0 if both views have the same features, 2 if they
+        are unrelated.
 
     Raises:
-        ValueError: if the shapes are others, or a feature isn't finite.
+        ValueError: if the shapes are wrong, or a feature isn't finite.
 
     Reference:
         - [Wang and Isola, 2020](https://arxiv.org/abs/2005.10242)
@@ -81,7 +81,7 @@ def alignment(features_1: np.ndarray, features_2: np.ndarray) -> float:
     x, y = _on_sphere(features_1), _on_sphere(features_2)
     if x.shape != y.shape:
         raise ValueError(
-            "Both views need features of one shape. Received: "
+            "Both views need features of the same shape. Received: "
             f"{x.shape} and {y.shape}"
         )
     return float(np.mean(np.sum((x - y) ** 2, axis=1)))
@@ -91,19 +91,19 @@ def uniformity(features: np.ndarray, scale: float = 2.0) -> float:
     """Computes how evenly features fill the sphere.
 
     It is the logarithm of the mean of `exp(-scale * distance ** 2)` over all
-    pairs of different images, of normalized features.
+    pairs of images, for normalized features.
 
     Args:
-        features: float array of shape `(N, D)`, N >= 2. Pairs are N squared:
-            some thousand images are enough.
+        features: float array of shape `(N, D)`, N >= 2. The cost is quadratic
+            in N; a few thousand images are enough.
         scale: float > 0.
 
     Returns:
-        A float in [-4 * scale, 0]: 0 if all are the same; the lower, the more
-        evenly they are spread.
+        A float in [-4 * scale, 0]: 0 if all are the same; lower values mean a
+        more even spread.
 
     Raises:
-        ValueError: if the shape is another, or a feature isn't finite.
+        ValueError: if the shape is wrong, or a feature isn't finite.
 
     Reference:
         - [Wang and Isola, 2020](https://arxiv.org/abs/2005.10242)
@@ -114,10 +114,10 @@ def uniformity(features: np.ndarray, scale: float = 2.0) -> float:
         raise ValueError("Uniformity needs at least two images' features.")
     total = 0.0
     for start in range(0, count, BLOCK):
-        # Of unit vectors the squared distance is 2 - 2 times the product.
+        # The squared distance of unit vectors is 2 - 2 times their product.
         squares = 2 - 2 * x[start : start + BLOCK] @ x.T
         total += np.exp(-scale * np.maximum(squares, 0)).sum()
-    # Without each image and itself, whose distance is 0.
+    # Without the pairs of an image with itself, whose distance is 0.
     return float(np.log(max(total - count, 0.0) / (count * (count - 1))))
 
 
@@ -134,5 +134,5 @@ def _checked(features: np.ndarray) -> np.ndarray:
             f"Features must have the shape (N, D). Received: {x.shape}"
         )
     if not np.isfinite(x).all():
-        raise ValueError("The features hold NaN or infinite values.")
+        raise ValueError("The features contain NaN or infinite values.")
     return x

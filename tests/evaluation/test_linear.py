@@ -101,7 +101,7 @@ def test_dead_features_are_left_out():
         (lambda x, y: (x, np.zeros_like(y)), r"two classes. Found: \[0\]"),
         (lambda x, y: (x, None), "train set has no labels"),
         (lambda x, y: (x, y[:-1]), "features"),
-        (lambda x, y: (x[:, :-1], y), "of one width. Found 5 and 6"),
+        (lambda x, y: (x[:, :-1], y), "the same width. Received: 5 and 6"),
         (lambda x, y: (np.where(x > 5, np.nan, x), y), "not finite"),
     ],
 )
