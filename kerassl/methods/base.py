@@ -1,6 +1,6 @@
-"""The one contract of a method: augment, forward, objective, update."""
+"""The base class of all methods: augment, forward, objective, update."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,41 +19,38 @@ from kerassl.image_format import channels_last
 from kerassl.layers import MLPHead
 from kerassl.networks import freeze_parts, frozen_parts
 from kerassl.renamed import current_names
-from kerassl.training.image_model import ImageModel, bound
+from kerassl.training.image_model import ImageModel
 from kerassl.training.inputs import Inputs, select
-from kerassl.training.monitors import with_monitors
-from kerassl.training.step import build_optimizer, follow_frozen, train_step
-
-# The name that Keras gives the variable of every `SeedGenerator`.
-SEED_STATE = "seed_generator_state"
+from kerassl.training.step import follow_frozen
 
 
 class SelfSupervisedModel(ImageModel):
-    """Trains an encoder on images that nobody labeled, with `fit`.
+    """Trains an encoder on unlabeled images with `fit`.
 
-    A method is a subclass with three short methods and no `train_step`
-    (`forward_views`, since PyTorch claims `forward` for every Keras layer):
+    A method is a subclass with up to three short methods and no `train_step`:
 
-    - `forward_views(views, training)`: a dict of views to a dict of outputs;
-    - `objective(outputs)`: the outputs to a dict of scalars, `"loss"` and the
-      metrics named in `metric_names`;
-    - `after_update()`: what moves once the optimizer has stepped (a momentum
+    - `forward_views(views, training)` maps a dict of views to a dict of
+      outputs (PyTorch uses `forward` for every Keras layer, hence the name);
+    - `objective(outputs)` maps the outputs to a dict of scalars: `"loss"` and
+      the metrics named in `metric_names`;
+    - `after_update()` updates what follows the optimizer step (a momentum
       network, normalized prototypes); by default nothing.
 
-    It makes all its layers in `__init__`, built (`head` helps), so that shapes
-    are known before data arrives. It says which views it needs: `num_views`,
-    and `default_views`, the augmenter that it takes if none is given. State
-    (momentum networks, queues) is non-trainable weights: it is saved, restored
-    and distributed with the model.
+    It creates and builds all its layers in `__init__` (`head` helps), so that
+    shapes are known before data arrives. It declares the views it needs:
+    `num_views`, and `default_views`, which makes the default augmenter. State
+    (momentum networks, queues) is kept in non-trainable weights, so it is
+    saved, restored and distributed with the model. `encode` runs the encoder
+    once per view size, for methods with views of several sizes (multi-crop).
 
-    `fit` takes what Keras takes (arrays, `tf.data`, `PyDataset`, torch
-    `DataLoader`, generators) and what `kerassl.data.load` returns, with or
-    without labels: they are ignored, and so is what a dict holds besides
-    `"image"`. Images are uint8 or float in [0, 255], of the encoder's channels
-    and of any size that the augmenter takes. Views may also be given
+    `fit` accepts the data that Keras accepts (arrays, `tf.data`, `PyDataset`,
+    torch `DataLoader`, generators) and what `kerassl.data.load` returns.
+    Labels are ignored, and so are all entries of a dict other than `"image"`.
+    Images are uint8 or float in [0, 255], with the encoder's number of
+    channels and any size that the augmenter accepts. Views can also be passed
     ready-made, as a dict with the augmenter's view names. `evaluate`,
-    `validation_data`, `predict` and `embed` take the same, but `embed` no
-    views.
+    `validation_data`, `predict` and `embed` accept the same data, except that
+    `embed` takes no views.
 
     Args:
         encoder: `keras.Model` from images to features, or a KerasHub or KerasCV
@@ -65,8 +62,8 @@ class SelfSupervisedModel(ImageModel):
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if the encoder is none, or the augmenter makes another
-            number of views than needed.
+        ValueError: if the encoder is not one, the augmenter makes the wrong
+            number of views, or the encoder can't take a view's size.
 
     Example:
     ```python
@@ -74,10 +71,7 @@ class SelfSupervisedModel(ImageModel):
         num_views = 2
 
         def forward_views(self, views, training):
-            return {
-                name: self.encoder(view, training=training)
-                for name, view in views.items()
-            }
+            return self.encode(views, training=training)
 
         def objective(self, outputs):
             difference = outputs["view_1"] - outputs["view_2"]
@@ -85,20 +79,19 @@ class SelfSupervisedModel(ImageModel):
     ```
     """
 
-    #: The scalars besides `"loss"` that `objective` returns.
-    metric_names: tuple[str, ...] = ()
-    #: The number of views that it needs; `None` for any.
+    min_batch = 2
+    #: The number of views it needs; `None` for any number.
     num_views: int | None = None
-    #: The smallest batch that it learns from.
-    min_batch: int = 2
-    #: What `draw` makes besides the views: a mask, a permutation.
+    #: The names of what `draw` makes, such as a mask or a permutation.
     drawn_names: tuple[str, ...] = ()
-    #: Whether batch normalization takes the statistics of all devices'
-    #: batches, on TensorFlow and PyTorch; JAX always does.
+    #: Whether the model counts its training steps in the weight `steps`.
+    counts_steps: bool = False
+    #: Whether batch normalization uses the statistics of the global batch on
+    #: TensorFlow and PyTorch. On JAX it always does.
     global_batch_norm: bool = True
-    #: What to try when features collapse, for a warning.
+    #: Advice for the warning about collapsed features.
     collapse_advice: str = "Try another learning rate or a longer warmup."
-    #: From an image size to an augmenter. Wrap functions in `staticmethod`.
+    #: Makes an augmenter for an image size. Wrap functions in `staticmethod`.
     default_views: Callable[[int], keras.layers.Layer] = staticmethod(
         augmentation.simclr
     )
@@ -109,7 +102,7 @@ class SelfSupervisedModel(ImageModel):
         augmenter: keras.layers.Layer | None = None,
         **kwargs: Any,
     ):
-        # Images stay as they come: float16 can't hold all of [0, 255] exactly.
+        # No autocast: float16 can't represent all of [0, 255] exactly.
         super().__init__(autocast=False, **kwargs)
         self.encoder = encoders.as_encoder(encoder)
         if augmenter is None:
@@ -121,19 +114,34 @@ class SelfSupervisedModel(ImageModel):
                 f"augmenter makes {len(found)}: {found}."
             )
         self.augmenter = augmenter
+        # Keras tracks dicts whose keys are strings.
+        self.encoders_by_size = {
+            str(size): encoders.at_size(self.encoder, size)
+            for size in map(self._size_of, found)
+        }
         self.objective_metrics = [
             keras.metrics.Mean(name=name) for name in self.metric_names
         ]
+        if self.counts_steps:
+            # JAX can't read the optimizer's own count inside a step.
+            self.steps = self.add_weight(
+                name="steps",
+                dtype="int32",
+                initializer="zeros",
+                trainable=False,
+            )
         self.built = True
+
+    # === What a method uses ===
 
     def head(
         self, name: str, inputs: int, units: Sequence[int], **kwargs: Any
     ) -> MLPHead:
-        """Returns a built `kerassl.layers.MLPHead` of the model's precision.
+        """Returns a built `kerassl.layers.MLPHead` in the model's precision.
 
         Args:
             name: str, such as `"projector"`.
-            inputs: int. The width of what it takes.
+            inputs: int. The width of its input.
             units: as in `MLPHead`.
             **kwargs: the other arguments of `MLPHead`.
         """
@@ -141,16 +149,62 @@ class SelfSupervisedModel(ImageModel):
         layer.build((None, inputs))
         return layer
 
-    # === What a method writes ===
+    def encode(
+        self,
+        views: Mapping[str, Any],
+        names: Iterable[str] | None = None,
+        head: Callable | None = None,
+        training: bool = False,
+    ) -> dict[str, Any]:
+        """Returns the features of views, with one encoder pass per view size.
+
+        Views of one size pass the encoder as one batch, with common batch
+        statistics. Sizes are those of `augmenter.sizes`; a view that isn't
+        listed there has the encoder's size.
+
+        Args:
+            views: dict of name to images `(N, H, W, C)`.
+            names: the views to encode; by default all of the augmenter's.
+            head: layer or callable `(features, training=...)`, applied once to
+                the features of all these views together.
+            training: bool.
+
+        Returns:
+            A dict of view name to features, or to the head's output, `(N, D)`.
+        """
+        if names is None:
+            names = self.augmenter.view_names
+        by_size: dict[Any, list[str]] = {}
+        for name in names:
+            by_size.setdefault(self._size_of(name), []).append(name)
+        features = _joined(
+            [
+                self.encoders_by_size[str(size)](
+                    _joined([views[name] for name in same_size]),
+                    training=training,
+                )
+                for size, same_size in by_size.items()
+            ]
+        )
+        if head is not None:
+            features = head(features, training=training)
+        order = [name for same_size in by_size.values() for name in same_size]
+        return dict(zip(order, ops.split(features, len(order))))
+
+    def _size_of(self, view: str) -> int | None:
+        sizes = getattr(self.augmenter, "sizes", {})
+        return sizes.get(view, self.encoder.input_shape[1])
+
+    # === What a method defines ===
 
     def draw(self, count: Any) -> dict[str, Any]:
         """Draws what is random besides the views; by default nothing.
 
         Args:
-            count: the number of images, maybe a scalar tensor.
+            count: the number of images, an int or a scalar tensor.
 
         Returns:
-            A dict with the names of `drawn_names`, for `forward_views`.
+            A dict with the names in `drawn_names`, for `forward_views`.
         """
         return {}
 
@@ -161,7 +215,7 @@ class SelfSupervisedModel(ImageModel):
 
         Args:
             views: dict of name to images `(N, H, W, C)`, values in [0, 255],
-                and of what `draw` made.
+                with the result of `draw`.
             training: bool.
 
         Returns:
@@ -172,10 +226,10 @@ class SelfSupervisedModel(ImageModel):
         )
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Maps `forward_views`'s outputs to scalars.
+        """Maps the outputs of `forward_views` to scalars.
 
         Args:
-            outputs: what `forward_views` returned.
+            outputs: dict of tensors.
 
         Returns:
             A dict with `"loss"`, a float32 scalar to minimize, and a scalar
@@ -184,152 +238,65 @@ class SelfSupervisedModel(ImageModel):
         raise NotImplementedError(f"{type(self).__name__} lacks `objective`.")
 
     def after_update(self) -> None:
-        """Moves what follows the optimizer's step. Assign to variables here."""
+        """Assigns the weights that follow the optimizer step."""
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns the loss when all images have the same features.
+        """Returns the loss of a model that gives all images the same features.
 
-        Near it nothing is learned, or everything is lost: see
-        `kerassl.callbacks.CollapseMonitor`.
+        A loss that stays near this value has learned nothing or has collapsed:
+        see `kerassl.callbacks.CollapseMonitor`.
 
         Args:
-            batch_size: int, or `None` if it isn't known.
+            batch_size: int, or `None` if it is unknown.
 
         Returns:
-            A float, or `None` if it isn't known.
+            A float, or `None` if it is unknown.
         """
         return None
-
-    def check_batch(self, size: int) -> None:
-        """Refuses a batch that the method can't learn from.
-
-        Args:
-            size: int, the number of images, of all processes.
-
-        Raises:
-            ValueError: naming the cure.
-        """
-        if size < self.min_batch:
-            raise ValueError(
-                f"{type(self).__name__} needs several images, to compare or "
-                "for batch normalization, and can't train on a batch of "
-                f"{size} (maybe the last one). Choose a `batch_size` that "
-                "leaves no single image, or drop it."
-            )
 
     # === What Keras calls ===
 
     def call(self, inputs: Any, training: bool = False) -> dict[str, Any]:
-        """Makes views, or takes ready ones, and runs `forward_views`."""
+        """Makes views, unless they are given, and runs `forward_views`."""
         return self.forward_views(self.make_views(inputs), training=training)
 
     def make_views(self, inputs: Any) -> dict[str, Any]:
-        """Returns the views of a batch: ready-made ones, or new random ones.
+        """Returns the views of a batch: the given ones, or new random ones.
 
         Args:
-            inputs: images `(N, H, W, C)`; or a dict of views with the names of
-                the augmenter's, and those of `drawn_names` or not; or a dict
-                with the images under `"image"`, as TensorFlow Datasets has
-                them.
+            inputs: images `(N, H, W, C)`; a dict of views with the augmenter's
+                names, and optionally those of `drawn_names`; or a dict with
+                the images under `"image"`, as in TensorFlow Datasets.
 
         Returns:
-            A dict of view name to images, with what `draw` made.
+            A dict of view name to images, with the result of `draw`.
 
         Raises:
-            ValueError: if the dict has neither, or the images have other
-                channels than the encoder's.
+            ValueError: if the dict has neither, or the images' number of
+                channels isn't the encoder's.
         """
-        views = self._views(inputs)
         given = inputs if isinstance(inputs, Mapping) else {}
+        views = select(inputs, self.augmenter.view_names)
+        if not isinstance(views, Mapping):
+            channels = self.encoder.input_shape[-1]
+            if len(views.shape) != 4 or views.shape[-1] != channels:
+                raise ValueError(
+                    f"{self.name} needs images of shape (batch, height, width, "
+                    f"{channels}), channels last. Found: {tuple(views.shape)}"
+                )
+            views = self.augmenter(views)
         if not set(self.drawn_names) <= set(given):
-            count = ops.shape(next(iter(views.values())))[0]
-            given = self.draw(count)
+            given = self.draw(ops.shape(next(iter(views.values())))[0])
         return {**views, **{name: given[name] for name in self.drawn_names}}
 
-    def _views(self, inputs: Any) -> dict[str, Any]:
-        inputs = select(inputs, self.augmenter.view_names)
-        if isinstance(inputs, Mapping):
-            return dict(inputs)
-        channels = self.encoder.input_shape[-1]
-        if len(inputs.shape) != 4 or inputs.shape[-1] != channels:
-            raise ValueError(
-                f"{self.name} needs images of shape (batch, height, width, "
-                f"{channels}), channels last. Found: {tuple(inputs.shape)}"
-            )
-        return self.augmenter(inputs)
-
-    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
-        """Configures the model for training, as `keras.Model.compile` does.
-
-        Args:
-            optimizer: the name of an optimizer, or an instance.
-            **kwargs: the other arguments of `keras.Model.compile`, but
-                `loss` and the metrics: the method brings its own.
-
-        Raises:
-            ValueError: if a loss or metrics are given.
-        """
-        given = [
-            name
-            for name in ("loss", "loss_weights", "metrics", "weighted_metrics")
-            if kwargs.get(name) is not None
-        ]
-        if given:
-            raise ValueError(
-                f"{type(self).__name__} brings its own loss and metrics, and "
-                f"ignores labels. Leave out {', '.join(given)}; to measure "
-                "with labels, use `kerassl.callbacks.KNNMonitor`."
-            )
-        super().compile(optimizer=optimizer, **kwargs)
-        follow_frozen(self)
-
-    def compile_from_config(self, config: dict) -> None:
-        """Compiles with a saved optimizer; Keras asks for it on loading."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        build_optimizer(self)
-
     def inputs_for(self, **kwargs: Any) -> Inputs:
-        """Returns what reads images of any size, or ready-made views."""
+        """Returns a reader of images of any size, or of ready-made views."""
         return Inputs(
             (None, None, self.encoder.input_shape[-1]),
             self.augmenter.view_names,
             self.drawn_names,
             **kwargs,
         )
-
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains on images, as `keras.Model.fit` does; labels are ignored.
-
-        Args:
-            x: the data; see the class. What `kerassl.data.load` returns, or
-                the images of it, is shuffled anew each epoch, the same way in
-                each `fit`.
-            *args: as in `keras.Model.fit`.
-            **kwargs: as in `keras.Model.fit`. `validation_data` may be all
-                that `x` may be.
-
-        Returns:
-            A `keras.callbacks.History`.
-
-        Raises:
-            ValueError: if images have another shape, type or range than they
-                need, or a batch is too small: before the step that would see
-                them, and before the first one where that is known.
-        """
-        given = bound(keras.Model.fit, self, x, *args, **kwargs)
-        del given["self"]
-        follow_frozen(self)
-        callbacks = with_monitors(given.get("callbacks"), self.metric_names)
-        return super().fit(**{**given, "callbacks": callbacks})
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Makes what `fit` and `train_on_batch` call at each step."""
-        build_optimizer(self)
-        return super().make_train_function(force)
-
-    def train_step(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs Keras's step, then `after_update`."""
-        return train_step(self, super().train_step, *args, **kwargs)
 
     def compute_loss(
         self,
@@ -339,10 +306,10 @@ class SelfSupervisedModel(ImageModel):
         sample_weight: Any = None,
         training: bool = True,
     ) -> Any:
-        """Returns the objective's loss, and keeps its metrics.
+        """Returns the objective's loss and updates its metrics.
 
-        Both are means over devices, of which each has a part of the batch. The
-        metrics are means over images, as Keras's mean loss: a last, smaller
+        Both are means over devices, each of which has a part of the batch.
+        Metrics are means over images, like Keras's mean loss: a smaller last
         batch counts for less.
         """
         scalars = {
@@ -370,10 +337,11 @@ class SelfSupervisedModel(ImageModel):
 
         Args:
             images: array `(N, H, W, C)`, uint8 or float in [0, 255], of the
-                encoder's size; or a data set of them, as for `fit`.
-            layer: str, the name of a stage or layer of the encoder, one of
-                `kerassl.encoders.stages(model.encoder)` or another; or
-                `"stages"`, all of them side by side; by default its output.
+                encoder's image size; or a data set of them, as for `fit`.
+            layer: str, the name of a stage
+                (`kerassl.encoders.stages(model.encoder)`) or of another layer
+                of the encoder; or `"stages"`, for all stages concatenated. By
+                default the encoder's output.
             batch_size: int, for arrays.
             verbose: as in `keras.Model.predict`.
 
@@ -382,7 +350,7 @@ class SelfSupervisedModel(ImageModel):
 
         Raises:
             ValueError: if the images have another shape, type or range, or
-                there is no such layer, with the nearest ones.
+                there is no such layer; the message lists similar names.
         """
         encoder = local_copy(self.encoder)
         return on_one_device(
@@ -390,36 +358,6 @@ class SelfSupervisedModel(ImageModel):
         )
 
     # === Saving ===
-
-    def save_own_variables(self, store: Any) -> None:
-        """Saves the model's own weights, and the state of all random seeds.
-
-        Keras leaves seeds out; a run that goes on elsewhere must draw the views
-        that it would have drawn here.
-        """
-        super().save_own_variables(store)
-        for i, state in enumerate(self._seed_states()):
-            store[f"seed_{i}"] = ops.convert_to_numpy(state)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved."""
-        seeds = {
-            f"seed_{i}": state for i, state in enumerate(self._seed_states())
-        }
-        missing = sorted(set(seeds) - set(store.keys()))
-        if missing:
-            raise ValueError(
-                f"The file lacks the random state {missing} of {self.name}; "
-                f"it holds {sorted(store.keys())}."
-            )
-        for name, state in seeds.items():
-            state.assign(store[name])
-        super().load_own_variables(
-            {k: store[k] for k in store.keys() if k not in seeds}
-        )
-
-    def _seed_states(self) -> list:
-        return [v for v in self.variables if v.name == SEED_STATE]
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
@@ -430,13 +368,13 @@ class SelfSupervisedModel(ImageModel):
             "encoder": serialize(self.encoder),
             "augmenter": serialize(self.augmenter),
         }
-        # KerasHub's configs leave out what is frozen, and so do heads.
+        # The configs of KerasHub's layers and of heads omit `trainable`.
         frozen = frozen_parts(self)
         return {**config, "frozen": frozen} if frozen else config
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: Any = None) -> Any:
-        """Builds the model from `get_config`'s dict."""
+        """Builds the model from the dict that `get_config` returned."""
         with channels_last():
             arguments = {
                 key: keras.saving.deserialize_keras_object(
@@ -448,9 +386,14 @@ class SelfSupervisedModel(ImageModel):
                 if key != "frozen"
             }
         if isinstance(arguments.get("encoder"), keras.Model):
-            encoders.accepted(arguments["encoder"])  # It was an encoder.
+            # It was accepted as an encoder when the model was made.
+            encoders.accepted(arguments["encoder"])
         model = cls(**arguments)
         if "frozen" in config:
             freeze_parts(model, config["frozen"])
             follow_frozen(model)
         return model
+
+
+def _joined(tensors: list[Any]) -> Any:
+    return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors)

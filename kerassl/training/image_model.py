@@ -1,4 +1,4 @@
-"""A Keras model that reads images from wherever Keras does, and looks first."""
+"""A Keras model that trains on images without labels."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -9,79 +9,133 @@ import keras
 from kerassl.data import ImageBatches, ImageData
 from kerassl.distributed import device_count, process, share_weights
 from kerassl.training.inputs import Inputs, batch_sizes
+from kerassl.training.monitors import with_monitors
 from kerassl.training.pixels import PixelWatch
-from kerassl.training.step import weights_kept
+from kerassl.training.random_state import load_seeds, save_seeds
+from kerassl.training.step import (
+    build_optimizer,
+    follow_frozen,
+    train_step,
+    weights_kept,
+)
 
 
 class ImageModel(keras.Model):
-    """Hands Keras the images of what a user gives, and no labels.
+    """Passes images to Keras's training loop, and drops labels.
 
-    All that reads data goes through `Inputs`: `fit` with its
-    `validation_data`, `evaluate`, `predict`, and their likes for one batch.
+    All methods that read data do so through `Inputs`: `fit` with its
+    `validation_data`, `evaluate`, `predict`, and their `..._on_batch` variants.
+    Training steps are Keras's own, followed by the subclass's `after_update`.
+    Files also hold the state of seeds.
 
-    A subclass says what it takes (`inputs_for`), and which batches it can't
-    train on (`check_batch`).
+    A subclass defines which data it accepts (`inputs_for`), and may refuse
+    batches that it can't train on (`check_batch`).
 
     Args:
         **kwargs: the arguments of `keras.Model`.
     """
 
+    #: The scalars besides `"loss"` that the model logs.
+    metric_names: tuple[str, ...] = ()
+    #: The smallest batch that the model can train on.
+    min_batch: int = 1
+
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
-        #: The number of images in a batch of the last `fit`, where known: of
-        #: all processes.
+        #: The global batch size of the last `fit`, or `None` if unknown.
         self.batch_size: int | None = None
-        # What `train_on_batch` and its likes have seen.
+        # Shared by `train_on_batch` and its variants.
         self._pixels = PixelWatch()
         self._validation: Inputs | None = None
 
     def inputs_for(self, **kwargs: Any) -> Inputs:
-        """Returns what reads the data of one call.
+        """Returns the reader for the data of one call.
 
         Args:
-            **kwargs: the arguments of `Inputs` besides what the model needs.
+            **kwargs: the arguments of `Inputs` that the model doesn't set.
         """
         raise NotImplementedError(f"{type(self).__name__} lacks `inputs_for`.")
 
     def check_batch(self, size: int) -> None:
-        """Refuses a batch that can't be trained on.
+        """Refuses a batch that the model can't train on.
 
         Args:
             size: int, the number of images, of all processes.
 
         Raises:
-            ValueError: naming the cure.
+            ValueError: with advice.
         """
+        if size < self.min_batch:
+            raise ValueError(
+                f"{type(self).__name__} needs several images, to compare or "
+                "for batch normalization, and can't train on a batch of "
+                f"{size} (maybe the last one). Choose a `batch_size` that "
+                "leaves no single image, or drop it."
+            )
+
+    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+        """Configures the model for training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: the name of an optimizer, or an instance.
+            **kwargs: the other arguments of `keras.Model.compile`, except
+                `loss` and the metrics: the method brings its own.
+
+        Raises:
+            ValueError: if a loss or metrics are given.
+        """
+        given = [
+            name
+            for name in ("loss", "loss_weights", "metrics", "weighted_metrics")
+            if kwargs.get(name) is not None
+        ]
+        if given:
+            raise ValueError(
+                f"{type(self).__name__} brings its own loss and metrics, and "
+                f"ignores labels. Leave out {', '.join(given)}; to measure "
+                "with labels, use `kerassl.callbacks.KNNMonitor`."
+            )
+        super().compile(optimizer=optimizer, **kwargs)
+        follow_frozen(self)
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles with a saved optimizer; Keras calls it on loading."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        build_optimizer(self)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains on images, as `keras.Model.fit` does; labels are ignored.
 
         Args:
-            x: the data; see the class. What `kerassl.data.load` returns, or
-                the images of it, is shuffled anew each epoch, the same way in
-                each `fit`.
+            x: the data; see the class. The result of `kerassl.data.load`, or
+                its images, is reshuffled each epoch, in the same order in
+                every `fit`.
             *args: as in `keras.Model.fit`.
-            **kwargs: as in `keras.Model.fit`. `validation_data` may be all
-                that `x` may be.
+            **kwargs: as in `keras.Model.fit`. `validation_data` may be
+                anything that `x` may be.
 
         Returns:
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: if images have another shape, type or range than they
-                need, or a batch is too small: before the step that would see
-                them, and before the first one where that is known.
+            ValueError: if images have the wrong shape, type or range, or a
+                batch is too small. It is raised before the step that would
+                use them, and before the first step where that is known.
         """
-        given = bound(super().fit, x, *args, **kwargs)
+        given = _bound(super().fit, x, *args, **kwargs)
+        follow_frozen(self)
+        given["callbacks"] = with_monitors(
+            given.get("callbacks"), self.metric_names
+        )
         batch_size = given.get("batch_size")
         check_size = self._size_check(trains=True)
         training = self.inputs_for(check_size=check_size)
         given["x"] = training.read(x, batch_size, given.get("shuffle", True))
         if isinstance(x, ImageData) or hasattr(x, "read"):
-            # Its batches are shuffled, and not their order.
+            # `ImageBatches` shuffles images; Keras would shuffle batches.
             x, given["shuffle"] = given["x"], False
         elif not (_is_array(x) or isinstance(x, keras.utils.PyDataset)):
-            # Keras would warn that it can't, though nobody asked.
+            # Keras would warn that it can't shuffle, though nobody asked.
             given.setdefault("shuffle", False)
         self.batch_size = None
         split = given.get("validation_split", 0.0)
@@ -119,12 +173,12 @@ class ImageModel(keras.Model):
             As `keras.Model.evaluate`.
 
         Raises:
-            ValueError: if images have another shape, type or range.
+            ValueError: if images have the wrong shape, type or range.
         """
         if self._validation is not None and x is self._validation.data:
-            # That of `fit`, which read it.
+            # `fit` calls this with validation data that it has read already.
             return super().evaluate(x, *args, **kwargs)
-        given = bound(super().evaluate, x, *args, **kwargs)
+        given = _bound(super().evaluate, x, *args, **kwargs)
         options = given.pop("kwargs", {})
         inputs = self.inputs_for(check_size=self._size_check())
         given["x"] = inputs.read(x, given.get("batch_size"))
@@ -133,7 +187,7 @@ class ImageModel(keras.Model):
             return super().evaluate(**_without_labels(given), **options)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Returns what calling the model does, as `keras.Model.predict`.
+        """Returns the model's outputs, as `keras.Model.predict` does.
 
         Args:
             x: the data, as for `fit`.
@@ -144,9 +198,9 @@ class ImageModel(keras.Model):
             NumPy arrays.
 
         Raises:
-            ValueError: if images have another shape, type or range.
+            ValueError: if images have the wrong shape, type or range.
         """
-        given = bound(super().predict, x, *args, **kwargs)
+        given = _bound(super().predict, x, *args, **kwargs)
         inputs = self.inputs_for()
         given["x"] = inputs.read(x, given.get("batch_size"))
         with inputs.named_errors(), weights_kept(self):
@@ -158,7 +212,7 @@ class ImageModel(keras.Model):
         """Takes a step, as `keras.Model.train_on_batch` does.
 
         Args:
-            x: images, or a dict, as in the data of `fit`.
+            x: images or a dict, like a batch of the data of `fit`.
             y: labels, which are ignored.
             *args: as in `keras.Model.train_on_batch`.
             **kwargs: as in `keras.Model.train_on_batch`.
@@ -167,7 +221,7 @@ class ImageModel(keras.Model):
             As `keras.Model.train_on_batch`.
 
         Raises:
-            ValueError: if the images have another shape, type or range, or
+            ValueError: if the images have the wrong shape, type or range, or
                 are too few.
         """
         inputs = self.inputs_for(
@@ -190,13 +244,13 @@ class ImageModel(keras.Model):
             As `keras.Model.test_on_batch`.
 
         Raises:
-            ValueError: if the images have another shape, type or range.
+            ValueError: if the images have the wrong shape, type or range.
         """
         x = self.inputs_for(pixels=self._pixels).batch(x)
         return super().test_on_batch(x, None, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Returns what calling the model on a batch does.
+        """Returns the model's outputs for a batch.
 
         Args:
             x: as in `train_on_batch`.
@@ -205,15 +259,34 @@ class ImageModel(keras.Model):
             As `keras.Model.predict_on_batch`.
 
         Raises:
-            ValueError: if the images have another shape, type or range.
+            ValueError: if the images have the wrong shape, type or range.
         """
         x = self.inputs_for(pixels=self._pixels).batch(x)
         return super().predict_on_batch(x)
 
-    def _size_check(self, trains: bool = False) -> Callable[[int], None]:
-        """Returns a check of a batch of this process, for any thread.
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the function that `fit` and `train_on_batch` call per step."""
+        build_optimizer(self)
+        return super().make_train_function(force)
 
-        Devices are counted now: TensorFlow's threads that read don't see them.
+    def train_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs Keras's step, then `after_update`."""
+        return train_step(self, super().train_step, *args, **kwargs)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the model's own weights and the state of all its seeds."""
+        super().save_own_variables(store)
+        save_seeds(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved."""
+        super().load_own_variables(load_seeds(self, store))
+
+    def _size_check(self, trains: bool = False) -> Callable[[int], None]:
+        """Returns a check for the size of a batch in this process.
+
+        Devices are counted here, since TensorFlow's reader threads don't see
+        the strategy.
         """
         processes = process()[1]
         devices = max(device_count() // processes, 1)
@@ -232,13 +305,13 @@ class ImageModel(keras.Model):
         return check
 
 
-def bound(method: Callable, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Returns arguments by their names, wherever Keras has them."""
+def _bound(method: Callable, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Returns the arguments of a call by name."""
     return inspect.signature(method).bind(*args, **kwargs).arguments
 
 
 def _check_known(inputs: Inputs, batch_size: int | None) -> None:
-    """Checks the batches of data that `Inputs` doesn't see batch by batch."""
+    """Checks batch sizes of data that `Inputs` doesn't read batch by batch."""
     x = inputs.data
     if inputs.check_size and (_is_array(x) or isinstance(x, ImageBatches)):
         for size in batch_sizes(x, batch_size):
@@ -246,7 +319,7 @@ def _check_known(inputs: Inputs, batch_size: int | None) -> None:
 
 
 def _without_labels(given: dict[str, Any]) -> dict[str, Any]:
-    """Leaves out the labels of arrays; data sets must not come with any."""
+    """Drops labels given with arrays; Keras refuses them with data sets."""
     is_array = _is_array(given["x"])
     return {k: v for k, v in given.items() if k != "y" or not is_array}
 

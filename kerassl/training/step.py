@@ -155,6 +155,8 @@ def _changes(model: Any, before: Any, scope: list) -> list[tuple[Any, Any]]:
     """Returns what `after_update` assigns, as (variable, value) pairs."""
     given = {id(variable): value for variable, value in scope}
     with keras.StatelessScope(scope) as after:
+        if model.counts_steps:
+            model.steps.assign(ops.cast(model.optimizer.iterations, "int32"))
         model.after_update()
         stepped = ops.greater(model.optimizer.iterations, before)
     changes = []

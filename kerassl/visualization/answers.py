@@ -8,9 +8,9 @@ from keras import ops
 
 from kerassl import methods
 from kerassl.data import check_images
-from kerassl.methods.base import SEED_STATE
 from kerassl.methods.predictive.context_prediction import neighbors
 from kerassl.methods.predictive.rotation import turns
+from kerassl.training.random_state import seed_states
 
 # The index of the middle one of nine tiles.
 CENTER = 4
@@ -37,10 +37,9 @@ def draw_views(
         ValueError: if the shape, dtype or range of the images is wrong.
     """
     check_images(images)
-    states = [v for v in model.variables if v.name == SEED_STATE]
     seeds = [
         (state, ops.convert_to_tensor([seed, i], dtype=state.dtype))
-        for i, state in enumerate(states)
+        for i, state in enumerate(seed_states(model))
     ]
     with keras.StatelessScope(state_mapping=seeds):
         made = model.make_views(ops.convert_to_tensor(images))

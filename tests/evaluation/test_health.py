@@ -34,6 +34,9 @@ ANCHORS = {
 @pytest.mark.parametrize("method", METHODS)
 def test_the_loss_of_images_that_look_alike(method):
     model = METHODS[method](tiny_encoder())
+    if method == "swav":  # It learns little while its prototypes are frozen.
+        assert model.collapsed_loss(32) is None
+        model.steps.assign(model.freeze_prototypes_steps)
     expected = ANCHORS.get(method, 0)
     if method == "moco_v3":
         expected = 4 * model.temperature * math.log(32)

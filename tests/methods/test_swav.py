@@ -10,7 +10,6 @@ from keras import ops
 from scipy.special import log_softmax
 
 import kerassl
-from kerassl import data
 from kerassl.augmentation import View, ViewAugmenter
 from tests.contracts.methods import tiny_encoder
 
@@ -40,9 +39,7 @@ def made_views(model, images):
         name: np.ascontiguousarray(
             x[:, -size:, -size:][:, :, :: (-1) ** i] * (1 - 0.1 * i)
         )
-        for i, (name, size) in enumerate(
-            zip(model.augmenter.view_names, model.sizes)
-        )
+        for i, (name, size) in enumerate(model.augmenter.sizes.items())
     }
 
 
@@ -206,57 +203,42 @@ def test_the_queue_fills_from_its_step_on_and_works_once_full(images):
         )
 
 
-def test_a_loss_that_stays_at_chance_is_said(images):
+def test_the_monitor_warns_when_the_loss_stays_at_chance(images):
     model = swav(temperature=1e3, optimizer=keras.optimizers.SGD(0.0))
-    epochs = []
-    own = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: epochs.append(epoch)
-    )
-    with pytest.warns(UserWarning, match="smaller `epsilon`"):
-        history = model.fit(
-            images, batch_size=32, epochs=2, verbose=0, callbacks=own
-        ).history
-    assert history["loss"] == pytest.approx([math.log(12)] * 2, rel=1e-3)
-    assert epochs == [0, 1]
+
+    def fit(epochs):
+        monitor = kerassl.callbacks.CollapseMonitor(images)
+        return model.fit(
+            images,
+            batch_size=32,
+            epochs=epochs,
+            verbose=0,
+            callbacks=[monitor],
+        ).history["loss"]
+
+    with pytest.warns(UserWarning, match="loss of SwAV.*smaller `epsilon`"):
+        losses = fit(2)
+    assert losses == pytest.approx([math.log(12)] * 2, rel=1e-3)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        # The first epoch says nothing yet, nor do frozen prototypes.
-        model.fit(images, batch_size=32, epochs=1, verbose=0)
+        warnings.filterwarnings("error", message=".*The loss of SwAV")
+        # One epoch proves nothing, and neither do frozen prototypes.
+        fit(1)
         model.freeze_prototypes_steps = 100
-        model.fit(images, batch_size=32, epochs=2, verbose=0, callbacks=[own])
+        fit(3)
         model.freeze_prototypes_steps = 0
-    ready = keras.callbacks.CallbackList([own], model=model)
-    with pytest.warns(UserWarning, match="smaller `epsilon`"):
-        model.fit(images, batch_size=32, epochs=2, verbose=0, callbacks=ready)
-    # What the user gave is as it was.
-    assert ready.callbacks == [own]
-    mine = [own]
-    # Such data are given to `fit` once more, by itself.
-    loaded = data.ImageData(images)
-    with pytest.warns(UserWarning, match="smaller `epsilon`") as warned:
-        model.fit(loaded, batch_size=32, epochs=2, verbose=0, callbacks=mine)
-    assert sum("`epsilon`" in str(each.message) for each in warned) == 1
-    assert mine == [own]
-    with pytest.warns(UserWarning, match="smaller `epsilon`"):
-        model.fit(images, None, 32, 2, 0, [own])
-    assert epochs == [0, 1] * 5
+    with pytest.warns(UserWarning, match="The loss of SwAV") as warned:
+        fit(4)
+    assert sum("of SwAV" in str(each.message) for each in warned) == 1
 
 
-def test_it_must_know_the_sizes_of_its_views():
-    class Other(keras.layers.Layer):
-        view_names = ["view_1", "view_2"]
-
-    with pytest.raises(ValueError, match="ViewAugmenter"):
-        swav(augmenter=Other())
-
-
-def test_a_loss_that_falls_is_not(images):
+def test_the_monitor_is_silent_when_the_loss_falls(images):
     model = swav(optimizer=keras.optimizers.Adam(0.01))
+    monitor = kerassl.callbacks.CollapseMonitor(images)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        losses = model.fit(images, batch_size=32, epochs=3, verbose=0).history[
-            "loss"
-        ]
+        warnings.filterwarnings("error", message=".*The loss of SwAV")
+        losses = model.fit(
+            images, batch_size=32, epochs=3, verbose=0, callbacks=[monitor]
+        ).history["loss"]
     assert losses[-1] < losses[0]
 
 
@@ -280,7 +262,7 @@ def test_an_encoder_of_one_size_can_not_take_num_local_crops():
     inputs = keras.Input((28, 28, 1))
     features = keras.layers.Dense(8)(keras.layers.Flatten()(inputs / 255))
     encoder = keras.Model(inputs, features)
-    assert swav(encoder=encoder).sizes == [28, 28]
+    assert list(swav(encoder=encoder).encoders_by_size) == ["28"]
     with pytest.raises(ValueError, match="can't take images of 20x20"):
         swav((28, 28, 20), encoder)
 

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 import keras
-from keras import ops
 
 from kerassl import encoders
 from kerassl.distributed import gather, local_indices
@@ -103,10 +102,9 @@ class SimCLR(SelfSupervisedModel):
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Projects both views in one pass: one set of batch statistics."""
-        images = ops.concatenate([views[n] for n in self.augmenter.view_names])
-        features = self.encoder(images, training=training)
-        projections = self.projector(features, training=training)
-        first, second = ops.split(projections, 2)
+        first, second = self.encode(
+            views, head=self.projector, training=training
+        ).values()
         return {"projection_1": first, "projection_2": second}
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:

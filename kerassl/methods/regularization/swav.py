@@ -1,18 +1,16 @@
 """SwAV: predict the prototypes of one view from all other views."""
 
 import math
-import warnings
 from typing import Any
 
 import keras
 from keras import ops
 
-from kerassl import augmentation, encoders
+from kerassl import augmentation
 from kerassl.distributed import gather
 from kerassl.layers import FeatureQueue, Prototypes
 from kerassl.losses import sinkhorn, swapped_prediction, unit_vectors
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.training.image_model import bound
 
 # Views that are assigned to prototypes; the others only predict.
 ASSIGNED = 2
@@ -75,6 +73,7 @@ class SwAV(SelfSupervisedModel):
     """
 
     metric_names = ("prototype_usage",)
+    counts_steps = True
     collapse_advice = (
         "Try a smaller `epsilon` (0.03), a lower learning rate, fewer "
         "prototypes, or a queue if the batch is much smaller than their number."
@@ -112,11 +111,14 @@ class SwAV(SelfSupervisedModel):
         self.freeze_prototypes_steps = freeze_prototypes_steps
         self.queue_size = queue_size
         self.queue_start_step = queue_start_step
-        self.sizes = self._sizes_of_views()
-        self.encoders_by_size = {
-            str(size): encoders.at_size(self.encoder, size)
-            for size in set(self.sizes)
-        }
+        names = self.augmenter.view_names[:ASSIGNED]
+        sizes = [self._size_of(name) for name in names]
+        if len(sizes) < ASSIGNED or sizes[0] != sizes[1]:
+            raise ValueError(
+                "SwAV assigns the first two views, which must have one size. "
+                f"The first views of the augmenter are {names}, of the sizes "
+                f"{sizes}."
+            )
         self.projector = self.head(
             "projector",
             self.encoder.output_shape[-1],
@@ -129,57 +131,23 @@ class SwAV(SelfSupervisedModel):
             FeatureQueue(queue_size, projection_dim, start="zeros")
             for _ in range(ASSIGNED if queue_size else 0)
         ]
-        # The optimizer's count can't be read inside a step on JAX.
-        self.steps = self.add_weight(
-            name="steps", dtype="int32", initializer="zeros", trainable=False
-        )
-
-    def _sizes_of_views(self) -> list[int]:
-        names = self.augmenter.view_names
-        if not isinstance(self.augmenter, augmentation.ViewAugmenter):
-            raise ValueError(
-                "SwAV must know the sizes of its views, and takes a "
-                "`kerassl.augmentation.ViewAugmenter`. Received: "
-                f"{self.augmenter!r}"
-            )
-        sizes = [view.size for view in self.augmenter.views.values()]
-        if len(names) < ASSIGNED or sizes[0] != sizes[1]:
-            raise ValueError(
-                "SwAV assigns the first two views, which must have one size. "
-                f"The augmenter makes {dict(zip(names, sizes))}."
-            )
-        return sizes
 
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Projects all views: one encoder pass for each size, one head pass."""
-        names = self.augmenter.view_names
-        # Sizes in the order in which they first come.
-        passes = [
-            [n for n, s in zip(names, self.sizes) if s == size]
-            for size in dict.fromkeys(self.sizes)
-        ]
-        features = [
-            self.encoders_by_size[str(self.sizes[names.index(same_size[0])])](
-                ops.concatenate([views[name] for name in same_size]),
-                training=training,
-            )
-            for same_size in passes
-        ]
-        projections = self.projector(
-            ops.concatenate(features), training=training
-        )
-        projections = unit_vectors(projections)
-        order = [name for same_size in passes for name in same_size]
-        outputs = dict(zip(order, ops.split(projections, len(order))))
+        """Projects all views: one encoder pass per size, one head pass."""
+        outputs = self.encode(views, head=self._project, training=training)
         started = ops.cast(self.steps >= self.queue_start_step, "float32")
         for i, queue in enumerate(self.queues):
             outputs[f"queue_{i}"] = queue.snapshot()
             if training:
-                # Zeros are not features: the queue doesn't fill before.
-                queue.enqueue(started * gather(outputs[names[i]]))
+                # Before that step zeros go in, which don't count as features.
+                view = self.augmenter.view_names[i]
+                queue.enqueue(started * gather(outputs[view]))
         return outputs
+
+    def _project(self, features: Any, training: bool) -> Any:
+        return unit_vectors(self.projector(features, training=training))
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Assigns the first views, and predicts that from the others."""
@@ -220,13 +188,18 @@ class SwAV(SelfSupervisedModel):
         return ops.exp(entropy) / self.num_prototypes
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns ln(K), where all prototypes are as likely."""
+        """Returns ln(K): all K prototypes are equally likely.
+
+        While the prototypes are frozen the loss may well stay there, so the
+        result is `None`.
+        """
+        if int(self.steps) < self.freeze_prototypes_steps:
+            return None
         return math.log(self.num_prototypes)
 
     def after_update(self) -> None:
-        """Takes the prototypes back to the sphere, and counts the step."""
+        """Projects the prototypes back onto the unit sphere."""
         self.prototypes.normalize()
-        self.steps.assign(ops.cast(self.optimizer.iterations, "int32"))
 
     def check_batch(self, size: int) -> None:
         """Refuses a batch beyond the queue."""
@@ -237,23 +210,6 @@ class SwAV(SelfSupervisedModel):
                 f"take a batch of {size}. Choose a larger `queue_size`, or 0: "
                 "large batches need no queue."
             )
-
-    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains as the base class does; warns if the loss stays at ln(K)."""
-        given = bound(keras.Model.fit, self, x, *args, **kwargs)
-        del given["self"]
-        own = _UniformWarning()
-        callbacks: Any = given.get("callbacks")
-        if not isinstance(callbacks, keras.callbacks.CallbackList):
-            given["callbacks"] = [*keras.tree.flatten(callbacks or []), own]
-            return super().fit(**given)
-        # The user's, who may train with it again.
-        own.set_model(self)
-        callbacks.callbacks.append(own)
-        try:
-            return super().fit(**given)
-        finally:
-            callbacks.callbacks.remove(own)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
@@ -269,21 +225,3 @@ class SwAV(SelfSupervisedModel):
             "queue_size": self.queue_size,
             "queue_start_step": self.queue_start_step,
         }
-
-
-class _UniformWarning(keras.callbacks.Callback):
-    """Says so when the loss has not left that of uniform predictions."""
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Looks at the epoch's mean loss, past the frozen steps."""
-        loss = (logs or {}).get("loss", 0.0)
-        uniform = math.log(self.model.num_prototypes)
-        frozen = self.model.freeze_prototypes_steps
-        if epoch == 0 or int(self.model.steps) <= frozen:
-            return
-        if abs(loss - uniform) < 0.005 * uniform:
-            warnings.warn(
-                f"SwAV's loss, {loss:.4f}, is still ln(prototypes) = "
-                f"{uniform:.4f}: all prototypes look the same to every image, "
-                f"and nothing is learned. {self.model.collapse_advice}"
-            )

@@ -1,0 +1,123 @@
+"""What the base class offers to methods, with a method of a user's own."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import kerassl
+from kerassl.augmentation import View, ViewAugmenter
+from tests.contracts.methods import METHODS, tiny_encoder
+
+SIZES = (28, 20, 28, 24, 20)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Watched(keras.layers.Layer):
+    """Keeps the shapes of its inputs."""
+
+    seen: list = []
+
+    def call(self, inputs):
+        Watched.seen.append(tuple(inputs.shape))
+        return inputs
+
+
+def watched_encoder():
+    body = tiny_encoder()
+    inputs = keras.Input((28, 28, 1))
+    x = Watched()(inputs)
+    for layer in body.layers[1:]:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+class Mean(kerassl.methods.SelfSupervisedModel):
+    """Brings the features of all views near their mean."""
+
+    counts_steps = True
+
+    def forward_views(self, views, training=False):
+        return self.encode(views, training=training)
+
+    def objective(self, outputs):
+        features = ops.stack(list(outputs.values()))
+        away = features - ops.mean(features, axis=0)
+        return {"loss": ops.mean(ops.square(away))}
+
+
+def mean_model(sizes=SIZES):
+    augmenter = ViewAugmenter([View(size, blur=0.0) for size in sizes])
+    model = Mean(watched_encoder(), augmenter)
+    model.compile(keras.optimizers.SGD(0.1))
+    return model
+
+
+def numpy(outputs):
+    return {name: ops.convert_to_numpy(x) for name, x in outputs.items()}
+
+
+def test_a_users_method_makes_one_pass_for_each_view_size(images):
+    model = mean_model()
+    views = model.make_views(ops.convert_to_tensor(images[:8]))
+    Watched.seen.clear()
+    outputs = numpy(model.encode(views))
+    assert Watched.seen == [(16, 28, 28, 1), (16, 20, 20, 1), (8, 24, 24, 1)]
+    # Each view's features are those of a pass of its own.
+    assert set(outputs) == set(views)
+    for name, view in views.items():
+        encoder = kerassl.encoders.at_size(model.encoder, view.shape[1])
+        alone = ops.convert_to_numpy(encoder(view, training=False))
+        np.testing.assert_allclose(outputs[name], alone, rtol=1e-3, atol=1e-4)
+    losses = model.fit(images, batch_size=32, epochs=2, verbose=0).history
+    assert losses["loss"][1] < losses["loss"][0]
+
+
+def test_some_views_and_a_head_for_all_of_them(images):
+    model = mean_model()
+    views = model.make_views(ops.convert_to_tensor(images[:8]))
+    whole = numpy(model.encode(views))
+    calls = []
+
+    def head(features, training):
+        calls.append((tuple(features.shape), training))
+        return 2.0 * features
+
+    Watched.seen.clear()
+    names = ["view_4", "view_2"]
+    some = numpy(model.encode(views, names, head, training=False))
+    assert Watched.seen == [(8, 24, 24, 1), (8, 20, 20, 1)]
+    assert calls == [((16, 24), False)]
+    assert list(some) == names
+    for name in names:
+        np.testing.assert_allclose(some[name], 2 * whole[name], 1e-3, 1e-4)
+
+
+def test_an_augmenter_that_names_no_sizes_has_the_encoders(images):
+    class Twice(keras.layers.Layer):
+        view_names = ["a", "b"]
+
+        def call(self, inputs):
+            return {"a": ops.cast(inputs, "float32"), "b": ops.flip(inputs, 2)}
+
+    model = Mean(tiny_encoder(), Twice())
+    views = model.make_views(ops.convert_to_tensor(images[:8]))
+    assert {tuple(x.shape) for x in model.encode(views).values()} == {(8, 24)}
+
+
+def test_steps_are_counted_where_a_method_asks_for_it(images, tmp_path):
+    model = mean_model((28, 28))
+    model.fit(images[:64], batch_size=32, epochs=2, verbose=0)
+    assert int(model.steps) == 4
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(
+        tmp_path / "model.keras", custom_objects={"Mean": Mean}
+    )
+    assert int(loaded.steps) == 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_other_method_has_a_weight_more(method):
+    model = METHODS[method](tiny_encoder())
+    names = [weight.name for weight in model.weights]
+    assert names.count("steps") == (method == "swav")
