@@ -40,7 +40,7 @@ class SelfSupervisedModel(ImageModel):
     shapes are known before data arrives. It declares the views it needs:
     `num_views`, and `default_views`, which makes the default augmenter. State
     (momentum networks, queues) is kept in non-trainable weights, so it is
-    saved, restored and distributed with the model. `encode` runs the encoder
+    saved, restored and distributed with the model. `encode_views` runs the encoder
     once per view size, for methods with views of several sizes (multi-crop).
 
     `fit` accepts the data that Keras accepts (arrays, `tf.data`, `PyDataset`,
@@ -71,7 +71,7 @@ class SelfSupervisedModel(ImageModel):
         num_views = 2
 
         def forward_views(self, views, training):
-            return self.encode(views, training=training)
+            return self.encode_views(views, training=training)
 
         def objective(self, outputs):
             difference = outputs["view_1"] - outputs["view_2"]
@@ -149,7 +149,7 @@ class SelfSupervisedModel(ImageModel):
         layer.build((None, inputs))
         return layer
 
-    def encode(
+    def encode_views(
         self,
         views: Mapping[str, Any],
         names: Iterable[str] | None = None,
@@ -191,7 +191,7 @@ class SelfSupervisedModel(ImageModel):
         order = [name for same_size in by_size.values() for name in same_size]
         return dict(zip(order, ops.split(features, len(order))))
 
-    def _size_of(self, view: str) -> int | None:
+    def _size_of(self, view: str) -> Any:
         sizes = getattr(self.augmenter, "sizes", {})
         return sizes.get(view, self.encoder.input_shape[1])
 

@@ -38,7 +38,7 @@ class Mean(kerassl.methods.SelfSupervisedModel):
     counts_steps = True
 
     def forward_views(self, views, training=False):
-        return self.encode(views, training=training)
+        return self.encode_views(views, training=training)
 
     def objective(self, outputs):
         features = ops.stack(list(outputs.values()))
@@ -61,7 +61,7 @@ def test_a_users_method_makes_one_pass_for_each_view_size(images):
     model = mean_model()
     views = model.make_views(ops.convert_to_tensor(images[:8]))
     Watched.seen.clear()
-    outputs = numpy(model.encode(views))
+    outputs = numpy(model.encode_views(views))
     assert Watched.seen == [(16, 28, 28, 1), (16, 20, 20, 1), (8, 24, 24, 1)]
     # Each view's features are those of a pass of its own.
     assert set(outputs) == set(views)
@@ -76,7 +76,7 @@ def test_a_users_method_makes_one_pass_for_each_view_size(images):
 def test_some_views_and_a_head_for_all_of_them(images):
     model = mean_model()
     views = model.make_views(ops.convert_to_tensor(images[:8]))
-    whole = numpy(model.encode(views))
+    whole = numpy(model.encode_views(views))
     calls = []
 
     def head(features, training):
@@ -85,7 +85,7 @@ def test_some_views_and_a_head_for_all_of_them(images):
 
     Watched.seen.clear()
     names = ["view_4", "view_2"]
-    some = numpy(model.encode(views, names, head, training=False))
+    some = numpy(model.encode_views(views, names, head, training=False))
     assert Watched.seen == [(8, 24, 24, 1), (8, 20, 20, 1)]
     assert calls == [((16, 24), False)]
     assert list(some) == names
@@ -102,7 +102,9 @@ def test_an_augmenter_that_names_no_sizes_has_the_encoders(images):
 
     model = Mean(tiny_encoder(), Twice())
     views = model.make_views(ops.convert_to_tensor(images[:8]))
-    assert {tuple(x.shape) for x in model.encode(views).values()} == {(8, 24)}
+    assert {tuple(x.shape) for x in model.encode_views(views).values()} == {
+        (8, 24)
+    }
 
 
 def test_steps_are_counted_where_a_method_asks_for_it(images, tmp_path):

@@ -102,7 +102,7 @@ class SimCLR(SelfSupervisedModel):
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Projects both views in one pass: one set of batch statistics."""
-        first, second = self.encode(
+        first, second = self.encode_views(
             views, head=self.projector, training=training
         ).values()
         return {"projection_1": first, "projection_2": second}

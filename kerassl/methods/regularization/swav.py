@@ -136,7 +136,9 @@ class SwAV(SelfSupervisedModel):
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Projects all views: one encoder pass per size, one head pass."""
-        outputs = self.encode(views, head=self._project, training=training)
+        outputs = self.encode_views(
+            views, head=self._project, training=training
+        )
         started = ops.cast(self.steps >= self.queue_start_step, "float32")
         for i, queue in enumerate(self.queues):
             outputs[f"queue_{i}"] = queue.snapshot()
