@@ -40,8 +40,8 @@ class SelfSupervisedModel(ImageModel):
     shapes are known before data arrives. It declares the views it needs:
     `num_views`, and `default_views`, which makes the default augmenter. State
     (momentum networks, queues) is kept in non-trainable weights, so it is
-    saved, restored and distributed with the model. `encode_views` runs the encoder
-    once per view size, for methods with views of several sizes (multi-crop).
+    saved, restored and distributed with the model. `encode_views` runs the
+    encoder once per view size, for views of several sizes (multi-crop).
 
     `fit` accepts the data that Keras accepts (arrays, `tf.data`, `PyDataset`,
     torch `DataLoader`, generators) and what `kerassl.data.load` returns.
