@@ -5,6 +5,7 @@
 - `docs/benchmark.md` and its picture: from `presets/index.json`,
   `presets/history/` and `docs/results/`;
 - `docs/performance.md`: from `docs/results/{performance,cost,gpu}.jsonl`;
+- `docs/pictures/labels.svg`, the README's picture: from `presets/`;
 - the results in `docs/methods.md` and in the methods' pages: from
   `docs/results/cifar10_cpu.jsonl`.
 
@@ -16,7 +17,7 @@ import argparse
 import sys
 
 import results
-from pages import benchmark, methods, performance
+from pages import benchmark, labels, methods, performance
 
 
 def main() -> int:
@@ -38,6 +39,7 @@ def main() -> int:
     for path in stale:
         path.write_text(pages[path], encoding="utf-8")
     benchmark.draw()
+    labels.draw()
     return 0
 
 

@@ -54,7 +54,7 @@ def test_a_part_to_choose_by():
 @pytest.mark.parametrize(
     "labels,arguments,message",
     [
-        (LABELS, {}, "one of `share` and `per_class`"),
+        (LABELS, {}, "either `share` or `per_class`"),
         (LABELS, dict(share=0.1, per_class=1), "one of"),
         (LABELS, dict(share=0.0), "`share` must be in"),
         (LABELS, dict(share=1.1), "`share` must be in"),
