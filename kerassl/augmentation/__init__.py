@@ -1,7 +1,18 @@
 """Views: random crops, colors and blurs of images, made by a few matmuls."""
 
 from kerassl.augmentation.augmenter import ViewAugmenter
-from kerassl.augmentation.parameters import (
+from kerassl.augmentation.operation import Operation, SpatialOperation
+from kerassl.augmentation.operations import (
+    CenterCrop,
+    ColorJitter,
+    GaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Resize,
+    Solarize,
+)
+from kerassl.augmentation.papers import (
     byol,
     context_prediction,
     crop_flip,
@@ -15,6 +26,16 @@ from kerassl.augmentation.tiles import TileAugmenter
 from kerassl.augmentation.view import View
 
 __all__ = [
+    "CenterCrop",
+    "ColorJitter",
+    "GaussianBlur",
+    "Operation",
+    "RandomGrayscale",
+    "RandomHorizontalFlip",
+    "RandomResizedCrop",
+    "Resize",
+    "Solarize",
+    "SpatialOperation",
     "TileAugmenter",
     "View",
     "ViewAugmenter",

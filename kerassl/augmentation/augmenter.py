@@ -1,60 +1,42 @@
 """The layer that makes random views of images, fused into a few matmuls."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from kerassl.augmentation import color, geometry
-from kerassl.augmentation.namespace import (
-    constant,
-    is_foreign,
-    tensorflow_namespace,
-)
+from kerassl.augmentation import checks
+from kerassl.augmentation.namespace import is_foreign, tensorflow_namespace
+from kerassl.augmentation.operation import Operation
+from kerassl.augmentation.pipeline import Pipeline
 from kerassl.augmentation.view import View
 from kerassl.distributed import DeviceSeedGenerator
 
-# The uniform numbers of one view of one image, by name. Drawn in one call;
-# everything else is a function of the images and of them.
-UNIFORMS = {
-    "area": geometry.CANDIDATES,
-    "ratio": geometry.CANDIDATES,
-    "top": 1,
-    "left": 1,
-    "flip": 1,
-    "jitter": 1,
-    "order": 4,
-    "brightness": 1,
-    "contrast": 1,
-    "saturation": 1,
-    "hue": 1,
-    "grayscale": 1,
-    "blur": 1,
-    "sigma": 1,
-    "solarize": 1,
-}
-UNIFORM_COUNT = sum(UNIFORMS.values())
-_EDGES = list(itertools.accumulate(UNIFORMS.values(), initial=0))
+Operations = View | Sequence[Operation]
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class ViewAugmenter(keras.layers.Layer):
     """Makes random views of a batch of images.
 
-    Crop, flip, antialiased resize and blur become two matrices per image, and
-    each color operation a 3x3 matrix; so a view costs a few batched matmuls,
-    with no gather and no loop over images, on any device. What is kept of the
-    papers' pipelines, and what differs, is told in `docs/views.md`.
+    A view is made by a pipeline: a list of operations, applied in the order
+    given, or a `View`, the short form of the papers' list. Adjacent crops,
+    flips, resizes and blurs become two matrices per image, and each color
+    operation a 3x3 matrix; so a view costs a few batched matmuls, with no
+    gather and no loop over images, on any device. `docs/views.md` describes
+    them and how to write your own.
 
     It runs inside the model by default, and in `dataset.map(augmenter)` under
     any backend, on batches or on single images. It makes views in inference
     mode too: `evaluate` needs them.
 
     Args:
-        views: sequence of `View`: `view_1`, `view_2` and so on; or a dict of
-            name to `View`.
+        views: one pipeline, of which `num_views` views are made; or one
+            pipeline for each view, as a list or as a dict with names. A list
+            is one pipeline if its items are operations. If its items are
+            themselves pipelines, `View`s or lists, it has one for each view.
+        num_views: int > 0, only with one pipeline. By default 2.
         seed: int or `None`.
         **kwargs: the arguments of `keras.layers.Layer`. The views get the
             compute dtype of the `dtype` policy.
@@ -62,16 +44,23 @@ class ViewAugmenter(keras.layers.Layer):
     Input shape: `(B, H, W, C)` or `(H, W, C)`, C of 1 or 3; uint8 or float in
     [0, 255].
 
-    Output: a dict of name to views `(B, size, size, C)` in [0, 255].
+    Output: a dict of name to views `(B, size, size, C)` in [0, 255]. The names
+    are `view_1`, `view_2` and so on, unless `views` is a dict. The size is that
+    of the last operation that sets one; without any, the images keep theirs.
 
     Raises:
-        ValueError: if there is no view, or the images' shape doesn't fit.
+        ValueError: if there is no view, `num_views` doesn't fit, or the images'
+            shape doesn't.
+        TypeError: if something is not an `Operation`.
 
     Example:
     ```python
-    augmenter = ViewAugmenter([View(32, blur=0.0)] * 2)
+    augmenter = ViewAugmenter(
+        [RandomResizedCrop(32), RandomHorizontalFlip(), ColorJitter()]
+    )
     views = augmenter(images)                  # {"view_1": ..., "view_2": ...}
     dataset = dataset.batch(256).map(augmenter)
+    unequal = ViewAugmenter([View(32), View(32, blur=0.1, solarize=0.2)])
     ```
 
     Reference:
@@ -80,18 +69,22 @@ class ViewAugmenter(keras.layers.Layer):
 
     def __init__(
         self,
-        views: Sequence[View] | dict[str, View],
+        views: Operations | Sequence[Operations] | Mapping[str, Operations],
+        num_views: int | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
-        if not isinstance(views, dict):
-            views = {f"view_{i}": view for i, view in enumerate(views, start=1)}
-        if not views:
-            raise ValueError("`views` must hold at least one view.")
-        self.views = {
-            name: view if isinstance(view, View) else View(**view)
-            for name, view in views.items()
+        #: Name of each view to its pipeline, as given: a `View` or a tuple.
+        self.views: dict[str, Any] = {
+            name: operations_of(pipeline, f"views[{name!r}]")
+            for name, pipeline in _by_name(views, num_views).items()
+        }
+        self._pipelines = {
+            name: Pipeline(
+                view.operations() if isinstance(view, View) else view
+            )
+            for name, view in self.views.items()
         }
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
@@ -104,9 +97,12 @@ class ViewAugmenter(keras.layers.Layer):
         return list(self.views)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The height and width of each view in pixels, by name."""
-        return {name: view.size for name, view in self.views.items()}
+    def sizes(self) -> dict[str, int | None]:
+        """The height and width of each view in pixels, by name.
+
+        `None` where a view keeps the size of the images.
+        """
+        return {name: made.size for name, made in self._pipelines.items()}
 
     def __call__(self, images: Any, **kwargs: Any) -> dict[str, Any]:
         """Makes the views; TensorFlow tensors come from a `tf.data` map."""
@@ -143,14 +139,14 @@ class ViewAugmenter(keras.layers.Layer):
         return self._make(tensorflow_namespace(), images, draw)
 
     def _make(self, xp: Any, images: Any, draw: Callable) -> dict[str, Any]:
-        self._check(images)
+        _check_images(images)
         single = len(images.shape) == 3
         if single:
             images = images[None]
         count = xp.shape(images)[0]
         made = {
-            name: make_view(xp, images, draw(count, UNIFORM_COUNT), view)
-            for name, view in self.views.items()
+            name: pipeline(xp, images, draw(count, pipeline.num_uniforms))
+            for name, pipeline in self._pipelines.items()
         }
         return {
             name: xp.cast(view[0] if single else view, self.compute_dtype)
@@ -160,38 +156,25 @@ class ViewAugmenter(keras.layers.Layer):
     def finish(
         self, xp: Any, views: dict[str, Any], draw: Callable
     ) -> dict[str, Any]:
-        """Makes of the views what the layer returns; subclasses cut them.
+        """Returns the layer's output for these views; subclasses override it.
 
         Args:
             xp: namespace of array functions: `keras.ops`, or TensorFlow's.
             views: dict of name to float32 images `(B, size, size, C)`.
-            draw: from a batch's size and a count to as many float32 numbers in
-                [0, 1) for each image, `(B, count)`.
+            draw: function of the batch's size and a count. Returns that many
+                float32 numbers in [0, 1) per image, `(B, count)`.
 
         Returns:
             A dict with the names in `view_names`.
         """
         return views
 
-    def _check(self, images: Any) -> None:
-        shape = tuple(images.shape)
-        if (
-            len(shape) not in (3, 4)
-            or shape[-1] not in (1, 3)
-            or None in shape[-3:]
-        ):
-            raise ValueError(
-                "Views are made of images (batch, height, width, channels) of "
-                "a fixed size, channels last, with 1 or 3 channels. Found "
-                f"shape {shape}."
-            )
-
     def compute_output_shape(self, input_shape: Sequence) -> dict[str, tuple]:
         """Returns the shape of each view."""
-        *batch, _, _, channels = input_shape
+        *batch, height, width, channels = input_shape
         return {
-            name: (*batch, view.size, view.size, channels)
-            for name, view in self.views.items()
+            name: (*batch, size or height, size or width, channels)
+            for name, size in self.sizes.items()
         }
 
     def get_config(self) -> dict:
@@ -199,61 +182,105 @@ class ViewAugmenter(keras.layers.Layer):
         return {
             **super().get_config(),
             "views": {
-                name: dataclasses.asdict(view)
-                for name, view in self.views.items()
+                name: config_of(view) for name, view in self.views.items()
             },
             "seed": self.seed,
         }
 
+    @classmethod
+    def from_config(cls, config: dict) -> "ViewAugmenter":
+        """Builds the layer from `get_config`'s dict."""
+        views = {
+            name: from_config_of(view) for name, view in config["views"].items()
+        }
+        return cls(**{**config, "views": views})
 
-def make_view(xp: Any, images: Any, uniforms: Any, view: View) -> Any:
-    """Makes one view of each image: a function of images and random numbers.
+
+def _by_name(views: Any, num_views: int | None) -> Mapping[str, Operations]:
+    """Returns the pipeline of each view; tells one pipeline from several."""
+    if isinstance(views, Mapping):
+        named = views
+    else:
+        items = views if isinstance(views, View) else _as_list(views, "views")
+        if isinstance(items, View) or any(
+            isinstance(item, Operation) for item in items
+        ):
+            if num_views is not None and num_views < 1:
+                raise ValueError(
+                    f"`num_views` must be positive. Received: {num_views}"
+                )
+            items, num_views = [items] * (num_views or 2), None
+        named = {f"view_{i}": view for i, view in enumerate(items, start=1)}
+    if num_views is not None:
+        raise ValueError(
+            "`num_views` is for a single pipeline. Received: num_views="
+            f"{num_views} and a pipeline for each of {len(named)} views."
+        )
+    if not named:
+        raise ValueError("`views` must hold at least one view.")
+    return named
+
+
+def _as_list(value: Any, name: str) -> list:
+    if isinstance(value, (str, Mapping)) or not hasattr(value, "__iter__"):
+        raise TypeError(
+            f"`{name}` must be a `View` or a list of operations. "
+            f"Received: {value!r}"
+        )
+    return list(value)
+
+
+def operations_of(pipeline: Any, name: str) -> View | tuple[Operation, ...]:
+    """Returns a pipeline, checked: a `View` or a tuple of operations.
 
     Args:
-        xp: namespace of array functions: `keras.ops`, or TensorFlow's.
-        images: tensor `(B, H, W, C)`, in [0, 255].
-        uniforms: float32 tensor `(B, UNIFORM_COUNT)` in [0, 1).
-        view: the parameters.
+        pipeline: `View`, or sequence of `Operation`.
+        name: str, the argument in messages.
 
-    Returns:
-        Float32 tensor `(B, size, size, C)` in [0, 255].
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if an operation's `num_uniforms` or `size` is not valid.
     """
-    _, height, width, channels = images.shape
-    u = {
-        name: uniforms[:, first:last]
-        for name, first, last in zip(UNIFORMS, _EDGES, _EDGES[1:])
-    }
-    top, left, box_height, box_width = geometry.draw_box(
-        xp, u, height, width, view.crop_area, view.crop_ratio
-    )
-    flip = xp.cast(u["flip"][:, 0] < view.flip, "float32")
-    rows = geometry.resize_matrix(
-        xp, top, box_height, None, view.size, height, view.interpolation
-    )
-    columns = geometry.resize_matrix(
-        xp, left, box_width, flip, view.size, width, view.interpolation
-    )
-    if view.blur:
-        low, high = view.blur_sigma
-        blur = geometry.blur_matrix(
-            xp,
-            low + (high - low) * u["sigma"][:, 0],
-            xp.cast(u["blur"][:, 0] < view.blur, "float32"),
-            view.size,
+    if isinstance(pipeline, View):
+        return pipeline
+    operations = _as_list(pipeline, name)
+    for i, operation in enumerate(operations):
+        if not isinstance(operation, Operation):
+            raise TypeError(
+                f"`{name}[{i}]` must be a `kerassl.augmentation.Operation`. "
+                f"Received: {operation!r}"
+            )
+        kind, count = type(operation).__name__, operation.num_uniforms
+        if not isinstance(count, int) or count < 0:
+            checks.refuse(f"{kind}.num_uniforms", count, "an int, 0 or more")
+        if operation.size is not None:
+            checks.check_size(f"{kind}.size", operation.size)
+    return tuple(operations)
+
+
+def config_of(view: Any) -> Any:
+    """Returns a pipeline as JSON: a `View`'s fields, or a list."""
+    if isinstance(view, View):
+        return dataclasses.asdict(view)
+    return [keras.saving.serialize_keras_object(step) for step in view]
+
+
+def from_config_of(config: Any) -> Any:
+    """Returns the pipeline that `config_of` got."""
+    if isinstance(config, Mapping):
+        return View(**config)
+    return [keras.saving.deserialize_keras_object(step) for step in config]
+
+
+def _check_images(images: Any) -> None:
+    shape = tuple(images.shape)
+    if (
+        len(shape) not in (3, 4)
+        or shape[-1] not in (1, 3)
+        or None in shape[-3:]
+    ):
+        raise ValueError(
+            "Views are made of images (batch, height, width, channels) of a "
+            "fixed size, channels last, with 1 or 3 channels. Found shape "
+            f"{shape}."
         )
-        rows = xp.matmul(blur, rows)
-        columns = xp.matmul(blur, columns)
-    x = xp.cast(images, "float32") * (1 / 255)
-    x = geometry.resample(xp, x, rows, columns)
-    # Bicubic weights overshoot.
-    x = xp.clip(x, constant(xp, 0.0), constant(xp, 1.0))
-    if view.jitter:
-        x = color.jitter(xp, x, u, view, channels)
-    if view.grayscale and channels == 3:
-        x = color.grayscale(xp, x, u["grayscale"], view.grayscale)
-    if view.solarize:
-        x = color.solarize(
-            xp, x, u["solarize"], view.solarize, view.solarize_threshold
-        )
-    x = xp.reshape(x, (-1, channels, view.size, view.size))
-    return xp.transpose(x, (0, 2, 3, 1)) * 255.0

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from kerassl.augmentation.namespace import constant, one_hot
-from kerassl.augmentation.view import View
 
 # ITU-R 601, as PIL and torchvision have it.
 LUMA = (0.299, 0.587, 0.114)
@@ -25,7 +24,12 @@ _SINE = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
 
 
 def jitter(
-    xp: Any, x: Any, uniforms: dict[str, Any], view: View, channels: int
+    xp: Any,
+    x: Any,
+    uniforms: dict[str, Any],
+    applied: Any,
+    strengths: dict[str, float],
+    channels: int,
 ) -> Any:
     """Changes brightness, contrast, saturation and hue, in random order.
 
@@ -37,18 +41,18 @@ def jitter(
     Args:
         xp: namespace of array functions.
         x: float32 tensor `(B, C, P)` of P pixels in [0, 1].
-        uniforms: `"order"`, `(B, 4)`; `"jitter"`, `"brightness"`, `"contrast"`,
+        uniforms: `"order"`, `(B, 4)`; `"brightness"`, `"contrast"`,
             `"saturation"` and `"hue"`, `(B, 1)`; all in [0, 1).
-        view: the strengths.
+        applied: float32 tensor `(B, 1)` of 0 and 1: which images change.
+        strengths: of the four, as in `ColorJitter`.
         channels: int, C. For 1, saturation and hue change nothing.
 
     Returns:
         Float32 tensor `(B, C, P)` in [0, 1].
     """
-    applied = xp.cast(uniforms["jitter"] < view.jitter, "float32")
 
     def factor(name: str) -> Any:
-        strength = getattr(view, name)
+        strength = strengths[name]
         low = max(0.0, 1.0 - strength)
         value = low + (1.0 + strength - low) * uniforms[name]
         return 1.0 + applied * (value - 1.0)  # (B, 1)
@@ -68,7 +72,7 @@ def jitter(
         axis=1,
     )  # (B, 4, C * C)
     steps = xp.cast(xp.argsort(uniforms["order"], axis=-1), "int32")
-    with_hue = bool(view.hue) and channels == 3
+    with_hue = bool(strengths["hue"]) and channels == 3
     if with_hue:
         steps = _around_hue(xp, steps)
     chosen = one_hot(xp, steps, 4)  # (B, steps, 4)
@@ -79,7 +83,7 @@ def jitter(
     means = chosen[:, :, CONTRAST] * (1.0 - contrast)
     for step in range(steps.shape[1]):
         if with_hue and step == 3:
-            turns = applied * view.hue * (2.0 * uniforms["hue"] - 1.0)
+            turns = applied * strengths["hue"] * (2.0 * uniforms["hue"] - 1.0)
             x = shift_hue(xp, x, turns)
         mean = luma(xp.mean(x, axis=-1, keepdims=True), channels)
         x = xp.matmul(matrices[:, step], x)

@@ -145,24 +145,72 @@ def blur_matrix(xp: Any, sigma: Any, blurred: Any, size: int) -> Any:
     return weights / xp.sum(weights, axis=-1, keepdims=True)
 
 
+def flip_matrix(xp: Any, flip: Any, size: int) -> Any:
+    """Returns a permutation that reverses pixels, or the identity.
+
+    Args:
+        xp: namespace of array functions.
+        flip: float tensor `(B,)` of 0 and 1: whether to reverse.
+        size: int, the number of pixels.
+
+    Returns:
+        Float32 tensor `(B, size, size)` of 0 and 1.
+    """
+    pixel = xp.cast(xp.arange(size), "float32")
+    source = pixel + flip[:, None] * (size - 1 - 2 * pixel)
+    return one_hot(xp, source, size)
+
+
 def resample(xp: Any, images: Any, rows: Any, columns: Any) -> Any:
     """Applies a matrix to the rows and one to the columns of each image.
 
     Args:
         xp: namespace of array functions.
         images: float32 tensor `(B, H, W, C)`.
-        rows: float32 tensor `(B, h, H)`.
-        columns: float32 tensor `(B, w, W)`.
+        rows: float32 tensor `(B, h, H)`, or `None` for all rows as they are.
+        columns: float32 tensor `(B, w, W)`, or `None` likewise.
 
     Returns:
         Float32 tensor `(B, C, h * w)`: channels first, as the colors need it.
     """
     _, height, width, channels = images.shape
-    h, w = rows.shape[1], columns.shape[1]
     # The inner matmul must never be `channels` wide: rows first, on the whole
     # lines of (W * C), then channels to the front for the columns.
-    x = xp.matmul(rows, xp.reshape(images, (-1, height, width * channels)))
-    x = xp.transpose(xp.reshape(x, (-1, h, width, channels)), (0, 3, 1, 2))
-    x = xp.reshape(x, (-1, channels * h, width))
-    x = xp.matmul(x, xp.transpose(columns, (0, 2, 1)))
-    return xp.reshape(x, (-1, channels, h * w))
+    x = images
+    if rows is not None:
+        x = xp.matmul(rows, xp.reshape(x, (-1, height, width * channels)))
+        height = rows.shape[1]
+        x = xp.reshape(x, (-1, height, width, channels))
+    x = xp.transpose(x, (0, 3, 1, 2))
+    if columns is not None:
+        x = xp.reshape(x, (-1, channels * height, width))
+        x = xp.matmul(x, xp.transpose(columns, (0, 2, 1)))
+        width = columns.shape[1]
+    return xp.reshape(x, (-1, channels, height * width))
+
+
+def resample_planes(xp: Any, x: Any, rows: Any, columns: Any) -> Any:
+    """Does the same as `resample` to images `(B, C, H, W)`."""
+    _, channels, height, width = x.shape
+    if columns is not None:
+        x = xp.reshape(x, (-1, channels * height, width))
+        x = xp.matmul(x, xp.transpose(columns, (0, 2, 1)))
+        width = columns.shape[1]
+        x = xp.reshape(x, (-1, channels, height, width))
+    if rows is not None:
+        x = xp.matmul(rows[:, None], x)
+        height = rows.shape[1]
+    return xp.reshape(x, (-1, channels, height * width))
+
+
+def to_planes(xp: Any, images: Any) -> Any:
+    """Returns images `(B, H, W, C)` as `(B, C, H * W)`."""
+    _, height, width, channels = images.shape
+    x = xp.transpose(images, (0, 3, 1, 2))
+    return xp.reshape(x, (-1, channels, height * width))
+
+
+def to_images(xp: Any, x: Any, height: int, width: int, channels: int) -> Any:
+    """Returns planes `(B, C, H * W)` as images `(B, H, W, C)`."""
+    x = xp.reshape(x, (-1, channels, height, width))
+    return xp.transpose(x, (0, 2, 3, 1))

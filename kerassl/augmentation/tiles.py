@@ -1,14 +1,18 @@
 """Tiles of an image, for the tasks that ask how they lie to each other."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from kerassl.augmentation.augmenter import ViewAugmenter
+from kerassl.augmentation.augmenter import (
+    Operations,
+    ViewAugmenter,
+    config_of,
+    from_config_of,
+    operations_of,
+)
 from kerassl.augmentation.namespace import constant, one_hot
-from kerassl.augmentation.view import View
 from kerassl.renamed import current_names
 
 # Chromatic aberration shifts green against red and blue, the more the farther
@@ -65,7 +69,7 @@ class TileAugmenter(ViewAugmenter):
 
     def __init__(
         self,
-        view: View | dict,
+        view: Operations,
         tile_size: int,
         grid: int = 3,
         gap: int = 0,
@@ -77,8 +81,9 @@ class TileAugmenter(ViewAugmenter):
         seed: int | None = None,
         **kwargs: Any,
     ):
-        view = view if isinstance(view, View) else View(**view)
-        super().__init__([view], seed=seed, **kwargs)
+        super().__init__(
+            {"view_1": operations_of(view, "view")}, seed=seed, **kwargs
+        )
         if tile_size < 1 or grid < 2 or min(gap, jitter, channel_shift) < 0:
             raise ValueError(
                 "`tile_size` must be positive, `grid` at least 2, and `gap`, "
@@ -92,7 +97,7 @@ class TileAugmenter(ViewAugmenter):
         ):
             if not 0 <= value <= 1:
                 raise ValueError(f"`{name}` must be in [0, 1]. Found: {value}")
-        self.view = view
+        self.view = self.views["view_1"]
         self.tile_size = tile_size
         self.grid = grid
         self.gap = gap
@@ -103,12 +108,18 @@ class TileAugmenter(ViewAugmenter):
         self.normalize = normalize
         used = (grid - 1) * (tile_size + gap) + tile_size
         used += jitter + channel_shift
-        self.room = view.size - used
+        size = self.sizes["view_1"]
+        if size is None:
+            raise ValueError(
+                "`view` must set a size, with an operation such as "
+                f"`RandomResizedCrop`. Received: {view!r}"
+            )
+        self.room = size - used
         if self.room < 0:
             raise ValueError(
                 f"{grid}x{grid} tiles of {tile_size} pixels with gap={gap}, "
                 f"jitter={jitter} and channel_shift={channel_shift} take "
-                f"{used} pixels. The view has {view.size}."
+                f"{used} pixels. The view has {size}."
             )
 
     @property
@@ -169,7 +180,7 @@ class TileAugmenter(ViewAugmenter):
         del config["views"]
         return {
             **config,
-            "view": dataclasses.asdict(self.view),
+            "view": config_of(self.view),
             "tile_size": self.tile_size,
             "grid": self.grid,
             "gap": self.gap,
@@ -183,7 +194,8 @@ class TileAugmenter(ViewAugmenter):
     @classmethod
     def from_config(cls, config: dict) -> "TileAugmenter":
         """Builds the layer from `get_config`'s dict."""
-        return cls(**current_names(config))
+        arguments = current_names(config)
+        return cls(**{**arguments, "view": from_config_of(arguments["view"])})
 
 
 def cut(xp: Any, images: Any, tops: Any, lefts: Any, size: int) -> Any:

@@ -1,15 +1,26 @@
-"""The parameters of one random view of an image."""
+"""The usual pipeline of the papers, as one set of parameters."""
 
 import dataclasses
+
+from kerassl.augmentation import checks
+from kerassl.augmentation.operation import Operation
+from kerassl.augmentation.operations import (
+    ColorJitter,
+    GaussianBlur,
+    RandomGrayscale,
+    RandomHorizontalFlip,
+    RandomResizedCrop,
+    Solarize,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What may happen to an image on its way to one view.
+    """The usual pipeline: a short form of a list of operations.
 
-    The operations happen in this order: resized crop, flip, blur, color jitter
-    (in random order), grayscale, solarize. All parameters are drawn for each
-    image and each call anew. The defaults are SimCLR's for ImageNet.
+    The order is: resized crop, flip, blur, color jitter (in random order),
+    grayscale, solarize. Operations that a probability of 0 switches off are
+    left out. The defaults are SimCLR's for ImageNet.
 
     Args:
         size: int > 0. Height and width of the view, in pixels.
@@ -25,14 +36,21 @@ class View:
         contrast: float >= 0, a factor likewise.
         saturation: float >= 0, a factor likewise.
         hue: float in [0, 0.5], the largest shift, in turns of the color wheel.
-        grayscale: float in [0, 1], the probability of no color.
+        grayscale: float in [0, 1], the probability of losing all color.
         blur: float in [0, 1], the probability of a Gaussian blur.
         blur_sigma: (low, high) its standard deviation, in pixels of the view.
         solarize: float in [0, 1], the probability of inverting bright pixels.
-        solarize_threshold: float in [0, 1]: pixels from here on are inverted.
+        solarize_threshold: float in [0, 1], a share of 255: pixels from there
+            on are inverted.
 
     Raises:
         ValueError: if a parameter is out of its range.
+
+    Example:
+    ```python
+    augmenter = ViewAugmenter(View(32, blur=0.0))
+    longer = ViewAugmenter([*View(32).operations(), MyOperation()])
+    ```
     """
 
     size: int
@@ -52,23 +70,17 @@ class View:
     solarize_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        """Checks the ranges; tuples that became lists in JSON come back."""
+        """Checks the ranges, and makes tuples of lists (JSON has no tuples)."""
         for name in ("crop_area", "crop_ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            object.__setattr__(self, name, (low, high))
-            if not 0 < low <= high:
-                self._refuse(name, "(low, high) with 0 < low <= high")
-        if self.size < 1:
-            self._refuse("size", "a positive number of pixels")
-        if self.crop_area[1] > 1:
-            self._refuse("crop_area", "at most the whole image, 1")
-        if self.interpolation not in ("bilinear", "bicubic"):
-            self._refuse("interpolation", "'bilinear' or 'bicubic'")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        checks.check_size("size", self.size)
+        checks.check_range("crop_area", self.crop_area, 1)
+        checks.check_range("crop_ratio", self.crop_ratio)
+        checks.check_range("blur_sigma", self.blur_sigma)
+        checks.check_interpolation(self.interpolation)
         for name in ("brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
-                self._refuse(name, "at least 0")
-        if not 0 <= self.hue <= 0.5:
-            self._refuse("hue", "in [0, 0.5]")
+            checks.check_strength(name, getattr(self, name))
+        checks.check_between("hue", self.hue, 0, 0.5)
         for name in (
             "flip",
             "jitter",
@@ -77,10 +89,25 @@ class View:
             "solarize",
             "solarize_threshold",
         ):
-            if not 0 <= getattr(self, name) <= 1:
-                self._refuse(name, "in [0, 1]")
+            checks.check_between(name, getattr(self, name), 0, 1)
 
-    def _refuse(self, name: str, needed: str) -> None:
-        raise ValueError(
-            f"`{name}` must be {needed}. Received: {getattr(self, name)!r}"
+    def operations(self) -> list[Operation]:
+        """Returns the operations, in the order in which they are applied."""
+        crop = RandomResizedCrop(
+            self.size, self.crop_area, self.crop_ratio, self.interpolation
         )
+        jitter = ColorJitter(
+            self.brightness,
+            self.contrast,
+            self.saturation,
+            self.hue,
+            self.jitter,
+        )
+        random = {
+            RandomHorizontalFlip(self.flip): self.flip,
+            GaussianBlur(self.blur, self.blur_sigma): self.blur,
+            jitter: self.jitter,
+            RandomGrayscale(self.grayscale): self.grayscale,
+            Solarize(self.solarize, self.solarize_threshold): self.solarize,
+        }
+        return [crop, *(step for step, share in random.items() if share > 0)]

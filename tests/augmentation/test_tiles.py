@@ -1,7 +1,5 @@
 """Tiles, and what takes the short cuts away."""
 
-import dataclasses
-
 import keras
 import numpy as np
 import pytest
@@ -12,12 +10,12 @@ from keras import ops
 from kerassl import augmentation
 from kerassl.augmentation import TileAugmenter
 from kerassl.augmentation import tiles as functions
-from tests.augmentation.test_views import STILL, smooth_images
+from tests.augmentation.fused import smooth_images, still
 from tests.backends import compiled
 
 
 def view(size):
-    return dataclasses.replace(STILL, size=size)
+    return still(size=size)
 
 
 def numbered(size, channels=3):

@@ -78,9 +78,9 @@ def views(model):
     batches = []
     for _ in range(STEPS):
         batches.append({})
-        for name, view in model.augmenter.views.items():
+        for name, size in model.augmenter.sizes.items():
             coarse = rng.integers(0, 256, (BATCH, 8, 8, channels))
-            at = np.arange(view.size) * 8 // view.size
+            at = np.arange(size) * 8 // size
             coarse = coarse.astype("float32")
             batches[-1][name] = coarse[:, at][:, :, at]
         if not is_plain or model.drawn_names:
