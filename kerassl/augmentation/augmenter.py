@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from kerassl.augmentation import checks
-from kerassl.augmentation.namespace import is_foreign, tensorflow_namespace
+from kerassl.augmentation.namespace import TensorFlowNamespace, is_foreign
 from kerassl.augmentation.operation import Operation
 from kerassl.augmentation.pipeline import Pipeline
 from kerassl.augmentation.view import View
@@ -136,7 +136,7 @@ class ViewAugmenter(keras.layers.Layer):
         def draw(count: Any, numbers: int) -> Any:
             return self._generator.uniform((count, numbers))
 
-        return self._make(tensorflow_namespace(), images, draw)
+        return self._make(TensorFlowNamespace(), images, draw)
 
     def _make(self, xp: Any, images: Any, draw: Callable) -> dict[str, Any]:
         _check_images(images)

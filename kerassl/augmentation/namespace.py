@@ -1,16 +1,16 @@
-"""The array functions that views need.
+"""The array functions that views need, for `keras.ops` and for TensorFlow.
 
-`dataset.map(augmenter)` hands TensorFlow tensors over under any backend; views
-are then made with TensorFlow's. It is there already: it made the tensors.
+`dataset.map(augmenter)` passes TensorFlow tensors under any backend, and views
+are then made with TensorFlow. It is always imported by then: it made the
+tensors.
 
-Two stand in for ways of `keras.ops` that make the host wait for a GPU under
-PyTorch: a number among tensors, which is copied there each time, and `one_hot`,
-which looks at its indices. `amax` and `amin` stand for `max` and `min`, which
-`torch.compile` can't trace without a break.
+`constant` and `one_hot` replace two ways of `keras.ops` that make the host wait
+for a GPU under PyTorch: a number among tensors, which is copied to the device
+each time, and `keras.ops.one_hot`, which reads its indices. Use `amax` and
+`amin`: `torch.compile` can't trace `keras.ops.max` and `min` without a break.
 """
 
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -18,7 +18,7 @@ import keras
 
 def is_foreign(x: Any) -> bool:
     """Says whether `x` is a TensorFlow tensor while Keras runs on another."""
-    # By the name, as `torch.compile` can't trace a call of TensorFlow's.
+    # By name: `torch.compile` can't trace a call into TensorFlow.
     module = type(x).__module__
     return module.startswith("tensorflow.") and not keras.ops.is_tensor(x)
 
@@ -30,40 +30,77 @@ def constant(xp: Any, value: float) -> Any:
 
 def one_hot(xp: Any, indices: Any, count: int) -> Any:
     """Returns float32 rows, `indices.shape + (count,)`, with one 1 in each."""
-    places = xp.cast(xp.arange(count), "int32")
-    return xp.cast(xp.cast(indices, "int32")[..., None] == places, "float32")
+    positions = xp.cast(xp.arange(count), "int32")
+    return xp.cast(xp.cast(indices, "int32")[..., None] == positions, "float32")
 
 
-def tensorflow_namespace() -> Any:
-    """Returns TensorFlow's functions under the names of `keras.ops`."""
-    tf = sys.modules["tensorflow"]
-    return SimpleNamespace(
-        abs=tf.abs,
-        amax=tf.reduce_max,
-        amin=tf.reduce_min,
-        arange=tf.range,
-        argmax=tf.argmax,
-        argsort=tf.argsort,
-        cast=tf.cast,
-        clip=tf.clip_by_value,
-        concatenate=tf.concat,
-        cos=tf.cos,
-        exp=tf.exp,
-        floor=tf.floor,
-        matmul=tf.matmul,
-        maximum=tf.maximum,
-        mean=tf.reduce_mean,
-        minimum=tf.minimum,
-        reshape=tf.reshape,
-        round=tf.round,
-        shape=tf.shape,
-        sin=tf.sin,
-        sqrt=tf.sqrt,
-        square=tf.square,
-        stack=tf.stack,
-        sum=tf.reduce_sum,
-        transpose=tf.transpose,
-        where=tf.where,
-        zeros=tf.zeros,
-        zeros_like=tf.zeros_like,
-    )
+class TensorFlowNamespace:
+    """TensorFlow's functions under the names and arguments of `keras.ops`.
+
+    Has the functions that pipelines usually need. The name of another raises
+    an `AttributeError` that lists them.
+    """
+
+    def __init__(self) -> None:
+        tf = sys.modules["tensorflow"]
+        self.__dict__.update(
+            abs=tf.abs,
+            all=tf.reduce_all,
+            amax=tf.reduce_max,
+            amin=tf.reduce_min,
+            any=tf.reduce_any,
+            arange=tf.range,
+            argmax=tf.argmax,
+            argsort=tf.argsort,
+            cast=tf.cast,
+            ceil=tf.math.ceil,
+            clip=tf.clip_by_value,
+            concatenate=tf.concat,
+            cos=tf.cos,
+            exp=tf.exp,
+            expand_dims=tf.expand_dims,
+            flip=lambda x, axis: tf.reverse(x, [axis]),
+            floor=tf.floor,
+            log=tf.math.log,
+            logical_and=tf.logical_and,
+            logical_not=tf.logical_not,
+            logical_or=tf.logical_or,
+            matmul=tf.matmul,
+            maximum=tf.maximum,
+            mean=tf.reduce_mean,
+            minimum=tf.minimum,
+            ones=tf.ones,
+            ones_like=tf.ones_like,
+            power=tf.pow,
+            prod=tf.reduce_prod,
+            reshape=tf.reshape,
+            roll=tf.roll,
+            round=tf.round,
+            shape=tf.shape,
+            sigmoid=tf.sigmoid,
+            sign=tf.sign,
+            sin=tf.sin,
+            sort=tf.sort,
+            sqrt=tf.sqrt,
+            square=tf.square,
+            squeeze=tf.squeeze,
+            stack=tf.stack,
+            std=tf.math.reduce_std,
+            sum=tf.reduce_sum,
+            take=tf.gather,
+            tan=tf.tan,
+            tanh=tf.tanh,
+            tile=tf.tile,
+            transpose=tf.transpose,
+            var=tf.math.reduce_variance,
+            where=tf.where,
+            zeros=tf.zeros,
+            zeros_like=tf.zeros_like,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """Raises an error that lists the functions."""
+        raise AttributeError(
+            f"`tf.data` pipelines of kerassl have no `xp.{name}`. They have: "
+            f"{', '.join(sorted(vars(self)))}."
+        )

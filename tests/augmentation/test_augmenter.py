@@ -144,13 +144,13 @@ def test_it_works_in_a_tf_data_map():
 
 def test_the_tf_data_functions_are_the_same():
     pytest.importorskip("tensorflow")
-    from kerassl.augmentation.namespace import tensorflow_namespace
+    from kerassl.augmentation.namespace import TensorFlowNamespace
 
     images = smooth_images(16)
     view = View(24, interpolation="bicubic", solarize=0.3)
     operations = view.operations()
     numbers = uniforms(len(images), operations)
-    made = Pipeline(operations)(tensorflow_namespace(), images, numbers)
+    made = Pipeline(operations)(TensorFlowNamespace(), images, numbers)
     np.testing.assert_allclose(
         np.asarray(made), fused_view(images, view), atol=0.05
     )
