@@ -1,4 +1,4 @@
-"""Training on several devices: which there are, and what they exchange."""
+"""Training on several devices: topology and communication."""
 
 from kerassl.distributed.batch_norm import global_statistics, local_statistics
 from kerassl.distributed.collectives import (

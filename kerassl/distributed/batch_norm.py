@@ -12,21 +12,21 @@ from kerassl.distributed.collectives import mean_over_devices
 from kerassl.distributed.topology import replicas
 from kerassl.networks import all_layers
 
-_OWN = contextvars.ContextVar("local_statistics", default=False)
+_IS_LOCAL = contextvars.ContextVar("local_statistics", default=False)
 
 
 class GlobalBatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch normalization with the statistics of all devices.
 
-    Keras's own `synchronized=True` exists on TensorFlow alone. No model is made
-    of this layer: `global_statistics` lends its `call`.
+    Keras's own `synchronized=True` works on TensorFlow only. No model contains
+    this layer: `global_statistics` swaps it in for the duration of a step.
     """
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None
     ) -> Any:
         """Normalizes with the moments of the global batch in training."""
-        is_plain = _OWN.get() or not (training and self.trainable)
+        is_plain = _IS_LOCAL.get() or not (training and self.trainable)
         if is_plain or mask is not None:
             return super().call(inputs, training=training, mask=mask)
         dtype = keras.backend.result_type(inputs.dtype, "float32")
@@ -34,7 +34,7 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
         axes = [i for i in range(x.ndim) if i != self.axis % x.ndim]
         own = ops.stack([ops.mean(x, axes), ops.mean(ops.square(x), axes)])
         mean, square = ops.unstack(mean_over_devices(own), 2)
-        # Rounding may leave it below 0, of a channel that hardly varies.
+        # Rounding may make it negative if a channel hardly varies.
         variance = ops.maximum(square - ops.square(mean), 0.0)
         for moving, new in (
             (self.moving_mean, mean),
@@ -57,34 +57,35 @@ class GlobalBatchNormalization(keras.layers.BatchNormalization):
 
 @contextlib.contextmanager
 def local_statistics() -> Iterator[None]:
-    """Batch normalization in it keeps to the statistics of its own device."""
-    token = _OWN.set(True)
+    """Makes batch normalization use each device's own statistics."""
+    token = _IS_LOCAL.set(True)
     try:
         yield
     finally:
-        _OWN.reset(token)
+        _IS_LOCAL.reset(token)
 
 
 @contextlib.contextmanager
 def global_statistics(model: keras.layers.Layer) -> Iterator[None]:
-    """Batch normalization in it takes the statistics of the global batch.
+    """Makes a model's batch normalization use the global batch's statistics.
 
-    Of all layers of the model, KerasHub's too. They are what they were
-    afterwards, so that files hold Keras's own layer. On one device, and on JAX,
-    where a batch is global already, it does nothing.
+    It changes the class of all `BatchNormalization` layers, including
+    KerasHub's. The class is restored on exit, so files contain plain Keras
+    layers. It does nothing on one device, and on JAX, where the step sees the
+    global batch anyway.
 
     Args:
         model: layer or model.
     """
-    lent = []
+    changed = []
     if replicas() > 1:
         kind = keras.layers.BatchNormalization
-        lent = [layer for layer in all_layers(model) if type(layer) is kind]
-    for layer in lent:
+        changed = [layer for layer in all_layers(model) if type(layer) is kind]
+    for layer in changed:
         object.__setattr__(layer, "__class__", GlobalBatchNormalization)
     try:
         yield
     finally:
-        for layer in lent:
+        for layer in changed:
             layer_class = keras.layers.BatchNormalization
             object.__setattr__(layer, "__class__", layer_class)

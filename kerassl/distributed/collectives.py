@@ -1,4 +1,4 @@
-"""Features and means of the global batch, on one device or many."""
+"""Communication between devices: gather, mean, and local rows."""
 
 import functools
 import sys
@@ -11,20 +11,20 @@ from kerassl.distributed.topology import process, replica, replicas
 
 
 def gather(features: Any) -> Any:
-    """Returns the features of all devices' batches, along the first axis.
+    """Concatenates the features of all devices along the first axis.
 
-    Every statistic across samples (in-batch negatives, cross-correlations,
-    Sinkhorn, queues) goes through it, so that N devices equal one. Gradients
-    flow back to the device that each row came from: of the sum of all devices'
-    losses, which the step then divides by the number of devices. On one device,
-    and on JAX, where the jitted step sees the global batch already, it is the
-    identity.
+    Use it for every statistic across samples (in-batch negatives,
+    cross-correlations, Sinkhorn, queues), so that N devices compute the same
+    as one. Each row's gradient, of the sum of all devices' losses, flows back
+    to the device that the row came from; the step then divides by the number of
+    devices. On one device, and on JAX, where the jitted step sees the global
+    batch, it is the identity.
 
     Args:
-        features: tensor of shape `(N, ...)`, N equal on all devices.
+        features: tensor of shape `(N, ...)`, with the same N on all devices.
 
     Returns:
-        A tensor of shape `(devices * N, ...)`, the devices in rank order.
+        A tensor of shape `(devices * N, ...)`, in the order of the ranks.
 
     Example:
     ```python
@@ -36,7 +36,7 @@ def gather(features: Any) -> Any:
     if keras.backend.backend() == "tensorflow":
         found = _context().all_gather(features, axis=0)
         count, *rest = features.shape
-        # TensorFlow forgets the shape.
+        # `all_gather` loses the static shape.
         return ops.reshape(
             found, (-1 if count is None else count * replicas(), *rest)
         )
@@ -44,10 +44,15 @@ def gather(features: Any) -> Any:
 
 
 def mean_over_devices(values: Any) -> Any:
-    """Returns the mean of a tensor over all devices; gradients as `gather`'s.
+    """Returns the mean of a tensor over all devices.
+
+    Gradients flow back to all devices, as in `gather`.
 
     Args:
-        values: tensor, of one shape on all devices.
+        values: tensor, of the same shape on all devices.
+
+    Returns:
+        A tensor of that shape.
     """
     if replicas() == 1:
         return values
@@ -57,7 +62,7 @@ def mean_over_devices(values: Any) -> Any:
 
 
 def local_rows(gathered: Any) -> Any:
-    """Returns a device's own rows of what `gather` returned.
+    """Returns this device's rows of a result of `gather`.
 
     Args:
         gathered: tensor of shape `(devices * N, ...)`.
@@ -72,13 +77,13 @@ def local_rows(gathered: Any) -> Any:
 
 
 def local_indices(features: Any) -> Any:
-    """Returns where a device's own rows are in what `gather` returns of them.
+    """Returns the indices of this device's rows in the result of `gather`.
 
     Args:
         features: tensor of shape `(N, ...)`.
 
     Returns:
-        An int tensor `(N,)`; `None` if they are all there are.
+        An int tensor `(N,)`; `None` on one device, which has all rows.
     """
     if replicas() == 1:
         return None
@@ -87,13 +92,16 @@ def local_indices(features: Any) -> Any:
 
 
 def scale_loss_for_keras(loss: Any) -> Any:
-    """Returns the part of a loss that a replica hands to Keras.
+    """Scales a loss for the way Keras combines replicas.
 
-    On TensorFlow Keras sums the gradients of replicas, and multiplies the loss
-    that it logs; the others average.
+    On TensorFlow Keras sums the gradients of the replicas and multiplies the
+    logged loss by their number; on the other backends gradients are averaged.
 
     Args:
         loss: scalar tensor, the mean over devices.
+
+    Returns:
+        A scalar tensor, for `compute_loss` to return.
     """
     if keras.backend.backend() == "tensorflow" and replicas() > 1:
         return loss / replicas()
@@ -121,8 +129,8 @@ def _torch_functions() -> tuple[Any, Any]:
         def backward(ctx: Any, *gradients: Any) -> Any:
             total = gradients[0].clone()
             distributed.all_reduce(total)
-            place, processes = process()
-            return total.chunk(processes)[place]
+            rank, processes = process()
+            return total.chunk(processes)[rank]
 
     class Mean(torch.autograd.Function):
         @staticmethod

@@ -1,4 +1,4 @@
-"""Gradients of the global batch, where Keras gives each device its own."""
+"""Gradients of the global batch, where Keras leaves each device its own."""
 
 import contextlib
 import functools
@@ -12,19 +12,19 @@ from kerassl.distributed.topology import replicas
 
 @contextlib.contextmanager
 def global_gradients(model: Any) -> Iterator[None]:
-    """An optimizer that is called in it sees the gradients of the global batch.
+    """Makes the optimizer see the gradients of the global batch.
 
-    On PyTorch, where Keras leaves each process its own, a backward pass
-    averages them. On TensorFlow Keras adds them up, but only once it has
-    clipped them and looked for overflows: where an optimizer does either, they
-    are added up before. On JAX, and on one device, it does nothing.
+    On PyTorch Keras leaves each process its own gradients; here the backward
+    pass averages them. On TensorFlow Keras sums them, but after clipping and
+    the check for overflows: for an optimizer that does either, they are summed
+    before. On JAX, and on one device, it does nothing.
 
     Args:
         model: a compiled `keras.Model`.
 
     Raises:
-        ValueError: if TensorFlow is to accumulate gradients over the steps of
-            several devices.
+        ValueError: if the optimizer accumulates gradients on several devices
+            of TensorFlow.
     """
     if replicas() == 1:
         yield
@@ -46,14 +46,14 @@ def global_gradients(model: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _averaged(variables: Iterable[Any]) -> Iterator[None]:
-    """In place, and each as soon as it is there, while the pass goes on."""
+    """Averages each gradient in place, as soon as the backward pass has it."""
     from torch import distributed
     from torch.autograd import Variable
 
     sent: list[tuple[Any, Any]] = []
 
     def send(parameter: Any) -> None:
-        if not sent:  # The end of the pass waits for all.
+        if not sent:  # Wait for all at the end of the backward pass.
             Variable._execution_engine.queue_callback(receive)
         work = distributed.all_reduce(parameter.grad, async_op=True)
         sent.append((parameter, work))
@@ -76,7 +76,10 @@ def _averaged(variables: Iterable[Any]) -> Iterator[None]:
 
 
 def _parts(optimizer: Any) -> list[Any]:
-    """Returns what a `LossScaleOptimizer` or `MultiOptimizer` holds."""
+    """Returns the optimizers inside a `LossScaleOptimizer` or `MultiOptimizer`.
+
+    Any other optimizer is its own only part.
+    """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     return getattr(optimizer, "optimizers", [optimizer])
 
@@ -86,7 +89,7 @@ def _accumulates(optimizer: Any) -> bool:
 
 
 def _looks_at_gradients(optimizer: Any) -> bool:
-    """Says whether it clips gradients, or looks for overflows in them."""
+    """Returns whether it clips gradients or checks them for overflows."""
     return isinstance(optimizer, keras.optimizers.LossScaleOptimizer) or any(
         limit is not None
         for part in _parts(optimizer)
@@ -96,21 +99,21 @@ def _looks_at_gradients(optimizer: Any) -> bool:
 
 @contextlib.contextmanager
 def _added_up(optimizer: Any) -> Iterator[None]:
-    """The first device brings the sum, and the others zeros.
+    """Gives the first device the summed gradients, and the others zeros.
 
-    Keras adds up once more, after its look at them. What isn't finite comes
-    from all, so that all skip the step.
+    Keras sums once more after clipping and the check for overflows. All devices
+    keep values that aren't finite, so that all of them skip the step.
     """
     import tensorflow as tf
 
-    # Not the instance's: the devices' threads take turns in here.
+    # The class's method: another device's thread may have replaced this one's.
     apply = functools.partial(type(optimizer).apply_gradients, optimizer)
 
     def apply_sums(pairs: Iterable[tuple[Any, Any]]) -> Any:
         gradients, variables = zip(*pairs)
         context = tf.distribute.get_replica_context()
         is_first = tf.equal(context.replica_id_in_sync_group, 0)
-        # Those of embeddings are sparse; where there is none it stays `None`.
+        # Gradients of embeddings are sparse; missing gradients stay `None`.
         own = [tf.convert_to_tensor(x) for x in gradients if x is not None]
         sums = iter(context.all_reduce("SUM", own))
 

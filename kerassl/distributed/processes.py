@@ -1,4 +1,4 @@
-"""What several processes do together, and what each does alone."""
+"""Work that processes share, and work that each does on its own."""
 
 import contextlib
 import random
@@ -16,33 +16,39 @@ from kerassl.networks import set_weights
 
 T = TypeVar("T")
 
-# By the model that was made in `devices`.
+# Local copies, keyed by the model that was made inside `devices`.
 _COPIES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def process_shard(batch: Any) -> Any:
-    """Returns this process's rows of a batch of all processes.
+    """Returns this process's rows of a global batch.
 
     Args:
-        batch: array `(N, ...)`, N a multiple of the number of processes.
+        batch: array `(N, ...)`, with N a multiple of the number of processes.
+
+    Returns:
+        An array `(N / processes, ...)`.
 
     Raises:
-        ValueError: if N is not such a multiple.
+        ValueError: if N isn't a multiple of the number of processes.
     """
-    place, processes = process()
+    rank, processes = process()
     if len(batch) % processes:
         raise ValueError(
             f"A batch of {len(batch)} can't be shared out to {processes} "
             "processes. Choose a `batch_size` that is a multiple of it."
         )
     size = len(batch) // processes
-    return batch[place * size : (place + 1) * size]
+    return batch[rank * size : (rank + 1) * size]
 
 
 def any_process(flag: bool) -> bool:
-    """Returns whether the flag is set in any process; all must ask.
+    """Returns whether the flag is set in any process.
 
-    On JAX no step may be running.
+    All processes must call it. On JAX no step may be running.
+
+    Args:
+        flag: bool, of this process.
     """
     if process()[1] == 1:
         return flag
@@ -58,33 +64,34 @@ def any_process(flag: bool) -> bool:
         return bool(strategy.reduce("SUM", votes, axis=None) > 0)
     import torch
 
-    # On the device that Keras chose.
+    # NCCL needs a tensor on the device that Keras chose.
     votes = torch.tensor(float(flag), device=keras.ops.zeros(()).device)
     torch.distributed.all_reduce(votes)
     return bool(votes > 0)
 
 
 def failures() -> tuple[type[Exception], ...]:
-    """Returns what a step raises that fails, or misses another process."""
+    """Returns the exceptions of a step that fails or loses a process."""
     if keras.backend.backend() == "tensorflow":
         return RuntimeError, sys.modules["tensorflow"].errors.OpError
-    # JAX wraps what comes up between two steps in a `ValueError`.
+    # JAX wraps errors that occur between two steps in a `ValueError`.
     return RuntimeError, ValueError
 
 
 def on_one_device(function: Callable[[], T]) -> T:
-    """Calls a function in this process, without devices.
+    """Calls a function in this process, outside of `devices`.
 
-    Other processes needn't call it: Keras makes variables as it saves a model,
-    and among several processes of JAX or TensorFlow each would wait for the
-    others' one. What it makes stays with one device. Of several processes each
-    draws on as if it hadn't been called, and so all alike.
+    Other processes needn't call it. Inside `devices`, several processes of JAX
+    or TensorFlow would wait for each other whenever one makes a variable, as
+    Keras does when it saves a model. Variables made here are on one device.
+    With several processes Python's random state is restored afterwards, so
+    that all processes keep drawing the same numbers.
 
     Args:
         function: callable without arguments.
 
     Returns:
-        What it returns.
+        The function's result.
     """
     with _random_state_kept():
         if device_count() == 1 or keras.backend.backend() == "torch":
@@ -96,14 +103,14 @@ def on_one_device(function: Callable[[], T]) -> T:
                 return function()
             finally:
                 keras.distribution.set_distribution(spread)
-        # Where there is no strategy.
+        # A new thread has no strategy.
         with ThreadPoolExecutor(1) as thread:
             return thread.submit(function).result()
 
 
 @contextlib.contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Among processes, restores what Keras seeds new layers from."""
+    """Restores Python's random state, from which Keras seeds new layers."""
     state = random.getstate()
     try:
         yield
@@ -113,18 +120,21 @@ def _random_state_kept() -> Iterator[None]:
 
 
 def local_copy(model: keras.Model) -> keras.Model:
-    """Returns a model to predict with in `on_one_device`: itself, or a copy.
+    """Returns a model that can predict inside `on_one_device`.
 
-    `predict` of one that was made in `devices` wants a batch that can be shared
-    out, and returns the images of all processes. There is one copy, which gets
-    the weights anew each time, so that it is compiled once.
+    A model that was made inside `devices` only predicts batches that divide
+    evenly, and returns the outputs of all processes. So it is copied; the copy
+    is kept and gets new weights on each call, so that it compiles only once.
 
     Args:
-        model: `keras.Model` that its config describes.
+        model: `keras.Model` that can be rebuilt from its config.
+
+    Returns:
+        The copy; on one device the model itself.
     """
     count = {
         "jax": device_count,
-        # Also once `devices` is left.
+        # Also valid after `devices` has been left.
         "tensorflow": lambda: model.distribute_strategy.num_replicas_in_sync,
         "torch": lambda: 1,
     }[keras.backend.backend()]
@@ -141,18 +151,18 @@ def local_copy(model: keras.Model) -> keras.Model:
 
 
 def predict_on_one_device(model: keras.Model, inputs: Any) -> Any:
-    """Returns what `model.predict` does, in this process and on one device.
+    """Returns the result of `model.predict` in this process, on one device.
 
     Args:
-        model: `keras.Model` that its config describes.
-        inputs: what it takes.
+        model: `keras.Model` that can be rebuilt from its config.
+        inputs: the data for `predict`.
     """
-    own = local_copy(model)
-    return on_one_device(lambda: own.predict(inputs, verbose=0))
+    copy = local_copy(model)
+    return on_one_device(lambda: copy.predict(inputs, verbose=0))
 
 
 def share_weights(model: keras.Model) -> None:
-    """Gives PyTorch's processes the variables of the first one."""
+    """Copies the first process's variables to all processes of PyTorch."""
     if replicas() > 1 and keras.backend.backend() == "torch":
         from torch import distributed
 

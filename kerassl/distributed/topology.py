@@ -1,4 +1,4 @@
-"""Several devices that train one model: how they start, and which is which."""
+"""The devices that train one model: how they start, count and rank."""
 
 import contextlib
 import functools
@@ -12,39 +12,40 @@ from typing import Any
 import keras
 import numpy as np
 
-# Set where JAX is to run in several processes; `keras.distribution.initialize`
-# reads it, and two others.
+# Environment variables for several processes of JAX: this one and two others,
+# which `keras.distribution.initialize` reads.
 PREFIX = "KERAS_DISTRIBUTION"
 ADDRESSES = f"{PREFIX}_JOB_ADDRESSES"
-# The same for TensorFlow, which reads the cluster from it.
+# The environment variable that describes TensorFlow's cluster.
 CLUSTER = "TF_CONFIG"
-# Seconds after which JAX takes a silent process for dead.
+# Seconds after which JAX considers a silent process dead.
 LOST_AFTER = 30
-# Between the seeds of two replicas: PyTorch adds up a seed and its count.
+# The offset between the seeds of two replicas. It is large, since PyTorch adds
+# a seed and its count.
 STRIDE = 1_000_003
 
 
 @contextlib.contextmanager
 def devices(count: int) -> Iterator[None]:
-    """Spreads what is trained in it over devices, each with a part of a batch.
+    """Trains on several devices, each with a part of every batch.
 
-    A model that is made, compiled and fitted in it trains as on one device:
-    statistics, negatives and queues are those of the global batch.
+    A model that is made, compiled and fitted inside this context trains as on
+    one device: statistics, negatives and queues are those of the global batch.
 
     - JAX: `keras.distribution.DataParallel` over the first devices; or over
-      those of all processes, where `KERAS_DISTRIBUTION_JOB_ADDRESSES` names
-      some (see `keras.distribution.initialize`).
+      the devices of all processes if `KERAS_DISTRIBUTION_JOB_ADDRESSES` is set
+      (see `keras.distribution.initialize`).
     - TensorFlow: `tf.distribute.MirroredStrategy` over the first devices; or
-      `MultiWorkerMirroredStrategy` over the processes that `TF_CONFIG` names,
-      with a device each.
-    - PyTorch: the processes that `torchrun` started, one for each device, on
-      one host or several, with NCCL between GPUs and gloo between CPUs.
+      `MultiWorkerMirroredStrategy` over the processes in `TF_CONFIG`, with one
+      device each.
+    - PyTorch: the processes that `torchrun` started, one per device, on one
+      host or several, with NCCL between GPUs and gloo between CPUs.
 
-    Of several processes each gives `fit` its part of the data
-    (`process_shard`). All start with the first one's weights.
+    With several processes, each passes its part of the data to `fit`
+    (`process_shard`). All start with the first process's weights.
 
-    Where there are no accelerators, JAX and TensorFlow split the CPU, which
-    serves tests alone.
+    Without accelerators JAX and TensorFlow split the CPU into devices, which is
+    useful for tests only.
 
     Args:
         count: int > 0, the number of devices.
@@ -53,8 +54,7 @@ def devices(count: int) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ValueError: if there aren't so many devices or processes, with what to
-            do.
+        ValueError: if there are fewer devices or processes, with advice.
 
     Example:
     ```python
@@ -73,7 +73,7 @@ def devices(count: int) -> Iterator[None]:
 
 
 def started_devices() -> int:
-    """Returns how many devices the started processes have; 1 if it is alone."""
+    """Returns the number of devices of all started processes."""
     if keras.backend.backend() == "torch":
         return int(os.environ.get("WORLD_SIZE", 1))
     if keras.backend.backend() == "tensorflow":
@@ -82,7 +82,7 @@ def started_devices() -> int:
 
 
 def lacks_processes(count: int) -> bool:
-    """Says whether PyTorch must be started anew, by torchrun, for devices."""
+    """Returns whether this many devices need a start through torchrun."""
     return (
         keras.backend.backend() == "torch"
         and count > 1
@@ -91,7 +91,7 @@ def lacks_processes(count: int) -> bool:
 
 
 def process() -> tuple[int, int]:
-    """Returns this process's place among those that train, and how many."""
+    """Returns the rank of this process and the number of processes."""
     if keras.backend.backend() == "jax":
         jax = sys.modules["jax"]
         return jax.process_index(), jax.process_count()
@@ -110,7 +110,7 @@ def process() -> tuple[int, int]:
 
 
 def device_count() -> int:
-    """Returns the number of devices that a batch is shared out to."""
+    """Returns the number of devices that share a batch."""
     if keras.backend.backend() == "jax":
         spread = keras.distribution.distribution()
         return 1 if spread is None else spread.device_mesh.devices.size
@@ -121,9 +121,9 @@ def device_count() -> int:
 
 
 def replicas() -> int:
-    """Returns how many copies of the model run this code side by side.
+    """Returns the number of replicas of the model that run this code.
 
-    On JAX it is always one, since its step is one program over all devices; on
+    It is 1 on JAX, whose step is one program over all devices, and on
     TensorFlow outside of a step.
     """
     if keras.backend.backend() == "tensorflow":
@@ -134,7 +134,7 @@ def replicas() -> int:
 
 
 def replica() -> Any:
-    """Returns the place of this copy of the model, an int or a scalar."""
+    """Returns the index of this replica, an int or a scalar tensor."""
     if keras.backend.backend() == "tensorflow":
         distribute = sys.modules["tensorflow"].distribute
         context = distribute.get_replica_context()
@@ -143,14 +143,14 @@ def replica() -> Any:
 
 
 class DeviceSeedGenerator(keras.random.SeedGenerator):
-    """A seed generator from which each replica draws other numbers.
+    """A seed generator that yields different numbers on each replica.
 
-    Its state is the same on all of them, so that a checkpoint goes on with
-    another number of devices. Where all must draw alike, take Keras's own.
+    Its state is the same on all of them, so a run can resume with another
+    number of devices. Use Keras's own class where all must draw the same.
     """
 
     def next(self, ordered: bool = True) -> Any:
-        """Returns the seed of this replica, and moves on."""
+        """Returns this replica's next seed."""
         seed = super().next(ordered)
         if replicas() == 1:
             return seed
@@ -171,7 +171,7 @@ def _jax(count: int) -> Iterator[None]:
             )
         _share_seed()
     else:
-        # Too late if a device was used already: told below.
+        # It fails once a device has been used: the count below is then too low.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", count)
         found = keras.distribution.list_devices()
@@ -190,37 +190,37 @@ def _jax(count: int) -> Iterator[None]:
 
 
 def _jax_devices() -> list[str]:
-    """Returns the devices of all processes, once they have met."""
+    """Waits for all processes, and returns their devices."""
     import jax
 
-    # Between CPUs; accelerators have their own.
+    # For CPUs; accelerators have their own collectives.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if not jax.distributed.is_initialized():
-        processes, place = (
+        processes, rank = (
             int(text) if (text := os.environ.get(f"{PREFIX}_{name}")) else None
             for name in ("NUM_PROCESSES", "PROCESS_ID")
         )
-        # As `keras.distribution.initialize`, which waits for a dead process for
-        # longer.
+        # Like `keras.distribution.initialize`, but with a shorter timeout for
+        # dead processes.
         jax.distributed.initialize(
             os.environ[ADDRESSES].split(",")[0],
             processes,
-            place,
+            rank,
             heartbeat_timeout_seconds=LOST_AFTER,
         )
     return keras.distribution.list_devices()
 
 
 def _share_seed() -> None:
-    """Lets all processes draw alike: JAX wants the same weights from each.
+    """Gives all processes one random seed, since JAX needs equal weights.
 
-    Keras takes the seeds of layers from Python's random state. Where one was
-    set, the same in all, it stays.
+    Keras takes the seeds of layers from Python's random state. If that is equal
+    in all processes already, it is kept.
     """
     from jax.experimental import multihost_utils
 
-    own = np.array(random.getstate()[1], "uint32")
-    states = multihost_utils.process_allgather(own)
+    state = np.array(random.getstate()[1], "uint32")
+    states = multihost_utils.process_allgather(state)
     if (states != states[0]).any():
         keras.utils.set_random_seed(int(states[0, 0]))
 
@@ -245,7 +245,7 @@ def _tensorflow(count: int) -> Iterator[None]:
     if kind == "CPU":
         (cpu, *_) = tf.config.list_physical_devices("CPU")
         parts = [tf.config.LogicalDeviceConfiguration()] * count
-        # Too late if a device was used already: told below.
+        # It fails once a device has been used: the count below is then too low.
         with contextlib.suppress(RuntimeError):
             tf.config.set_logical_device_configuration(cpu, parts)
     found = [device.name for device in tf.config.list_logical_devices(kind)]
@@ -256,20 +256,20 @@ def _tensorflow(count: int) -> Iterator[None]:
 
 
 def _tasks(config: dict[str, Any]) -> list[tuple[str, int]]:
-    """Returns the processes that `TF_CONFIG` names, the first one first."""
+    """Returns the processes in `TF_CONFIG`, by rank, as (type, index)."""
     cluster = config.get("cluster", {})
     return [
-        (kind, place)
+        (kind, index)
         for kind in ("chief", "worker")
-        for place in range(len(cluster.get(kind, ())))
+        for index in range(len(cluster.get(kind, ())))
     ]
 
 
 @functools.cache
 def _workers() -> Any:
-    """Returns a MultiWorkerMirroredStrategy that Keras 3's `fit` works with.
+    """Returns a `MultiWorkerMirroredStrategy` that works with Keras's `fit`.
 
-    Its own doesn't: https://github.com/keras-team/keras/issues/20585
+    The original doesn't: https://github.com/keras-team/keras/issues/20585
     """
     import tensorflow as tf
 
@@ -277,17 +277,17 @@ def _workers() -> Any:
         def experimental_distribute_dataset(
             self, dataset: Any, options: Any = None
         ) -> Any:
-            # Each process brings its part; it isn't to be shared out again.
+            # Each process has its own data, which must not be split again.
             return self.distribute_datasets_from_function(lambda _: dataset)
 
         def reduce(self, reduce_op: Any, value: Any, axis: Any) -> Any:
-            if tf.nest.is_nested(value) or self._own(value).shape.rank != 0:
-                # A batch, of which Keras wants to know the shapes.
-                return tf.nest.map_structure(self._own, value)
-            # Keras asks for the mean of losses along axis 0.
+            if tf.nest.is_nested(value) or self._local(value).shape.rank != 0:
+                # A batch: Keras only needs its shapes.
+                return tf.nest.map_structure(self._local, value)
+            # A scalar loss, though Keras asks for a mean along axis 0.
             return super().reduce(reduce_op, value, axis=None)
 
-        def _own(self, value: Any) -> Any:
+        def _local(self, value: Any) -> Any:
             return self.experimental_local_results(value)[0]
 
     return Workers

@@ -1,1 +1,1 @@
-"""What trains a model: reading data, the step, monitors."""
+"""The training loop's parts: data reading, the step, monitors."""

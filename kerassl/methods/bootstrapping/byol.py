@@ -1,4 +1,4 @@
-"""BYOL: predict what a slow copy of the network makes of the other view."""
+"""BYOL: predict a momentum network's projection of the other view."""
 
 from typing import Any
 
@@ -16,21 +16,22 @@ class BYOL(SelfSupervisedModel):
     """Bootstrap your own latent.
 
     The online network (encoder, projector, predictor) sees one view and
-    predicts the projection of the other by the target network, a momentum copy
-    of encoder and projector. No image is compared with another. The loss is the
-    squared distance of the normalized vectors, summed over both directions.
+    predicts the target network's projection of the other view. The target is a
+    momentum copy of encoder and projector. Images are never compared with each
+    other. The loss is the squared distance of the normalized vectors, summed
+    over both directions.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone.
         hidden_dim: int. The width of the heads' hidden layer.
         projection_dim: int. The width of projections and predictions.
-        momentum: float in [0, 1] of the target network, or a callable from the
-            step to it. The paper raises it to 1 along the run:
+        momentum: float in [0, 1], of the target network, or a callable that
+            returns it for a step. The paper raises it to 1 during training:
             `kerassl.layers.CosineMomentum(0.996, total_steps)`.
-        copy_weights: bool. `False` starts the target from random weights of its
-            own, as the authors' code; `True` from the online network's, which
-            an encoder that was trained before needs.
+        copy_weights: bool. With `False` the target starts from its own random
+            weights, as in the authors' code; with `True` from the online
+            network's. Use `True` for a pretrained encoder.
         augmenter: a `ViewAugmenter` of two views. By default
             `kerassl.augmentation.byol` at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
@@ -38,8 +39,8 @@ class BYOL(SelfSupervisedModel):
     Raises:
         ValueError: if the augmenter makes other than two views.
 
-    Metrics: `output_std`, the spread of the normalized projections: about
-    `1 / sqrt(projection_dim)` when all is well, 0 when they collapsed.
+    Metrics: `output_std`, the standard deviation of the normalized projections:
+    about `1 / sqrt(projection_dim)` in healthy training, 0 after a collapse.
 
     Example:
     ```python
@@ -52,14 +53,15 @@ class BYOL(SelfSupervisedModel):
 
     Reference:
         - [Grill et al., 2020](https://arxiv.org/abs/2006.07733)
-        - deepmind-research/byol: the views are as in `kerassl.augmentation`;
-          the scales of kerassl's ResNets start at 1, as for the paper's
-          results, while the code's last of each block start at 0; its LARS has
-          the learning rate outside of the momentum.
+        - deepmind-research/byol. Deviations: views follow
+          `kerassl.augmentation`; kerassl's ResNets initialize all scales to 1,
+          as for the paper's results, while the code sets the last one of each
+          block to 0; the code's LARS applies the learning rate outside of the
+          momentum.
     """
 
     metric_names = ("output_std",)
-    collapse_advice = "Try a lower learning rate, or a momentum nearer to 1."
+    collapse_advice = "Try a lower learning rate or a momentum closer to 1."
     num_views = 2
     default_views = staticmethod(augmentation.byol)
 
@@ -94,7 +96,7 @@ class BYOL(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Makes a prediction and a target of each view."""
+        """Computes a prediction and a target for each view."""
         outputs = {}
         for i, name in enumerate(self.augmenter.view_names, start=1):
             features = self.encoder(views[name], training=training)
@@ -119,12 +121,12 @@ class BYOL(SelfSupervisedModel):
         }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns 0, where all predictions fit all targets."""
+        """Returns 0: every prediction matches every target."""
         return 0.0
 
     def after_update(self) -> None:
         """Moves the target toward the new online weights."""
-        # The code counts from the step that was just done.
+        # The authors' schedule uses the step before the increment.
         step = self.optimizer.iterations - 1
         self.momentum_encoder.update(self.encoder, step)
         self.momentum_projector.update(self.projector, step)

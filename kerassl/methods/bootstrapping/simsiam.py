@@ -1,4 +1,4 @@
-"""SimSiam: BYOL without the momentum network; the stopped gradient is all."""
+"""SimSiam: BYOL without the momentum network, only a stopped gradient."""
 
 from typing import Any
 
@@ -15,23 +15,23 @@ from kerassl.methods.base import SelfSupervisedModel
 class SimSiam(SelfSupervisedModel):
     """Simple Siamese networks.
 
-    One network sees both views. From each projection a predictor guesses the
-    other, through which no gradient flows. The loss is the mean negative cosine
-    similarity of both directions.
+    One network sees both views. A predictor predicts each projection from the
+    other one; no gradient flows through the targets. The loss is the mean
+    negative cosine similarity of both directions.
 
-    The paper keeps the predictor's learning rate constant, while that of the
-    rest falls: `kerassl.optimizers.with_learning_rates`.
+    The paper keeps the predictor's learning rate constant while the others
+    decay: see `kerassl.optimizers.with_learning_rates`.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone.
         projection_dim: int. The width of projections and predictions.
         hidden_dim: int, or None. The width of the projector's hidden layers.
-            By default that of the features, as in the authors' code.
-        projector_layers: int > 0. Three, and in the paper two on CIFAR-10.
+            By default the width of the features, as in the authors' code.
+        projector_layers: int > 0. The paper uses 3, and 2 for CIFAR-10.
         predictor_dim: int. The width of the predictor's bottleneck.
-        stop_gradient: bool. `False` lets the gradient through both sides, and
-            the outputs collapse, as the paper shows.
+        stop_gradient: bool. With `False` gradients also flow through the
+            targets, and the outputs collapse, as the paper shows.
         augmenter: a `ViewAugmenter` of two views. By default
             `kerassl.augmentation.moco_v2` at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
@@ -40,8 +40,8 @@ class SimSiam(SelfSupervisedModel):
         ValueError: if `projector_layers` is less than 1, or the augmenter
             makes other than two views.
 
-    Metrics: `output_std`, the spread of the normalized projections: about
-    `1 / sqrt(projection_dim)` when all is well, 0 when they collapsed.
+    Metrics: `output_std`, the standard deviation of the normalized projections:
+    about `1 / sqrt(projection_dim)` in healthy training, 0 after a collapse.
 
     Example:
     ```python
@@ -57,16 +57,17 @@ class SimSiam(SelfSupervisedModel):
 
     Reference:
         - [Chen and He, 2020](https://arxiv.org/abs/2011.10566)
-        - facebookresearch/simsiam: the views are as in `kerassl.augmentation`;
-          kerassl's ResNets start with all their scales at 1, the code's with
-          the last of each block at 0. The frozen bias before the projector's
-          last batch normalization is left out, since that takes it away.
+        - facebookresearch/simsiam. Deviations: views follow
+          `kerassl.augmentation`; kerassl's ResNets initialize all scales to 1,
+          the code's set the last one of each block to 0; the frozen bias before
+          the projector's last batch normalization, which cancels it, is left
+          out.
     """
 
     metric_names = ("output_std",)
     collapse_advice = (
-        "Try a lower learning rate, and keep the predictor's constant; without "
-        "the stopped gradient it always collapses."
+        "Try a lower learning rate, and keep the predictor's constant. Without "
+        "the stopped gradient the features always collapse."
     )
     num_views = 2
     default_views = staticmethod(augmentation.moco_v2)
@@ -112,7 +113,7 @@ class SimSiam(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Makes a projection and a prediction of each view."""
+        """Computes a projection and a prediction for each view."""
         outputs = {}
         for i, name in enumerate(self.augmenter.view_names, start=1):
             features = self.encoder(views[name], training=training)
@@ -136,7 +137,7 @@ class SimSiam(SelfSupervisedModel):
         }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns -1, where all predictions fit all targets."""
+        """Returns -1: every prediction matches every target."""
         return -1.0
 
     def get_config(self) -> dict:

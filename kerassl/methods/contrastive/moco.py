@@ -1,4 +1,4 @@
-"""MoCo: keys from a momentum encoder, negatives from a queue (v1, v2)."""
+"""MoCo: keys from a momentum encoder; v1 and v2 take negatives from a queue."""
 
 import math
 from collections.abc import Callable
@@ -27,41 +27,42 @@ TEMPERATURES = {1: 0.07, 2: 0.2}
 class MoCo(SelfSupervisedModel):
     """Momentum contrast, versions 1 and 2.
 
-    One view of each image is the query, encoded and projected; the other the
-    key, by a momentum copy of both networks. Each query has to pick its key
-    among the keys of the last batches, which a queue holds
-    (`kerassl.losses.info_nce`). The order in a step is the paper's: logits with
-    the old queue, then enqueue; the momentum networks follow after the
-    optimizer, before the next keys.
+    One view of each image becomes the query, through encoder and projector; the
+    other becomes the key, through momentum copies of both. Each query has to
+    identify its key among a queue of keys from earlier batches
+    (`kerassl.losses.info_nce`). A step follows the paper's order: the loss uses
+    the old queue, then the new keys are enqueued; the momentum networks are
+    updated after the optimizer step, before the next keys.
 
-    Batch normalization lets a query recognize its key by the statistics that
-    they share. `batch_groups` is the paper's cure, on one device too: queries
-    and keys are normalized in groups, the keys in a shuffled order.
+    With batch normalization a query can recognize its key by the statistics of
+    their common batch. `batch_groups` applies the paper's remedy, even on one
+    device: queries and keys are normalized in groups, with the keys shuffled.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone.
-        version: 1 or 2: a linear projector, or one of two layers.
+        version: 1 or 2: a linear projector, or one with two layers.
         temperature: float > 0. By default the version's, 0.07 or 0.2.
         projection_dim: int. The width of the projections.
-        queue_size: int. The number of keys to compare with, at least the
-            (global) batch.
-        momentum: float in [0, 1] of the momentum networks, or a callable from
-            the step to it.
-        batch_groups: int > 0. The groups of the batch (of each device) that
-            have their own batch statistics, as the paper's 8 devices have. Each
+        queue_size: int. The number of keys in the queue, at least the global
+            batch size.
+        momentum: float in [0, 1], of the momentum networks, or a callable that
+            returns it for a step.
+        batch_groups: int > 0. The number of groups of the global batch with
+            their own batch statistics, like the paper's 8 devices. Each group
             needs 2 images. With 1 nothing is shuffled.
         augmenter: a `ViewAugmenter` of two views. By default
             `kerassl.augmentation.moco_v1` or `moco_v2`, the version's, at the
             encoder's image size.
-        seed: int or `None`, for the queue's start and the shuffling.
+        seed: int or `None`, for the queue's initial values and the shuffling.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
         ValueError: if an argument is out of its range, or the augmenter makes
             other than two views.
 
-    Metrics: `contrastive_accuracy`, the share of queries that pick their key.
+    Metrics: `contrastive_accuracy`, the share of queries that identify their
+    key.
 
     Example:
     ```python
@@ -71,10 +72,10 @@ class MoCo(SelfSupervisedModel):
     model.fit(images, batch_size=512, epochs=200)
     ```
 
-    Deviations from facebookresearch/moco: any batch up to the queue's size fits
-    (the code needs a divisor), so the last partial batch is used. With groups,
-    the moving statistics move once for each; there, with the first device's
-    group alone.
+    Deviations from facebookresearch/moco: the batch size needn't divide the
+    queue size, so the last partial batch is used. With groups, the moving
+    statistics are updated once per group; the code updates them with the first
+    device's group only.
 
     Reference:
         - [He et al., 2020](https://arxiv.org/abs/1911.05722)
@@ -123,7 +124,7 @@ class MoCo(SelfSupervisedModel):
         self.batch_groups = batch_groups
         self.seed = seed
         width = self.encoder.output_shape[-1]
-        # No batch normalization in the heads of either version.
+        # Neither version has batch normalization in the head.
         self.projector = self.head(
             "projector",
             width,
@@ -140,7 +141,7 @@ class MoCo(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Makes queries and keys, and hands the old queue on."""
+        """Makes queries and keys, and returns the queue before these keys."""
         queries, keys = (views[name] for name in self.augmenter.view_names)
         negatives = self.queue.snapshot()
         q = self.projector(
@@ -169,17 +170,17 @@ class MoCo(SelfSupervisedModel):
         )
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns ln(K + 1): of K + 1 keys, one is the right one."""
+        """Returns ln(K + 1): one of K + 1 keys is the right one."""
         return math.log(self.queue_size + 1)
 
     def after_update(self) -> None:
-        """Moves the momentum networks, before the next keys."""
+        """Updates the momentum networks."""
         step = self.optimizer.iterations
         self.momentum_encoder.update(self.encoder, step)
         self.momentum_projector.update(self.projector, step)
 
     def check_batch(self, size: int) -> None:
-        """Refuses a batch beyond the queue, or too small for the groups."""
+        """Refuses a batch that exceeds the queue or is too small for groups."""
         super().check_batch(size)
         if size > self.queue_size:
             raise ValueError(
@@ -195,7 +196,7 @@ class MoCo(SelfSupervisedModel):
             )
 
     def _in_groups(self, network: Any, images: Any, training: bool) -> Any:
-        """Runs a network on the batch's groups, one after the other."""
+        """Runs a network on one group of the batch after another."""
         if self.batch_groups == 1 or not training:
             return network(images, training=training)
         if self.batch_groups % replicas():
@@ -205,7 +206,7 @@ class MoCo(SelfSupervisedModel):
             )
         groups = self.batch_groups // replicas()
         count = ops.shape(images)[0]
-        # Groups may differ by one image, so that every batch fits.
+        # Group sizes may differ by one, so that any batch size works.
         ends = [count * i // groups for i in range(groups + 1)]
         with local_statistics():
             return ops.concatenate(
@@ -218,8 +219,8 @@ class MoCo(SelfSupervisedModel):
     def _shuffled_order(self, images: Any, training: bool) -> Any:
         if self.batch_groups == 1 or not training:
             return None
-        # Sorted noise, since `keras.random.shuffle` of indices falls back on
-        # the host under some backends.
+        # Sorted noise, since `keras.random.shuffle` runs on the host with some
+        # backends.
         noise = keras.random.uniform(
             (ops.shape(images)[0],), seed=self.seed_generator
         )
@@ -241,32 +242,33 @@ class MoCo(SelfSupervisedModel):
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class MoCoV3(SelfSupervisedModel):
-    """Momentum contrast, version 3: no queue, a predictor, symmetric.
+    """Momentum contrast, version 3: symmetric, with a predictor and no queue.
 
-    Both views are queries, through encoder, projector and predictor, and both
-    are keys, through momentum copies of encoder and projector. Each query has
-    to pick its key among the batch's (`kerassl.losses.info_nce`). The loss is
-    the sum of both directions, times twice the temperature.
+    Both views become queries, through encoder, projector and predictor, and
+    keys, through momentum copies of encoder and projector. Each query has to
+    identify its key among the keys of the batch (`kerassl.losses.info_nce`).
+    The loss is the sum of both directions, times twice the temperature.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone.
-        temperature: float > 0; the paper has 1.0 for ResNet-50 and 0.2 for ViT.
+        temperature: float > 0. The paper uses 1.0 for ResNet-50, 0.2 for ViTs.
         hidden_dim: int. The width of the heads' hidden layers.
         projection_dim: int. The width of projections and predictions.
-        vit_heads: bool. The paper's heads for ViTs: a third layer in the
-            projector, batch normalization at the predictor's end.
-        momentum: float in [0, 1] of the momentum networks, or a callable from
-            the step to it, such as `kerassl.layers.CosineMomentum`.
+        vit_heads: bool. Whether to use the paper's heads for ViTs: a third
+            layer in the projector, batch normalization after the predictor.
+        momentum: float in [0, 1], of the momentum networks, or a callable that
+            returns it for a step, such as `kerassl.layers.CosineMomentum`.
         augmenter: a `ViewAugmenter` of two views. By default
-            `kerassl.augmentation.byol` with crops from 20 % of the area.
+            `kerassl.augmentation.byol` with crops of at least 20 % of the area.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
         ValueError: if an argument is out of its range, or the augmenter makes
             other than two views.
 
-    Metrics: `contrastive_accuracy`, the share of queries that pick their key.
+    Metrics: `contrastive_accuracy`, the share of queries that identify their
+    key.
 
     Example:
     ```python
@@ -278,10 +280,11 @@ class MoCoV3(SelfSupervisedModel):
     ```
 
     Deviations from facebookresearch/moco-v3: the ViT's patch embedding is
-    trained as the rest; freeze its layer for the paper's random patches. The
-    views are resized with BYOL's bicubic filter; there, a bilinear one.
-    kerassl's ResNets start with all their scales at 1, the code's with the last
-    of each block at 0; its LARS has the learning rate outside of the momentum.
+    trained; freeze that layer for the paper's random patch projection. Views
+    are resized with BYOL's bicubic filter, the code's with a bilinear one.
+    kerassl's ResNets initialize all scales to 1, the code's set the last one of
+    each block to 0; the code's LARS applies the learning rate outside of the
+    momentum.
 
     Reference:
         - [Chen et al., 2021](https://arxiv.org/abs/2104.02057)
@@ -292,7 +295,7 @@ class MoCoV3(SelfSupervisedModel):
 
     @staticmethod
     def default_views(size: int) -> keras.layers.Layer:
-        """Returns BYOL's views with the paper's smallest crop."""
+        """Returns BYOL's views with MoCo v3's smallest crop."""
         return augmentation.byol(size, crop_area=(0.2, 1.0))
 
     def __init__(
@@ -334,7 +337,7 @@ class MoCoV3(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Makes a query and a key of each view, one view after the other."""
+        """Makes a query and a key of each view, in separate passes."""
         outputs = {}
         for i, name in enumerate(self.augmenter.view_names, start=1):
             features = self.encoder(views[name], training=training)
@@ -349,7 +352,7 @@ class MoCoV3(SelfSupervisedModel):
         return outputs
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Compares each query with the other view's keys, of all devices."""
+        """Compares each query with the other view's keys of all devices."""
         first, second = (
             info_nce(
                 outputs[query],
@@ -368,11 +371,11 @@ class MoCoV3(SelfSupervisedModel):
         }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns that of two guesses among N keys, times 2T."""
+        """Returns 4T ln(N): both directions pick one of N keys at random."""
         return batch_size and 4 * self.temperature * math.log(batch_size)
 
     def after_update(self) -> None:
-        """Moves the momentum networks, before the next keys."""
+        """Updates the momentum networks."""
         step = self.optimizer.iterations
         self.momentum_encoder.update(self.encoder, step)
         self.momentum_projector.update(self.projector, step)

@@ -1,4 +1,4 @@
-"""SimCLR: every other image of the batch is a negative."""
+"""SimCLR: all other images of the batch are negatives."""
 
 import math
 from typing import Any
@@ -15,10 +15,11 @@ from kerassl.methods.base import SelfSupervisedModel
 class SimCLR(SelfSupervisedModel):
     """A simple framework for contrastive learning.
 
-    Two random views of each image pass the encoder and a projector, as one
-    batch of 2N. Each projection has to pick the other view of its image among
-    the 2N - 1 others (`kerassl.losses.nt_xent`). The projector is thrown away
-    after training: `encoder` and `embed` give the features before it.
+    Two random views of each image pass through the encoder and a projector, as
+    one batch of 2N. Each projection has to identify the other view of its image
+    among the 2N - 1 others (`kerassl.losses.nt_xent`). The projector is
+    discarded after training: `encoder` and `embed` return the features before
+    it.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
@@ -28,8 +29,8 @@ class SimCLR(SelfSupervisedModel):
         version: 1 or 2: the projector has two dense layers as in the first
             paper, or three as in the second.
         hidden_dim: int, or None. The width of the projector's hidden layers.
-            By default that of the features, as in the authors' code.
-        augmenter: a `ViewAugmenter` of two views. By default
+            By default the width of the features, as in the authors' code.
+        augmenter: a `ViewAugmenter` that makes two views. By default
             `kerassl.augmentation.simclr` at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
 
@@ -37,8 +38,8 @@ class SimCLR(SelfSupervisedModel):
         ValueError: if an argument is out of its range, or the augmenter makes
             other than two views.
 
-    Metrics: `contrastive_accuracy`, the share of projections that pick their
-    partner.
+    Metrics: `contrastive_accuracy`, the share of projections that identify
+    their partner.
 
     Example:
     ```python
@@ -50,11 +51,12 @@ class SimCLR(SelfSupervisedModel):
     ```
 
     Deviations from google-research/simclr: the loss is the paper's mean over
-    2N terms (the code's is twice that, which matters to optimizers that are
-    not scale-free); kerassl's encoders normalize colors, the code's don't;
-    color jitter and blur as `kerassl.augmentation` says; kerassl's ResNets
-    start with all their scales at 1, the code's with the last of each block at
-    0; the second paper's memory of a momentum encoder is left out.
+    2N terms (the code's is twice that, which matters to optimizers that depend
+    on the gradient's scale); kerassl's encoders normalize colors, the code's
+    don't; color jitter and blur are described in `kerassl.augmentation`;
+    kerassl's ResNets initialize all scales to 1, the code's set the last one of
+    each block to 0; the second paper's memory bank with a momentum encoder is
+    left out.
 
     Reference:
         - [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
@@ -108,7 +110,7 @@ class SimCLR(SelfSupervisedModel):
         return {"projection_1": first, "projection_2": second}
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Compares a device's projections with those of the global batch."""
+        """Compares the device's projections with the global batch's."""
         return nt_xent(
             gather(outputs["projection_1"]),
             gather(outputs["projection_2"]),
@@ -117,15 +119,15 @@ class SimCLR(SelfSupervisedModel):
         )
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns ln(2N - 1): of 2N - 1 others, one is the partner."""
+        """Returns ln(2N - 1): one of 2N - 1 others is the partner."""
         return batch_size and math.log(2 * batch_size - 1)
 
     def encoder_with_projector(self, layers: int = 1) -> keras.Model:
         """Returns the encoder followed by the projector's first layers.
 
         The second paper fine-tunes from the first layer of its three-layer
-        projector, not from the encoder's own output. The result shares its
-        weights with this model and holds core Keras layers alone.
+        projector, not from the encoder's output. The result shares its weights
+        with this model and consists of core Keras layers only.
 
         Args:
             layers: int, how many of the hidden dense layers to keep, with
@@ -142,7 +144,7 @@ class SimCLR(SelfSupervisedModel):
                 f"The projector has {self.version} hidden layers. "
                 f"Received: layers={layers}"
             )
-        # Nested, since the encoder's layers may have the same names.
+        # A nested model, since the encoder's layers may have the same names.
         hidden = keras.Sequential(
             self.projector.hidden_layers(layers), name="projector"
         )

@@ -1,4 +1,4 @@
-"""Barlow Twins: both views' outputs correlate, the dimensions don't."""
+"""Barlow Twins: the views' outputs correlate, their dimensions don't."""
 
 from typing import Any
 
@@ -16,9 +16,10 @@ from kerassl.methods.base import SelfSupervisedModel
 class BarlowTwins(SelfSupervisedModel):
     """Barlow Twins: redundancy reduction.
 
-    The correlation over the batch of each dimension of one view's projection
-    with each of the other's should be the identity: the same dimension agrees,
-    different ones say different things (`kerassl.losses.barlow_twins`).
+    The cross-correlation matrix of the two views' projections, computed over
+    the batch, should be the identity: each dimension agrees between the views,
+    and different dimensions carry different information
+    (`kerassl.losses.barlow_twins`).
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
@@ -48,12 +49,14 @@ class BarlowTwins(SelfSupervisedModel):
     matrix = model.cross_correlation(images[:1024])
     ```
 
-    Deviations from facebookresearch/barlowtwins: `evaluate` normalizes by the
-    batch's statistics, as training does; the code's batch normalization would
-    take moving ones. Biases need their own, smaller rate, as there: for a
-    narrower projector the authors advise `bias_rate_scale = 196 / dim`.
-    kerassl's ResNets start with all their scales at 1, the code's with the last
-    of each block at 0; its LARS has the learning rate outside of the momentum.
+    Deviations from facebookresearch/barlowtwins: `evaluate` normalizes with the
+    batch's statistics, like training; the code's batch normalization would use
+    moving ones. kerassl's ResNets initialize all scales to 1, the code's set
+    the last one of each block to 0; the code's LARS applies the learning rate
+    outside of the momentum.
+
+    As in that code, biases need a smaller learning rate. For a narrower
+    projector the authors advise `bias_rate_scale = 196 / projection_dim`.
 
     Reference:
         - [Zbontar et al., 2021](https://arxiv.org/abs/2103.03230)
@@ -81,7 +84,7 @@ class BarlowTwins(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Projects both views, one after the other."""
+        """Projects both views, in separate passes."""
         return {
             f"projection_{i}": self.projector(
                 self.encoder(views[name], training=training), training=training
@@ -98,15 +101,15 @@ class BarlowTwins(SelfSupervisedModel):
         )
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns D: no dimension correlates with itself."""
+        """Returns D: all entries of the matrix are 0."""
         return float(self.projection_dim)
 
     def cross_correlation(self, images: Any) -> np.ndarray:
-        """Returns the matrix that training brings near the identity.
+        """Returns the matrix that training brings close to the identity.
 
         Args:
-            images: array `(N, H, W, C)` in [0, 255], N in the hundreds at
-                least, or a dict of ready-made views. It is one batch.
+            images: array `(N, H, W, C)` in [0, 255], or a dict of ready-made
+                views. They form one batch; use at least a few hundred.
 
         Returns:
             A float32 NumPy array `(projection_dim, projection_dim)`, values in

@@ -1,4 +1,4 @@
-"""SwAV: predict the prototypes of one view from all other views."""
+"""SwAV: predict one view's prototype assignment from the other views."""
 
 import math
 from typing import Any
@@ -12,7 +12,7 @@ from kerassl.layers import FeatureQueue, Prototypes
 from kerassl.losses import sinkhorn, swapped_prediction, unit_vectors
 from kerassl.methods.base import SelfSupervisedModel
 
-# Views that are assigned to prototypes; the others only predict.
+# The number of views that are assigned to prototypes; others only predict.
 ASSIGNED = 2
 
 
@@ -20,41 +20,42 @@ ASSIGNED = 2
 class SwAV(SelfSupervisedModel):
     """Swapping assignments between views.
 
-    Each projection is compared with prototypes, unit vectors that are trained
-    too. For the first two views, Sinkhorn-Knopp makes assignments that use all
-    prototypes equally (`kerassl.losses.sinkhorn`); every other view has to
-    predict them. Further views may be small crops (multi-crop): the encoder
-    sees the views of each size in one pass.
+    Each projection is compared with prototypes, trained unit vectors. For the
+    first two views, Sinkhorn-Knopp computes assignments that use all prototypes
+    equally (`kerassl.losses.sinkhorn`); every other view has to predict them.
+    Further views may be small crops (multi-crop): the encoder runs once per
+    view size.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
-            or KerasCV backbone. For small crops it must be a Functional model
-            without a fixed size inside: the ResNets are, ViTs aren't.
+            or KerasCV backbone. Small crops need a Functional model that
+            isn't tied to one image size: ResNets work, ViTs don't.
         num_prototypes: int. The number of prototypes, K; about ten times the
-            number of kinds of images that one expects.
+            expected number of classes.
         hidden_dim: int. The width of the projector's hidden layer.
         projection_dim: int. The width of projections and prototypes.
         temperature: float > 0.
-        epsilon: float > 0, of Sinkhorn-Knopp. If the loss stays at ln(K), try
-            0.03; if training is unstable, a larger one.
+        epsilon: float > 0, of Sinkhorn-Knopp. Try 0.03 if the loss stays at
+            ln(K), and a larger value if training is unstable.
         sinkhorn_iterations: int > 0.
-        freeze_prototypes_steps: int >= 0. The first steps without gradients
-            for the prototypes.
-        queue_size: int >= 0. Projections of earlier batches that take part in
-            the assignment, for batches small against K; 0 for none.
-        queue_start_step: int >= 0. The queue fills from here on, and takes part
-            once it is full.
-        augmenter: a `ViewAugmenter` whose first two views are assigned. By
-            default `kerassl.augmentation.swav` at the encoder's image size.
+        freeze_prototypes_steps: int >= 0. The number of initial steps in which
+            the prototypes get no gradient.
+        queue_size: int >= 0. The number of projections of earlier batches that
+            join the assignment, for batches much smaller than K; 0 for none.
+        queue_start_step: int >= 0. The step at which the queue starts to fill.
+            It is used once it is full.
+        augmenter: a `ViewAugmenter` of at least two views; the first two are
+            assigned. By default `kerassl.augmentation.swav` at the encoder's
+            image size.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if an argument is out of its range, the augmenter makes less
-            than two views, the first two differ in size, or the encoder can't
-            take the small ones.
+        ValueError: if an argument is out of its range, the augmenter makes
+            fewer than two views, the first two differ in size, or the encoder
+            can't take the small ones.
 
-    Metrics: `prototype_usage`, in (0, 1]: the perplexity of the mean
-    prediction, over K. Near `1 / K` all images fall to one prototype.
+    Metrics: `prototype_usage`, in (0, 1]: the perplexity of the mean prediction
+    divided by K. Near `1 / K` all images are assigned to one prototype.
 
     Example:
     ```python
@@ -64,9 +65,9 @@ class SwAV(SelfSupervisedModel):
     model.fit(images, batch_size=256, epochs=200)
     ```
 
-    Deviations from facebookresearch/swav: Sinkhorn-Knopp works in float32 and
-    takes the maximum off; prototypes are normalized after each step instead of
-    before the next, which is the same but for the last.
+    Deviations from facebookresearch/swav: Sinkhorn-Knopp runs in float32 and
+    subtracts the maximum; prototypes are normalized after each step instead of
+    before the next one, which differs only after the last step.
 
     Reference:
         - [Caron et al., 2020](https://arxiv.org/abs/2006.09882)
@@ -143,7 +144,7 @@ class SwAV(SelfSupervisedModel):
         for i, queue in enumerate(self.queues):
             outputs[f"queue_{i}"] = queue.snapshot()
             if training:
-                # Before that step zeros go in, which don't count as features.
+                # Before that step it takes zeros, which mark empty slots.
                 view = self.augmenter.view_names[i]
                 queue.enqueue(started * gather(outputs[view]))
         return outputs
@@ -152,7 +153,7 @@ class SwAV(SelfSupervisedModel):
         return unit_vectors(self.projector(features, training=training))
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Assigns the first views, and predicts that from the others."""
+        """Predicts the assignments of the first views from the others."""
         frozen = self.steps < self.freeze_prototypes_steps
         scores = [
             self.prototypes(gather(outputs[name]), frozen=frozen)
@@ -192,8 +193,8 @@ class SwAV(SelfSupervisedModel):
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(K): all K prototypes are equally likely.
 
-        While the prototypes are frozen the loss may well stay there, so the
-        result is `None`.
+        While the prototypes are frozen a loss near ln(K) is no sign of a
+        collapse, so it returns `None`.
         """
         if int(self.steps) < self.freeze_prototypes_steps:
             return None
@@ -204,7 +205,7 @@ class SwAV(SelfSupervisedModel):
         self.prototypes.normalize()
 
     def check_batch(self, size: int) -> None:
-        """Refuses a batch beyond the queue."""
+        """Refuses a batch that exceeds the queue."""
         super().check_batch(size)
         if self.queue_size and size > self.queue_size:
             raise ValueError(

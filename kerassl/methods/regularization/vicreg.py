@@ -1,4 +1,4 @@
-"""VICReg: views agree, dimensions vary, and vary apart."""
+"""VICReg: invariance, variance and covariance regularization."""
 
 from typing import Any
 
@@ -14,9 +14,10 @@ from kerassl.methods.base import SelfSupervisedModel
 class VICReg(SelfSupervisedModel):
     """Variance, invariance, covariance regularization.
 
-    Three terms on the projections of two views (`kerassl.losses.vicreg`): the
-    views' distance; a hinge that keeps each dimension's standard deviation
-    over the batch at 1 or above; and the dimensions' covariances.
+    The loss has three terms on the projections of two views
+    (`kerassl.losses.vicreg`): the distance between the views; a hinge that
+    keeps each dimension's standard deviation over the batch at 1 or above; and
+    the covariances between dimensions.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
@@ -44,10 +45,10 @@ class VICReg(SelfSupervisedModel):
 
     Reference:
         - [Bardes et al., 2021](https://arxiv.org/abs/2105.04906)
-        - facebookresearch/vicreg: the views are as in `kerassl.augmentation`;
-          kerassl's ResNets start with all their scales at 1, the code's with
-          the last of each block at 0; its LARS has the learning rate outside
-          of the momentum.
+        - facebookresearch/vicreg. Deviations: views follow
+          `kerassl.augmentation`; kerassl's ResNets initialize all scales to 1,
+          the code's set the last one of each block to 0; the code's LARS
+          applies the learning rate outside of the momentum.
     """
 
     metric_names = ("invariance", "variance", "covariance")
@@ -76,7 +77,7 @@ class VICReg(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Projects both views, one after the other."""
+        """Projects both views, in separate passes."""
         return {
             f"projection_{i}": self.projector(
                 self.encoder(views[name], training=training), training=training
@@ -95,9 +96,9 @@ class VICReg(SelfSupervisedModel):
         )
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns that of dimensions without variance.
+        """Returns the variance term of constant projections.
 
-        The loss adds 1e-4 to it, so that the deviation is .01 and not 0.
+        The loss adds 1e-4 to each variance, so the standard deviation is 0.01.
         """
         return 0.99 * self.variance_weight
 
