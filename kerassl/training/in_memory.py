@@ -1,4 +1,4 @@
-"""Reads whole data sets into memory, for what scores them again and again."""
+"""Reads whole data sets into memory, for repeated evaluation."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,19 +11,20 @@ from kerassl.training.inputs import is_loader, select
 
 
 def read_images(data: Any, name: str = "images") -> Any:
-    """Returns all images of a data set, as one array.
+    """Returns all images of a data set as one array.
 
     Args:
-        data: an array of images; what `kerassl.data.load` returns; a dict with
+        data: an array of images; the result of `kerassl.data.load`; a dict with
             the images under `"image"`; or a finite `tf.data`, `PyDataset` or
-            torch `DataLoader` of batches of these, with labels or without.
-        name: str, how an error calls it.
+            torch `DataLoader` of batches of these, with or without labels.
+        name: str, for error messages.
 
     Returns:
-        An array `(N, H, W, C)`; or an `ImageFolder`, which decodes as needed.
+        An array `(N, H, W, C)`; or an `ImageFolder`, which decodes on access.
 
     Raises:
-        ValueError: naming what was found and what is needed.
+        ValueError: if the data set is endless or empty, or the images have the
+            wrong shape, type or range.
     """
     images, _ = _read(data, name)
     check_images(images, name)
@@ -31,19 +32,19 @@ def read_images(data: Any, name: str = "images") -> Any:
 
 
 def read_labeled(data: Any, name: str) -> Any:
-    """Returns all images of a data set with their labels, if it has any.
+    """Returns all images of a data set and its labels, if it has any.
 
     Args:
         data: as in `read_images`; labels are the second part of a pair, or
             under `"label"` in a dict.
-        name: str, how an error calls it.
+        name: str, for error messages.
 
     Returns:
-        `ImageData` as it is; of all else a pair of images and labels as they
-        come, or `None` for them.
+        `ImageData` unchanged; otherwise a pair of images and labels, where
+        labels may be `None`.
 
     Raises:
-        ValueError: if it is endless or empty.
+        ValueError: if the data set is endless or empty.
     """
     return data if isinstance(data, ImageData) else _read(data, name)
 
@@ -66,7 +67,7 @@ def _read(data: Any, name: str) -> tuple[Any, Any]:
 
 
 def _pair(batch: Any) -> tuple[Any, Any]:
-    """Returns the images of a batch and its labels; `None` without any."""
+    """Returns the images and the labels of a batch; no labels are `None`."""
     labels = None
     if isinstance(batch, (tuple, list)) and batch:
         batch, labels = (*batch, None)[:2]
@@ -77,7 +78,7 @@ def _pair(batch: Any) -> tuple[Any, Any]:
 
 
 def _batches(data: Any, name: str) -> Iterator[Any] | None:
-    """Returns the batches of a data set; `None` for arrays."""
+    """Returns the batches of a data set, or `None` for arrays."""
     endless = ValueError(f"`{name}` is endless. Give a finite data set.")
     if isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:

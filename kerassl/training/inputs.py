@@ -1,4 +1,4 @@
-"""Turns what users give into what Keras takes, and looks at it first."""
+"""Checks the data that users pass, and converts it for Keras."""
 
 import contextlib
 import math
@@ -14,28 +14,29 @@ from kerassl.data import ImageBatches, ImageData
 from kerassl.data.arrays import check_dtype, check_header, dtype_name
 from kerassl.training.pixels import PixelWatch
 
-# Of an array that isn't in memory; enough to see another scale.
+# The number of images checked in an array that isn't in memory: enough to
+# notice another scale.
 SAMPLED_IMAGES = 1000
 
 
 class Inputs:
-    """What one `fit`, `evaluate` or `predict` reads.
+    """Reads the data of one `fit`, `evaluate` or `predict`.
 
-    It takes arrays, dicts of them, `tf.data`, `PyDataset`, torch `DataLoader`,
-    generators, and what `kerassl.data.load` returns. Of each batch it keeps
-    the images, or the ready-made views: labels and whatever else a dict holds
-    (TensorFlow Datasets has a string `id`) don't reach Keras. It looks at the
-    images on the host, before a step sees them.
+    It accepts arrays, dicts of arrays, `tf.data`, `PyDataset`, torch
+    `DataLoader`, generators, and the result of `kerassl.data.load`. From each
+    batch it keeps the images, or the ready-made views. Labels and other entries
+    of a dict (such as the string `id` of TensorFlow Datasets) don't reach
+    Keras. Images are checked on the host, before a step uses them.
 
     Args:
-        shape: `(height, width, channels)` of the images; sizes that may be any
-            are `None`.
-        views: names of ready-made views, which a dict may hold instead of
+        shape: `(height, width, channels)` of the images, with `None` for any
+            height or width.
+        views: the names of ready-made views that a dict may hold instead of
             `"image"`.
-        drawn: names that may come with them; see `SelfSupervisedModel.draw`.
-        check_size: callable of the number of images in a batch, which raises a
-            `ValueError` for one that won't do; or `None`.
-        pixels: `PixelWatch`, if batches were looked at before.
+        drawn: names that may accompany them; see `SelfSupervisedModel.draw`.
+        check_size: callable that takes the number of images in a batch and
+            raises a `ValueError` if it isn't allowed; or `None`.
+        pixels: `PixelWatch` that has seen earlier batches, if there were any.
     """
 
     def __init__(
@@ -51,12 +52,12 @@ class Inputs:
         self.drawn = tuple(drawn)
         self.check_size = check_size
         self.pixels = PixelWatch() if pixels is None else pixels
-        #: What `read` returned.
+        #: The result of `read`.
         self.data: Any = None
         self.error: ValueError | None = None
 
     def __getstate__(self) -> dict:
-        """Leaves the model out: a `PyDataset` may be sent to processes."""
+        """Omits the model, since `PyDataset` may send this to processes."""
         return {**vars(self), "check_size": None, "data": None, "error": None}
 
     def read(
@@ -64,27 +65,28 @@ class Inputs:
     ) -> Any:
         """Returns data for Keras, of images or of dicts of views.
 
-        Arrays are looked at now, and batches as they are read.
+        Arrays are checked now, batches when they are read.
 
         Args:
-            data: as the class says.
-            batch_size: int, for `ImageData`; by default 32, as Keras has it.
-            shuffle: bool, likewise.
+            data: see the class.
+            batch_size: int, for `ImageData`; by default 32, as in Keras.
+            shuffle: bool, for `ImageData`.
 
         Raises:
-            ValueError: naming what was found and what is needed.
+            ValueError: if the data has the wrong type, or images have the wrong
+                shape, type or range.
         """
         self.data = self._readable(data, batch_size, shuffle)
         return self.data
 
     def batch(self, batch: Any) -> Any:
-        """Returns the images or views of one batch, and looks at them.
+        """Returns the images or views of one batch after checking them.
 
         Args:
-            batch: images, a dict, or a tuple that begins with them.
+            batch: images, a dict, or a tuple that begins with one of these.
 
         Raises:
-            ValueError: as `read`.
+            ValueError: as for `read`, or if `check_size` refuses the batch.
         """
         try:
             x = select(_first(batch), self.views, self.drawn)
@@ -101,7 +103,7 @@ class Inputs:
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
-        """Raises what was found while TensorFlow read, as it was found."""
+        """Re-raises errors of `batch` that TensorFlow wrapped in its own."""
         try:
             yield
         except Exception as error:
@@ -120,13 +122,13 @@ class Inputs:
             batches = ImageData(data.images).batches
             data = batches(batch_size or 32, shuffle=shuffle)
         if isinstance(data, ImageBatches):
-            # It counts epochs for its owner, and so stays itself.
+            # Passed on unchanged, since its owner reads its epoch counter.
             self._look_at_arrays({"image": data.images})
             return data
         if isinstance(data, keras.utils.PyDataset):
             return _ReadBatches(data, self)
         if hasattr(data, "element_spec"):  # tf.data
-            # One of `tf.distribute` has no map.
+            # A data set of `tf.distribute` has no `map`.
             return self._mapped(data) if hasattr(data, "map") else data
         if is_loader(data):
             return self._loader(data)
@@ -146,7 +148,7 @@ class Inputs:
         for name, images in self._images(x).items():
             self._check_form(images, name)
             if type(images) is not np.ndarray and len(images):
-                # In a file, or on a device.
+                # The array is in a file or on a device.
                 images = images[:: -(-len(images) // SAMPLED_IMAGES)]
             self.pixels.look(images, name, name not in self.views)
         return x
@@ -163,7 +165,7 @@ class Inputs:
                 )
             if spec.shape.rank is not None:
                 self._check_form(spec, name)
-        # Of uint8 the shape says all.
+        # For uint8 the shape is enough, since all values are valid.
         whole = {n: dtype_name(spec) != "uint8" for n, spec in specs.items()}
 
         def look(*found: np.ndarray) -> None:
@@ -187,7 +189,7 @@ class Inputs:
         return data.map(tf.autograph.experimental.do_not_convert(read))
 
     def _loader(self, loader: Any) -> Any:
-        import torch  # It is there: it made the loader.
+        import torch  # Installed, since the loader is torch's.
 
         inputs = self
 
@@ -201,7 +203,7 @@ class Inputs:
                 return len(loader)
 
         is_sized = hasattr(loader.dataset, "__len__")
-        # A generator of its own: the loader's own order stays what it was.
+        # Its own generator keeps this loader from changing the user's order.
         return torch.utils.data.DataLoader(
             SizedBatches() if is_sized else Batches(),
             batch_size=None,
@@ -246,7 +248,7 @@ class Inputs:
 
 
 class _OfShape:
-    """Stands for uint8 images of which only the shape is known."""
+    """A stand-in for uint8 images of which only the shape is known."""
 
     dtype = np.dtype("uint8")
 
@@ -258,7 +260,7 @@ class _OfShape:
 
 
 class _ReadBatches(keras.utils.PyDataset):
-    """A user's `PyDataset`, of whose batches the images are kept."""
+    """A `PyDataset` with only the images of a user's `PyDataset`."""
 
     def __init__(self, data: keras.utils.PyDataset, inputs: Inputs):
         super().__init__(
@@ -282,13 +284,13 @@ class _ReadBatches(keras.utils.PyDataset):
 
 
 def select(x: Any, views: Sequence[str] = (), drawn: Sequence[str] = ()) -> Any:
-    """Returns the images that a dict holds, or its views as a dict.
+    """Returns the images in a dict, or its views as a dict.
 
     Args:
-        x: images; or a dict with the views, and maybe what is drawn; or a dict
-            with images under `"image"`, as TensorFlow Datasets has them.
+        x: images; a dict with all views, and optionally the entries of `drawn`;
+            or a dict with images under `"image"`, as in TensorFlow Datasets.
         views: names of views.
-        drawn: names of what is drawn besides.
+        drawn: names that may accompany them.
 
     Raises:
         ValueError: if the dict holds neither.
@@ -309,23 +311,23 @@ def select(x: Any, views: Sequence[str] = (), drawn: Sequence[str] = ()) -> Any:
 def batch_sizes(
     x: Any, batch_size: int | None = None, validation_split: float = 0.0
 ) -> list[int]:
-    """Returns the sizes of the batches that `fit` will see, as far as known.
+    """Returns the sizes of the batches that `fit` will read, as far as known.
 
     Args:
         x: the first argument of `fit`.
-        batch_size: its batch size, for arrays.
-        validation_split: its share of arrays that isn't trained on.
+        batch_size: the argument of `fit`, for arrays.
+        validation_split: the argument of `fit`, for arrays.
 
     Returns:
-        The size of the full batches and that of the last one, if it differs;
-        nothing for data sets that don't say.
+        A list with the size of full batches and that of the last batch, if it
+        differs; an empty list if they are unknown.
     """
     if isinstance(x, Mapping):
         x = x["image"] if "image" in x else next(iter(x.values()), None)
     if isinstance(x, ImageBatches):
         return x.batch_sizes
     if isinstance(x, keras.utils.PyDataset):
-        # An endless one has no last batch.
+        # An endless data set has no last batch.
         if x.num_batches is None:
             return []
         ends = {0, x.num_batches - 1}
@@ -335,7 +337,7 @@ def batch_sizes(
         is_known = getattr(shape, "rank", None) and shape[0] is not None
         return [shape[0]] if is_known else []
     if is_loader(x):
-        # An iterable data set doesn't say, nor does a sampler of batches.
+        # Unknown for iterable data sets and for samplers of batches.
         if not x.batch_size or not hasattr(x.sampler, "__len__"):
             return []
         return _sizes(len(x.sampler), x.batch_size, x.drop_last)
@@ -365,6 +367,6 @@ def _any_array(batch: Any) -> Any:
 
 
 def is_loader(x: Any) -> bool:
-    """Says whether it is a torch `DataLoader`."""
+    """Returns whether `x` is a torch `DataLoader`."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.utils.data.DataLoader)

@@ -1,33 +1,46 @@
-"""Callbacks that add numbers to the logs, for the other callbacks."""
+"""Callbacks that add scores to the logs, for use by other callbacks."""
 
 import warnings
 from typing import Any
 
 import keras
 
-# The model's own metrics that are better when larger; the others are errors or
-# terms of the loss.
+# Metrics of models that should be maximized; all others are errors or terms of
+# a loss.
 _LARGER_IS_BETTER = ("accuracy", "output_std", "prototype_usage")
 
 
 class Monitor(keras.callbacks.Callback):
-    """Measures something at the end of epochs, and logs it.
+    """Base class of callbacks that measure and log something after epochs.
 
-    It looks after the first epoch, after each `every` epochs and after the
-    last one. In the epochs between it logs what it found last, so that each
-    epoch has all numbers: callbacks such as `CSVLogger` and `EarlyStopping`
-    find them wherever they stand in the list (`with_monitors`).
+    It measures after the first epoch, every `every` epochs, and after the last
+    epoch. Other epochs log the latest values, so that each epoch has all of
+    them. Callbacks such as `CSVLogger` and `EarlyStopping` can use the values
+    wherever they are in the list: `fit` calls monitors first.
 
-    A subclass names what it logs in `modes`, and measures it in `look`.
+    A subclass lists what it logs in `modes`, and measures it in `look`.
 
     Args:
-        every: int > 0. Epochs between two looks.
+        every: int > 0. The number of epochs between two measurements.
 
     Raises:
         ValueError: if `every` is less than 1.
+
+    Example:
+    ```python
+    class FeatureNorm(kerassl.callbacks.Monitor):
+        modes = {"feature_norm": "max"}
+
+        def look(self, epoch, logs):
+            features = self.model.embed(images)
+            return {"feature_norm": np.linalg.norm(features, axis=1).mean()}
+
+    model.fit(images, epochs=10, callbacks=[FeatureNorm(every=5)])
+    ```
     """
 
-    #: What it logs, each with `"max"` or `"min"`: which way is better.
+    #: The names of what it logs, each with `"max"` or `"min"`, whichever is
+    #: better.
     modes: dict[str, str] = {}
 
     def __init__(self, every: int = 1):
@@ -35,28 +48,28 @@ class Monitor(keras.callbacks.Callback):
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: {every}")
         self.every = every
-        #: What it logged last.
+        #: The latest values.
         self.found: dict[str, float] = {}
 
     def look(self, epoch: int, logs: dict) -> dict[str, float]:
-        """Measures; a subclass's.
+        """Measures the values to log; subclasses implement it.
 
         Args:
             epoch: int, from 0.
-            logs: dict, what the epoch has logged so far.
+            logs: dict, the logs of the epoch so far.
 
         Returns:
-            A dict with the names of `modes`.
+            A dict of name to float, with the names in `modes`.
         """
         raise NotImplementedError(f"{type(self).__name__} lacks `look`.")
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Starts anew, or from the last epoch's logs of a run that goes on."""
+        """Resets the values, to the last epoch's logs if a run is resumed."""
         logs = logs or {}
         self.found = {name: logs[name] for name in self.modes if name in logs}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds the numbers to the logs."""
+        """Adds the values to the logs."""
         if logs is None:
             return
         last = epoch + 1 == self.params.get("epochs")
@@ -66,20 +79,20 @@ class Monitor(keras.callbacks.Callback):
 
 
 def with_monitors(callbacks: Any, metric_names: tuple[str, ...] = ()) -> Any:
-    """Lets callbacks work with the numbers of monitors and of the model.
+    """Prepares callbacks for the values of monitors and of the model.
 
     Monitors move to the front, but stay behind `SwapEMAWeights`, which changes
-    what they look at. A callback that watches one of the numbers with
-    `mode="auto"` is told which way is better: Keras only knows it of its own
+    the weights that they measure. A callback with `mode="auto"` that watches
+    one of the values gets its mode here, since Keras only knows its own
     metrics.
 
     Args:
         callbacks: as in `keras.Model.fit`. A `keras.callbacks.CallbackList` is
-            left as it is.
+            returned unchanged.
         metric_names: the model's.
 
     Returns:
-        A list, or what was given.
+        A list; or `callbacks` if there are none to prepare.
     """
     if not callbacks or isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
@@ -113,7 +126,7 @@ def _check_patience(callback: Any, monitor: Monitor) -> None:
     patience = getattr(callback, "patience", None)
     if patience is not None and patience < monitor.every > 1:
         warnings.warn(
-            f"{type(callback).__name__} waits for {patience} epochs, and "
-            f"{type(monitor).__name__} looks every {monitor.every}: it won't "
-            f"wait for the next look. Give patience={monitor.every} or more."
+            f"{type(callback).__name__} has a patience of {patience} epochs, "
+            f"but {type(monitor).__name__} only measures every "
+            f"{monitor.every}. Give patience={monitor.every} or more."
         )

@@ -1,4 +1,4 @@
-"""Looks at the pixels of images on the host, before a step sees them."""
+"""Checks pixel values on the host, before a step uses them."""
 
 from typing import Any
 
@@ -7,24 +7,24 @@ import numpy as np
 
 from kerassl.data.arrays import check_range, dtype_name
 
-# Batches that are looked at wholly; of later ones a sample.
+# The number of batches that are checked completely; later ones are sampled.
 WHOLE_BATCHES = 8
 SAMPLED_VALUES = 2**20
-# To read what lies on an accelerator makes the host wait.
+# Reading from an accelerator makes the host wait, so only a few are checked.
 BATCHES_FROM_DEVICES = 2
-# Standardized colors reach some 3; pixels pass this in nearly every image.
+# Standardized colors reach about 3; pixels exceed this in nearly every image.
 STANDARDIZED = 16.0
-# What normalized tiles never reach, and 16-bit images do.
+# Normalized tiles never reach this value, 16-bit images do.
 FAR = 10_000.0
 
 
 class PixelWatch:
-    """Refuses images whose values aren't in [0, 255], batch after batch.
+    """Refuses batches of images whose values aren't in [0, 255].
 
-    Images in [0, 1] are refused at their first batch. Dark ones among others
-    are not: once brighter pixels were seen, a batch without any is refused only
-    if several images of it hold fractions, which dark pixels seldom are. A
-    batch of one value says nothing.
+    Images in [0, 1] are refused at the first batch, but dark images among
+    others are allowed: once brighter pixels have been seen, a batch within
+    [0, 1] is refused only if several of its images contain fractions, which is
+    rare in dark images. A batch with a single value is always accepted.
     """
 
     def __init__(self):
@@ -32,17 +32,17 @@ class PixelWatch:
         self.has_seen_bright = False
 
     def look(self, images: Any, name: str, strict: bool = True) -> None:
-        """Looks at a batch, or at a whole array.
+        """Checks a batch, or a whole array.
 
         Args:
             images: array or tensor `(N, ...)` of uint8 or float.
             name: str, for the message.
-            strict: bool. Whether all values outside of [0, 255] are refused,
-                or only those of another scale: ready-made views may exceed the
-                range a little, and normalized tiles do.
+            strict: bool. Whether to refuse all values outside of [0, 255], or
+                only those of another scale: ready-made views may slightly
+                exceed the range, and normalized tiles do.
 
         Raises:
-            ValueError: naming the range found and the one needed.
+            ValueError: if values are out of range.
         """
         if dtype_name(images) == "uint8":
             return
@@ -71,7 +71,7 @@ class PixelWatch:
 
 
 def _holds_fractions(sample: np.ndarray) -> bool:
-    """Says whether at least two images hold values between 0 and 1."""
+    """Returns whether at least two images have values between 0 and 1."""
     axes = tuple(range(1, sample.ndim))
     return np.any((sample > 0) & (sample < 1), axis=axes).sum() > 1
 
@@ -79,5 +79,5 @@ def _holds_fractions(sample: np.ndarray) -> bool:
 def _is_on_host(images: Any) -> bool:
     if hasattr(images, "devices"):  # JAX
         return all(device.platform == "cpu" for device in images.devices())
-    # PyTorch's `device`, TensorFlow's name of one; NumPy has neither or "cpu".
+    # An object on PyTorch, a name on TensorFlow; in NumPy missing or "cpu".
     return "cpu" in str(getattr(images, "device", "cpu") or "cpu").lower()

@@ -1,4 +1,4 @@
-"""One training step for three backends: Keras's own, then `after_update`."""
+"""The training step on three backends: Keras's own, then `after_update`."""
 
 import contextlib
 import weakref
@@ -12,28 +12,28 @@ from kerassl.distributed import global_gradients, global_statistics
 from kerassl.layers import MomentumNetwork
 from kerassl.networks import all_layers
 
-# The trainable variables that an optimizer was built for.
+# For each optimizer, the ids of the variables that it was built for.
 _BUILT_FOR: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
     """Runs Keras's own training step and then the model's `after_update`.
 
-    The step comes from Keras, and with it loss scaling, gradient accumulation,
-    compilation, metrics and distribution. `after_update` sees the weights and
-    the `optimizer.iterations` that the optimizer left. What it assigns is kept
-    only if the optimizer really stepped: neither on the micro-steps of gradient
-    accumulation, nor when float16 gradients overflowed.
+    Loss scaling, gradient accumulation, compilation, metrics and distribution
+    come from Keras's step. `after_update` sees the weights and the
+    `optimizer.iterations` after the optimizer step. Its assignments are kept
+    only if the optimizer changed the weights: not on the micro-steps of
+    gradient accumulation, and not when float16 gradients overflowed.
 
     Args:
         model: a compiled `SelfSupervisedModel`.
         keras_step: the bound `train_step` of `keras.Model`.
-        *args: what Keras passes to it: `(state, data)` on JAX, `(data,)` on
+        *args: Keras's arguments: `(state, data)` on JAX, `(data,)` on
             TensorFlow and PyTorch.
 
     Returns:
-        What `keras_step` returns, with `after_update`'s changes in the state
-        on JAX; TensorFlow's and PyTorch's are assigned in place.
+        The result of `keras_step`. On JAX its state includes the changes of
+        `after_update`; TensorFlow and PyTorch assign them in place.
     """
     if keras.backend.backend() == "jax":
         return _functional_step(model, keras_step, *args)
@@ -42,11 +42,11 @@ def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
 
 @contextlib.contextmanager
 def weights_kept(model: Any) -> Iterator[None]:
-    """Leaves a model its variables if `fit`, `evaluate` or `predict` fails.
+    """Keeps a model's variables intact if `fit`, `evaluate` or `predict` fails.
 
-    On JAX Keras takes the values out of them while it reads data and steps. If
-    reading fails they are lost: before the first step of `fit`, and at any time
-    in `evaluate` and `predict`.
+    On JAX Keras takes the values out of the variables while it reads data and
+    runs steps. If reading fails they are lost: before the first step of `fit`,
+    and at any time in `evaluate` and `predict`.
 
     Args:
         model: a built `keras.Model`.
@@ -64,7 +64,7 @@ def weights_kept(model: Any) -> Iterator[None]:
     except BaseException:
         lost = [pair for pair in before if _is_lost(pair[0])]
         if any(value.is_deleted() for _, value in lost):
-            # A step took it over, and left another.
+            # A step has donated the buffers; Keras holds newer values.
             model.jax_state_sync()
         else:
             for variable, value in lost:
@@ -81,17 +81,18 @@ def _is_lost(variable: Any) -> bool:
 
 
 def build_optimizer(model: Any) -> None:
-    """Makes the variables of a compiled model's optimizer, if it has none yet.
+    """Builds the optimizer of a compiled model, unless it is built.
 
-    On TensorFlow Keras leaves it to the first step, which is traced twice then.
+    On TensorFlow Keras would do so in the first step, which is then traced
+    twice.
 
     Args:
         model: a built `keras.Model`.
 
     Raises:
-        ValueError: if it has them for other variables, since layers were frozen
-            or thawed meanwhile. TensorFlow would train what was trainable then,
-            PyTorch what is now.
+        ValueError: if it was built for other variables, because layers have
+            been frozen or thawed since. TensorFlow would train the variables of
+            then, PyTorch those of now.
     """
     if not model.compiled:
         return
@@ -109,7 +110,7 @@ def build_optimizer(model: Any) -> None:
 
 
 def scope(model: Any) -> Any:
-    """Returns where variables of a model are made and assigned."""
+    """Returns the scope in which a model's variables are made and assigned."""
     if keras.backend.backend() == "tensorflow":
         return model.distribute_strategy.scope()
     return contextlib.nullcontext()
@@ -139,7 +140,7 @@ def _functional_step(
 
 
 def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
-    # A copy, since PyTorch moves the variable's own tensor.
+    # A copy, since PyTorch updates the variable's tensor in place.
     before = ops.copy(ops.convert_to_tensor(model.optimizer.iterations))
     with contextlib.ExitStack() as stack:
         if model.global_batch_norm:
@@ -152,7 +153,7 @@ def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
 
 
 def _changes(model: Any, before: Any, scope: list) -> list[tuple[Any, Any]]:
-    """Returns what `after_update` assigns, as (variable, value) pairs."""
+    """Returns the assignments of `after_update` as (variable, value) pairs."""
     given = {id(variable): value for variable, value in scope}
     with keras.StatelessScope(scope) as after:
         if model.counts_steps:
@@ -174,14 +175,14 @@ def _changes(model: Any, before: Any, scope: list) -> list[tuple[Any, Any]]:
 
 
 def _may_skip(optimizer: Any) -> bool:
-    """Says whether some calls of the optimizer leave the weights alone."""
+    """Returns whether some optimizer calls leave the weights unchanged."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return True
     return bool(optimizer.gradient_accumulation_steps)
 
 
 def follow_frozen(model: keras.Model) -> None:
-    """Lets a model's momentum networks follow what is frozen or thawed.
+    """Updates momentum networks after layers have been frozen or thawed.
 
     Args:
         model: `keras.Model`.
