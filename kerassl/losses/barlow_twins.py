@@ -1,4 +1,4 @@
-"""Barlow Twins' loss: the cross-correlation should be the identity."""
+"""The loss of Barlow Twins: the cross-correlation should be the identity."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from keras import ops
 
 from kerassl.losses.covariance import squared_norm_of_product
 
-# That of the authors' batch normalization.
+# As in the authors' batch normalization.
 EPSILON = 1e-5
 
 
@@ -15,10 +15,10 @@ def barlow_twins(
 ) -> dict[str, Any]:
     """Computes the loss of Barlow Twins.
 
-    `C`, of shape `(D, D)`, is the correlation over the batch of each dimension
-    of one projection with each of the other. The loss is
-    `sum_i (1 - C_ii)^2 + weight * sum_(i != j) C_ij^2`. `C` itself is never
-    made where the batch is smaller than D.
+    `C`, of shape `(D, D)`, is the correlation over the batch between each
+    dimension of one projection and each dimension of the other. The loss is
+    `sum_i (1 - C_ii)^2 + weight * sum_(i != j) C_ij^2`. If the batch is smaller
+    than D, `C` itself is never computed.
 
     Args:
         projection_1: float tensor of shape `(N, D)`, of any scale: each
@@ -49,7 +49,7 @@ def barlow_twins(
     dim = z1.shape[-1]
     diagonal = ops.sum(z1 * z2, axis=0) / count
     all_squares = squared_norm_of_product(z1, z2) / count**2
-    # Rounding may leave a little less than nothing.
+    # Rounding may make the difference slightly negative.
     off_diagonal = ops.maximum(all_squares - ops.sum(ops.square(diagonal)), 0.0)
     loss = (
         ops.sum(ops.square(1.0 - diagonal)) + off_diagonal_weight * off_diagonal
@@ -63,7 +63,7 @@ def barlow_twins(
 
 
 def cross_correlation(projection_1: Any, projection_2: Any) -> Any:
-    """Computes the matrix that `barlow_twins` wants to be the identity.
+    """Computes the matrix that `barlow_twins` compares with the identity.
 
     Args:
         projection_1: float tensor of shape `(N, D)`.

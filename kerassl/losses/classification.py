@@ -1,4 +1,4 @@
-"""Cross-entropy with targets that are known from how the input was made."""
+"""Cross-entropy with targets that follow from how the input was made."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ def classification(logits: Any, targets: Any) -> dict[str, Any]:
 
     Args:
         logits: tensor `(..., K)`.
-        targets: one-hot tensor `(..., K)`, or one that broadcasts to it.
+        targets: one-hot tensor that broadcasts to `(..., K)`.
 
     Returns:
         A dict of float32 scalars: `"loss"`, ln(K) by chance; and `"accuracy"`,
-        the share in [0, 1] of logits whose largest entry is the target's.
+        the share in [0, 1] of rows whose largest logit is the target's.
     """
     logits = ops.cast(logits, "float32")
     targets = ops.cast(targets, "float32")

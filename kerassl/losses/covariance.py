@@ -1,4 +1,4 @@
-"""What Barlow Twins and VICReg have in common: sums over D x D matrices."""
+"""Sums over D x D matrices, for Barlow Twins and VICReg."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ from keras import ops
 def squared_norm_of_product(a: Any, b: Any) -> Any:
     """Computes the sum of the squared entries of `transpose(a) @ b`.
 
-    That matrix is D x D: 256 MB for the papers' 8192, and its gradient again.
-    The same sum is that of the entries of `(a @ aT) * (b @ bT)`, two matrices
-    of N x N; the smaller way is taken.
+    That matrix is D x D: 256 MB for the papers' D = 8192, plus its gradient.
+    The entries of `(a @ aT) * (b @ bT)`, a product of N x N matrices, have the
+    same sum. The smaller matrices are used.
 
     Args:
         a: float32 tensor of shape `(N, D)`.
@@ -20,7 +20,7 @@ def squared_norm_of_product(a: Any, b: Any) -> Any:
         A float32 scalar.
     """
     count, dim = a.shape
-    # TensorFlow may not know N; batches seldom reach a wide projector's D.
+    # N may be unknown on TensorFlow; it rarely exceeds a wide projector's D.
     if count is None or count < dim:
         gram_a = ops.matmul(a, ops.transpose(a))
         gram_b = gram_a if b is a else ops.matmul(b, ops.transpose(b))

@@ -1,4 +1,4 @@
-"""InfoNCE: a query has to tell its key from others, the loss of MoCo."""
+"""InfoNCE, the loss of MoCo: a query has to identify its key among others."""
 
 from typing import Any
 
@@ -14,27 +14,28 @@ def info_nce(
     negatives: Any = None,
     rows: Any = None,
 ) -> dict[str, Any]:
-    """Computes the InfoNCE loss of queries, each with one key.
+    """Computes the InfoNCE loss of queries with one key each.
 
-    Each query has to pick its key among others by cosine similarity: among the
-    queue's features if `negatives` are given (MoCo v1 and v2), else among the
-    keys of the other images of the batch (MoCo v3). The loss is the mean cross
-    entropy.
+    Each query has to identify its key by cosine similarity: against
+    `negatives`, the features of a queue (MoCo v1 and v2); or without them
+    against the keys of the other images in the batch (MoCo v3). The loss is the
+    mean cross-entropy.
 
     Args:
         queries: float tensor of shape `(N, D)`, of any scale: the function
             normalizes it.
-        keys: float tensor of shape `(N, D)`, likewise; row `i` belongs to query
-            `i`.
+        keys: float tensor of shape `(N, D)`, of any scale; row `i` belongs to
+            query `i`.
         temperature: float > 0. The similarities in [-1, 1] are divided by it.
         negatives: float tensor of shape `(K, D)` of unit vectors, or `None`.
-        rows: int tensor of shape `(N,)`, without negatives: where each query's
-            key is among the keys, which may then be more. By default row `i`.
+        rows: int tensor of shape `(N,)`, only without negatives: the index of
+            each query's key in `keys`, which may then have more rows. By
+            default `i` for query `i`.
 
     Returns:
         A dict of float32 scalars: `"loss"`, at chance about `log(1 + K)`, or
         `log(N)` without negatives; and `"contrastive_accuracy"`, the share in
-        [0, 1] of queries that pick their key.
+        [0, 1] of queries that identify their key.
 
     Example:
     ```python
@@ -46,17 +47,18 @@ def info_nce(
         - [He et al., 2020, MoCo](https://arxiv.org/abs/1911.05722)
         - facebookresearch/moco, `moco/builder.py`
     """
-    # Half precision would overflow in the logits' exponentials.
-    # Queries are scaled, and not the logits, which are far larger.
+    # Float32, since half precision overflows in the logits' exponentials.
+    # Scaling the queries is cheaper than scaling the logits.
     queries = unit_vectors(queries) / temperature
     keys = unit_vectors(keys)
     if negatives is None:
         logits = ops.matmul(queries, ops.transpose(keys))
         if rows is None:
             rows = ops.arange(ops.shape(logits)[0])
-        # Not a sum of its own: rounding would hide that it's the row's maximum.
+        # Read from the logits: computed separately, rounding could make it
+        # differ from the row's maximum.
         positive = ops.take_along_axis(logits, rows[:, None], axis=1)[:, 0]
-        # The row holds the positive itself.
+        # Each row of logits includes the positive.
         total = ops.logsumexp(logits, axis=-1)
         picked = ops.argmax(logits, axis=-1)
         picked = ops.equal(ops.cast(picked, rows.dtype), rows)
@@ -65,7 +67,7 @@ def info_nce(
         negatives = ops.cast(negatives, "float32")
         logits = ops.matmul(queries, ops.transpose(negatives))
         total = ops.logaddexp(positive, ops.logsumexp(logits, axis=-1))
-        # Equal ones aren't told apart: collapse has no accuracy.
+        # A tie doesn't count, so that a collapse has an accuracy of 0.
         picked = positive > ops.max(logits, axis=-1)
     return {
         "loss": ops.mean(total - positive),

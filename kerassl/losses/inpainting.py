@@ -1,4 +1,4 @@
-"""The losses of a painted hole."""
+"""The loss and the metric of inpainting."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def inpainting(painted: Any, target: Any, weights: Any) -> dict[str, Any]:
     Args:
         painted: float tensor `(N, H, W, C)`.
         target: float tensor of the same shape.
-        weights: float tensor `(N, H, W, 1)`, not negative: of each pixel.
+        weights: float tensor `(N, H, W, 1)`, the weight >= 0 of each pixel.
 
     Returns:
         A dict with `"loss"`, a float32 scalar: the mean over the pixels and
@@ -31,17 +31,18 @@ def inpainting(painted: Any, target: Any, weights: Any) -> dict[str, Any]:
 
 
 def relative_error(painted: Any, target: Any, masks: Any, colors: Any) -> Any:
-    """Compares the squared error in holes with that of one color.
+    """Computes the squared error in holes relative to that of one color.
 
     Args:
         painted: float tensor `(N, H, W, C)`.
         target: float tensor of the same shape.
         masks: float tensor `(N, H, W, 1)`: 1 in the hole, 0 elsewhere.
-        colors: float tensor `(N, 1, 1, C)`, each image's one color, such as
-            the mean of what is not hidden.
+        colors: float tensor `(N, 1, 1, C)`, one color per image, such as the
+            mean of its visible pixels.
 
     Returns:
-        A float32 scalar: 0 is a perfect painting, 1 no better than that color.
+        A float32 scalar: 0 for a perfect painting, 1 if it is no better than
+        that color.
 
     Example:
     ```python

@@ -1,4 +1,4 @@
-"""MAE's loss: the squared error of the patches that the encoder didn't see."""
+"""MAE's loss: the squared error of hidden patches."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ def masked_reconstruction(
     """Computes the mean squared error of the hidden patches.
 
     Args:
-        predictions: tensor `(N, L, P)`, or one that broadcasts to it: L patches
-            of P pixel values.
+        predictions: tensor that broadcasts to `(N, L, P)`: L patches of P
+            pixel values.
         targets: tensor `(N, L, P)`.
         mask: tensor `(N, L)`, 1 for hidden patches and 0 for visible ones; at
             least one is hidden.
@@ -32,9 +32,9 @@ def masked_reconstruction(
 
 
 def normalize_patches(patches: Any) -> tuple[Any, Any, Any]:
-    """Normalizes each patch by its own pixels.
+    """Normalizes each patch with its own mean and variance.
 
-    The variance is the unbiased one, over P - 1, as in the authors' code.
+    The variance is the unbiased one, divided by P - 1, as in the authors' code.
 
     Args:
         patches: tensor `(N, L, P)`, P >= 2.
@@ -53,7 +53,7 @@ def normalize_patches(patches: Any) -> tuple[Any, Any, Any]:
 
 
 def visible_color(patches: Any, mask: Any, channels: int) -> Any:
-    """Returns patches of one color, the mean of an image's visible ones.
+    """Returns patches with the mean color of an image's visible patches.
 
     Args:
         patches: tensor `(N, L, P)`, channels last within a patch.

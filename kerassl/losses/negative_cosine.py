@@ -1,4 +1,4 @@
-"""The negative cosine similarity of pairs, the loss of SimSiam and BYOL."""
+"""Negative cosine similarity of pairs, the loss of SimSiam and BYOL."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def negative_cosine(predictions: Any, targets: Any) -> dict[str, Any]:
 
     Args:
         predictions: float tensor of shape `(N, D)`, of any scale.
-        targets: float tensor of shape `(N, D)`. No gradient is stopped here.
+        targets: float tensor of shape `(N, D)`. Gradients aren't stopped.
 
     Returns:
         A dict with `"loss"`, a float32 scalar in [-1, 1]: -1 if all pairs
@@ -33,14 +33,16 @@ def negative_cosine(predictions: Any, targets: Any) -> dict[str, Any]:
 
 
 def output_std(outputs: Any) -> Any:
-    """Computes the standard deviation of normalized outputs: is it collapse?
+    """Computes the standard deviation of normalized outputs.
+
+    It shows a collapse.
 
     Args:
         outputs: float tensor of shape `(N, D)`, of any scale.
 
     Returns:
         A float32 scalar, the mean over the D dimensions: 0 if all outputs are
-        the same, about `1 / sqrt(D)` if they're spread over the sphere.
+        equal, about `1 / sqrt(D)` if they are spread over the sphere.
 
     Reference:
         - [Chen and He, 2020, SimSiam](https://arxiv.org/abs/2011.10566), 4.1

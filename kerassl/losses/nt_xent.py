@@ -1,4 +1,4 @@
-"""Normalized temperature-scaled cross entropy, the loss of SimCLR."""
+"""Normalized temperature-scaled cross-entropy, the loss of SimCLR."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from keras import ops
 
 from kerassl.losses.unit_vectors import unit_vectors
 
-# Excludes a projection's similarity with itself. Far below any logit, yet
-# finite, so that no `inf - inf` can arise.
+# Excludes a projection's similarity with itself. Far below any logit, but
+# finite, so that `inf - inf` can't occur.
 MASKED = -1e9
 
 
@@ -19,9 +19,9 @@ def nt_xent(
 ) -> dict[str, Any]:
     """Computes the NT-Xent loss of pairs of projections.
 
-    Each of the 2N projections has to pick its partner among the 2N - 1 others,
-    by cosine similarity. The loss is the mean of the 2N cross entropies, as in
-    Algorithm 1 of the paper.
+    Each of the 2N projections has to identify its partner among the 2N - 1
+    others by cosine similarity. The loss is the mean of the 2N cross-entropies,
+    as in Algorithm 1 of the paper.
 
     Args:
         projection_1: float tensor of shape `(N, D)`, of any scale: the
@@ -29,13 +29,14 @@ def nt_xent(
         projection_2: float tensor of shape `(N, D)`; row `i` shows the same
             image as row `i` of `projection_1`.
         temperature: float > 0. The similarities in [-1, 1] are divided by it.
-        rows: int tensor `(M,)` of images, or `None` for all: the mean is over
-            their 2M projections alone, of which each still picks among all.
+        rows: int tensor `(M,)`, indices of images, or `None` for all. The mean
+            is over their 2M projections only, each of which is still compared
+            with all others.
 
     Returns:
         A dict of float32 scalars: `"loss"`, at chance about `log(2N - 1)`; and
-        `"contrastive_accuracy"`, the share in [0, 1] of projections that pick
-        their partner.
+        `"contrastive_accuracy"`, the share in [0, 1] of projections that
+        identify their partner.
 
     Example:
     ```python
@@ -47,9 +48,9 @@ def nt_xent(
     Reference:
         - [Chen et al., 2020, SimCLR](https://arxiv.org/abs/2002.05709)
         - google-research/simclr, `tf2/objective.py`, which sums the losses of
-          both directions: its value is twice this one.
+          both directions, so its value is twice as large.
     """
-    # Half precision would overflow in the logits' exponentials.
+    # Float32, since half precision overflows in the logits' exponentials.
     projections = unit_vectors(ops.concatenate([projection_1, projection_2]))
     total = ops.shape(projections)[0]
     everyone = ops.arange(total)

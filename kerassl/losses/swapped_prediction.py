@@ -1,4 +1,4 @@
-"""SwAV's loss: predict one view's prototypes from another view."""
+"""SwAV's loss: predict one view's prototype assignment from another view."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,29 +14,30 @@ def sinkhorn(
 ) -> Any:
     """Assigns samples to prototypes so that all prototypes are used equally.
 
-    Rows and columns of `exp(scores / epsilon)` are normalized in turn
-    (Sinkhorn-Knopp). It works in float32, and the first round in logarithms, so
-    that no exponential overflows or vanishes; the result doesn't change by
-    that.
+    Columns and rows of `exp(scores / epsilon)` are normalized in turn
+    (Sinkhorn-Knopp). It computes in float32, and the first iteration in
+    logarithms, so that no exponential overflows or vanishes; the result is the
+    same.
 
     Args:
         scores: float tensor of shape `(N, K)`, cosine similarities.
-        epsilon: float > 0. Small: sharp assignments; large: uniform ones.
+        epsilon: float > 0. Small values give sharp assignments, large values
+            uniform ones.
         iterations: int > 0.
         taking_part: float tensor of shape `(N,)` of 0 and 1, or `None`. Rows
-            with 0 are left out, and get zeros; at least one row takes part.
+            with 0 are left out and become zeros; at least one row must be 1.
 
     Returns:
-        A float32 tensor of shape `(N, K)`, rows that sum to 1. No gradient
-        passes.
+        A float32 tensor of shape `(N, K)` whose rows sum to 1, without a
+        gradient.
 
     Reference:
         - [Caron et al., 2020, SwAV](https://arxiv.org/abs/2006.09882), A.1
         - facebookresearch/swav, `main_swav.py`
     """
     logits = ops.stop_gradient(ops.cast(scores, "float32")) / epsilon
-    # The first round in logarithms: after it, each row and each column has an
-    # entry of at least 1 / (N * K), and nothing vanishes any more.
+    # After the first iteration, in logarithms, each row and each column has an
+    # entry of at least 1 / (N * K), so nothing vanishes in later ones.
     if taking_part is None:
         columns = ops.logsumexp(logits, axis=0, keepdims=True)
         q = ops.softmax(logits - columns, axis=1)
@@ -48,7 +49,7 @@ def sinkhorn(
         q = ops.where(takes_part, ops.softmax(logits - columns, axis=1), 0.0)
     for _ in range(iterations - 1):
         q = q / ops.sum(q, axis=0, keepdims=True)
-        # Rows that are left out are zeros: nothing is divided by 0.
+        # The sum of a row that is left out is 0.
         q = q / ops.maximum(ops.sum(q, axis=1, keepdims=True), 1e-30)
     return q
 
@@ -58,11 +59,11 @@ def swapped_prediction(
     assignments: Sequence[Any],
     temperature: float = 0.1,
 ) -> dict[str, Any]:
-    """Computes SwAV's loss of views and the assignments of the first ones.
+    """Computes SwAV's loss for views and the assignments of the first ones.
 
-    Each assignment is predicted from every other view: the cross entropy
-    between it and the view's softmax over prototypes, as a mean over the
-    views, over the assignments and over the batch.
+    Each assignment is predicted from every other view: the loss is the
+    cross-entropy between the assignment and the view's softmax over prototypes,
+    averaged over views, assignments and the batch.
 
     Args:
         scores: for each view, a float tensor of shape `(N, K)`, the cosine

@@ -8,8 +8,8 @@ from keras import ops
 def unit_vectors(x: Any) -> Any:
     """Scales each row to norm 1, in float32; rows of zeros stay zeros.
 
-    `keras.ops.normalize` gives NaN gradients for rows of zeros, which a ReLU
-    before a bias-free layer does make.
+    `keras.ops.normalize` has NaN gradients for rows of zeros, which a ReLU
+    before a layer without bias can produce.
 
     Args:
         x: float tensor of shape `(N, D)`.
@@ -24,7 +24,7 @@ def unit_vectors(x: Any) -> Any:
     """
     x = ops.cast(x, "float32")
     squares = ops.sum(ops.square(x), axis=-1, keepdims=True)
-    # The root is taken of the chosen value alone: the gradient of one that is
-    # thrown away would still be 0 times infinity.
+    # Select before the root: the unselected root's gradient would otherwise be
+    # 0 times infinity.
     squares = ops.where(squares > 1e-24, squares, ops.ones_like(squares))
     return x * ops.rsqrt(squares)

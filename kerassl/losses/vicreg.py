@@ -1,4 +1,4 @@
-"""VICReg's loss: invariance, variance and covariance."""
+"""The loss of VICReg: invariance, variance and covariance."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ def vicreg(
     variance_weight: float = 25.0,
     covariance_weight: float = 1.0,
 ) -> dict[str, Any]:
-    """Computes the three terms of VICReg, and their weighted sum.
+    """Computes the three terms of VICReg and their weighted sum.
 
-    - invariance: the mean squared difference of both projections;
-    - variance: how much each dimension's standard deviation over the batch
-      falls short of 1, as a mean over dimensions and both projections;
-    - covariance: the squared covariances of different dimensions, summed, over
-      D, for each projection.
+    - invariance: the mean squared difference of the projections;
+    - variance: by how much each dimension's standard deviation over the batch
+      falls short of 1, averaged over dimensions and both projections;
+    - covariance: the sum of the squared covariances of different dimensions,
+      divided by D, summed over both projections.
 
     Args:
-        projection_1: float tensor of shape `(N, D)`. Of a single image the
-            variance counts as 0.
+        projection_1: float tensor of shape `(N, D)`. For N = 1 the variances
+            are 0.
         projection_2: float tensor of shape `(N, D)`; row `i` shows the same
             image as row `i` of `projection_1`.
         invariance_weight: float >= 0.
@@ -68,7 +68,7 @@ def vicreg(
 
 def _variance_and_covariance(z: Any) -> tuple[Any, Any]:
     z = z - ops.mean(z, axis=0)
-    # N - 1, but 1 for a single image in `evaluate`, which doesn't vary.
+    # N - 1, but at least 1, for a batch of a single image in `evaluate`.
     degrees = ops.relu(ops.cast(ops.shape(z)[0], "float32") - 2.0) + 1.0
     variances = ops.sum(ops.square(z), axis=0) / degrees
     # The small number keeps the root's gradient finite.

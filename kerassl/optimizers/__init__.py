@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules that Keras lacks."""
+"""Optimizers and learning-rate schedules that Keras doesn't have."""
 
 from kerassl.optimizers.adamw import AdamW
 from kerassl.optimizers.lars import LARS

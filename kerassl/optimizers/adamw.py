@@ -1,29 +1,29 @@
-"""AdamW that leaves biases and normalizations without weight decay."""
+"""AdamW without weight decay for biases and normalization layers."""
 
 from typing import Any
 
 import keras
 
-# How Keras names the variables of biases, and of normalizations.
+# Keras's names for the variables of biases and normalization layers.
 NAMES = ("bias", "beta", "gamma")
 
-# Under PyTorch Keras puts a quicker class in place of its own, but not in that
-# of a subclass. No optimizer is made here, only asked for its class.
+# On PyTorch Keras replaces `AdamW` with a faster class when an instance is
+# created, but not for subclasses. `__new__` reveals that class.
 Base: Any = type(keras.optimizers.AdamW.__new__(keras.optimizers.AdamW))
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class AdamW(Base):
-    """Keras's AdamW, without decay for biases and normalizations.
+    """Keras's AdamW, without weight decay for biases and normalization layers.
 
-    Vision transformers are trained so. Keras's own has the method
-    `exclude_from_weight_decay` for it, but forgets it where a model is saved
-    and loaded, as in a resumed run.
+    This is the usual setting for vision transformers. Keras's own class has the
+    method `exclude_from_weight_decay`, but its effect is lost when a model is
+    saved and loaded, as in a resumed run.
 
     Args:
         learning_rate: float or a schedule.
         weight_decay: float >= 0.
-        exclude_bias_and_norm: bool. `False` treats all variables as kernels.
+        exclude_bias_and_norm: bool. With `False` all variables decay.
         **kwargs: the other arguments of `keras.optimizers.AdamW`.
 
     Example:

@@ -1,4 +1,4 @@
-"""LARS: layer-wise adaptive rate scaling."""
+"""LARS, layer-wise adaptive rate scaling."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from kerassl.optimizers.adamw import NAMES
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class LARS(keras.optimizers.Optimizer):
-    """Momentum SGD whose step on each kernel follows the kernel's norm.
+    """Momentum SGD whose steps are scaled by the norm of each kernel.
 
     For a kernel `w` with gradient `g`:
 
@@ -21,22 +21,22 @@ class LARS(keras.optimizers.Optimizer):
     w = w + m
     ```
 
-    Biases (of any rank: those of attention have two), the scales and offsets
+    Biases (of any rank; those of attention have rank 2), the scales and offsets
     of normalization layers, and all other variables of rank 0 and 1 get neither
-    weight decay nor the trust ratio, as the code of SimCLR, BYOL, MoCo v3 and
-    Barlow Twins has it.
+    weight decay nor the trust ratio, as in the code of SimCLR, BYOL, MoCo v3
+    and Barlow Twins.
 
     Args:
-        learning_rate: float, schedule or callable. Note its scale: SimCLR
-            takes 0.3 for a batch of 256.
+        learning_rate: float, schedule or callable. Typical values are larger
+            than for SGD: SimCLR uses 0.3 for a batch of 256.
         momentum: float in [0, 1).
-        weight_decay: float >= 0. L2 strength, added to the gradient before
-            the norm is taken (Keras's own optimizers decay after the step).
+        weight_decay: float >= 0. L2 penalty, added to the gradient before the
+            norm is computed (Keras's own optimizers decay weights directly).
         trust_coefficient: float > 0, the paper's eta.
         exclude_bias_and_norm: bool. `False` treats all variables as kernels.
-        bias_rate_scale: float > 0. Excluded variables take this share of the
-            learning rate. Barlow Twins' code has 0.024, since its loss is large
-            and they have no trust ratio to make up for it.
+        bias_rate_scale: float > 0. A factor for the learning rate of excluded
+            variables. Barlow Twins' code uses 0.024, since its loss is large
+            and these variables have no trust ratio to compensate.
         **kwargs: the other arguments of `keras.optimizers.Optimizer`.
 
     Raises:
@@ -65,7 +65,7 @@ class LARS(keras.optimizers.Optimizer):
         name: str = "lars",
         **kwargs: Any,
     ):
-        # Keras would apply its `weight_decay` outside the trust ratio.
+        # Keras would apply its own `weight_decay` outside of the trust ratio.
         super().__init__(learning_rate=learning_rate, name=name, **kwargs)
         if not 0 <= momentum < 1:
             raise ValueError(
@@ -91,7 +91,8 @@ class LARS(keras.optimizers.Optimizer):
             return
         super().build(variables)
         self.momentums = self.add_optimizer_variables(variables, "momentum")
-        # TensorFlow's variables, which `update_step` gets, have other names.
+        # Found here, since TensorFlow passes its own variables, with other
+        # names, to `update_step`.
         self.is_kernel = [
             len(variable.shape) > 1 and variable.name not in NAMES
             for variable in variables
@@ -100,15 +101,15 @@ class LARS(keras.optimizers.Optimizer):
     def update_step(
         self, gradient: Any, variable: keras.Variable, learning_rate: Any
     ) -> None:
-        """Moves one variable against its gradient."""
+        """Updates one variable."""
         gradient = ops.cast(gradient, variable.dtype)
         rate = ops.cast(learning_rate, variable.dtype)
-        # Keras's own optimizers find their slots so: on TensorFlow the variable
-        # that arrives here is not the one that `build` saw.
+        # As in Keras's own optimizers: on TensorFlow `variable` isn't the one
+        # that `build` got.
         index = self._get_variable_index(variable)
         if self.is_kernel[index] or not self.exclude_bias_and_norm:
             gradient = gradient + self.l2 * ops.convert_to_tensor(variable)
-            # Flat, since TensorFlow's `norm` takes no scalars.
+            # Flattened, since TensorFlow's `norm` doesn't accept scalars.
             weight_norm = ops.norm(ops.reshape(variable, (-1,)))
             update_norm = ops.norm(ops.reshape(gradient, (-1,)))
             adapts = ops.logical_and(weight_norm > 0, update_norm > 0)

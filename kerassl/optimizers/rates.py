@@ -1,4 +1,4 @@
-"""Learning rates of their own for parts of a model."""
+"""Separate learning rates for parts of a model."""
 
 import re
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ import keras
 def with_learning_rates(
     optimizer: keras.optimizers.Optimizer, rates: Mapping[str, Any]
 ) -> keras.optimizers.MultiOptimizer:
-    """Returns an optimizer that moves some layers at rates of their own.
+    """Returns an optimizer with separate learning rates for some layers.
 
     Args:
-        optimizer: the optimizer for all other variables. The parts get others
-            of its configuration with their learning rate. What Keras's
-            `exclude_from_weight_decay` was told is not in it; the optimizers of
-            `kerassl.optimizers` have it there.
+        optimizer: the optimizer for all other variables. Each part gets a copy
+            made from its config, with its own learning rate. The config of
+            Keras's optimizers doesn't include `exclude_from_weight_decay`; that
+            of `kerassl.optimizers` does.
         rates: dict of a layer's name, such as `"predictor"`, to its learning
-            rate: a float or a schedule.
+            rate, a float or a schedule.
 
     Returns:
         A `keras.optimizers.MultiOptimizer`.
 
     Raises:
-        ValueError: if the optimizer accumulates gradients: Keras's
-            `MultiOptimizer` doesn't.
+        ValueError: if the optimizer accumulates gradients, which Keras's
+            `MultiOptimizer` can't.
 
     Example:
     ```python
@@ -37,8 +37,8 @@ def with_learning_rates(
     """
     if optimizer.gradient_accumulation_steps:
         raise ValueError(
-            "An optimizer with `gradient_accumulation_steps` can't have parts "
-            "with rates of their own. Leave out one of them."
+            "An optimizer with `gradient_accumulation_steps` can't have "
+            "separate learning rates for some layers. Leave out one of them."
         )
     config = optimizer.get_config()
     parts = {

@@ -1,4 +1,4 @@
-"""The field's learning-rate schedule, in Keras's own class."""
+"""Warmup and cosine decay, the usual learning-rate schedule."""
 
 import keras
 
@@ -6,15 +6,15 @@ import keras
 def warmup_cosine(
     peak: float, total_steps: int, warmup_steps: int = 0, final: float = 0.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Returns linear warmup from 0 to `peak`, then a cosine to `final`.
+    """Returns a linear warmup from 0 to `peak`, then a cosine decay to `final`.
 
     The cosine runs over `total_steps - warmup_steps`, as in the code of
     SimCLR, BYOL and Barlow Twins.
 
     Args:
         peak: float > 0. The learning rate at the end of the warmup.
-        total_steps: int. The number of batches of the whole run: with
-            `gradient_accumulation_steps`, too, Keras counts each of them.
+        total_steps: int. The number of batches of the whole run. Keras counts
+            each batch, even with `gradient_accumulation_steps`.
         warmup_steps: int in [0, total_steps).
         final: float in [0, peak]. The learning rate at the end.
 
@@ -22,7 +22,7 @@ def warmup_cosine(
         A `keras.optimizers.schedules.CosineDecay`.
 
     Raises:
-        ValueError: if the steps or the rates don't fit together.
+        ValueError: if the steps or the rates are out of range.
 
     Example:
     ```python
