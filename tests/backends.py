@@ -17,6 +17,16 @@ once = pytest.mark.skipif(
 )
 
 
+def more(covered_by: str, always_on: str | None = None) -> pytest.MarkDecorator:
+    """Marks a test that runs only with `scripts/test --all`.
+
+    Args:
+        covered_by: str, what covers the same by default.
+        always_on: str, a backend on which it runs by default, too.
+    """
+    return pytest.mark.more(covered_by, always_on=always_on)
+
+
 def examples(count: int) -> int:
     """Returns Hypothesis's `max_examples`: all with `--all`, else a quarter."""
     return count if "KERASSL_TEST_ALL" in os.environ else max(4, count // 4)

@@ -41,8 +41,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line(
         "markers",
-        "more(reason): runs only with --all; the reason names the test that "
-        "covers the same kind by default",
+        "more(covered_by, always_on): runs only with --all, or on one backend; "
+        "see tests.backends.more",
     )
     if config.getoption("--all"):
         # Read by tests.backends.examples, also in workers of pytest-xdist.
@@ -52,11 +52,13 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--all"):
         return
-    kept: dict[bool, list] = {True: [], False: []}
+    kept, more = [], []
     for item in items:
-        kept[item.get_closest_marker("more") is None].append(item)
-    items[:] = kept[True]
-    config.hook.pytest_deselected(items=kept[False])
+        mark = item.get_closest_marker("more")
+        runs = not mark or mark.kwargs["always_on"] == keras.config.backend()
+        (kept if runs else more).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=more)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,14 +10,14 @@ from kerassl.augmentation import View, ViewAugmenter, color
 from kerassl.augmentation.pipeline import Pipeline
 from tests.augmentation import reference
 from tests.augmentation.fused import fused_view, smooth_images, uniforms
-from tests.backends import once
+from tests.backends import more, once
 
 
 @pytest.mark.parametrize(
     "preset",
     [
         "simclr",
-        pytest.param("moco_v2", marks=once),
+        pytest.param("moco_v2", marks=[once, more("the other two")]),
         pytest.param("byol", marks=once),
     ],
 )

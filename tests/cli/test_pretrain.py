@@ -23,6 +23,7 @@ from kerassl import recipes, runs
 from kerassl.cli.main import main
 from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import read_scores
+from tests.backends import more
 
 ROOT = Path(__file__).resolve().parents[2]
 ARGUMENTS = (
@@ -443,6 +444,7 @@ def test_interrupted_runs_go_on_exactly(finished, tmp_path):
     assert_equal_runs(tmp_path, finished)
 
 
+@more("test_interrupted_runs_go_on_exactly")
 def test_runs_killed_at_random_go_on_exactly(finished, tmp_path):
     random = np.random.default_rng()
     arguments = ARGUMENTS

@@ -169,6 +169,30 @@ def fake_tfds(folder, name, features, examples):
     return name
 
 
+def test_tfds_with_labels(tmp_path):
+    """As `test_cifar10`, which needs a download, on real images from here."""
+    images, labels = kerassl.data.load("fashion_mnist_small", limit=80)
+    name = fake_tfds(
+        tmp_path,
+        "clothes",
+        lambda tfds: {
+            "image": tfds.features.Image(shape=(28, 28, 1)),
+            "label": tfds.features.ClassLabel(names=list("abcdefghij")),
+        },
+        [{"image": x, "label": y} for x, y in zip(images, labels)],
+    )
+    data = kerassl.data.load(name, "train[:70]", limit=64, data_dir=tmp_path)
+    np.testing.assert_array_equal(data.images, images[:64])
+    np.testing.assert_array_equal(data.labels, labels[:64])
+    assert data.class_names == tuple("abcdefghij")
+    again = kerassl.data.load(f"tfds:{name}", "train", data_dir=tmp_path)
+    np.testing.assert_array_equal(again.images, images)
+    small = kerassl.data.load(name, image_size=(16, 8), data_dir=tmp_path)
+    assert small.image_shape == (16, 8, 1)
+    with pytest.raises(ValueError, match=r"'dev'.*'train'"):
+        kerassl.data.load(name, "dev", data_dir=tmp_path)
+
+
 def test_images_of_various_sizes(tmp_path):
     name = fake_tfds(
         tmp_path,

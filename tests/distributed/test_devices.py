@@ -15,7 +15,7 @@ from kerassl import distributed
 from kerassl.distributed import batch_norm, topology
 from kerassl.networks import all_layers
 from tests import xla
-from tests.backends import once
+from tests.backends import more, once
 from tests.contracts.methods import METHODS
 from tests.distributed import worker
 from tests.distributed.cluster import cluster
@@ -23,20 +23,28 @@ from tests.distributed.cluster import cluster
 ROOT = Path(__file__).parents[2]
 BACKEND = keras.backend.backend()
 
-# Those that look across the batch, each in its own way.
+# Methods whose loss compares samples of the batch, each in its own way.
 ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
-# Of 16 images 4 or 2 are on a device.
+TWO = more("the same methods on two devices")
+# With 16 images, each of 4 or 8 devices has 4 or 2.
 PROCESSES = "processes"
 MODEL_PARALLEL = "model_parallel"
 CASES = [
     *((method, 2) for method in [*METHODS, "moco_shuffled"]),
-    *((method, 4) for method in ["simclr", "moco_v2", "context_encoder"]),
+    *(
+        pytest.param(method, 4, marks=TWO)
+        for method in ["simclr", "moco_v2", "context_encoder"]
+    ),
     ("simclr_clipped", 2),
     ("simclr_lars", 2),
     *([("simclr_accumulated", 2)] if BACKEND != "tensorflow" else []),
     # On PyTorch each device is a process, which takes seconds to start.
-    *((method, 8) for method in ["swav", "barlow_twins"] if BACKEND != "torch"),
-    # Of one device each, as always on PyTorch; on JAX of two.
+    *(
+        pytest.param(method, 8, marks=TWO)
+        for method in ["swav", "barlow_twins"]
+        if BACKEND != "torch"
+    ),
+    # Two processes with one device each, as always on PyTorch; two on JAX.
     *(
         (method, PROCESSES)
         for method in ["simclr", "moco_v2", "rotation"]
@@ -170,7 +178,14 @@ def test_devices_equal_one(method, count, runs):
 
 @once
 @pytest.mark.parametrize(
-    ("method", "count"), [(method, "without_gather") for method in ACROSS]
+    ("method", "count"),
+    [
+        pytest.param(
+            *(method, "without_gather"),
+            marks=() if method in ("simclr", "swav") else more("two methods"),
+        )
+        for method in ACROSS
+    ],
 )
 def test_without_gather_they_differ(method, count, runs):
     one, many = (arrays_from(runs, method, n) for n in (1, count))

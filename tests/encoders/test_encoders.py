@@ -9,7 +9,7 @@ import pytest
 from keras import layers, ops
 
 from kerassl import encoders
-from tests.backends import once
+from tests.backends import more, once
 
 WIDTHS = {
     "resnet_nano": 128,
@@ -22,6 +22,8 @@ WIDTHS = {
     "vit_small": 384,
     "vit_base": 768,
 }
+# Built of the same layers as others, and slow to build.
+LARGEST = {"resnet_50", "vit_small", "vit_base"}
 
 
 def pixels(shape, count=2):
@@ -37,7 +39,11 @@ def test_the_names():
     "name,shape",
     [
         pytest.param(
-            name, (32, 32, 3), marks=once if WIDTHS[name] > 200 else ()
+            *(name, (32, 32, 3)),
+            marks=[
+                *([once] if WIDTHS[name] > 200 else []),
+                *([more("smaller ones")] if name in LARGEST else []),
+            ],
         )
         for name in WIDTHS
     ]

@@ -14,6 +14,7 @@ import pytest
 
 from kerassl import encoders, presets
 from kerassl.presets import PresetError, hub
+from tests.backends import more
 from tests.hub_server import Fault, HubServer
 from tests.hub_server.client import connect, variables
 from tests.presets.on_hub import (
@@ -363,6 +364,7 @@ assert classifier.backbone.name == "resnet_nano"
 """
 
 
+@more("test_loads_without_kerassl", always_on="torch")
 def test_kerashub_loads_it_without_kerassl(preset, server, client, tmp_path):
     encoder = encoders.build("vit_nano", image_shape=(16, 16, 3))
     presets.save_preset(encoder, tmp_path / "vit")
