@@ -1,4 +1,4 @@
-"""The methods that the contract tests run: add a line for a new one."""
+"""The methods that the contract tests cover; add a line for a new one."""
 
 import keras
 from keras import layers
@@ -7,9 +7,9 @@ import kerassl
 
 
 def tiny_encoder(image_shape=(28, 28, 1)):
-    """A convolution, batch normalization and a pool: quick everywhere."""
+    """A small network that is fast on all backends."""
     inputs = keras.Input(image_shape)
-    # A number that float32 has too: TensorFlow rounds constants to it.
+    # Exact in float32, to which TensorFlow rounds constants.
     x = layers.Rescaling(1 / 128, offset=-1)(inputs)
     x = layers.Conv2D(16, 7, strides=4, use_bias=False)(x)
     x = layers.BatchNormalization(momentum=0.9)(x)
@@ -107,13 +107,13 @@ def context_prediction(encoder, **kwargs):
 
 def context_encoder(encoder, **kwargs):
     settings = dict(mask="region", bottleneck_dim=32, discriminator_dim=8)
-    # The discriminator's loss rises where the painter gets better.
+    # The discriminator's loss rises as the painter improves.
     settings |= dict(reconstruction_weight=10.0, adversarial_weight=0.01)
     return kerassl.ContextEncoder(encoder, **(settings | kwargs))
 
 
 def mae(encoder, **kwargs):
-    """On a tiny ViT for the same images, since it masks the patches of one."""
+    """On a tiny ViT for the same images, since MAE masks a ViT's patches."""
     import keras_hub
 
     shape = encoder.input_shape[1:]
@@ -151,14 +151,14 @@ METHODS = {
     "mae": mae,
 }
 
-# Epochs after which the loss has fallen, where that takes more than two: MoCo's
-# rises while keys replace the random queue, and the keys' network falls behind;
-# SimCLR's with three layers falls by little more than its noise at first.
+# The number of epochs after which the loss has fallen, if it is more than two.
+# MoCo's loss first rises, while keys replace the random queue; SimCLR's with
+# three layers falls by little more than its noise at first.
 EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5}
 
-# Methods that get a ViT here.
+# Methods that use a ViT here.
 ON_VITS = {"mae"}
 
-# Moving means and variances, where they are less than four: rotation's head has
-# none besides the encoder's, and a ViT none at all.
+# The number of moving means and variances, if it is below four: rotation has
+# only the encoder's, and a ViT has none.
 STATISTICS = {"rotation": 2, "mae": 0}

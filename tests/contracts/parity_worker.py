@@ -26,14 +26,14 @@ from tests.contracts.methods import METHODS, tiny_encoder
 
 BATCH = 16
 FIRST_RATE = 1e-4
-# The length of the later steps: losses differ in scale by hundreds.
+# The length of later steps, since the scales of losses differ by hundreds.
 STEP = 0.01
 STEPS = 3
 
 
 @contextlib.contextmanager
 def double_precision():
-    """What is made in it is float64. JAX needs JAX_ENABLE_X64 for that."""
+    """Makes float64 the default dtype; JAX needs JAX_ENABLE_X64 for it."""
 
     def choose(dtype):
         keras.config.set_floatx(dtype)
@@ -54,7 +54,7 @@ def build(method):
     """
     encoder = tiny_encoder((32, 32, 3))
     if method == "simclr":
-        # Numbers that float32 has too: TensorFlow rounds constants to it.
+        # Exact in float32, to which TensorFlow rounds constants.
         exact = dict(mean=[128 / 255] * 3, std=[128 / 255] * 3)
         encoder = kerassl.encoders.build("resnet_nano", (32, 32, 3), **exact)
     return METHODS[method](encoder)
@@ -71,7 +71,7 @@ def save(method, folder):
 
 
 def views(model):
-    """Smooth images, as floats in [0, 255], of the sizes that it needs."""
+    """Smooth float images in [0, 255], in the sizes of the views."""
     rng = np.random.default_rng(0)
     channels = model.encoder.input_shape[-1]
     is_plain = model.augmenter.view_names == list(model.augmenter.views)
@@ -91,7 +91,7 @@ def views(model):
 
 
 def on_batch(model, batch):
-    """Takes a step, and returns its loss."""
+    """Takes a step and returns its loss."""
     logs = model.train_on_batch(batch, return_dict=True)
     model.reset_metrics()
     return logs["loss"]
@@ -124,7 +124,7 @@ def run(
         }
         found[f"loss_{step}"] = float(step_on(model, batch))
         if step == 0 and is_plain:
-            # The momentum is the gradient, until a second one is added.
+            # After one step the momentum equals the gradient.
             gradients = [
                 ops.convert_to_numpy(momentum) / -FIRST_RATE
                 for momentum in optimizer.momentums

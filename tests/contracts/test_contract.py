@@ -27,9 +27,9 @@ BATCH = 32
 # Of one size: JAX compiles each operation for each.
 VIEWS = 64
 BACKEND = keras.backend.backend()
-# What the base class does for all of them alike is seen on one of each kind:
-# plain, with a queue, with momentum that follows a schedule, with two players.
-# Each compiles a step for it.
+# The base class's own features are tested on one method of each kind: plain,
+# with a queue, with a momentum schedule, with a discriminator. Each of these
+# tests compiles a step.
 A_FEW = pytest.mark.parametrize(
     "make", ["simclr", "moco_v2", "byol", "context_encoder"], indirect=True
 )
@@ -42,7 +42,7 @@ def images():
 
 @pytest.fixture(scope="module", params=METHODS)
 def make(request):
-    """A function that makes and compiles the method."""
+    """A function that makes a compiled model of the method."""
 
     def build(optimizer=None, frozen=False, **compile_arguments):
         encoder = tiny_encoder()
@@ -98,7 +98,7 @@ def trained(make, images):
 
 
 def ready_made_views(model, images):
-    """What the model makes of images once, to be given to it again."""
+    """Returns views that the model made of images, as NumPy arrays."""
     return {
         name: ops.convert_to_numpy(view)
         for name, view in model.make_views(images).items()
@@ -106,7 +106,7 @@ def ready_made_views(model, images):
 
 
 def momentum_copies(model):
-    """The networks that momentum networks follow, with the copies."""
+    """Returns pairs of a network and its momentum copy."""
     kind = kerassl.layers.MomentumNetwork
     return [
         (getattr(model, layer_name.removeprefix("momentum_")), layer.network)
@@ -116,7 +116,7 @@ def momentum_copies(model):
 
 
 def as_json(config):
-    # A tuple in a config comes back as a list.
+    # A tuple in a config is loaded as a list.
     return json.dumps(config, sort_keys=True)
 
 
@@ -196,7 +196,7 @@ def test_evaluate_gives_the_objective(trained, images):
 
 
 def test_a_single_image_leaves_no_nan(make, images):
-    """Neither as a step, where it may be taken, nor as a last one to score."""
+    """Neither in `train_on_batch`, where it is allowed, nor in `evaluate`."""
     model = make()
     assert all(map(math.isfinite, model.test_on_batch(images[:1])))
     if model.min_batch > 1:
@@ -232,7 +232,7 @@ def test_views_differ_within_a_batch_and_between_calls(trained, images):
                 seen += list(ops.convert_to_numpy(view)[:2])
     for i in range(len(seen)):
         for j in range(i):
-            if seen[i].shape == seen[j].shape:  # Not all views have one size.
+            if seen[i].shape == seen[j].shape:  # Views may differ in size.
                 assert np.abs(seen[i] - seen[j]).max() > 1
 
 
@@ -244,8 +244,8 @@ def test_a_saved_run_goes_on_elsewhere(trained, images, tmp_path):
     assert as_json(again.get_config()) == as_json(model.get_config())
     here = fit(model, images, epochs=1, shuffle=False)
     there = fit(again, images, epochs=1, shuffle=False)
-    # GPUs add in another order each time: on an H100 weights differed by 1e-6,
-    # where a step is 1e-2.
+    # GPUs sum in varying order: on an H100 weights differed by 1e-6, with steps
+    # of 1e-2.
     scale = 1 if "cpu" in environment()["device"] else 10
     assert here["loss"] == pytest.approx(there["loss"], rel=scale * 1e-6)
     for a, b in zip(values(model.variables), values(again.variables)):
@@ -289,7 +289,7 @@ def test_mixed_precision(make, images, policy):
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """What PyTorch traced when it compiled; `None` on the other backends.
+    """The graphs that PyTorch traced; `None` on the other backends.
 
     Tracing forward and backward is the method's part; the minute that Inductor
     takes for each to generate C++ is not.
@@ -307,9 +307,9 @@ def graphs(monkeypatch):
 
     traced = functools.partial(torch.compile, backend=trace)
     monkeypatch.setattr(torch, "compile", traced)
-    # PyTorch stops tracing code that it traced too often, and Keras's is shared
-    # by all methods: without a reset the later ones would not be traced at all.
-    # Once is enough for a method's code; Keras's is traced for each layer.
+    # PyTorch stops tracing code after too many recompilations. All methods
+    # share Keras's code, so without a reset later methods would not be traced
+    # at all. A method's code is traced once, Keras's for each layer.
     torch.compiler.reset()
     with torch._dynamo.config.patch(recompile_limit=1):
         yield found
@@ -320,11 +320,11 @@ def test_jit_compile(make, images, graphs):
     model = make(jit_compile=True)
     before = values(model.trainable_variables)
     history = fit(model, images[:128], make.epochs)
-    # MoCo's loss rises while its keys replace the queue's random ones.
+    # MoCo's loss rises while keys replace the random queue.
     assert history["loss"][-1] < history["loss"][0] * 1.1
     assert all(moved(before, model.trainable_variables))
     if BACKEND == "torch":
-        # What PyTorch can't trace it leaves out, without an error.
+        # PyTorch skips code that it can't trace, without an error.
         code = inspect.getfile(type(model))
         assert any(
             code in (node.stack_trace or "")
@@ -337,8 +337,8 @@ def test_jit_compile(make, images, graphs):
 def test_the_host_hardly_waits_for_a_gpu(trained, images):
     model, batch = trained.model, images[:BATCH]
     model.train_on_batch(batch)
-    # Keras's metrics, seeds and schedules are some 20 of them. What is done
-    # for each variable would be hundreds.
+    # Keras's metrics, seeds and schedules cause about 20 waits. One wait per
+    # variable would be hundreds.
     assert 0 < count_waits(lambda: model.train_on_batch(batch)) <= 40
 
 
@@ -388,7 +388,7 @@ def test_a_loss_or_metrics_are_refused(trained):
 )
 def test_wrong_input_is_refused_before_work(trained, x, message):
     model = trained.model
-    # Of a dict with neither, it says which views it takes.
+    # For a dict without images or views the error names the views.
     message = message or model.augmenter.view_names[0]
     with pytest.raises(ValueError, match=message):
         model.fit(x, verbose=0)

@@ -1,4 +1,4 @@
-"""Three backends, one result: ready-made views and equal weights."""
+"""Equal results on three backends, from equal views and weights."""
 
 import functools
 import importlib.util
@@ -78,7 +78,7 @@ def run_here(method, folder):
 
 
 def arrays_from(others, method, backend):
-    """Waits for the process, and reads what it found."""
+    """Waits for the process and reads its results."""
     folder, processes = others
     status = processes[backend].wait(timeout=1200)
     target = folder / f"{method}_{backend}.npz"
@@ -106,15 +106,16 @@ def test_losses_gradients_and_steps_agree(method, backend, others):
     for name, ours in here.items():
         theirs = there[name]
         if name.startswith("loss"):
-            # SimSiam's, a mean of cosines, may lie near 0.
+            # SimSiam's loss, a mean of cosines, may be near 0.
             assert ours == pytest.approx(float(theirs), rel=1e-5, abs=3e-6), (
                 name
             )
-        # A bias before a normalization has no gradient but rounding.
+        # The gradient of a bias before a normalization is rounding only.
         elif name.startswith("first") and np.linalg.norm(ours) > 1e-6:
             assert distance(ours, theirs) < 1e-5, name
-    # After steps the model is compared as a whole: an offset that began at 0
-    # is small, and one ReLU that rounding turned moves it by more than 1e-4.
+    # After the steps the model is compared as a whole. An offset that started
+    # at 0 is small, so a single ReLU that rounding flips changes it by more
+    # than 1e-4.
     for kind in ("last_parameter", "last_state"):
         ours, theirs = (
             np.concatenate(

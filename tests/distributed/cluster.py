@@ -1,4 +1,4 @@
-"""The environment of processes that are to train together."""
+"""The environment variables of processes that train together."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ import keras
 
 
 def cluster(count):
-    """Returns the variables of each process, on ports that are free now."""
+    """Returns the variables of each process, with ports that are free."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for free in sockets:
@@ -19,18 +19,18 @@ def cluster(count):
             {
                 "KERAS_DISTRIBUTION_JOB_ADDRESSES": addresses[0],
                 "KERAS_DISTRIBUTION_NUM_PROCESSES": str(count),
-                "KERAS_DISTRIBUTION_PROCESS_ID": str(place),
+                "KERAS_DISTRIBUTION_PROCESS_ID": str(rank),
             }
-            for place in range(count)
+            for rank in range(count)
         ]
     return [
         {
             "TF_CONFIG": json.dumps(
                 {
                     "cluster": {"worker": addresses},
-                    "task": {"type": "worker", "index": place},
+                    "task": {"type": "worker", "index": rank},
                 }
             )
         }
-        for place in range(count)
+        for rank in range(count)
     ]

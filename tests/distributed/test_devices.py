@@ -52,14 +52,14 @@ CASES = [
     ),
     *([("mae", MODEL_PARALLEL)] if BACKEND == "jax" else []),
 ]
-# Other numbers for every method, such as "4,8", which takes half an hour.
+# Other numbers of devices for all methods: "4,8" takes half an hour.
 for number in filter(None, os.environ.get("KERASSL_DEVICES", "").split(",")):
     every = [(method, int(number)) for method in METHODS]
     CASES += [case for case in every if case not in CASES]
 
 
 def start(folder, count, *methods, **variables):
-    """Starts a worker, or on PyTorch as many as there are devices."""
+    """Starts one worker; on PyTorch one per device."""
     command = [sys.executable, "-m"]
     if BACKEND == "torch" and count > 1:
         command += ["torch.distributed.run", "--standalone"]
@@ -85,7 +85,7 @@ def start(folder, count, *methods, **variables):
 
 @pytest.fixture(scope="module")
 def runs(request, tmp_path_factory):
-    """A worker for each number of devices, for the selected tests."""
+    """One worker per number of devices, for the selected tests."""
     folder = tmp_path_factory.mktemp("devices")
     selected = [
         item.callspec.params
@@ -107,9 +107,9 @@ def runs(request, tmp_path_factory):
             processes[count] = start(folder, 2, count, *methods)
         elif count == PROCESSES:
             each = 2 if BACKEND == "jax" else 1
-            for place, variables in enumerate(cluster(2)):
+            for rank, variables in enumerate(cluster(2)):
                 variables["JAX_NUM_CPU_DEVICES"] = str(each)
-                processes[count, place] = start(
+                processes[count, rank] = start(
                     folder, 2 * each, count, *methods, **variables
                 )
             processes[count] = processes[count, 0]
@@ -141,21 +141,22 @@ def distance(ours, theirs):
 
 
 def differences(one, many):
-    """Returns what isn't equal, with how much it differs."""
+    """Returns the names of unequal arrays, each with the difference."""
     assert set(one) == set(many)
     found = {}
     for name, value in one.items():
         if name.startswith("loss"):
-            # SimSiam's, a mean of cosines, may lie near 0.
+            # SimSiam's loss, a mean of cosines, may be near 0.
             if many[name] != pytest.approx(float(value), rel=1e-5, abs=1e-6):
                 found[name] = float(value), float(many[name])
-        # A bias before a normalization has no gradient but rounding.
+        # The gradient of a bias before a normalization is rounding only.
         elif name.startswith("first_gradient") and np.linalg.norm(value) > 1e-6:
             if not distance(value, many[name]) < 1e-4:
                 found[name] = distance(value, many[name])
         elif name == "features" and not distance(value, many[name]) < 1e-5:
             found[name] = distance(value, many[name])
-    # All parameters as one, and the queues, momentum networks and statistics.
+    # Parameters are compared as a whole; so are queues, momentum networks and
+    # statistics.
     for kind in ("last_parameter", "last_state"):
         names = sorted(name for name in one if name.startswith(kind))
         ours, theirs = (
@@ -172,7 +173,7 @@ def test_devices_equal_one(method, count, runs):
     one, many = (arrays_from(runs, method, n) for n in (1, count))
     assert not differences(one, many)
     if method == "simclr" and (count == PROCESSES or BACKEND == "torch"):
-        # The first process has drawn it.
+        # The first process draws the picture.
         assert (runs[0] / f"{method}_{count}" / "epoch_0001.png").exists()
 
 
@@ -237,7 +238,7 @@ def test_an_overflow_on_one_device_is_one_on_all():
         text=True,
         timeout=300,
     )
-    # Then a step of (2 + 2, 6 + 6) / 2, as the scale was halved.
+    # The second step is (2 + 2, 6 + 6) / 2, since the scale was halved.
     expected = [[1.0, 2.0]], [0], [2.0], [[-1.0, -4.0]], [1], [2.0]
     lines = [str(value * 2) for value in expected]
     assert found.stdout.splitlines() == lines, found.stderr[-2000:]
@@ -259,10 +260,10 @@ def test_tensorflow_cannot_accumulate_gradients(monkeypatch):
 
 def test_replicas_draw_other_numbers_from_one_state(monkeypatch):
     drawn = []
-    for place in range(3):
+    for rank in range(3):
         generator = distributed.DeviceSeedGenerator(7)
         monkeypatch.setattr(topology, "replicas", lambda: 3)
-        monkeypatch.setattr(topology, "replica", lambda: place)
+        monkeypatch.setattr(topology, "replica", lambda: rank)
         draws = [
             ops.convert_to_numpy(keras.random.uniform((8,), seed=generator))
             for _ in range(3)
@@ -299,7 +300,7 @@ def test_one_device_is_plain():
 
 def test_devices_that_are_not_there(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    ops.zeros(())  # From now on their number is settled.
+    ops.zeros(())  # This fixes the number of devices.
     expected = "torchrun --nproc-per-node 99" if BACKEND == "torch" else "99"
     with pytest.raises(ValueError, match=f"not 99|{expected}"):
         distributed.devices(99).__enter__()
@@ -322,7 +323,7 @@ def test_global_statistics_lend_the_layer_only(monkeypatch):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="its variable")
-def test_a_cluster_of_one_process_is_none(monkeypatch):
+def test_a_cluster_of_one_process_counts_as_one_device(monkeypatch):
     task = {"type": "worker", "index": 0}
     for hosts in (["a:1"], ["a:1", "b:1"]):
         config = {"cluster": {"worker": hosts}, "task": task}

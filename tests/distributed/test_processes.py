@@ -1,4 +1,4 @@
-"""The command line with several processes: it shares, fails and goes on."""
+"""The command line with several processes: sharing, failing, resuming."""
 
 import csv
 import json
@@ -43,13 +43,13 @@ def rows(folder):
 
 
 def trainers(folder):
-    """Returns the numbers of the processes that train into a folder."""
+    """Returns the ids of the processes that train into a folder."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
             environ = (path.parent / "environ").read_bytes()
-        except OSError:  # It has ended.
+        except OSError:  # The process has ended.
             continue
         if str(folder).encode() in words and b"\0LOCAL_RANK=" in environ:
             found.append(int(path.parent.name))
@@ -61,7 +61,7 @@ def test_one_process_is_killed_and_the_run_goes_on_alone(tmp_path):
     folder = tmp_path / "run"
     start = [sys.executable, "-m", "kerassl", "pretrain", *ARGUMENTS]
     start += ["--epochs", "40", "--output", str(folder), "--devices", "2"]
-    # PyTorch starts the second one itself.
+    # On PyTorch the command starts the second process itself.
     variables = [{}] if BACKEND == "torch" else cluster(2)
     running, *others = [
         subprocess.Popen(
@@ -94,7 +94,7 @@ def test_one_process_is_killed_and_the_run_goes_on_alone(tmp_path):
         assert f"Go on with: kerassl pretrain --resume --output {folder}" in err
     done = len(rows(folder))
     assert 1 <= done < 40
-    # The checkpoint of two devices goes on with one.
+    # A checkpoint of two devices resumes with one.
     settings = json.loads((folder / "recipe.json").read_text())
     assert settings["devices"] == 2
     from kerassl import runs
@@ -109,7 +109,7 @@ def test_one_process_is_killed_and_the_run_goes_on_alone(tmp_path):
 
 @once
 def test_slurm_example_on_two_hosts_that_are_one(tmp_path):
-    """With a Slurm of two lines, which starts the command twice."""
+    """With a fake `srun` of two lines, which starts the command twice."""
     programs = {
         "scontrol": "echo 127.0.0.1",
         "srun": '"$@" & first=$!\n"$@"\nwait $first',
@@ -152,7 +152,7 @@ def test_kubernetes_example_is_a_valid_command(tmp_path, capsys):
     assert f"--nnodes {job['spec']['completions']} " in script
     gpus = container["resources"]["limits"]["nvidia.com/gpu"]
     assert f"--nproc-per-node {gpus} " in script
-    # As bash reads it, with a torchrun that prints its words.
+    # Read by bash, with a fake torchrun that prints its arguments.
     fake = tmp_path / "torchrun"
     fake.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     fake.chmod(0o755)
@@ -165,6 +165,6 @@ def test_kubernetes_example_is_a_valid_command(tmp_path, capsys):
     ).stdout.splitlines()
     command = words[words.index("-m") + 2 :]
     assert command[:2] == ["pretrain", "simclr"]
-    # It gets as far as the data, which are not here.
+    # It fails at the data set, which is not here.
     assert main(command) == 2
     assert "no folder /data/imagenet" in capsys.readouterr().err

@@ -27,14 +27,15 @@ from tests.contracts.methods import METHODS, moco_v2, tiny_encoder
 
 
 def moco_shuffled():
-    """In two groups, which without batch statistics make no difference."""
+    """MoCo with two groups, which without batch statistics change nothing."""
     inputs = keras.Input((28, 28, 1))
     x = layers.Conv2D(8, 7, strides=4, activation="relu")(inputs / 255)
     encoder = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
     return moco_v2(encoder, batch_groups=2)
 
 
-# Names of cases end in one of these. Clipping to a tenth of SimCLR's gradient.
+# Optimizers by the suffix of a case. Clipping is to a tenth of SimCLR's
+# gradient.
 OPTIMIZERS = {
     "clipped": lambda: keras.optimizers.SGD(0.1, global_clipnorm=0.1),
     "accumulated": lambda: keras.optimizers.SGD(
@@ -42,7 +43,7 @@ OPTIMIZERS = {
     ),
     "lars": lambda: kerassl.optimizers.LARS(0.5),
 }
-# Of these, what a user asks of a trained model is compared too (`features`).
+# For these, the results of `embed` and the like are compared, too (`features`).
 EMBEDDED = ("simclr", "mae", "context_encoder")
 
 
@@ -69,7 +70,7 @@ def save(method, folder):
 
 
 def in_parts(model, batch):
-    """Takes a step on this process's part, and returns the batch's loss."""
+    """Takes a step on this process's part and returns the global loss."""
     batch = {
         name: distributed.process_shard(array) for name, array in batch.items()
     }
@@ -79,14 +80,14 @@ def in_parts(model, batch):
 
 
 def features(pictures, model):
-    """Returns those of a few images, which can't be shared out evenly.
+    """Returns the features of a few images, which don't divide evenly.
 
     Of a model that paints, its pictures of them instead.
     Several processes also train on images as a user has them, with pictures.
     """
     shape = (5, *model.encoder.input_shape[1:])
     images = np.random.default_rng(0).integers(0, 256, shape, "uint8")
-    keras.config.set_floatx("float32")  # Views are made in it.
+    keras.config.set_floatx("float32")  # The dtype of views.
     if hasattr(model, "reconstruct"):
         return {"features": model.reconstruct(images)["reconstruction"]}
     found = model.embed(images)
@@ -105,7 +106,7 @@ def forget_gather():
 
 
 def split_model(devices):
-    """Lets each device keep a part of the dense layers of a ViT's blocks."""
+    """Splits the dense layers of a ViT's blocks over devices."""
     lib = keras.distribution
     found = lib.list_devices()[:devices]
     layouts = lib.LayoutMap(lib.DeviceMesh((1, devices), ("batch", "m"), found))
@@ -118,7 +119,7 @@ def split_model(devices):
 
 def main(folder, devices, *methods):
     folder = Path(folder)
-    # JAX's processes draw other weights, until they have met.
+    # Processes of JAX draw different weights until `devices` shares a seed.
     place = int(os.environ.get("KERAS_DISTRIBUTION_PROCESS_ID", 0))
     keras.utils.set_random_seed(2 + place)
     with distributed.devices(int(devices)):
@@ -128,7 +129,7 @@ def main(folder, devices, *methods):
             if method == "model_parallel":
                 split_model(int(devices))
             if method in ("without_gather", "processes", "model_parallel"):
-                devices = method  # The name of what is found.
+                devices = method  # The suffix of the results.
                 continue
             stem = folder / f"{method}_{devices}"
             try:

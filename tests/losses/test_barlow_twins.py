@@ -18,7 +18,7 @@ def standardized(z):
     for d in range(z.shape[1]):
         mean = sum(z[:, d]) / len(z)
         variance = sum((v - mean) ** 2 for v in z[:, d]) / len(z)
-        # 1e-5 is that of the authors' batch normalization.
+        # As in the authors' batch normalization.
         z[:, d] = (z[:, d] - mean) / math.sqrt(variance + 1e-5)
     return z
 
@@ -65,7 +65,7 @@ def test_it_is_the_papers(count, dim, weight, seed):
     loss, diagonal, root = (float(v) for v in found.values())
     assert loss == pytest.approx(expected[0], rel=1e-3, abs=1e-4)
     assert diagonal == pytest.approx(expected[1], rel=1e-4, abs=1e-5)
-    # The root of a difference: near 0 it shows float32's rounding.
+    # Near 0 the root of a difference amplifies float32's rounding.
     assert root == pytest.approx(expected[2], rel=1e-3, abs=2e-3)
 
 

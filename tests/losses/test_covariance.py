@@ -1,4 +1,4 @@
-"""Both ways to the squared norm of a product, against the explicit matrix."""
+"""The squared norm of a product, computed both ways, against the matrix."""
 
 import keras
 import numpy as np
@@ -49,6 +49,6 @@ def test_an_unknown_batch_is_the_same(count, dim):
 
 
 def test_no_matrix_of_a_wide_projector_is_made():
-    # 2 TB, were it made.
+    # The matrix would have 2 TB.
     a = ops.ones((2, 1 << 19))
     assert float(squared_norm_of_product(a, a)) == pytest.approx(4 * 2.0**38)

@@ -126,7 +126,7 @@ def test_half_precision_stays_finite(dtype, with_negatives):
 
 
 class OneVariable(keras.Model):
-    """A step of SGD at rate 1 takes the loss's gradient off its variable."""
+    """A step of SGD with rate 1 subtracts the gradient from its variable."""
 
     def __init__(self, start, loss):
         super().__init__()

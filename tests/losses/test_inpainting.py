@@ -1,4 +1,4 @@
-"""The losses of a painted hole against loops."""
+"""Inpainting's loss and metric against loops."""
 
 import keras
 import numpy as np
@@ -68,7 +68,8 @@ def test_half_precision_is_summed_in_float32(dtype):
     ]
     found = inpainting(*halves)["loss"]
     assert keras.backend.standardize_dtype(found.dtype) == "float32"
-    # Of two uniform numbers in [-1, 1]; half precision can't count the pixels.
+    # The expectation for uniform numbers in [-1, 1]. Half precision can't count
+    # that many pixels.
     assert float(found) == pytest.approx(2 / 3, rel=0.02)
     relative = relative_error(*halves, halves[1][:, :1, :1])
     assert keras.backend.standardize_dtype(relative.dtype) == "float32"

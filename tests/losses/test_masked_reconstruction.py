@@ -32,7 +32,7 @@ def test_it_is_the_papers():
     for n, rows in enumerate(patches.astype("float64")):
         for i, patch in enumerate(rows):
             mean = sum(patch) / len(patch)
-            # Over one less than the pixels, as PyTorch's `var` does.
+            # Unbiased, like PyTorch's `var`.
             variance = sum((v - mean) ** 2 for v in patch) / (len(patch) - 1)
             std = math.sqrt(variance + 1e-6)
             assert float(means[n, i, 0]) == pytest.approx(mean, rel=1e-4)

@@ -1,4 +1,4 @@
-"""The negative cosine and the collapse meter against loops."""
+"""The negative cosine and `output_std` against loops."""
 
 import math
 
@@ -87,7 +87,7 @@ def test_anchors():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_stays_finite(dtype):
-    # Their squares are beyond float16's 65504, and below its least number.
+    # Their squares overflow and underflow float16.
     for scale in (1e4, 1e-4):
         z = ops.cast(scale * ops.eye(8), dtype)
         loss, std = negative_cosine(z, z)["loss"], output_std(z)

@@ -30,7 +30,7 @@ def sinkhorn_by_loops(scores, epsilon, iterations):
 
 
 def loss_by_loops(scores, assignments, temperature):
-    """The paper's: a mean over the assigned views, then over the others."""
+    """The paper's mean over the assigned views, then over the others."""
     loss = 0.0
     for i, q in enumerate(assignments):
         subloss = 0.0
@@ -116,7 +116,7 @@ def test_those_left_out_are_as_not_there(count, left_out, prototypes, seed):
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.05])
 def test_those_left_out_do_not_set_the_scale(epsilon):
-    # An empty queue's zeros are far above these samples' scores.
+    # The zeros of an empty queue are far above these samples' scores.
     scores = np.array([[-0.99, -0.95], [-0.96, -0.98], [1, 1]], "float32")
     taking_part = ops.convert_to_tensor(np.array([1, 1, 0], "float32"))
     np.testing.assert_allclose(
@@ -150,7 +150,7 @@ def test_no_sample_and_no_prototype_is_lost(epsilon):
 
 
 class OneVariable(keras.Model):
-    """A step of SGD at rate 1 takes the loss's gradient off its variable."""
+    """A step of SGD with rate 1 subtracts the gradient from its variable."""
 
     def __init__(self, start, loss):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What is Barlow Twins' own."""
+"""Tests specific to Barlow Twins."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def standardized(z):
 def test_the_head_and_the_loss_by_hand(images):
     model = barlow_twins(off_diagonal_weight=0.02)
     names = [w.path.split("/")[-1] for w in model.projector.trainable_weights]
-    # No bias; the loss does the last normalization.
+    # No bias: the loss normalizes the output.
     assert names == ["kernel", "gamma", "beta"] * 2 + ["kernel"]
     assert model.projector.units == (16, 16, 16)
     assert barlow_twins().off_diagonal_weight == 0.0051
@@ -56,7 +56,7 @@ def test_the_cross_correlation_of_images_and_views(images):
     view = images.astype("float32")
     same = model.cross_correlation({"view_1": view, "view_2": view})
     np.testing.assert_allclose(same, same.T, atol=1e-5)
-    # Short of 1 only by the small number in the normalization.
+    # Below 1 only because of the epsilon in the normalization.
     outputs = model({n: ops.convert_to_tensor(view) for n in tensors(images)})
     z = ops.convert_to_numpy(outputs["projection_1"]).astype("float64")
     variance = z.var(axis=0)

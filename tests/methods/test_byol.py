@@ -1,4 +1,4 @@
-"""What is BYOL's own."""
+"""Tests specific to BYOL."""
 
 import keras
 import numpy as np
@@ -40,7 +40,7 @@ def pairs(model):
 
 
 def parameters(model):
-    """The target's and the online network's, in the same order."""
+    """The variables of target and online network, in the same order."""
     found = [], []
     for target, online in pairs(model):
         for i in target.parameters_at:
@@ -109,7 +109,7 @@ def test_the_target_follows_the_new_weights_from_the_base_on(images):
         for old, source, new in zip(target, online, after):
             expected = momentum * old + (1 - momentum) * source
             np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-6)
-        # It would tell the old online weights from the new ones.
+        # This distinguishes the old online weights from the new ones.
         assert any(
             np.abs(a - b).max() > 1e-4 for a, b in zip(old_online, online)
         )

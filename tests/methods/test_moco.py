@@ -1,4 +1,4 @@
-"""What is MoCo's own, versions 1, 2 and 3."""
+"""Tests specific to MoCo, versions 1, 2 and 3."""
 
 import keras
 import numpy as np
@@ -55,7 +55,7 @@ def kernels(head):
 
 
 def follows(pairs, before, momentum):
-    """Asserts that parameters have moved as the rule says; returns them."""
+    """Checks the momentum update of all parameters, and returns them."""
     parameters = []
     for (target, source), old in zip(pairs, before):
         at = target.parameters_at
@@ -91,7 +91,7 @@ def parameters(pairs):
 def test_the_heads_of_v1_and_v2(version, shapes, temperature):
     model = moco(compiled=False, version=version)
     assert kernels(model.projector) == shapes
-    # No batch normalization, in contrast to all later heads.
+    # No batch normalization, unlike in all later heads.
     assert names(model.projector) == ["kernel", "bias"] * version
     assert len(model.projector.weights) == 2 * version
     assert model.temperature == temperature
@@ -151,7 +151,7 @@ def test_momentum_moves_parameters_alone(images):
         before = follows(pairs, before, 0.75)
     for old, new, other in zip(start, values(target), values(online)):
         assert np.abs(new - old).max() > 1e-4
-        # Of its own batches, and no average with the encoder's.
+        # Its own batches' statistics, not averaged with the encoder's.
         assert np.abs(new - other).max() > 1e-4
         assert np.abs(new - (0.75 * old + 0.25 * other)).max() > 1e-4
 
@@ -210,7 +210,7 @@ def groups_told_by_statistics(model, count=8, groups=4, size=16):
             unit(outputs[name]).reshape(groups, size, -1)[:, :groups]
             for name in ("query", "key")
         )
-        # What a picture has in common in all groups says nothing.
+        # What an image has in common in all groups carries no information.
         q, k = q - q.mean(axis=0), k - k.mean(axis=0)
         for picture in range(groups):
             nearest = np.argmax(q[:, picture] @ k[:, picture].T, axis=1)
@@ -232,7 +232,7 @@ def test_shuffling_hides_the_statistics_that_a_query_shares_with_its_key():
 
 
 def test_shuffled_keys_come_back_in_order(images):
-    """With no statistics, each key is what its image alone would give."""
+    """Without batch statistics, each key depends on its own image only."""
     encoder = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -280,7 +280,7 @@ def test_groups_have_batch_statistics_of_their_own(images):
         )
     together = ops.convert_to_numpy(model.encoder(x, training=True))
     assert np.abs(together - found).max() > 1e-2
-    # In inference there are none.
+    # Inference has no groups.
     np.testing.assert_allclose(
         *values(
             [
@@ -335,7 +335,7 @@ def test_v3_compares_both_directions(images):
     assert float(scalars["contrastive_accuracy"]) == pytest.approx(
         np.mean(accuracy)
     )
-    # Each view has passes of its own: keys are those of the copies.
+    # Each view has its own passes; keys come from the copies.
     key = model.momentum_projector(
         model.momentum_encoder(views["view_2"], training=True), training=True
     )

@@ -1,4 +1,4 @@
-"""What is SimCLR's own."""
+"""Tests specific to SimCLR."""
 
 import keras
 import numpy as np
@@ -72,7 +72,7 @@ def values(variables):
 
 
 def test_the_encoder_with_the_projectors_first_layer(tmp_path):
-    """What the second paper fine-tunes."""
+    """The network that the second paper fine-tunes."""
     model = kerassl.SimCLR(tiny_encoder(), projection_dim=8, version=2)
     model.compile(keras.optimizers.SGD(0.1))
     images = kerassl.data.load("fashion_mnist_small", limit=64).images

@@ -1,4 +1,4 @@
-"""What is SimSiam's own."""
+"""Tests specific to SimSiam."""
 
 import keras
 import numpy as np
@@ -130,7 +130,7 @@ def gradient_of(function, x):
 
 
 def same_start_everywhere(model):
-    """Gives weights of NumPy, so that backends differ by rounding alone."""
+    """Sets weights from NumPy, so that backends differ by rounding only."""
     rng = np.random.default_rng(2)
     for w in model.trainable_variables:
         if len(w.shape) > 1:
@@ -139,7 +139,7 @@ def same_start_everywhere(model):
 
 @once
 def test_without_the_stopped_gradient_the_outputs_collapse():
-    """On pairs of different images only collapse brings the loss down."""
+    """With pairs of different images only a collapse reduces the loss."""
     images = kerassl.data.load("fashion_mnist_small", limit=512).images
     x = images.astype("float32")
     pairs = {"view_1": x, "view_2": np.roll(x, 1, axis=0)}
@@ -151,13 +151,13 @@ def test_without_the_stopped_gradient_the_outputs_collapse():
         history = model.fit(
             pairs, batch_size=256, epochs=25, shuffle=False, verbose=0
         ).history
-        # About 1 when the outputs are spread over the sphere.
+        # About 1 if the outputs are spread over the sphere.
         stds = np.multiply(history["output_std"], 64**0.5)
         assert stds[0] > 0.9
         spread[stop_gradient] = stds[-1]
         loss[stop_gradient] = history["loss"][-1]
     assert spread[True] > 0.9 and loss[True] > -0.5
-    # Batch normalization at the end keeps a few images apart for long.
+    # The last batch normalization keeps a few images apart for a long time.
     assert spread[False] < 0.5 and loss[False] < -0.8
 
 

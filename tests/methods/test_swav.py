@@ -1,4 +1,4 @@
-"""What is SwAV's own."""
+"""Tests specific to SwAV."""
 
 import math
 import warnings
@@ -48,7 +48,7 @@ def tensors(views):
 
 
 def sinkhorn(scores, epsilon=0.05, iterations=3):
-    """The paper's Listing, on (N, K)."""
+    """The paper's listing, for scores of shape (N, K)."""
     q = np.exp(scores / epsilon).T
     q /= q.sum()
     for _ in range(iterations):
@@ -114,7 +114,7 @@ def test_one_encoder_pass_for_each_size_and_one_head_pass(images):
     model.forward_views(views, training=True)
     assert Watched.seen == [(16, 28, 28, 1), (16, 20, 20, 1), (8, 24, 24, 1)]
     assert heads == [(40, 24)]
-    # Each projection is that of its view, of norm 1.
+    # Each output is the projection of its own view, with norm 1.
     outputs = model.forward_views(views, training=False)
     for name in ("view_2", "view_3", "view_5"):
         encoder = model.encoders_by_size[str(views[name].shape[1])]
@@ -151,7 +151,7 @@ def test_prototypes_stay_frozen_and_then_move_on_the_sphere(images):
         before = ops.convert_to_numpy(kernel)
         model.train_on_batch(views)
         moved = np.abs(ops.convert_to_numpy(model.prototypes.vectors) - start)
-        # To rounding: they're normalized again.
+        # Normalizing again causes rounding.
         assert (moved.max() > 1e-4) == (step >= 2)
         np.testing.assert_allclose(norms(model), 1, rtol=1e-5)
         assert np.abs(ops.convert_to_numpy(kernel) - before).max() > 0
@@ -164,7 +164,7 @@ def test_the_queue_fills_from_its_step_on_and_works_once_full(images):
     model = swav(
         queue_size=40,
         queue_start_step=2,
-        # Nothing moves but the queues.
+        # Only the queues change.
         optimizer=keras.optimizers.SGD(0.0),
     )
     filled, differences = [], []
@@ -184,7 +184,7 @@ def test_the_queue_fills_from_its_step_on_and_works_once_full(images):
         after = [ops.convert_to_numpy(q.features) for q in model.queues]
         filled.append(int(np.any(after[0] != 0, axis=1).sum()))
         for i, name in enumerate(("view_1", "view_2")):
-            # The newest first, each view in its own queue.
+            # The newest come first, and each view has its own queue.
             np.testing.assert_array_equal(after[i][16:], queues[i][:-16])
             if step >= 2:
                 np.testing.assert_allclose(

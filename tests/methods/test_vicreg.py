@@ -1,4 +1,4 @@
-"""What is VICReg's own."""
+"""Tests specific to VICReg."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_the_head_and_the_loss_by_hand(images):
     )
     expected["loss"] = loss
     assert scalars == pytest.approx(expected, rel=1e-4)
-    # Each weight is its term's.
+    # Each weight scales its own term.
     for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)):
         settings = dict(
             zip(

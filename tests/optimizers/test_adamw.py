@@ -1,4 +1,4 @@
-"""AdamW: Keras's, and what it leaves without decay."""
+"""AdamW: equal to Keras's, except for the variables without decay."""
 
 import keras
 import numpy as np
@@ -7,12 +7,12 @@ from keras import layers, ops
 
 from kerassl.optimizers import AdamW
 
-# A rate that no gradient moves, and a decay that halves.
+# Without gradients, only the decay changes weights: it halves them.
 SETTINGS = dict(learning_rate=0.1, weight_decay=5.0)
 
 
 def moved(optimizer):
-    """A transformer's parts after a step without gradients, by path."""
+    """A transformer's variables after a step without gradients, by path."""
     model = keras.Sequential(
         [
             keras.Input((3, 4)),

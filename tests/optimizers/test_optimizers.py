@@ -63,7 +63,7 @@ def test_lars_zero_norms_stay_finite():
 
 
 def test_lars_knows_the_biases_of_attention():
-    """They are of rank 2."""
+    """Biases of attention have rank 2."""
     layer = keras.layers.MultiHeadAttention(2, 4)
     layer.build((None, 5, 6), (None, 5, 6))
     biases = [v for v in layer.trainable_variables if v.name == "bias"]

@@ -1,4 +1,4 @@
-"""Rates of their own for parts of a model."""
+"""Separate learning rates for parts of a model."""
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def head(name):
 
 
 class Outer(keras.layers.Layer):
-    """The paths of what it builds start with its own name."""
+    """A layer whose variables' paths start with its name."""
 
     def __init__(self, name):
         super().__init__(name=name)
@@ -42,7 +42,7 @@ class Outer(keras.layers.Layer):
 
 
 def constant(rate):
-    """A schedule that stays: rates may be floats or schedules."""
+    """A constant schedule: rates may be floats or schedules."""
     return keras.optimizers.schedules.PiecewiseConstantDecay([100], [rate, 9.0])
 
 
@@ -108,7 +108,7 @@ def test_only_the_named_layer_is_caught():
     )
     falling = [float(schedule()(step)) for step in range(4)]
     caught = [f"/{v.path}".count("/predictor/") for v in variables]
-    assert sum(caught) == 8  # Four of a head: two kernels, scale and offset.
+    assert sum(caught) == 8  # Four per head: two kernels, scale and offset.
     for own, is_caught in zip(moves, caught):
         expected = [0.125] * 4 if is_caught else falling
         np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-6)
@@ -170,7 +170,7 @@ def fit(model, images, epochs=1):
 def test_the_predictor_moves_on_when_the_rest_stands(images):
     model = make(momentum=0.0)
     fit(model, images, epochs=2)
-    # The schedule is at its end, 0.
+    # The schedule has ended at 0.
     before = values(model.trainable_variables)
     fit(model, images)
     for variable, a, b in zip(

@@ -1,4 +1,4 @@
-"""What is frozen, thawed, and changed after a method was made."""
+"""Layers that are frozen, thawed or changed after a method was made."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.contracts.methods import METHODS, tiny_encoder
 
 
 def arrays(layer):
-    # Copies, since TensorFlow's arrays may move with the variables.
+    # Copies, since TensorFlow's arrays may alias the variables.
     return [np.array(ops.convert_to_numpy(w)) for w in layer.weights]
 
 
@@ -41,8 +41,8 @@ def inputs():
 
 
 def test_all_layers_are_thawed():
-    # Keras's own setter does nothing on TensorFlow where the model itself is
-    # trainable already.
+    # On TensorFlow Keras's setter does nothing if the model is trainable
+    # already.
     model = network()
     for layer in model.layers:
         layer.trainable = False
@@ -61,7 +61,7 @@ def test_a_copy_follows_what_is_frozen_and_thawed(inputs, copy_weights):
     copy = MomentumNetwork(online, 0.5, copy_weights)
 
     def outputs():
-        # In training mode: a frozen normalization keeps to its statistics.
+        # In training mode, where a frozen normalization uses moving statistics.
         return [
             ops.convert_to_numpy(f(inputs, training=True))
             for f in (online, copy)
@@ -104,7 +104,7 @@ def test_copies_normalize_as_the_adapted_encoder(images):
     normalization.adapt(images[:2].astype("float32"))
     encoder = keras.Model(inputs, keras.layers.Dense(4)(x))
     model = kerassl.MoCo(encoder, projection_dim=4, queue_size=32)
-    # To all images only now: the method was made before.
+    # Adapted only now, after the method was made.
     normalization.adapt(images.astype("float32"))
     model.compile("sgd")
     expected = ops.convert_to_numpy(encoder(images))
@@ -132,7 +132,7 @@ def test_the_optimizer_must_know_what_is_thawed(images):
 
 
 def test_what_is_frozen_is_saved(images, tmp_path):
-    # Keras leaves it out of the configs of KerasHub's models, and of heads.
+    # The configs of KerasHub's models and of heads omit `trainable`.
     model = METHODS["mae"](tiny_encoder())
     model.embedding.trainable = False
     model.decoder[0].trainable = False

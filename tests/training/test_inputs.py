@@ -1,4 +1,4 @@
-"""What is read of a user's data, and what is refused before it is used."""
+"""Reading a user's data, and refusing unsuitable data before it is used."""
 
 import itertools
 import pickle
@@ -43,7 +43,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class Dicts(Batches):
-    """As a user may have them: with names and nested boxes."""
+    """A user's dict, with names and nested boxes."""
 
     def __getitem__(self, index):
         images, labels = super().__getitem__(index)
@@ -59,7 +59,7 @@ def as_tf_data(images, size=3):
 
 
 def as_tfds(images, size=3):
-    """As TensorFlow Datasets gives them."""
+    """Batches like those of TensorFlow Datasets."""
     tf = pytest.importorskip("tensorflow")
     features = {
         "id": np.char.encode(NAMES[: len(images)]),
@@ -192,7 +192,7 @@ def test_ready_made_views():
         inputs = Inputs(SHAPE, ["view_1", "view_2"], ["mask"])
         return inputs.read(views | {"mask": GOOD[:, 0]})
 
-    found = read(lambda x: x * 1.2 - 20)  # As a bicubic resize exceeds it.
+    found = read(lambda x: x * 1.2 - 20)  # Like overshoots of a bicubic resize.
     assert set(found) == {"view_1", "view_2", "mask"}
     for change, message in [
         (lambda x: x / 255, r"`view_2` looks scaled to \[0, 1\]"),
@@ -254,7 +254,7 @@ def test_a_py_dataset_stays_what_it_is():
     found.on_epoch_begin()
     found.on_epoch_end()
     assert batches.epochs == ["begin", "end"]
-    # It may be sent to a process, where the model isn't needed.
+    # It may be sent to another process, which doesn't need the model.
     inputs = Inputs(SHAPE, check_size=lambda size: None)
     sent = pickle.loads(pickle.dumps(inputs.read(batches)))
     np.testing.assert_array_equal(sent[0][0], GOOD[:3])
@@ -378,7 +378,7 @@ def test_batch_sizes_of_loaders(arguments, expected):
 def test_batch_sizes_of_kerassls_batches(images, arguments, expected):
     batches = data.ImageBatches(images[:33], **arguments)
     assert sorted(set(batch_sizes(batches))) == sorted(set(expected))
-    # Looking took nothing.
+    # The check consumed nothing.
     assert len(batches) == batches.steps_per_epoch - batches.start_step
     assert batches.epoch == 0
 
@@ -464,7 +464,7 @@ def test_a_batch_is_that_of_all_processes(images, monkeypatch):
 def test_a_batch_that_devices_cannot_share(images, monkeypatch, form):
     model = simclr(tiny_encoder())
     model.compile("sgd")
-    # As TensorFlow's threads, which see one device.
+    # Like TensorFlow's threads, which see one device.
     main = threading.main_thread()
     monkeypatch.setattr(
         "kerassl.training.image_model.device_count",
@@ -496,7 +496,7 @@ def test_looking_after_an_interrupted_fit_warns_of_nothing(images, recwarn):
     assert not [w for w in recwarn if "shuffles the order" in str(w.message)]
 
 
-# === All that reads data ===
+# === All methods that read data ===
 
 
 @pytest.fixture(scope="module")
@@ -573,15 +573,15 @@ def test_another_scale_is_refused_everywhere(model, images):
     for form in (as_tfds, as_loader, as_generator):
         with pytest.raises(ValueError, match=r"scaled to \[0, 1\]"):
             model.fit(form(scaled, 8), verbose=0)
-    # Also where it shows only in a later batch.
+    # Also if only a later batch shows it.
     mixed = np.concatenate([images[:8].astype("float32"), scaled[:8]])
     for call in (model.embed, model.predict, model.evaluate):
         with pytest.raises(ValueError, match=r"scaled to \[0, 1\]"):
             call(as_generator(mixed, 8))
-    # JAX has the values outside of the model meanwhile.
+    # On JAX the values are outside of the model at that time.
     for a, b in zip(before, model.encoder.get_weights()):
         np.testing.assert_array_equal(a, b)
-    # Dark ones after bright ones are not.
+    # Dark images after bright ones are accepted.
     bright = images[:8].astype("float32")
     for batch in (bright, np.minimum(bright, 1), bright * 0):
         model.train_on_batch(batch)
@@ -596,10 +596,10 @@ def test_a_last_image_on_its_own(images, form, steps):
     model.compile("sgd")
     with pytest.raises(ValueError, match="`batch_size`.*drop"):
         model.fit(form(images[:17], 8), verbose=0)
-    # Where the number of images is known, it is told before the first step.
+    # If the number of images is known, the error comes before the first step.
     taken = int(model.optimizer.iterations)
     if steps and keras.backend.backend() == "tensorflow":
-        taken -= 1  # It counts a step that then lacks its data.
+        taken -= 1  # The count includes a step that got no data.
     assert taken == steps
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 

@@ -1,4 +1,4 @@
-"""Momentum network, feature queue and gather, before the methods need them."""
+"""Momentum network, feature queue and gather, without a method."""
 
 import math
 import os
@@ -99,7 +99,7 @@ def test_nothing_unfreezes_it():
     assert len(model.trainable_variables) == count
     assert not model.target.trainable_variables
     assert len(model.target.non_trainable_variables) == 8
-    # Its batch normalization still works on batches.
+    # Its batch normalization still uses batch statistics.
     x = np.random.randn(64, 6).astype("float32") + 5
     before = arrays(model.target)
     model.target(x, training=True)
@@ -225,7 +225,7 @@ def test_a_snapshot_stays_as_it_was():
 
 
 def test_a_snapshot_is_good_for_a_step_that_enqueues():
-    """The loss compares with the queue as it was before the batch came."""
+    """The loss compares with the queue before this batch."""
 
     class Model(keras.Model):
         def __init__(self):
@@ -264,11 +264,11 @@ def test_a_snapshot_is_good_for_a_step_that_enqueues():
         )
 
 
-# === alone ===
+# === on_one_device ===
 
 
 def test_what_a_process_draws_alone_leaves_no_trace(monkeypatch):
-    """Else one that draws pictures would start its next model differently."""
+    """Otherwise a process that draws pictures would seed other weights."""
     monkeypatch.setattr(processes, "process", lambda: (0, 2))
 
     def drawn_next():
@@ -307,7 +307,7 @@ TORCH = textwrap.dedent(
     assert everything[:, 0].tolist() == [1.0, 1.0, 2.0, 2.0]
     weights = torch.arange(4.0)[:, None]
     (everything * weights).sum().backward()
-    # Both processes' losses depend on each row.
+    # The losses of both processes depend on each row.
     expected = 2 * weights[2 * rank : 2 * rank + 2].expand(2, 3)
     assert torch.equal(x.grad, expected), x.grad
     """

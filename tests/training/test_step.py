@@ -1,4 +1,4 @@
-"""`after_update`: after the optimizer, only if it stepped, on every backend."""
+"""`after_update` runs after optimizer steps, and only then, on all backends."""
 
 import keras
 import numpy as np
@@ -158,7 +158,7 @@ def test_metrics_are_epoch_means(images):
     history = model.fit(
         images, batch_size=16, verbose=0, callbacks=[Watch()]
     ).history
-    # Keras logs running means: the last one is the epoch's.
+    # Keras logs running means; the last one is that of the epoch.
     assert history["loss"][0] == pytest.approx(losses[-1], rel=1e-5)
     assert history["half"][0] == pytest.approx(losses[-1] / 2, rel=1e-5)
 
@@ -181,7 +181,7 @@ def test_momentum_and_queue_are_saved(images, tmp_path):
     keras.backend.backend() == "torch", reason="It runs each step as it comes"
 )
 def test_the_step_is_traced_once(images, monkeypatch):
-    """Keras traces TensorFlow's twice where it makes variables."""
+    """On TensorFlow, a step that makes variables is traced twice."""
     traced = []
     forward = Follower.forward_views
 
