@@ -14,10 +14,10 @@ from kerassl.augmentation.namespace import constant, one_hot
 # ITU-R 601, as PIL and torchvision have it.
 LUMA = (0.299, 0.587, 0.114)
 
-# The order in which uniform numbers name the operations.
+# The index of an operation among the uniform numbers for the order.
 CONTRAST, HUE = 1, 3
 
-# A turn about the gray axis of RGB: `GRAY + cos * COSINE + sin * SINE`.
+# A rotation about the gray axis of RGB: `GRAY + cos * COSINE + sin * SINE`.
 _GRAY = np.full((3, 3), 1 / 3)
 _COSINE = np.eye(3) - _GRAY
 _SINE = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
@@ -34,17 +34,17 @@ def jitter(
     """Changes brightness, contrast, saturation and hue, in random order.
 
     All but the hue are a matrix and an offset, and are clipped before the
-    next, as torchvision's are: the order matters through the clipping, and
-    through the contrast's mean. Since the hue is more work, it is computed
-    once: each image has up to three steps before and up to three after it.
+    next, like torchvision's: the order matters because of the clipping and of
+    the contrast's mean. The hue costs more, so it is computed once: each image
+    has up to three steps before it and up to three after it.
 
     Args:
         xp: namespace of array functions.
         x: float32 tensor `(B, C, P)` of P pixels in [0, 1].
-        uniforms: `"order"`, `(B, 4)`; `"brightness"`, `"contrast"`,
+        uniforms: dict of `"order"`, `(B, 4)`; `"brightness"`, `"contrast"`,
             `"saturation"` and `"hue"`, `(B, 1)`; all in [0, 1).
         applied: float32 tensor `(B, 1)` of 0 and 1: which images change.
-        strengths: of the four, as in `ColorJitter`.
+        strengths: dict of the four strengths, as in `ColorJitter`.
         channels: int, C. For 1, saturation and hue change nothing.
 
     Returns:
@@ -79,7 +79,7 @@ def jitter(
     matrices = xp.reshape(
         xp.matmul(chosen, operations), (-1, steps.shape[1], channels, channels)
     )
-    # What a contrast step takes of the mean luma; 0 elsewhere.
+    # The share of the mean luma in a contrast step; 0 in the others.
     means = chosen[:, :, CONTRAST] * (1.0 - contrast)
     for step in range(steps.shape[1]):
         if with_hue and step == 3:
@@ -94,8 +94,8 @@ def jitter(
 def _around_hue(xp: Any, steps: Any) -> Any:
     """Returns `(B, 6)`: three steps before the hue, and three after it.
 
-    The hue itself, which changes nothing there, fills up where an image has
-    fewer.
+    Images with fewer steps there get the hue's index, whose matrix is the
+    identity.
     """
     index = xp.cast(xp.arange(4), "int32")
     hue_at = xp.sum(
@@ -112,10 +112,10 @@ def _around_hue(xp: Any, steps: Any) -> Any:
 def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
     """Shifts the hue, and keeps value and saturation, as in HSV.
 
-    Colors turn about the gray axis, which is a matrix, and are then moved and
-    scaled along it to the largest and smallest channel that they had. HSV
-    turns along a hexagon instead of a circle: angles differ by at most 1.1
-    degrees.
+    A matrix rotates colors about the gray axis. They are then scaled and
+    shifted along it, back to the largest and smallest channel that they had.
+    HSV's hue follows a hexagon instead of a circle: angles differ by at most
+    1.1 degrees.
 
     Args:
         xp: namespace of array functions.
@@ -123,7 +123,7 @@ def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
         turns: float32 tensor `(B, 1)`, in turns of the color wheel.
 
     Returns:
-        Float32 tensor `(B, 3, P)` in [0, 1], but for rounding.
+        Float32 tensor `(B, 3, P)` in [0, 1], up to rounding.
     """
     angle = 2.0 * math.pi * turns[:, 0]
     cosine, sine = xp.cos(angle), xp.sin(angle)
@@ -139,7 +139,7 @@ def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
     turned_low = xp.amin(turned, axis=1, keepdims=True)
     spread = xp.amax(x, axis=1, keepdims=True) - low
     turned_spread = xp.amax(turned, axis=1, keepdims=True) - turned_low
-    # Grays stay as they are; their spread is 0 or rounding.
+    # Grays stay unchanged: their spread is 0 or a rounding error.
     scale = spread / xp.maximum(turned_spread, constant(xp, 1e-6))
     return turned * scale + (low - turned_low * scale)
 
@@ -152,7 +152,7 @@ def luma(x: Any, channels: int) -> Any:
 
 
 def grayscale(xp: Any, x: Any, uniform: Any, probability: float) -> Any:
-    """Takes the color of some images `(B, 3, P)`; `uniform` is `(B, 1)`."""
+    """Makes some images `(B, 3, P)` gray; `uniform` is `(B, 1)`."""
     return xp.where(uniform[:, :, None] < probability, luma(x, 3), x)
 
 

@@ -1,4 +1,4 @@
-"""Crop, flip, antialiased resize and blur, as two matrices per image.
+"""Crop, flip, antialiased resize and blur as two matrices per image.
 
 Functions take `xp`, a namespace of array functions: `keras.ops`, or
 TensorFlow's in a `tf.data` pipeline.
@@ -25,15 +25,15 @@ def draw_box(
 
     Args:
         xp: namespace of array functions.
-        uniforms: `"area"` and `"ratio"`, `(B, 10)`; `"top"` and `"left"`,
-            `(B, 1)`; all in [0, 1).
-        height: int, of the images in pixels.
-        width: int, likewise.
+        uniforms: dict of `"area"` and `"ratio"`, `(B, 10)`; `"top"` and
+            `"left"`, `(B, 1)`; all in [0, 1).
+        height: int, the images' height in pixels.
+        width: int, their width.
         area: (low, high) share of the image.
         ratio: (low, high) width over height.
 
     Returns:
-        top, left, box height and box width: float32 whole numbers, `(B,)`.
+        Top, left, box height and box width: float32 whole numbers, `(B,)`.
     """
     areas = height * width * (area[0] + (area[1] - area[0]) * uniforms["area"])
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -60,7 +60,7 @@ def draw_box(
 def _central_box(
     height: int, width: int, ratio: tuple[float, float]
 ) -> tuple[float, float]:
-    """Returns the largest height and width within the ratios."""
+    """Returns height and width of the largest box with an allowed ratio."""
     if width / height < ratio[0]:
         return float(round(width / ratio[0])), float(width)
     if width / height > ratio[1]:
@@ -69,7 +69,7 @@ def _central_box(
 
 
 def _offset(xp: Any, uniform: Any, room: Any) -> Any:
-    # The minimum guards against a product that rounds up to room + 1.
+    # The minimum is needed where the product rounds up to room + 1.
     return xp.minimum(xp.floor(uniform * (room + 1.0)), room)
 
 
@@ -82,13 +82,13 @@ def resize_matrix(
     extent: int,
     interpolation: str,
 ) -> Any:
-    """Returns the weights that resample a stretch of pixels, as PIL does.
+    """Returns the weights that resample a range of pixels, as PIL does.
 
     Args:
         xp: namespace of array functions.
-        start: float tensor `(B,)`, the first pixel of each stretch.
+        start: float tensor `(B,)`, the first pixel of each range.
         length: float tensor `(B,)`, its length in pixels.
-        flip: float tensor `(B,)` of 0 and 1, or `None`: output in reverse.
+        flip: float tensor `(B,)`: 1 reverses the output, 0 doesn't. Or `None`.
         size: int, the number of output pixels.
         extent: int, the number of input pixels.
         interpolation: `"bilinear"` or `"bicubic"`.
@@ -116,7 +116,7 @@ def resize_matrix(
 
 
 def _cubic(xp: Any, distance: Any) -> Any:
-    """Returns Keys's cubic kernel with a = -0.5, PIL's and TensorFlow's."""
+    """Returns Keys's cubic kernel with a = -0.5, as in PIL and TensorFlow."""
     d = xp.minimum(distance, constant(xp, 2.0))
     near = (1.5 * d - 2.5) * d * d + 1.0
     far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
@@ -133,12 +133,12 @@ def blur_matrix(xp: Any, sigma: Any, blurred: Any, size: int) -> Any:
         size: int, the number of pixels.
 
     Returns:
-        Float32 tensor `(B, size, size)`, the rows sum to 1. Outside the image
-        there is nothing: the rows at the edges are renormalized.
+        Float32 tensor `(B, size, size)`, the rows sum to 1: at the edges, the
+        weights inside the image are renormalized.
     """
     pixel = xp.cast(xp.arange(size), "float32")
     squares = (pixel[:, None] - pixel[None, :]) ** 2
-    # Far from the diagonal the identity's exponent underflows to exactly 0.
+    # A sigma so narrow that all weights off the diagonal underflow to 0.
     narrow = 1e-2
     sigma = blurred * sigma + (1.0 - blurred) * narrow
     weights = xp.exp(-0.5 * squares[None] / (sigma * sigma)[:, None, None])

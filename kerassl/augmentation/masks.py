@@ -1,7 +1,7 @@
 """Masks for inpainting: 1 where an image's pixels are hidden, 0 elsewhere.
 
 Masks are pure functions of uniform numbers, so that all backends make the same
-of the same numbers.
+masks from the same numbers.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ from kerassl.augmentation.namespace import constant
 from kerassl.image_format import LAST
 
 # Four blocks of at most a quarter of the size: they hide at most a quarter of
-# the area, even where none covers another.
+# the area, even if none overlap.
 BLOCKS = 4
-# 128 pixels of the authors' noise, which has one number for 1 / 0.06 pixels.
+# The authors' noise has one number per 1 / 0.06 pixels: 8 for 128 pixels.
 NOISE = 8
 # The share of the area that a random region hides.
 REGION_AREA = (0.2, 0.3)
@@ -25,13 +25,13 @@ UNIFORMS = {"center": 0, "blocks": 4 * BLOCKS, "region": NOISE**2 + 1}
 
 
 def make_masks(kind: str, uniforms: Any, size: int, overlap: int) -> Any:
-    """Makes masks of uniform numbers.
+    """Makes masks from uniform numbers.
 
     Args:
         kind: str, one of `UNIFORMS`.
         uniforms: float32 tensor `(N, UNIFORMS[kind])` in [0, 1).
         size: int, the images' height and width.
-        overlap: int, for the central hole.
+        overlap: int, as in `center`; other kinds ignore it.
 
     Returns:
         Float32 tensor `(N, size, size, 1)`: 1 is hidden.
@@ -53,8 +53,8 @@ def center(size: int, overlap: int = 0) -> Any:
 
     Args:
         size: int, the images' height and width.
-        overlap: int >= 0, by how many pixels the hole is smaller on each side
-            than the central half.
+        overlap: int >= 0, how many pixels smaller than the central half the
+            hole is on each side.
 
     Returns:
         Float32 tensor `(1, size, size, 1)`: 1 is hidden.
@@ -70,8 +70,8 @@ def blocks(uniforms: Any, size: int) -> Any:
     """Returns masks that hide some rectangles, which may overlap.
 
     Args:
-        uniforms: float32 tensor `(N, 16)` in [0, 1): of each of four blocks,
-            height, width, top and left.
+        uniforms: float32 tensor `(N, 16)` in [0, 1): the heights of the four
+            blocks, then their widths, tops and lefts.
         size: int, the images' height and width.
 
     Returns:
@@ -81,7 +81,7 @@ def blocks(uniforms: Any, size: int) -> Any:
     u = ops.reshape(uniforms, (-1, 4, BLOCKS))
     largest = max(1, size // 4)
     smallest = max(1, size // 6)
-    # Minima guard against products that round up.
+    # The minima are needed where products round up.
     sides = smallest + ops.floor(u[:, :2] * (largest - smallest + 1.0))
     sides = ops.minimum(sides, constant(ops, largest))
     room = size - sides
@@ -97,13 +97,13 @@ def blocks(uniforms: Any, size: int) -> Any:
 def region(uniforms: Any, size: int) -> Any:
     """Returns masks of random shape, which hide 20 to 30 % of each image.
 
-    Noise of 8x8 numbers is enlarged, and each image's lowest values are hidden,
-    as many as its share says. (The authors cut masks out of one large pattern
+    Noise of 8x8 numbers is enlarged, and the lowest values of each image are
+    hidden, up to its share. (The authors cut masks out of one large pattern
     until they find one with such a share.)
 
     Args:
-        uniforms: float32 tensor `(N, 65)` in [0, 1): the noise, and what says
-            the share.
+        uniforms: float32 tensor `(N, 65)` in [0, 1): the noise, then the number
+            that selects the share.
         size: int, the images' height and width.
 
     Returns:
@@ -132,9 +132,10 @@ def region(uniforms: Any, size: int) -> Any:
 
 
 def hole_weights(masks: Any, overlap: int, band_weight: float = 10.0) -> Any:
-    """Weighs the pixels of holes, and more those of a band around them.
+    """Returns weights for the pixels of holes and of a band around them.
 
-    In the band the image is known: a painting that fits there has no seam.
+    In the band the image is known, and its weight is larger: a prediction that
+    fits there has no seam.
 
     Args:
         masks: float32 tensor `(N, S, S, 1)`: 1 is hidden.

@@ -1,4 +1,8 @@
-"""The views of the papers."""
+"""The views of the papers.
+
+Their operations are those of `View`, in its order: the blur comes before the
+colors, where the papers have it after them.
+"""
 
 from typing import Any
 
@@ -19,9 +23,9 @@ def simclr(
     Args:
         size: int, the views' height and width in pixels.
         strength: float >= 0, of the color jitter. By default 1, and 0.5 up to
-            32 pixels, as the paper has it for ImageNet and CIFAR-10.
+            32 pixels: the paper's values for ImageNet and CIFAR-10.
         blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
-            pixels, likewise.
+            pixels, as in the paper.
         crop_area: (low, high), as in `View`.
         seed: int or `None`.
 
@@ -64,8 +68,8 @@ def moco_v1(
 
     Reference:
         - facebookresearch/moco, `main_moco.py`. Its grayscale comes before the
-          jitter, ours after: what a gray image keeps of the jitter, brightness
-          and contrast, is the same but for clipping.
+          jitter, ours after it. The results differ only by clipping, as
+          brightness and contrast are all that jitter changes in a gray image.
     """
     view = View(
         size,
@@ -86,13 +90,13 @@ def moco_v2(
     blur: float | None = None,
     seed: int | None = None,
 ) -> ViewAugmenter:
-    """Returns the two views of MoCo v2, also SimSiam's.
+    """Returns the two views of MoCo v2 and SimSiam.
 
     Args:
         size: int, the views' height and width in pixels.
         crop_area: (low, high), as in `View`.
         blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
-            pixels, as SimSiam's paper has it for CIFAR-10.
+            pixels, as in SimSiam's paper for CIFAR-10.
         seed: int or `None`.
 
     Returns:
@@ -120,17 +124,18 @@ def byol(
     solarize: tuple[float, float] = (0.0, 0.2),
     seed: int | None = None,
 ) -> ViewAugmenter:
-    """Returns BYOL's unequal pair, also Barlow Twins' and MoCo v3's.
+    """Returns the unequal pair of BYOL, Barlow Twins, VICReg and MoCo v3.
 
-    The first view is always blurred; the second rarely, and sometimes
+    The first view is always blurred; the second rarely, and it is sometimes
     solarized.
 
     Args:
         size: int, the views' height and width in pixels.
-        crop_area: (low, high), as in `View`; MoCo v3 has (0.2, 1).
-        blur: its probability in [0, 1] for each view. By default (1, 0.1), and
-            (0, 0) up to 32 pixels, where it would leave little to see.
-        solarize: its probability in [0, 1] for each view.
+        crop_area: (low, high), as in `View`; (0.2, 1) for MoCo v3.
+        blur: (first, second) probability in [0, 1] for the two views. By
+            default (1, 0.1), and (0, 0) up to 32 pixels, where a blur leaves
+            little to see.
+        solarize: (first, second) probability in [0, 1].
         seed: int or `None`.
 
     Returns:
@@ -168,17 +173,17 @@ def swav(
     blur: float | None = None,
     seed: int | None = None,
 ) -> ViewAugmenter:
-    """Returns SwAV's multi-crop: two large views, and small ones.
+    """Returns SwAV's multi-crop: two large views and several small ones.
 
     Args:
         size: int, the large views' height and width in pixels.
-        local_size: int, the small views'. By default 3/7 of it, the paper's 96
-            to 224, but at least 16.
-        num_local_crops: int >= 0, their number.
-        crop_area: (low, high) of the large views, as in `View`.
-        local_crop_area: (low, high) of the small views.
+        local_size: int, the small views' height and width. By default 3/7 of
+            `size`, as the paper's 96 to 224, but at least 16.
+        num_local_crops: int >= 0, the number of small views.
+        crop_area: (low, high) for the large views, as in `View`.
+        local_crop_area: (low, high) for the small views.
         strength: float >= 0, of the color jitter. By default 1, and 0.5 up to
-            32 pixels, as SimCLR's.
+            32 pixels, as in `simclr`.
         blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
             pixels.
         seed: int or `None`.
@@ -212,11 +217,11 @@ def crop_flip(
     crop_area: tuple[float, float] = (0.2, 1.0),
     seed: int | None = None,
 ) -> ViewAugmenter:
-    """Returns one view, cropped and flipped: MAE's, and rotation's.
+    """Returns one view, cropped and flipped, as for MAE and rotation.
 
     Args:
         size: int, the view's height and width in pixels.
-        crop_area: (low, high), as in `View`; MAE has (0.2, 1).
+        crop_area: (low, high), as in `View`. The default is MAE's.
         seed: int or `None`.
 
     Returns:
@@ -250,21 +255,22 @@ def jigsaw(
 ) -> TileAugmenter:
     """Returns the nine tiles of the jigsaw puzzle.
 
-    Each lies anywhere in its cell, a ninth of the view.
+    Each has a random position in its cell, a ninth of the view.
 
     Args:
         size: int, the encoder's image size in pixels.
-        view_size: int, of what is cut. By default `size`.
-        tile_size: int. By default three quarters of a cell, as the paper's 64
-            of 85.
+        view_size: int, the size of the view that is cut. By default `size`.
+        tile_size: int. By default three quarters of a cell, as in the paper (64
+            of 85).
         crop_area: (low, high), as in `View`.
-        flip: float in [0, 1], the probability of a flip. The authors have none.
+        flip: float in [0, 1], the probability of a flip. The authors don't
+            flip.
         channel_shift: int, as in `TileAugmenter`. By default 2 from 128 pixels
             on, as in the authors' code, and 0 below.
         grayscale: float in [0, 1], its probability.
-        project_colors: float in [0, 1], likewise.
-        normalize: bool. Each tile of one mean and contrast, as the paper has
-            it; in the authors' code it is commented out.
+        project_colors: float in [0, 1], a probability, as in `TileAugmenter`.
+        normalize: bool. Whether all tiles get the same mean and contrast, as in
+            the paper; in the authors' code this is commented out.
         seed: int or `None`.
 
     Returns:
@@ -309,21 +315,23 @@ def context_prediction(
 
     Args:
         size: int, the encoder's image size in pixels.
-        view_size: int, of what is cut. By default `size`.
-        tile_size: int, a patch's size. By default a quarter of the view, as
-            the paper's 96.
-        gap: int, pixels between patches. By default all that is left beside
-            the jitter, but at most half a patch (the paper's 48 pixels).
+        view_size: int, the size of the view that is cut. By default `size`.
+        tile_size: int, a patch's size. By default a quarter of the view, as in
+            the paper (96).
+        gap: int, pixels between patches. By default what the jitter leaves, but
+            at most half a patch (the paper's 48 pixels).
         jitter: int, as in `TileAugmenter`. By default a seventh of a patch, as
-            the paper's 7 pixels up and down.
+            in the paper (7 pixels in each direction).
         crop_area: (low, high), as in `View`.
         flip: float in [0, 1], the probability of a flip.
-        drop_channels: float in [0, 1], the authors' defense against chromatic
-            aberration.
-        project_colors: float in [0, 1], the paper's other one.
-        blur: float in [0, 1]: with this probability an image loses its fine
-            detail, up to a tenth of the patch's resolution.
-        normalize: bool. Each patch of one contrast, as the authors have it.
+        drop_channels: float in [0, 1], as in `TileAugmenter`: the authors'
+            defense against chromatic aberration.
+        project_colors: float in [0, 1], as in `TileAugmenter`: the paper's
+            other defense.
+        blur: float in [0, 1]: with this probability an image loses fine detail,
+            down to a tenth of the patch's resolution.
+        normalize: bool. Whether all patches get the same mean and contrast, as
+            in the authors' code.
         seed: int or `None`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Tiles of an image, for the tasks that ask how they lie to each other."""
+"""Tiles of an image, for methods that predict their arrangement."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,8 +15,8 @@ from kerassl.augmentation.augmenter import (
 from kerassl.augmentation.namespace import constant, one_hot
 from kerassl.renamed import current_names
 
-# Chromatic aberration shifts green against red and blue, the more the farther
-# from the lens's axis; without that direction of color it can't be seen.
+# Chromatic aberration shifts green against red and blue, and more so far from
+# the lens's axis; without that direction of color it can't be seen.
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)
 
 
@@ -24,37 +24,40 @@ GREEN_MAGENTA = (-1.0, 2.0, -1.0)
 class TileAugmenter(ViewAugmenter):
     """Cuts a grid of tiles out of one random view of each image.
 
-    The tiles lie `tile_size + gap` pixels apart, each is moved by up to
-    `jitter` pixels of its own, and the whole grid lies anywhere in the view.
-    Cutting is a matmul with ones and zeros, exact and without a gather.
+    Tiles are `tile_size + gap` pixels apart. Each is shifted by up to `jitter`
+    pixels, and the whole grid has a random position in the view. Cutting is a
+    matmul with ones and zeros, exact and without a gather.
 
-    Networks find short cuts: edges that go on from tile to tile (against that,
-    `gap` and `jitter`), and color fringes that tell where in the image a tile
-    lies (`channel_shift`, `drop_channels`, `project_colors`).
+    Networks find shortcuts: edges that continue from tile to tile (`gap` and
+    `jitter` prevent that), and color fringes that reveal where in the image a
+    tile comes from (`channel_shift`, `drop_channels`, `project_colors`).
 
     Args:
-        view: `View`, what is cut.
+        view: `View` or list of operations that set a size: the pipeline of the
+            view that is cut.
         tile_size: int > 0, in pixels.
         grid: int > 1: `grid * grid` tiles.
-        gap: int >= 0, pixels between neighbors that aren't moved.
-        jitter: int >= 0. Each tile is moved by 0 to this many pixels down, and
-            to the right.
-        channel_shift: int >= 0. Each channel of a tile likewise, on top.
+        gap: int >= 0, pixels between neighbors before they are shifted.
+        jitter: int >= 0. Each tile is shifted by 0 to this many pixels down,
+            and to the right.
+        channel_shift: int >= 0. Each channel of a tile is shifted by 0 to this
+            many pixels in addition.
         drop_channels: float in [0, 1], the probability that an image's tiles
             keep one random channel each, and the others become gray.
         project_colors: float in [0, 1], the probability that an image loses
             the direction of color from green to magenta.
-        normalize: bool. Gives each tile the mean 127.5 and the standard
-            deviation 50.
+        normalize: bool. Whether to give each tile the mean 127.5 and the
+            standard deviation 50.
         seed: int or `None`.
         **kwargs: the arguments of `keras.layers.Layer`.
 
     Output: `{"tiles": (B, grid * grid, tile_size, tile_size, C)}`, row by row,
-    in [0, 255] (with `normalize`, almost).
+    in [0, 255] (with `normalize`, a few pixels may be outside).
 
     Raises:
-        ValueError: if the grid doesn't fit into the view, or an argument is
-            out of its range.
+        ValueError: if the grid doesn't fit into the view, the view sets no
+            size, or an argument is out of its range.
+        TypeError: if `view` isn't a pipeline.
 
     Example:
     ```python
@@ -124,19 +127,19 @@ class TileAugmenter(ViewAugmenter):
 
     @property
     def view_names(self) -> list[str]:
-        """The name of what it makes."""
+        """The name of the output, `["tiles"]`."""
         return ["tiles"]
 
     def finish(
         self, xp: Any, views: dict[str, Any], draw: Callable
     ) -> dict[str, Any]:
-        """Cuts the tiles, and takes away what would give them away."""
+        """Cuts the tiles, and removes clues to their position."""
         (image,) = views.values()
         count, channels = xp.shape(image)[0], image.shape[-1]
         tiles = self.grid**2
 
         def whole(numbers: int, largest: int) -> Any:
-            # The minimum guards against a product that rounds up.
+            # The minimum is needed where the product rounds up.
             drawn = xp.floor(draw(count, numbers) * (largest + 1.0))
             return xp.minimum(drawn, constant(xp, largest))
 
@@ -205,8 +208,8 @@ def cut(xp: Any, images: Any, tops: Any, lefts: Any, size: int) -> Any:
         xp: namespace of array functions.
         images: float32 tensor `(B, H, W, C)`.
         tops: float32 tensor of whole numbers `(B, T, C)`, the first row of each
-            square in each channel; or `(B, T, 1)`.
-        lefts: the first columns, likewise.
+            square in each channel; or `(B, T, 1)` for all channels.
+        lefts: the first columns, of the same shape.
         size: int, the squares' height and width.
 
     Returns:
@@ -222,14 +225,14 @@ def cut(xp: Any, images: Any, tops: Any, lefts: Any, size: int) -> Any:
 
 
 def _selection(xp: Any, starts: Any, size: int, extent: int) -> Any:
-    """Returns rows of one 1 each, `(..., size, extent)`."""
+    """Returns rows with one 1 in each, `(..., size, extent)`."""
     wanted = starts[..., None] + xp.cast(xp.arange(size), "float32")
     pixel = xp.cast(xp.arange(extent), "float32")
     return xp.cast(xp.abs(wanted[..., None] - pixel) < 0.5, "float32")
 
 
 def project_colors(xp: Any, images: Any, chosen: Any) -> Any:
-    """Takes the direction from green to magenta out of colors.
+    """Removes the direction from green to magenta from colors.
 
     Args:
         xp: namespace of array functions.
@@ -266,7 +269,7 @@ def drop_channels(xp: Any, tiles: Any, kept: Any, chosen: Any) -> Any:
 
 
 def normalize(xp: Any, tiles: Any) -> Any:
-    """Gives each tile one mean and one contrast.
+    """Gives all tiles the same mean and contrast.
 
     Args:
         xp: namespace of array functions.
@@ -279,5 +282,5 @@ def normalize(xp: Any, tiles: Any) -> Any:
     axes = (2, 3, 4)
     tiles = tiles - xp.mean(tiles, axis=axes, keepdims=True)
     variance = xp.mean(xp.square(tiles), axis=axes, keepdims=True)
-    # A tile of one color stays one.
+    # The 1 keeps tiles of a single color from growing noise.
     return tiles * (50.0 / xp.sqrt(variance + 1.0)) + 127.5
