@@ -1,4 +1,4 @@
-"""One process at a time writes into a run's folder."""
+"""A lock that lets only one process write into a run's folder."""
 
 import contextlib
 import datetime
@@ -18,7 +18,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _lock(file: int) -> None:
-        # Others couldn't read a locked byte: this one lies behind the text.
+        # Others can't read a locked byte, so lock one far behind the text.
         os.lseek(file, 1 << 30, os.SEEK_SET)
         msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
 
@@ -30,31 +30,31 @@ else:
 
 
 LOCK = ".lock"
-# What the system says if another process holds the lock, and what it says if
-# the file system has none.
+# Error numbers if another process holds the lock, and if the file system
+# doesn't support locks.
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
 
 
 class InUseError(OSError):
-    """Another process writes into the run's folder."""
+    """Another process is using the run's folder."""
 
 
 @contextlib.contextmanager
 def locked(folder: Path, wait: float = 0.5) -> Iterator[None]:
     """Keeps other processes from writing into a run's folder.
 
-    The lock is the operating system's, on an open file: it ends with the
-    process, however that ends. The file, `.lock`, says who holds it, and is
-    removed at the end.
+    The operating system locks an open file, and releases it however the
+    process ends. The file, `.lock`, names the process, and is removed at the
+    end of the block.
 
     Args:
-        folder: path of a folder that exists.
-        wait: float >= 0, seconds to wait for another process.
+        folder: path of an existing folder.
+        wait: float >= 0, the seconds to wait for another process.
 
     Raises:
-        InUseError: if another process holds it, or this one does already.
-        OSError: if the file can't be made.
+        InUseError: if the lock is held, by another process or by this one.
+        OSError: if the file can't be created.
     """
     path = folder / LOCK
     end = time.monotonic() + wait
@@ -73,8 +73,8 @@ def locked(folder: Path, wait: float = 0.5) -> Iterator[None]:
         os.write(file, json.dumps(holder).encode())
         yield
     finally:
-        # While it is held, so that it isn't another's; but Windows can't
-        # remove an open file.
+        # Remove it while it is locked, so that it can't be the file of another
+        # process. Windows can't remove an open file.
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(file)
@@ -84,18 +84,18 @@ def locked(folder: Path, wait: float = 0.5) -> Iterator[None]:
 
 
 def check_free(folder: str | Path) -> None:
-    """Refuses a run's folder that another process writes into.
+    """Checks that no other process uses a run's folder.
 
     Args:
-        folder: path, of a folder or of nothing.
+        folder: path of a folder, which may be missing.
 
     Raises:
-        InUseError: naming the process.
+        InUseError: if one does, naming the process.
     """
     path = Path(folder) / LOCK
     try:
         file = os.open(path, os.O_RDWR)
-    except OSError:  # There is none, or it can't be looked at.
+    except OSError:  # No lock file, or no access to it.
         return
     try:
         if not _try_lock(file, path):
@@ -105,10 +105,10 @@ def check_free(folder: str | Path) -> None:
 
 
 def _open_locked(path: Path) -> int | None:
-    """Returns the locked file, or `None` if another process has it."""
+    """Returns the locked file, or `None` if another process holds the lock."""
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        # Its last holder may have removed it in between.
+        # The last holder may have removed the file after it was opened.
         if _try_lock(file, path) and os.path.samestat(
             os.fstat(file), os.stat(path)
         ):
@@ -131,14 +131,14 @@ def _try_lock(file: int, path: Path) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         warnings.warn(
-            f"The file system of {path.parent} has no locks. Start no second "
-            "run in this folder."
+            f"The file system of {path.parent} doesn't support locks. Don't "
+            "start a second run in this folder."
         )
     return True
 
 
 def _holder(path: Path) -> str:
-    """Returns in words who holds a lock."""
+    """Returns a description of the process that holds a lock."""
     try:
         found = load_json(path)
         return "process {pid} on {host}, since {since}".format(**found)

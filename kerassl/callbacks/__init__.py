@@ -1,4 +1,4 @@
-"""Callbacks that watch a run."""
+"""Keras callbacks for pretraining."""
 
 from kerassl.callbacks.collapse_monitor import CollapseMonitor
 from kerassl.callbacks.knn_monitor import KNNMonitor

@@ -1,4 +1,4 @@
-"""Says during `fit` when features collapse, or nothing is learned."""
+"""Warns during `fit` of collapsed features, or a loss that doesn't improve."""
 
 import warnings
 from typing import Any
@@ -11,29 +11,28 @@ from kerassl.training.monitors import Monitor
 
 
 class CollapseMonitor(Monitor):
-    """Looks for collapse at the end of epochs, and says what to try.
+    """Detects collapse at the end of epochs, and suggests what to try.
 
-    It logs `effective_rank`, the number of dimensions that the features of the
-    images use, and `feature_spread`, 0 if they all point the same way. It
-    warns, once for each problem, if these say that all images look alike, or
-    if the loss has been where it is when they do (`collapsed_loss` of the
-    method: ln K for SwAV, -1 for SimSiam) for two epochs.
+    It logs `effective_rank`, the number of dimensions that the features use,
+    and `feature_spread`, which is 0 if all features point the same way. It
+    warns once of each problem: if these show that all images have nearly the
+    same features, or if for two epochs the loss is that of a collapsed model
+    (the method's `collapsed_loss`: ln K for SwAV, -1 for SimSiam).
 
     Args:
-        images: array `(N, H, W, C)`, what `kerassl.data.load` returns, or a
+        images: array `(N, H, W, C)`, the result of `kerassl.data.load`, or a
             data set as for `fit`, which is read into memory. A few hundred
-            images of the encoder's size, with or without labels; the more, the
-            larger the ranks that can be told.
-        stop: bool. Whether to stop the run, at the end of the epoch.
-        every: int > 0. Epochs between two looks at the features; the first
-            and the last epoch are looked at too, and the others log what was
-            found last.
-        batch_size: int, for the encoder.
+            images of the encoder's size, with or without labels. The effective
+            rank can't exceed their number.
+        stop: bool. Whether to stop the training, at the end of the epoch.
+        every: int > 0, the number of epochs between measurements of the
+            features. The first and the last epoch are measured too; the others
+            log the last values.
+        batch_size: int, the batch size of the encoder.
 
     Raises:
-        ValueError: if the images have another form, `every` is less than 1,
-            or, when a `fit` starts, the images have another size than the
-            encoder's.
+        ValueError: if the images have another form or `every` is less than 1;
+            and when `fit` starts, if the images don't have the encoder's size.
 
     Example:
     ```python
@@ -61,21 +60,21 @@ class CollapseMonitor(Monitor):
         self.batch_size = batch_size
         self.problems: dict[str, str] = {}
         self.epochs_at_collapse = 0
-        self.told: set[str] = set()
+        self.warned: set[str] = set()
 
     def set_model(self, model: Any) -> None:
-        """Refuses images that aren't of the encoder's size, before training."""
+        """Checks that the images have the encoder's size."""
         Inputs(model.encoder.input_shape[1:]).read(self.images)
         super().set_model(model)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Starts to count anew."""
+        """Resets the counters."""
         super().on_train_begin(logs)
         self.epochs_at_collapse = 0
-        self.told = set()
+        self.warned = set()
 
     def look(self, epoch: int, logs: dict) -> dict[str, float]:
-        """Measures the features, and notes what is wrong with them."""
+        """Measures the features, and stores what is wrong with them."""
         features = self.model.embed(self.images, batch_size=self.batch_size)
         self.problems = feature_problems(features)
         return {
@@ -84,7 +83,7 @@ class CollapseMonitor(Monitor):
         }
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds the numbers to the logs, and warns."""
+        """Adds the measurements to the logs, and warns of problems."""
         if logs is None:
             return
         self.problems = {}
@@ -92,12 +91,12 @@ class CollapseMonitor(Monitor):
         super().on_epoch_end(epoch, logs)
         problems = dict(self.problems)
         self.epochs_at_collapse = self.epochs_at_collapse + 1 if problem else 0
-        # The loss of random weights may lie there, too.
+        # An untrained model may have this loss too, so one epoch isn't enough.
         if problem and self.epochs_at_collapse > 1:
             problems["loss"] = problem
         for kind, words in problems.items():
-            if kind not in self.told:
-                self.told.add(kind)
+            if kind not in self.warned:
+                self.warned.add(kind)
                 advice = self.model.collapse_advice
                 warnings.warn(f"Epoch {epoch + 1}: {words} {advice}")
         if problems and self.stop:

@@ -1,4 +1,4 @@
-"""Watches the features' kNN accuracy during `fit`."""
+"""Measures kNN accuracy during `fit`."""
 
 from typing import Any
 
@@ -9,23 +9,24 @@ from kerassl.evaluation.knn import knn
 class KNNMonitor(LabeledMonitor):
     """Logs the encoder's kNN accuracy at the end of epochs.
 
-    The score appears as `knn_accuracy` beside the loss: in the progress bar,
-    the history, `CSVLogger`, `TensorBoard`, `EarlyStopping` and
-    `ModelCheckpoint`, wherever they stand in the list. The labeled images are
-    apart from the ones that the model trains on, and may be few.
+    The score is logged as `knn_accuracy` beside the loss, for the progress
+    bar, the history, `CSVLogger`, `TensorBoard`, `EarlyStopping` and
+    `ModelCheckpoint`, in any order of callbacks. The labeled images are
+    separate from the training data; a few thousand are enough.
 
     Args:
-        train: `(images, labels)`, the bank: arrays `(N, H, W, C)` and `(N,)`,
-            what `kerassl.data.load` returns, or a data set of such pairs or of
-            dicts of `"image"` and `"label"`. Images are of the encoder's size.
-        test: `(images, labels)` to classify, likewise.
+        train: `(images, labels)` to search: arrays `(N, H, W, C)` and `(N,)`,
+            the result of `kerassl.data.load`, or a data set of such pairs or
+            of dicts with `"image"` and `"label"`. Images must have the
+            encoder's size.
+        test: `(images, labels)` to classify, in the same form.
         k: int, the number of neighbors.
         temperature: float > 0; see `kerassl.evaluation.knn`.
-        every: int > 0. Epochs between two evaluations; the first and the last
-            epoch are evaluated too, and the others log the last score.
-            `patience` of other callbacks counts epochs, so that it has to be
-            `every` or more.
-        batch_size: int, for the encoder.
+        every: int > 0, the number of epochs between evaluations. The first and
+            the last epoch are evaluated too; the others log the last score.
+            `patience` of other callbacks counts epochs, so it must be at least
+            `every`.
+        batch_size: int, the batch size of the encoder.
 
     Example:
     ```python

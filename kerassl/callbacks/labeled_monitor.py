@@ -1,4 +1,4 @@
-"""What the monitors that score features with labels share."""
+"""The base of the monitors that need labels."""
 
 from typing import Any
 
@@ -19,27 +19,27 @@ Labeled = tuple[Any, Any]
 class LabeledMonitor(Monitor):
     """Scores the encoder's features at the end of epochs.
 
-    The score appears under the name `log_name` beside the loss: in the progress
-    bar, the history, `CSVLogger`, `TensorBoard`, `EarlyStopping` and
-    `ModelCheckpoint`, wherever they stand in the list. An epoch without an
+    The score is logged as `log_name` beside the loss, for the progress bar,
+    the history, `CSVLogger`, `TensorBoard`, `EarlyStopping` and
+    `ModelCheckpoint`, in any order of callbacks. An epoch without an
     evaluation logs the last score.
 
     Args:
         train: `(images, labels)` to learn from: arrays `(N, H, W, C)` and
             `(N,)` or `(N, 1)`, of ints, bools, whole floats, strings or bytes;
-            what `kerassl.data.load` returns; or a data set of such pairs or of
-            dicts of `"image"` and `"label"`, which is read into memory. Images
-            are of the encoder's size.
-        test: `(images, labels)` to classify, likewise. Labels are compared by
-            value, or by the names of classes where these differ.
-        every: int > 0. Epochs between two evaluations; the first and the last
-            epoch are evaluated too. `patience` of other callbacks counts
-            epochs, so that it has to be `every` or more.
-        batch_size: int, for the encoder.
+            the result of `kerassl.data.load`; or a data set of such pairs or
+            of dicts with `"image"` and `"label"`, which is read into memory.
+            Images must have the encoder's size.
+        test: `(images, labels)` to classify, in the same form. Labels
+            are compared by value, or by class name if the class names differ.
+        every: int > 0, the number of epochs between evaluations. The first and
+            the last epoch are evaluated too. `patience` of other callbacks
+            counts epochs, so it must be at least `every`.
+        batch_size: int, the batch size of the encoder.
 
     Raises:
-        ValueError: if images or labels have another form, or, when a `fit`
-            starts, the images another size than the encoder's.
+        ValueError: if images or labels have another form; and when `fit`
+            starts, if the images don't have the encoder's size.
     """
 
     log_name = ""
@@ -71,22 +71,22 @@ class LabeledMonitor(Monitor):
         return images, label_array(labels, name, len(images))
 
     def set_model(self, model: Any) -> None:
-        """Refuses images that aren't of the encoder's size, before training."""
+        """Checks that the images have the encoder's size."""
         for images, _ in (self.train, self.test):
             Inputs(model.encoder.input_shape[1:]).read(images)
         super().set_model(model)
 
     def score(self, train: Labeled, test: Labeled) -> float:
-        """Returns the accuracy; a subclass's.
+        """Returns the accuracy. Subclasses implement it.
 
         Args:
-            train: features and labels.
-            test: likewise.
+            train: pair of features and labels.
+            test: pair of features and labels.
         """
         raise NotImplementedError
 
     def look(self, epoch: int, logs: dict) -> dict[str, float]:
-        """Returns the score, by its name."""
+        """Returns the score as a dict of logs."""
         train, test = (
             (self.model.embed(images, batch_size=self.batch_size), labels)
             for images, labels in (self.train, self.test)

@@ -1,4 +1,4 @@
-"""Watches what a linear classifier reads from the features during `fit`."""
+"""Measures linear accuracy during `fit`."""
 
 from typing import Any
 
@@ -9,22 +9,23 @@ from kerassl.evaluation.linear import PENALTIES, linear_probe
 class LinearProbeMonitor(LabeledMonitor):
     """Logs the encoder's linear accuracy at the end of epochs.
 
-    A probe is fitted anew each time, on labeled images that are apart from the
-    ones that the model trains on; the model sees no label. The score appears as
-    `linear_accuracy` beside the loss, as `KNNMonitor`'s does.
+    Each time a new probe is fitted to the frozen features of labeled images,
+    which are separate from the training data; the model never sees a label.
+    The score is logged as `linear_accuracy`, like that of `KNNMonitor`.
 
     Args:
-        train: `(images, labels)` to fit: arrays `(N, H, W, C)` and `(N,)`, what
-            `kerassl.data.load` returns, or a data set of such pairs or of dicts
-            of `"image"` and `"label"`. Images are of the encoder's size.
-        test: `(images, labels)` to classify, likewise.
-        penalties: floats > 0; see `kerassl.evaluation.linear_probe`. One alone
-            is the quickest.
-        every: int > 0. Epochs between two evaluations; the first and the last
-            epoch are evaluated too, and the others log the last score.
-            `patience` of other callbacks counts epochs, so that it has to be
-            `every` or more.
-        batch_size: int, for the encoder.
+        train: `(images, labels)` to fit: arrays `(N, H, W, C)` and `(N,)`, the
+            result of `kerassl.data.load`, or a data set of such pairs or of
+            dicts with `"image"` and `"label"`. Images must have the encoder's
+            size.
+        test: `(images, labels)` to classify, in the same form.
+        penalties: floats > 0; see `kerassl.evaluation.linear_probe`. A single
+            one is fastest.
+        every: int > 0, the number of epochs between evaluations. The first and
+            the last epoch are evaluated too; the others log the last score.
+            `patience` of other callbacks counts epochs, so it must be at least
+            `every`.
+        batch_size: int, the batch size of the encoder.
 
     Example:
     ```python

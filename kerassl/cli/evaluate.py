@@ -12,7 +12,7 @@ from kerassl.cli.types import positive, share
 from kerassl.run_folder import RECIPE, read_scores, read_settings
 from kerassl.run_lock import check_free
 
-# The options that each protocol takes; the defaults are the protocol's.
+# The options of each protocol. Their defaults are in the protocols.
 FEW_LABELS = ("labels", "per_class", "seeds")
 SETTINGS = {
     "knn": ("k", "temperature"),
@@ -27,11 +27,11 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="measure an encoder on labeled images",
-        description="Measures an encoder on labeled images: it learns from "
-        "the training split and is scored on the test split, beside the same "
-        "encoder with random weights. The scores of a run are kept in its "
-        "scores.json. After an interruption the same command goes on with what "
-        "isn't measured yet.",
+        description="Measures an encoder on labeled images, beside the same "
+        "encoder with random weights: protocols learn from the training split "
+        "and score the test split. The scores of a run are stored in its "
+        "scores.json. After an interruption the same command continues with "
+        "what isn't measured yet.",
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
@@ -43,20 +43,24 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--data",
-        help="as in `kerassl pretrain`, with labels. Without a test split its "
-        "validation split is scored; without both, a fifth of each class is "
-        "held out, always the same images",
+        help="a labeled data set, as in `kerassl pretrain`. Without a test "
+        "split the validation split is scored; without either, a fifth of each "
+        "class is held out, the same images each time",
     )
     add("--train", metavar="DATA", help="learn from these images instead")
     add("--test", metavar="DATA", help="score these images instead")
     add(
         "--protocol",
         default="knn",
-        help="knn (the default), linear, linear_sgd (with random crops, as in "
-        "papers) and finetune, with commas between them",
+        help="one or more of knn (the default), linear, linear_sgd (on random "
+        "crops, as in papers) and finetune, separated by commas",
     )
-    add("--train-limit", type=positive, help="training images at most")
-    add("--test-limit", type=positive, help="test images at most")
+    add(
+        "--train-limit",
+        type=positive,
+        help="use at most so many training images",
+    )
+    add("--test-limit", type=positive, help="use at most so many test images")
     add(
         "--max-unreadable",
         type=share,
@@ -74,13 +78,13 @@ def add_parser(commands: Any) -> None:
     labels.add_argument(
         "--per-class",
         type=positive,
-        help="the number of each class's training images, instead",
+        help="the number of training images of each class, instead",
     )
     add("--seeds", type=positive, help="draws of the labels (1)")
     add(
         "--layer",
-        help="the stage that linear takes, or `stages`: all of them side by "
-        "side (the encoder's output)",
+        help="the stage whose features linear uses, or `stages` to "
+        "concatenate all (the encoder's output)",
     )
     add("--epochs", type=positive, help="of finetune and linear_sgd")
     add("--k", type=positive, help="kNN's neighbors (20)")
@@ -88,8 +92,8 @@ def add_parser(commands: Any) -> None:
     add(
         "--untrained-from",
         metavar="SOURCE",
-        help="another run or preset of this architecture: its scores of random "
-        "weights are taken over, instead of measured anew",
+        help="another run or preset of this architecture, whose scores of "
+        "random weights are reused instead of measured again",
     )
     add("--data-dir", help="where TFDS keeps its data sets")
     add(
@@ -139,10 +143,10 @@ def run(options: argparse.Namespace) -> int:
                 options.untrained_from, subject.data, subject.encoder
             )
             known = {n: n + p.suffix for n, p in protocols.items()}
-            if lacking := [s for s in known.values() if s not in floors]:
+            if missing := [s for s in known.values() if s not in floors]:
                 raise ValueError(
                     f"{options.untrained_from} has no score "
-                    f"{', '.join(lacking)} of {subject.data}. It has: "
+                    f"{', '.join(missing)} of {subject.data}. It has: "
                     f"{', '.join(floors) or 'none'}"
                 )
             floors = {name: floors[score] for name, score in known.items()}
@@ -150,13 +154,13 @@ def run(options: argparse.Namespace) -> int:
             protocol.check(subject, floors.get(name))
         settings = None
         if (Path(options.source) / RECIPE).is_file():
-            # Broken files show now, and not after the measuring.
+            # Broken files fail now instead of after the measurement.
             read_scores(options.source)
             settings = read_settings(options.source)
             try:
                 check_free(options.source)
             except runs.InUseError as error:
-                print_note(f"scores may not be kept: {error}")
+                print_note(f"scores may not be stored: {error}")
     for note in dict.fromkeys(
         [
             *subject.notes,
@@ -165,9 +169,9 @@ def run(options: argparse.Namespace) -> int:
     ):
         print_note(note)
     plan = {
-        f"{name}{protocol.suffix}, {what}": length
+        f"{name}{protocol.suffix}, {what}": cost
         for name, protocol in protocols.items()
-        for what, length in protocol.plan(subject, floors.get(name)).items()
+        for what, cost in protocol.plan(subject, floors.get(name)).items()
     }
     path = journal_path(
         options.source, subject.digest(), subject.data, protocols
@@ -177,8 +181,8 @@ def run(options: argparse.Namespace) -> int:
         journal = Journal(path, plan, show)
         if journal.known:
             print_note(
-                f"going on with an interrupted evaluation: {journal.known} of "
-                f"{len(plan)} measurements are there."
+                f"continuing an interrupted evaluation: {journal.known} of "
+                f"{len(plan)} measurements are done."
             )
         print(
             f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings",
@@ -194,13 +198,13 @@ def run(options: argparse.Namespace) -> int:
                 )
             except KeyboardInterrupt:
                 print_note(
-                    "interrupted. The same command goes on after "
+                    "interrupted. The same command continues after "
                     f"{len(journal.scores)} of {len(plan)} measurements."
                 )
                 raise
             scores[title] = found
             _print({title: found})
-            # Each at once: fine-tuning may take an hour.
+            # Stored immediately, since the next protocol may take an hour.
             if settings is not None:
                 is_own = subject.data == settings["data"]
                 key = title if is_own else f"{title}, {subject.data}"
@@ -209,7 +213,7 @@ def run(options: argparse.Namespace) -> int:
                     write_scores(options.source, {key: kept}, mark)
                 except (OSError, ValueError) as error:
                     code = 1
-                    print_error(f"{title} isn't kept: {error}")
+                    print_error(f"{title} isn't stored: {error}")
     if not code:
         journal.remove()
     if options.json:
@@ -220,10 +224,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _given(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
-    """Returns the protocols' options that the command line has.
+    """Returns the options for protocols on the command line.
 
     Raises:
-        ValueError: if one is there that none of the protocols takes.
+        ValueError: if none of the chosen protocols takes one of them.
     """
     given = {}
     for key in {key: None for keys in SETTINGS.values() for key in keys}:

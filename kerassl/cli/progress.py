@@ -1,4 +1,4 @@
-"""Shows how far a run has come: a bar, or a line an epoch."""
+"""The progress of a run: a bar, or a line per epoch."""
 
 import contextlib
 import time
@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from kerassl.cli.time_left import clock
+
 if TYPE_CHECKING:
     from kerassl.runs import Run
 
 
 @contextlib.contextmanager
 def progress(run: "Run") -> Iterator[keras.callbacks.Callback]:
-    """Shows a run's progress, in a bar if the output is a terminal.
+    """Shows the progress of a run, as a bar if the output is a terminal.
 
     Args:
         run: `kerassl.runs.Run`.
@@ -63,14 +65,14 @@ class ProgressLines(keras.callbacks.Callback):
         self.epoch_first = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Takes the time."""
+        """Starts the clock."""
         self.epoch_started = time.perf_counter()
         self.epoch_first = self.run.steps_done
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Prints the epoch's means, the speed and the time left."""
+        """Prints the epoch's metrics, the speed and the time left."""
         end = (epoch + 1) * self.run.steps_per_epoch
-        if self.run.stopping:  # It may be in the middle of the epoch.
+        if self.run.stopping:  # The epoch may be incomplete.
             return
         now = time.perf_counter()
         images = (end - self.epoch_first) * self.run.recipe.batch_size
@@ -80,7 +82,7 @@ class ProgressLines(keras.callbacks.Callback):
         values = "  ".join(f"{k} {v:.4g}" for k, v in (logs or {}).items())
         self.show(
             f"epoch {epoch + 1}/{self.run.recipe.epochs}  {values}  "
-            f"{speed:,.0f} images/s  {_duration(left)} left"
+            f"{speed:,.0f} images/s  {clock(left)} left"
         )
 
     def show(self, line: str) -> None:
@@ -96,8 +98,8 @@ class ProgressBar(ProgressLines):
         bar: `rich.progress.Progress`.
     """
 
-    # Keras may call `on_train_batch_end`, which waits for the loss, in a thread
-    # of its own.
+    # Lets Keras call `on_train_batch_end`, which waits for the loss, in a
+    # separate thread.
     async_safe = True
 
     def __init__(self, run: "Run", bar: Any):
@@ -114,7 +116,7 @@ class ProgressBar(ProgressLines):
         )
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Moves the bar. `logs` are means of the epoch so far."""
+        """Moves the bar. `logs` holds means over the epoch so far."""
         steps = batch + 1
         seconds = time.perf_counter() - self.epoch_started
         self.bar.update(
@@ -128,9 +130,3 @@ class ProgressBar(ProgressLines):
     def show(self, line: str) -> None:
         """Prints a line above the bar."""
         self.bar.console.print(line)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -14,8 +14,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "report",
         help="write a page about a run",
-        description="Writes one HTML page about a run: what ran, what looks "
-        "wrong, scores, learning curves and pictures. It needs no other file.",
+        description="Writes a self-contained HTML page about a run: what ran, "
+        "what looks wrong, scores, learning curves and pictures.",
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
@@ -41,7 +41,7 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     with user_errors():
-        read_settings(options.folder)  # Before Keras is loaded.
+        read_settings(options.folder)  # Fails before Keras is loaded.
     load_keras()
     from kerassl.report.page import Report
     from kerassl.visualization.figures import load_matplotlib

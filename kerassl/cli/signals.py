@@ -16,15 +16,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stop_on_signals(run: "Run") -> Iterator[list[int]]:
     """Makes the first SIGINT or SIGTERM stop the run, and the second kill it.
 
-    An exception in the middle of a step would leave the model without its
-    state on JAX, which has given it away to the step. So the handler only
-    raises a flag that `fit` looks at after each step.
+    On JAX a step takes over the buffers of the model's state, so an exception
+    during a step would lose it. Therefore the handler only sets a flag, which
+    `fit` checks after each step.
 
     Args:
         run: `kerassl.runs.Run`.
 
     Yields:
-        A list that gets the number of the signal.
+        A list to which the number of a received signal is appended.
     """
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
@@ -33,7 +33,7 @@ def stop_on_signals(run: "Run") -> Iterator[list[int]]:
         received.append(number)
         for other in SIGNALS:
             signal.signal(other, signal.SIG_DFL)
-        # `print` may not be called again while it is at work; this may.
+        # Unlike `print`, `os.write` is safe in a signal handler.
         os.write(2, b"\nStopping after this step. Ctrl-C again aborts.\n")
         run.stop()
 

@@ -1,4 +1,4 @@
-"""How far an evaluation is, and how long it still takes."""
+"""The progress of an evaluation, and the time left."""
 
 import collections
 import contextlib
@@ -6,9 +6,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-# Told what is being measured, the length that is done, and the whole.
+# Called with the name of the current measurement, the cost done, and the total.
 Show = Callable[[str, float, float], None]
-# Seconds: before the first line, between lines, and that the pace is taken of.
+# Seconds before the first line, between lines, and to average the speed over.
 FIRST, BETWEEN, PACE = 10, 30, 120
 
 
@@ -17,8 +17,8 @@ def time_left() -> Iterator[Show]:
     """Shows progress on stderr, in a bar if that is a terminal.
 
     Yields:
-        A function to call with what is being measured, the length that is done,
-        and the whole.
+        A function to call with the name of the current measurement, the cost
+        done so far, and the total.
     """
     from rich.console import Console
     from rich.progress import (
@@ -45,7 +45,7 @@ def time_left() -> Iterator[Show]:
         console=console,
         transient=True,
         speed_estimate_period=PACE,
-        # It would send what is written to a file or a pipe to the terminal.
+        # If stdout is a file or a pipe, rich would redirect it to the terminal.
         redirect_stdout=sys.stdout.isatty(),
     ) as bar:
         task = bar.add_task("", total=None)
@@ -56,17 +56,22 @@ def time_left() -> Iterator[Show]:
         yield show
 
 
+def clock(seconds: float) -> str:
+    """Returns a duration as hours, minutes and seconds: `"1:02:03"`."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
 class Lines:
-    """Prints a line to stderr every half a minute."""
+    """Prints a line to stderr every 30 seconds."""
 
     def __init__(self) -> None:
         self.last = time.monotonic() + FIRST - BETWEEN
         self.seen: collections.deque[tuple[float, float]] = collections.deque()
 
     def show(self, name: str, done: float, total: float) -> None:
-        """Prints a line, if it is time."""
-        from kerassl.cli.progress import _duration
-
+        """Prints a line, if one is due."""
         now = time.monotonic()
         self.seen.append((now, done))
         while now - self.seen[0][0] > PACE and len(self.seen) > 2:
@@ -78,5 +83,5 @@ class Lines:
         line = f"{name}: {done / total:.0%} of all"
         if done > before:
             left = (total - done) * (now - start) / (done - before)
-            line += f", about {_duration(left)} left"
+            line += f", about {clock(left)} left"
         print(line, file=sys.stderr, flush=True)

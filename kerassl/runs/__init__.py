@@ -1,4 +1,4 @@
-"""Runs: pretraining that leaves a folder, and its evaluation."""
+"""Pretraining runs in folders, and the evaluation of encoders."""
 
 from kerassl.presets import load_encoder
 from kerassl.run_folder import environment, read_history, read_settings

@@ -1,4 +1,4 @@
-"""What happens during the epochs of a run."""
+"""The callbacks that every run trains with."""
 
 import math
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class RunCallbacks(keras.callbacks.CallbackList):
-    """Makes one training of a run's many `fit`s.
+    """Makes a run's many calls of `fit` look like one training.
 
-    Each epoch is a `fit` of its own. If callbacks saw it begin and end each
-    time, `EarlyStopping` and the monitors would forget what they counted, and
-    take every epoch for the last.
+    A run calls `fit` once per epoch. If callbacks saw each call begin and end,
+    `EarlyStopping` and the monitors would reset their counters and treat every
+    epoch as the last.
 
     Args:
         callbacks: Keras callbacks.
@@ -30,7 +30,7 @@ class RunCallbacks(keras.callbacks.CallbackList):
     ):
         super().__init__(
             with_monitors(list(callbacks), run.model.metric_names),
-            add_history=True,  # What `fit` returns.
+            add_history=True,  # `fit` returns it.
             model=run.model,
             epochs=run.recipe.epochs,
             steps=run.steps_per_epoch,
@@ -40,7 +40,7 @@ class RunCallbacks(keras.callbacks.CallbackList):
         self.last_logs = history[-1] if history else None
 
     def begin(self) -> None:
-        """Begins the training, with the logs of the last epoch, if any."""
+        """Begins the training, with the logs of the last epoch if resumed."""
         super().on_train_begin(self.last_logs)
 
     def end(self) -> None:
@@ -48,14 +48,14 @@ class RunCallbacks(keras.callbacks.CallbackList):
         super().on_train_end()
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Nothing: a `fit` begins."""
+        """Does nothing: this is the begin of one epoch's `fit`."""
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Nothing: a `fit` ends."""
+        """Does nothing: this is the end of one epoch's `fit`."""
 
 
 class Watch(keras.callbacks.Callback):
-    """Counts steps, sees divergence, and carries metrics into the epoch.
+    """Counts steps, detects divergence, and restores metrics on resuming.
 
     Args:
         run: `kerassl.runs.Run`.
@@ -63,8 +63,8 @@ class Watch(keras.callbacks.Callback):
 
     def __init__(self, run: "Run"):
         super().__init__()
-        # Keras may then call `on_train_batch_end`, which waits for the loss, in
-        # a thread of its own; but several processes must agree between steps.
+        # Lets Keras call `on_train_batch_end`, which waits for the loss, in a
+        # separate thread. Several processes must agree between steps instead.
         self.async_safe = distributed.process()[1] == 1
         self.run = run
         self.steps = 0
@@ -72,9 +72,9 @@ class Watch(keras.callbacks.Callback):
         self.logs: dict[str, float] = {}
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Starts anew, or goes on with the sums of the epoch's first part."""
+        """Resets the counters; restores the metrics of an interrupted epoch."""
         self.steps, self.diverged, self.logs = 0, [], {}
-        # `fit` has cleared what `stop` set before.
+        # `fit` has reset `model.stop_training`.
         if distributed.any_process(self.run.stopping):
             self.run.stop()
         variables = self.run.model.metrics_variables
@@ -87,26 +87,26 @@ class Watch(keras.callbacks.Callback):
     def on_train_batch_begin(
         self, batch: int, logs: dict | None = None
     ) -> None:
-        """Counts: every step that begins also ends."""
+        """Counts the step: every step that begins also ends."""
         self.steps = batch + 1
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Stops on a loss that isn't finite, or if a callback asks for it."""
-        # `run.model`, since `self.model` would fetch the state from JAX.
+        """Stops if the loss isn't finite, or if a callback asks for it."""
+        # Not `self.model`, which would copy the whole state from JAX.
         model = self.run.model
         if logs and not math.isfinite(logs["loss"]):
             self.diverged.append(batch)
             model.stop_training = True
-        # A process that stopped alone would leave the others waiting.
+        # If only one process stopped, the others would wait for it forever.
         if distributed.any_process(self.run.stopping or model.stop_training):
             self.run.stop()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Keeps the epoch's means, the loss first."""
+        """Stores the epoch's means, the loss first."""
         logs = logs or {}
         self.logs = {
             name: float(f"{logs[name]:.7g}")
             for name in sorted(logs, key=lambda name: name != "loss")
         }
-        # A callback may have asked for it at the end of the epoch.
+        # A callback may have set it at the end of the epoch.
         self.run.stopping |= self.run.model.stop_training

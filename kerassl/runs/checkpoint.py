@@ -1,4 +1,4 @@
-"""A training model, its optimizer and the run's position, in one file."""
+"""Checkpoints: the model, its optimizer and the run's position in one file."""
 
 import dataclasses
 import json
@@ -20,8 +20,8 @@ from kerassl.reading import (
 from kerassl.run_folder import load_keras_file
 from kerassl.runs.files import replacing
 
-# The member of the `.keras` file, a zip, that holds the position. Keras doesn't
-# look at members that it doesn't know.
+# The position is stored as this member of the `.keras` file, a zip archive.
+# Keras ignores members that it doesn't know.
 MEMBER = "kerassl_run.json"
 MOST_BYTES = 2**28
 FORMS = {
@@ -35,14 +35,14 @@ FORMS = {
 
 @dataclasses.dataclass
 class Position:
-    """How far a run has come.
+    """How far a run has got.
 
     Args:
         epoch: int, the number of finished epochs.
-        step: int, the number of finished steps of the next epoch.
-        seconds: float, the time that these steps took.
-        metrics: the values of the model's metric variables after them.
-        history: a dict for each finished epoch: the rows of `history.csv`.
+        step: int, the number of finished steps of the current epoch.
+        seconds: float, the time these steps took.
+        metrics: the values of the model's metric variables after these steps.
+        history: a dict per finished epoch, the rows of `history.csv`.
     """
 
     epoch: int = 0
@@ -53,12 +53,12 @@ class Position:
 
 
 def save_checkpoint(path: Path, model: keras.Model, position: Position) -> None:
-    """Writes a checkpoint, which replaces the last one as a whole.
+    """Writes a checkpoint, and replaces the last one atomically.
 
-    Position and weights are one file, so that they can't disagree.
+    Position and weights share a file, so that they can't disagree.
 
     Args:
-        path: the `.keras` file.
+        path: path of the `.keras` file.
         model: a compiled model.
         position: `Position`.
     """
@@ -69,10 +69,10 @@ def save_checkpoint(path: Path, model: keras.Model, position: Position) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[keras.Model, Position]:
-    """Reads what `save_checkpoint` wrote.
+    """Loads a checkpoint.
 
     Args:
-        path: the `.keras` file.
+        path: path of the `.keras` file.
 
     Returns:
         The compiled model, and the `Position`.
@@ -91,10 +91,10 @@ def load_checkpoint(path: Path) -> tuple[keras.Model, Position]:
 
 
 def read_position(path: Path) -> Position:
-    """Reads how far the run of a checkpoint has come.
+    """Reads the position in a checkpoint, without its model.
 
     Args:
-        path: the `.keras` file.
+        path: path of the `.keras` file.
 
     Raises:
         ValueError: if the file is not a checkpoint of a run.
@@ -105,12 +105,12 @@ def read_position(path: Path) -> Position:
             if size > MOST_BYTES:
                 raise ValueError(f"its {MEMBER} has {size:,} bytes")
             data = archive.read(MEMBER)
-        # Not by `read_json`: a long run's history has more than others' JSON
-        # may have, and Keras reads the rest of the file.
+        # Not `read_json`, whose limits are for files of strangers: the history
+        # of a long run exceeds them, and Keras reads the rest of this file.
         fields = json.loads(data)
         check_fields(fields, FORMS, MEMBER)
         return Position(**fields)
-    except Exception as error:  # A broken zip raises many.
+    except Exception as error:  # A broken zip may raise almost anything.
         raise ValueError(
             f"{path} is not a checkpoint of a kerassl run: {error}"
         ) from error

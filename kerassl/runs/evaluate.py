@@ -1,4 +1,4 @@
-"""An encoder and labeled images, to be measured."""
+"""An encoder and labeled images to measure it on."""
 
 import hashlib
 import json
@@ -23,27 +23,28 @@ from kerassl.runs.splits import LabeledSplits
 
 
 class Evaluation:
-    """An encoder and labeled images, ready to be measured.
+    """An encoder and labeled images, loaded and checked.
 
     Args:
-        source: a run, a preset or whatever else `kerassl.load_encoder` takes.
-        data: str, as `kerassl.data.load` takes it; with labels. Its split
-            `"train"` is learned from, and `"test"` is scored; without one that
-            has labels, `"validation"`; without both, a fifth of each class of
-            `"train"` is held out, always the same one.
-        train: str, likewise, of what to learn from instead.
-        test: str, likewise, of what to score instead. If it has no splits, all
-            of it is scored.
+        source: a run, a preset or another source that `kerassl.load_encoder`
+            takes.
+        data: str, as in `kerassl.data.load`, a labeled data set. Protocols
+            learn from its split `"train"` and score `"test"`, or
+            `"validation"` if there are no labeled test images. Without either,
+            a fifth of each class of `"train"` is held out, the same images
+            each time.
+        train: str, the data to learn from instead.
+        test: str, the data to score instead; all of it if it has no splits.
         train_limit: int or `None`, the number of training images to use.
         test_limit: int or `None`, the number of test images to use.
         data_dir: as in `kerassl.data.load`.
-        max_unreadable: float in [0, 1] or `None`, as there.
+        max_unreadable: as in `kerassl.data.load`.
 
     Raises:
-        ValueError: if the encoder's weights aren't finite, or the images don't
-            fit the encoder, have no labels or no
-            class in common, or some are both in `train` and in `test`.
-        FileNotFoundError: if there is no such encoder, or no such data.
+        ValueError: if the encoder's weights aren't finite, the images don't
+            fit the encoder or have no labels, `train` and `test` have no class
+            in common, or an image is in both.
+        FileNotFoundError: if the encoder or the data don't exist.
 
     Example:
     ```python
@@ -79,8 +80,8 @@ class Evaluation:
             ),
         )
         self.splits = splits.parts
-        # What scores call the data, what is special about the splits, for the
-        # scores, and the same in words.
+        # The name of the data in scores; then what is unusual about the
+        # splits, as entries of the scores and as sentences.
         self.data = splits.name
         self.settings = splits.settings
         self.notes = splits.notes
@@ -109,8 +110,8 @@ class Evaluation:
         Args:
             split: `"train"` or `"test"`.
             batch_size: int > 0.
-            seen: called with the number of a batch's images when the next one
-                is asked for.
+            seen: called with the number of images in a batch once the next
+                batch is requested.
         """
         batches = self.splits[split].batches(batch_size)
         for i in range(len(batches)):
@@ -124,10 +125,10 @@ class Evaluation:
         layer: str | None = None,
         seen: Seen = ignore,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns an encoder's features of the training and the test images.
+        """Returns the features of the training and the test images.
 
         Args:
-            encoder: `keras.Model` for these images.
+            encoder: `keras.Model` that takes these images.
             layer: as in `kerassl.encoders.embed`.
             seen: as in `batches`.
         """
@@ -146,9 +147,9 @@ class Evaluation:
         return train, test
 
     def digest(self) -> str:
-        """Returns what changes with the encoder, the images or the labels.
+        """Returns a hash of the encoder, the images and the labels.
 
-        Of many images it looks at a thousand, and of files at their names.
+        Of large arrays it covers a thousand images, and of files the names.
         """
         found = hashlib.sha256(self.encoder.to_json().encode())
         for weight in self.encoder.get_weights():
@@ -170,19 +171,19 @@ class Evaluation:
 def earlier_scores(
     source: str | Path, data: str, encoder: keras.Model
 ) -> dict[str, dict[str, Any]]:
-    """Returns the scores of a run or preset, if it has an encoder's layers.
+    """Returns the scores of a run or preset of the same architecture.
 
     Args:
-        source: a run or a preset, as `kerassl.load_encoder` takes it.
-        data: str, the name of the data set that they must be of.
-        encoder: `keras.Model` that it must have the architecture of.
+        source: a run or a preset, as in `kerassl.load_encoder`.
+        data: str, the name of the data set. Scores on others are left out.
+        encoder: `keras.Model` with the required architecture.
 
     Returns:
-        A dict of a protocol's name to its scores; empty if there are none.
+        A dict from a protocol's name to its scores; empty if there are none.
 
     Raises:
-        FileNotFoundError: if there is no such run or preset.
-        ValueError: if its encoder has other layers or takes other images.
+        FileNotFoundError: if the run or preset doesn't exist.
+        ValueError: if its encoder has other layers or another input shape.
     """
     other = load_encoder(source)
     if other.input_shape != encoder.input_shape:
@@ -207,7 +208,7 @@ def earlier_scores(
 
 
 def _layers(encoder: keras.Model) -> list[tuple]:
-    """Returns all of the layers that the scores of random weights depend on."""
+    """Returns everything that the scores of random weights depend on."""
     return [
         (
             type(layer).__name__,
@@ -219,7 +220,7 @@ def _layers(encoder: keras.Model) -> list[tuple]:
 
 
 def _settings(config: Any) -> Any:
-    """Returns a layer's settings without what says nothing of its outputs."""
+    """Returns a layer's config without entries that don't affect outputs."""
     if isinstance(config, dict):
         return {
             str(key): _settings(value)
@@ -233,7 +234,7 @@ def _settings(config: Any) -> Any:
     return type(config).__name__
 
 
-# Of a layer's config, or of what is in it.
+# Entries of layer configs, at any depth, that don't affect outputs.
 _NO_SETTINGS = {
     "name",
     "trainable",
@@ -251,8 +252,8 @@ _NO_SETTINGS = {
 def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
     """Returns an encoder of the same architecture with new random weights.
 
-    They are drawn as `kerassl.encoders.build` draws them. Sets the random seed
-    of the process.
+    Weights are initialized as in `kerassl.encoders.build`. This sets the
+    random seed of the process.
 
     Args:
         encoder: `keras.Model`.

@@ -1,4 +1,4 @@
-"""Protocols that learn from labels, all of them or a few."""
+"""Protocols that learn from all labels or from a few."""
 
 import dataclasses
 import decimal
@@ -22,15 +22,15 @@ from kerassl.runs.measuring import Protocol, image_count, sizes
 
 @dataclasses.dataclass(frozen=True)
 class FewLabels(Protocol):
-    """What the protocols that learn from labels share.
+    """The base of protocols that learn from labels.
 
-    The same images keep their labels for every encoder: they depend on the
-    data, the numbers and the seed alone.
+    Which images are labeled depends only on the data, these arguments and the
+    seed, so that all encoders learn from the same labels.
 
     Args:
         labels: float in (0, 1], the share of each class that is labeled.
-        per_class: int, the number of labeled images of each class, instead.
-        seeds: int > 0, the number of draws to repeat it with.
+        per_class: int, the number of labeled images per class, instead.
+        seeds: int > 0, the number of random draws of labels to average over.
     """
 
     labels: float = 1.0
@@ -38,14 +38,14 @@ class FewLabels(Protocol):
     seeds: int = 1
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
+        """Returns the entries of the scores that are known in advance."""
         count = self._size(subject)
         return {"seeds": self.seeds, **sizes(subject), "train_size": count}
 
     def check(
         self, subject: Evaluation, floor: dict[str, Any] | None = None
     ) -> None:
-        """Refuses settings that don't fit, before any work.
+        """Checks the settings before anything is measured.
 
         Raises:
             ValueError: naming the setting.
@@ -64,11 +64,10 @@ class FewLabels(Protocol):
             self._check_share(subject)
 
     def _check_share(self, subject: Evaluation) -> None:
-        """Refuses a share that would stand for another one."""
-        _, (numbers,) = encode_labels({"train": subject.splits["train"].labels})
-        counts = np.bincount(numbers)
+        """Refuses a share that rounds to no images or to all."""
+        counts = _class_counts(subject)
         drawn = np.round(self.labels * counts)
-        most, size = counts.max(), len(numbers)
+        most, size = counts.max(), counts.sum()
         found = f"`labels` is {self.labels:g} of each class, and the largest "
         found += f"has {most:,} training images: "
         if not drawn.any():
@@ -83,33 +82,33 @@ class FewLabels(Protocol):
             )
 
     def notes(self, subject: Evaluation) -> list[str]:
-        """Returns what is to be known beforehand, in words."""
-        _, (numbers,) = encode_labels({"train": subject.splits["train"].labels})
-        small = np.sum(np.round(self.labels * np.bincount(numbers)) < 1)
+        """Returns sentences to show before the measurement."""
+        counts = _class_counts(subject)
+        small = np.sum(np.round(self.labels * counts) < 1)
         if self.per_class is not None or not small:
             return []
         return [
-            f"{small:,} of {numbers.max() + 1:,} classes have so few training "
+            f"{small:,} of {len(counts):,} classes have so few training "
             f"images that {self.labels:g} of them is none: one is used."
         ]
 
     @property
     def suffix(self) -> str:
-        """What tells these labels apart in a score's name."""
+        """The part of a score's name that identifies the labels."""
         if self.per_class is not None:
             return f"_{self.per_class}_per_class"
-        # Exactly, since scores of one name replace each other.
+        # Without rounding, since scores of the same name replace each other.
         percent = (100 * decimal.Decimal(repr(float(self.labels)))).normalize()
         return "" if self.labels == 1 else f"_{percent:f}%"
 
     def _draws(self) -> list[str]:
-        """Returns the names of the draws of labels."""
+        """Returns a name for each draw of labels."""
         if self.seeds == 1:
             return [""]
         return [f"draw {i + 1} of {self.seeds}" for i in range(self.seeds)]
 
     def _size(self, subject: Evaluation) -> int:
-        """Returns how many images have labels: of each draw as many."""
+        """Returns the number of labeled images, the same for each draw."""
         return len(self._chosen(subject, 0))
 
     def _chosen(self, subject: Evaluation, seed: int) -> np.ndarray:
@@ -133,23 +132,23 @@ class LinearProtocol(FewLabels):
     See `kerassl.evaluation.linear_probe`.
 
     Args:
-        labels: see `FewLabels`.
-        per_class: see `FewLabels`.
-        seeds: see `FewLabels`.
-        layer: str, the stage or layer to take, or `"stages"` for all stages
-            side by side; by default the output.
+        labels: as in `FewLabels`.
+        per_class: as in `FewLabels`.
+        seeds: as in `FewLabels`.
+        layer: str, the stage or layer whose features to use, or `"stages"` to
+            concatenate all stages; by default the output.
     """
 
     layer: str | None = None
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
+        """Returns the entries of the scores that are known in advance."""
         return {**super().settings(subject), "layer": self.layer or "output"}
 
     def check(
         self, subject: Evaluation, floor: dict[str, Any] | None = None
     ) -> None:
-        """Refuses settings that don't fit, before any work.
+        """Checks the settings before anything is measured.
 
         Raises:
             ValueError: naming the setting.
@@ -159,23 +158,23 @@ class LinearProtocol(FewLabels):
             encoders.layer_features(subject.encoder, self.layer)
 
     def notes(self, subject: Evaluation) -> list[str]:
-        """Returns what is to be known beforehand, in words."""
+        """Returns sentences to show before the measurement."""
         notes = super().notes(subject)
         if self.seeds > 1 and self.per_class is None and self.labels == 1:
             notes.append(
-                f"The {self.seeds} draws of linear are all labels each time, "
-                "and differ only in the fifth that chooses the penalty."
+                f"Each of the {self.seeds} draws of linear uses all labels; "
+                "they differ only in the fifth that chooses the penalty."
             )
         return notes
 
     @property
     def suffix(self) -> str:
-        """What tells these labels and this layer apart in a score's name."""
+        """The part of a score's name that identifies labels and layer."""
         return super().suffix + (f"_{self.layer}" if self.layer else "")
 
-    def lengths(self, subject: Evaluation) -> dict[str, float]:
-        """Returns what `score` measures, and how long it is."""
-        # The features are the first one's; a fit takes as long as it takes.
+    def costs(self, subject: Evaluation) -> dict[str, float]:
+        """Returns the names and the costs of the measurements."""
+        # The first draw computes the features. Fits count as one image each.
         draws = dict.fromkeys(self._draws(), float(self._size(subject)))
         return {**draws, self._draws()[0]: float(image_count(subject))}
 
@@ -188,13 +187,13 @@ class LinearProtocol(FewLabels):
         """Returns the scores of an encoder, without `settings`.
 
         Returns:
-            A dict: `accuracy`, the mean over the seeds; `std`, if there are
-            several; `penalty`, of the first.
+            A dict: `accuracy`, the mean over the seeds; `std`, with several
+            seeds; `penalty`, the one chosen with the first seed.
         """
         labels: dict[str, Any] = {
             split: part.labels for split, part in subject.splits.items()
         }
-        features: list[np.ndarray] = []  # Once they are needed.
+        features: list[np.ndarray] = []  # Computed on first use.
 
         def probe(seed: int, seen: Seen) -> dict[str, Any]:
             if not features:
@@ -220,25 +219,25 @@ class FineTuneProtocol(FewLabels):
     """Fine-tuning.
 
     From random weights it is supervised learning from scratch on the same
-    labels, which tells whether the pretraining was worth it. See
+    labels, the baseline that pretraining has to beat. See
     `kerassl.evaluation.fine_tune`.
 
     Args:
-        labels: see `FewLabels`.
-        per_class: see `FewLabels`.
-        seeds: see `FewLabels`. The learning rate is chosen with the first.
+        labels: as in `FewLabels`.
+        per_class: as in `FewLabels`.
+        seeds: as in `FewLabels`. The learning rate is chosen with the first.
         epochs: int, as in `kerassl.evaluation.fine_tune`.
-        frozen: bool. Whether only a linear layer is trained, with random crops:
-            the papers' linear evaluation.
+        frozen: bool. Whether to train only a linear layer, on random crops:
+            the linear evaluation of most papers.
     """
 
     epochs: int | None = None
     frozen: bool = False
 
-    told = ("accuracy", "std", "learning_rate")
+    compared = ("accuracy", "std", "learning_rate")
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
+        """Returns the entries of the scores that are known in advance."""
         known = super().settings(subject)
         epochs = self.epochs or default_epochs(known["train_size"])
         return {**known, "epochs": epochs}
@@ -246,7 +245,7 @@ class FineTuneProtocol(FewLabels):
     def check(
         self, subject: Evaluation, floor: dict[str, Any] | None = None
     ) -> None:
-        """Refuses settings that don't fit, before any work.
+        """Checks the settings before anything is measured.
 
         Raises:
             ValueError: naming the setting.
@@ -257,12 +256,17 @@ class FineTuneProtocol(FewLabels):
             )
         super().check(subject, floor)
 
-    def lengths(self, subject: Evaluation) -> dict[str, float]:
-        """Returns what `score` measures, and how long it is."""
-        size, weight = self._size(subject), 1 if self.frozen else TRAINING
+    @property
+    def _step_cost(self) -> int:
+        return 1 if self.frozen else TRAINING
+
+    def costs(self, subject: Evaluation) -> dict[str, float]:
+        """Returns the names and the costs of the measurements."""
+        size = self._size(subject)
 
         def fit(images: int) -> int:
-            return weight * images * (self.epochs or default_epochs(images))
+            epochs = self.epochs or default_epochs(images)
+            return self._step_cost * images * epochs
 
         last = fit(size) + len(subject.splits["test"].images)
         held = max(1, round(size / 5))
@@ -280,15 +284,14 @@ class FineTuneProtocol(FewLabels):
         """Returns the scores of an encoder, without `settings`.
 
         Returns:
-            A dict: `accuracy`, the mean over the seeds; `std`, if there are
-            several; `learning_rate`, the chosen one.
+            A dict: `accuracy`, the mean over the seeds; `std`, with several
+            seeds; `learning_rate`, the one chosen with the first seed.
         """
         scores: list[dict[str, Any]] = []
 
         def fine_tune(seed: int, seen: Seen) -> dict[str, Any]:
             rows = self._chosen(subject, seed)
             batch_size = min(BATCH_SIZE, len(rows))
-            weight = 1 if self.frozen else TRAINING
             return evaluation.fine_tune(
                 encoder,
                 subject.splits["train"].select(rows),
@@ -297,7 +300,7 @@ class FineTuneProtocol(FewLabels):
                 epochs=self.epochs,
                 learning_rate=scores[0]["learning_rate"] if scores else None,
                 seed=seed,
-                callbacks=[_SeenImages(seen, weight * batch_size)],
+                callbacks=[_SeenImages(seen, self._step_cost * batch_size)],
             )
 
         for seed, draw in enumerate(self._draws()):
@@ -308,22 +311,28 @@ class FineTuneProtocol(FewLabels):
         }
 
 
+def _class_counts(subject: Evaluation) -> np.ndarray:
+    """Returns the number of training images of each class."""
+    _, (numbers,) = encode_labels({"train": subject.splits["train"].labels})
+    return np.bincount(numbers)
+
+
 class _SeenImages(keras.callbacks.Callback):
-    """Counts the images of each step, and of each batch that is predicted."""
+    """Counts the images of training steps and of predicted batches."""
 
-    async_safe = True  # It doesn't look at the logs.
+    async_safe = True  # It doesn't read the loss.
 
-    def __init__(self, seen: Seen, of_step: int):
+    def __init__(self, seen: Seen, step_cost: int):
         super().__init__()
         self.seen = seen
-        self.of_step = of_step
+        self.step_cost = step_cost
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Counts a step."""
-        self.seen(self.of_step)
+        """Counts the images of a step."""
+        self.seen(self.step_cost)
 
     def on_predict_batch_end(
         self, batch: int, logs: dict | None = None
     ) -> None:
-        """Counts a batch."""
+        """Counts the images of a batch."""
         self.seen(len(next(iter((logs or {}).values()), ())))

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, or not at all."""
+"""Files that are replaced atomically."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ PARTIAL = ".partial-"
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives the path of a temporary file that takes the place of `path`.
+    """Yields the path of a temporary file that then replaces `path`.
 
-    The file replaces `path` when the block ends, and is removed if the block
-    raises. Whatever happens, even a loss of power, `path` is the old file or
-    the new one.
+    The file replaces `path` at the end of the block, and is removed if the
+    block raises. Whatever happens, even a power failure, `path` is either the
+    old file or the new one.
 
     Args:
-        path: the file to replace, in a folder that exists.
+        path: path of the file to replace, in an existing folder.
 
     Yields:
         A path in the same folder, with the same suffix.
@@ -42,7 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    writable = os.name != "posix"  # Windows flushes no read-only file.
+    # Windows can't flush a file that is opened for reading only.
+    writable = os.name != "posix"
     file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     try:
         os.fsync(file)
@@ -51,33 +52,33 @@ def _flush(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuses a folder in which no file can be made, without a trace.
+    """Checks that files can be created in a folder, and leaves none behind.
 
     Raises:
-        PermissionError: saying why.
+        PermissionError: if not, with the reason.
     """
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise PermissionError(
-            f"{folder} can't be written into: {error.strerror}."
+            f"{folder} is not writable: {error.strerror}."
         ) from error
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what a killed process was writing; the folder is locked."""
+    """Removes unfinished files of a killed process. The folder is locked."""
     for path in folder.glob(f"{PARTIAL}*"):
         path.unlink(missing_ok=True)
 
 
 def encoder_mark(folder: str | Path) -> tuple[int, ...] | None:
-    """Returns what changes when a run's encoder is replaced.
+    """Returns a value that changes when a run's encoder is replaced.
 
     Args:
-        folder: path.
+        folder: path of a run's folder.
 
     Returns:
-        A tuple to compare; `None` if there is no encoder.
+        A tuple to compare, or `None` if there is no encoder.
     """
     try:
         found = os.stat(Path(folder) / ENCODER)
@@ -91,19 +92,19 @@ def write_scores(
     scores: dict[str, dict[str, Any]],
     mark: tuple[int, ...] | None = None,
 ) -> None:
-    """Adds scores to those in a run's folder.
+    """Adds scores to a run's `scores.json`.
 
     Args:
-        folder: path.
-        scores: dict of a protocol's name to its scores.
-        mark: what `encoder_mark` returned before the encoder was loaded.
+        folder: path of a run's folder.
+        scores: dict from a protocol's name to its scores.
+        mark: the result of `encoder_mark` before the encoder was loaded.
 
     Raises:
         InUseError: if the run is training.
-        ValueError: if the file there is broken, or the folder holds another
-            encoder by now.
+        ValueError: if `scores.json` is broken, or the encoder was replaced
+            in the meantime.
     """
-    # Other evaluations write for a moment only.
+    # Other evaluations hold the lock only for a moment.
     with locked(Path(folder), wait=3):
         if mark is not None and mark != encoder_mark(folder):
             raise ValueError(

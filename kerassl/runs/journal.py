@@ -1,4 +1,4 @@
-"""What a long evaluation has measured so far, on disk and in sight."""
+"""The progress of a long evaluation, on disk and on the screen."""
 
 import contextlib
 import hashlib
@@ -15,12 +15,12 @@ from kerassl.runs.files import replacing
 
 _logger = logging.getLogger("kerassl")
 
-# Told how many images the encoder has seen since the last call; one that it
-# is trained on counts for `TRAINING`.
+# Called with the number of images the encoder has processed since the last
+# call; an image of a training step counts as `TRAINING` images.
 Seen = Callable[[float], None]
 TRAINING = 3
 Scores = dict[str, Any]
-# Measures what has a name, or knows what was measured.
+# Returns the scores of a name in the plan, and measures them if necessary.
 Measure = Callable[[str, Callable[[Seen], Scores]], Scores]
 
 
@@ -29,22 +29,22 @@ def ignore(images: float) -> None:
 
 
 def measure_now(name: str, measure: Callable[[Seen], Scores]) -> Scores:
-    """Measures, and keeps nothing."""
+    """Measures without storing anything."""
     return measure(ignore)
 
 
 class Journal:
-    """Measures each thing once, also if the evaluation is interrupted.
+    """Stores each measurement, so that an interrupted evaluation can resume.
 
-    What is measured is written at once. The next evaluation with the same file
-    takes it from there.
+    Every measurement is written immediately, and the next evaluation with the
+    same file reads it.
 
     Args:
-        path: the file; `None` keeps nothing.
-        plan: dict of the name of what is to be measured to its length, in
-            images that the encoder sees.
-        show: called with the name of what is being measured, the length that
-            is done, and the whole, without what was measured before.
+        path: path of the file; `None` stores nothing.
+        plan: dict from the name of each measurement to its cost, in images
+            that the encoder processes.
+        show: called with the name of the current measurement, the cost done
+            so far, and the total, without what was measured before.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Journal:
         self.total = sum(plan[name] for name in plan if name not in kept)
 
     def measure(self, name: str, measure: Callable[[Seen], Scores]) -> Scores:
-        """Returns the scores that have a name of the plan.
+        """Returns the scores of one measurement.
 
         Args:
-            name: str.
-            measure: returns the scores. It is given a function that it may
-                call with the number of images that the encoder has seen.
+            name: str, a name of the plan.
+            measure: returns the scores. It receives a function to call with
+                the number of images that the encoder has processed.
         """
         if name in self.scores:
             return self.scores[name]
@@ -94,8 +94,8 @@ class Journal:
         except OSError as error:
             self.path = None
             _logger.warning(
-                "An interrupted evaluation will start anew, since nothing can "
-                "be kept: %s",
+                "The evaluation can't be resumed if it is interrupted, since "
+                "measurements can't be stored: %s",
                 error,
             )
 
@@ -107,12 +107,12 @@ class Journal:
 
 
 def journal_path(source: str | Path, *settings: Any) -> Path:
-    """Returns where an evaluation keeps what it has measured so far.
+    """Returns the path of an evaluation's journal.
 
     Args:
-        source: the run, whose folder it is in; of anything else it is in the
-            user's cache.
-        *settings: all that scores depend on, with a `repr` that says it.
+        source: the encoder's source. The journal of a run is stored in its
+            folder, and any other in the user's cache.
+        *settings: everything that scores depend on, identified by `repr`.
     """
     folder = Path(source)
     if not (folder / RECIPE).is_file():
@@ -125,7 +125,7 @@ def journal_path(source: str | Path, *settings: Any) -> Path:
 
 
 def _read(path: Path) -> dict[str, Scores]:
-    """Returns what is in the file; nothing if it is broken: it is measured."""
+    """Returns the stored scores; none if the file is missing or broken."""
     try:
         kept = load_json(path, finite=False)
     except (OSError, ValueError):

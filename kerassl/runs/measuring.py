@@ -1,4 +1,4 @@
-"""What all ways to measure an encoder share."""
+"""The base of the protocols that measure encoders."""
 
 from typing import Any
 
@@ -7,26 +7,27 @@ import keras
 from kerassl.runs.evaluate import Evaluation, untrained
 from kerassl.runs.journal import Measure, measure_now
 
-# What is measured, in words.
+# The names of the two encoders in progress messages.
 ENCODERS = ("encoder", "random weights")
 
 
 class Protocol:
-    """A way to measure an encoder, beside the same one with random weights."""
+    """Measures an encoder, and the same one with random weights."""
 
-    # What is told of the random weights too, as `untrained_...`.
-    told: tuple[str, ...] = ("accuracy", "std")
+    # The scores that are also reported for random weights, as `untrained_...`.
+    compared: tuple[str, ...] = ("accuracy", "std")
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
+        """Returns the entries of the scores that are known in advance."""
         raise NotImplementedError
 
-    def lengths(self, subject: Evaluation) -> dict[str, float]:
-        """Returns what `score` measures, each by its name, and how long it is.
+    def costs(self, subject: Evaluation) -> dict[str, float]:
+        """Returns the names and the costs of the measurements.
 
         Returns:
-            A dict of name to the number of images that the encoder sees; one
-            that it is trained on counts for `TRAINING`.
+            A dict from the name of each measurement that `score` makes to the
+            number of images that the encoder processes for it. An image of a
+            training step counts as `TRAINING` images.
         """
         raise NotImplementedError
 
@@ -41,14 +42,15 @@ class Protocol:
         Args:
             subject: `Evaluation`.
             encoder: `keras.Model`.
-            measure: measures what has one of the names of `lengths`.
+            measure: called with one of the names in `costs` and a function
+                that measures it.
         """
         raise NotImplementedError
 
     def check(
         self, subject: Evaluation, floor: dict[str, Any] | None = None
     ) -> None:
-        """Refuses settings that don't fit, before any work.
+        """Checks the settings before anything is measured.
 
         Args:
             subject: `Evaluation`.
@@ -61,22 +63,22 @@ class Protocol:
             if floor is not None and floor.get(name) != value:
                 raise ValueError(
                     f"The untrained encoder was measured with {name} "
-                    f"{floor.get(name)}, and this one is to be with {value}."
+                    f"{floor.get(name)}, and this one would be with {value}."
                 )
 
     def notes(self, subject: Evaluation) -> list[str]:
-        """Returns what is to be known beforehand, in words."""
+        """Returns sentences to show before the measurement."""
         return []
 
     def plan(
         self, subject: Evaluation, floor: dict[str, Any] | None = None
     ) -> dict[str, float]:
-        """Returns the names of what `measure` measures, and their lengths."""
-        lengths = self.lengths(subject)
+        """Returns the names and the costs of all that `measure` measures."""
+        costs = self.costs(subject)
         return {
-            _joined(which, name): length
+            _joined(which, name): cost
             for which in (ENCODERS if floor is None else ENCODERS[:1])
-            for name, length in lengths.items()
+            for name, cost in costs.items()
         }
 
     def measure(
@@ -89,14 +91,14 @@ class Protocol:
 
         Args:
             subject: `Evaluation`.
-            floor: what an earlier call returned for the same architecture and
-                the same data: what it has of random weights is taken over,
-                instead of being measured again.
-            measure: measures what has one of the names of `plan`.
+            floor: the result of an earlier call for the same architecture and
+                data. Its scores of random weights are reused.
+            measure: called with one of the names in `plan` and a function
+                that measures it.
 
         Returns:
-            A dict: what `score` and `settings` return, and what `score` says of
-            random weights, as `untrained_...`.
+            A dict: the entries of `score` and `settings`, and scores of random
+            weights as `untrained_...`.
         """
 
         def score(which: str, encoder: keras.Model) -> dict[str, Any]:
@@ -111,7 +113,7 @@ class Protocol:
             found = score(ENCODERS[1], untrained(subject.encoder))
             floor = {
                 f"untrained_{name}": found[name]
-                for name in self.told
+                for name in self.compared
                 if name in found
             }
         return {
@@ -130,7 +132,7 @@ def _joined(*names: str) -> str:
 
 
 def sizes(subject: Evaluation) -> dict[str, Any]:
-    """Returns the settings of an evaluation's images."""
+    """Returns the entries of the scores that describe the images."""
     counts = {
         f"{split}_size": len(part.images)
         for split, part in subject.splits.items()
@@ -139,5 +141,5 @@ def sizes(subject: Evaluation) -> dict[str, Any]:
 
 
 def image_count(subject: Evaluation) -> int:
-    """Returns the number of training and test images."""
+    """Returns the number of training and test images together."""
     return sum(len(part.images) for part in subject.splits.values())

@@ -1,4 +1,4 @@
-"""What a run can watch by itself: the callbacks of `kerassl pretrain`."""
+"""The callbacks of `kerassl pretrain`."""
 
 import importlib.util
 import warnings
@@ -15,7 +15,7 @@ from kerassl.run_folder import TENSORBOARD
 from kerassl.runs.run import Run
 from kerassl.runs.splits import LabeledSplits
 
-# Images that monitors learn from, classify, and look at for collapse.
+# The numbers of images to learn from, to classify and to check for collapse.
 BANK, QUERIES, FEW = 10_000, 2_000, 512
 
 
@@ -25,20 +25,22 @@ def monitors(
     every: int | None = None,
     note: Callable[[str], None] = warnings.warn,
 ) -> list[keras.callbacks.Callback]:
-    """Returns monitors of a run, on the images and labels of its data.
+    """Returns monitors of a run that use the images and labels of its data.
 
     Args:
         run: `Run`.
-        names: `"knn"`, `"linear"` (both need labels) or `"collapse"`.
-        every: int > 0, epochs between two looks; by default each monitor's.
-        note: callable, which is told what to know of the data, such as that
-            they have no test split and a fifth of the images is scored.
+        names: names out of `"knn"`, `"linear"` (both need labels) and
+            `"collapse"`.
+        every: int > 0, the number of epochs between measurements; by default
+            that of each monitor.
+        note: called with sentences about the data, for example that there is
+            no test split and a fifth of the images is held out.
 
     Returns:
-        A list of callbacks for `Run.train`.
+        A list of Keras callbacks for `Run.train`.
 
     Raises:
-        ValueError: if there is no such monitor, or the data have no labels.
+        ValueError: if a monitor is unknown, or the data have no labels.
 
     Example:
     ```python
@@ -78,24 +80,24 @@ def monitors(
 
 
 def tensorboard(run: Run) -> keras.callbacks.Callback:
-    """Returns a callback that writes a run's `tensorboard` folder.
+    """Returns a callback that writes to a run's `tensorboard` folder.
 
     Args:
         run: `Run`.
 
     Raises:
-        ImportError: without TensorFlow and TensorBoard, which write it under
+        ImportError: without TensorFlow and TensorBoard, which are needed with
             every backend.
     """
-    lacking = [
+    missing = [
         name
         for name in ("tensorflow", "tensorboard")
         if importlib.util.find_spec(name) is None
     ]
-    if lacking:
+    if missing:
         raise ImportError(
-            f"TensorBoard's files are written by {' and '.join(lacking)}, "
-            'under every backend: pip install "kerassl[tensorboard]"'
+            f"TensorBoard's files need {' and '.join(missing)} with every "
+            'backend. Install them with: pip install "kerassl[tensorboard]"'
         )
     folder = str(run.folder / TENSORBOARD)
     return keras.callbacks.TensorBoard(folder, write_graph=False)

@@ -1,4 +1,4 @@
-"""Ways to measure an encoder, each with the floor that it has to beat."""
+"""Protocols by name, and the rows of their scores."""
 
 import dataclasses
 import functools
@@ -20,9 +20,8 @@ from kerassl.runs.measuring import Protocol, image_count, sizes
 class KNNProtocol(Protocol):
     """kNN accuracy of the encoder's output and of each of its stages.
 
-    In one pass over the images (see `kerassl.encoders.stages`). It keeps the
-    test images' features and their nearest neighbors, but not the training
-    images' features.
+    One pass over the images serves all stages (see `kerassl.encoders.stages`).
+    Only the features of the test images are kept, and their nearest neighbors.
 
     Args:
         k: int > 0, the number of neighbors.
@@ -32,10 +31,10 @@ class KNNProtocol(Protocol):
     k: int = 20
     temperature: float = 0.07
     suffix = ""
-    told = ("accuracy", "stages", "effective_rank")
+    compared = ("accuracy", "stages", "effective_rank")
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
-        """Returns those of the scores' entries that are known beforehand."""
+        """Returns the entries of the scores that are known in advance."""
         return {
             "k": self.k,
             "temperature": self.temperature,
@@ -45,7 +44,7 @@ class KNNProtocol(Protocol):
     def check(
         self, subject: Evaluation, floor: dict[str, Any] | None = None
     ) -> None:
-        """Refuses settings that don't fit, before any work.
+        """Checks the settings before anything is measured.
 
         Raises:
             ValueError: naming the setting.
@@ -62,8 +61,8 @@ class KNNProtocol(Protocol):
             )
         super().check(subject, floor)
 
-    def lengths(self, subject: Evaluation) -> dict[str, float]:
-        """Returns what `score` measures, and how long it is."""
+    def costs(self, subject: Evaluation) -> dict[str, float]:
+        """Returns the names and the costs of the measurements."""
         return {"": image_count(subject)}
 
     def score(
@@ -75,10 +74,10 @@ class KNNProtocol(Protocol):
         """Returns the scores of an encoder, without `settings`.
 
         Returns:
-            A dict: `accuracy`, of the encoder's output; `stages`, a dict of
+            A dict: `accuracy`, of the encoder's output; `stages`, a dict from
             stage to accuracy; `best_stage`, the name of the stage with the
-            highest accuracy, or `None` if there are not stages; and
-            `effective_rank`, of the output for the test images.
+            highest accuracy, or `None` without stages; and `effective_rank`,
+            of the output for the test images.
         """
         return measure("", lambda seen: self._score(subject, encoder, seen))
 
@@ -140,10 +139,10 @@ def protocol(name: str, **settings: Any) -> Any:
         **settings: its arguments.
 
     Returns:
-        An object with `check` and `measure`, both of an `Evaluation`.
+        An object whose methods `check` and `measure` take an `Evaluation`.
 
     Raises:
-        ValueError: if there is no such protocol, with the nearest ones.
+        ValueError: if there is no such protocol, with the nearest names.
     """
     check_choice("protocol", name, PROTOCOLS)
     return PROTOCOLS[name](**settings)
@@ -152,14 +151,14 @@ def protocol(name: str, **settings: Any) -> Any:
 def score_rows(
     scores: dict[str, dict[str, Any]],
 ) -> Iterator[tuple[str, Any, Any, str]]:
-    """Yields what to print of scores: a protocol's, then its stages'.
+    """Yields the rows of a table of scores: each protocol, then its stages.
 
     Args:
-        scores: dict of a protocol's name to what it measured.
+        scores: dict from a protocol's name to its scores.
 
     Yields:
-        A name, the accuracy, that of random weights or `None`, and the rest in
-        words.
+        A name, the accuracy, that of random weights or `None`, and the other
+        entries as text.
     """
     for name, score in scores.items():
         rest = dict(score)

@@ -1,4 +1,4 @@
-"""A pretraining run in a folder: it starts, stops and goes on exactly."""
+"""A pretraining run in a folder, which can stop and resume exactly."""
 
 import contextlib
 import csv
@@ -42,33 +42,33 @@ class DivergedError(RuntimeError):
 
 
 class SaveError(OSError):
-    """A file of the run can't be written; the last ones stay."""
+    """A file of the run can't be written; the previous ones are kept."""
 
 
 class Run:
-    """A pretraining run in a folder. Make one with `start` or `resume`.
+    """A pretraining run in a folder. Create one with `start` or `resume`.
 
     The folder holds
 
     - `recipe.json`: the recipe, the data and the versions;
-    - `checkpoint.keras`: the training model with its optimizer, and how far
-      the run has come, written at the end of each epoch and when it stops;
-    - `encoder.keras`: the encoder alone;
+    - `checkpoint.keras`: the training model with its optimizer and the run's
+      position, written after each epoch and when the run stops;
+    - `encoder.keras`: the encoder without the rest of the model;
     - `history.csv`: a row for each epoch;
-    - `checkpoints/epoch_0010.keras` and so on, if older ones are to be kept.
+    - `checkpoints/epoch_0010.keras` and so on, if `keep` is given.
 
-    Each file is replaced as a whole. A run that is resumed, whether it was
-    stopped or killed, ends with the same weights and the same rows, but for
-    the time that they took.
+    Each file is replaced atomically. A run that was stopped or killed and then
+    resumed ends with the same weights and the same history, except for the
+    times in it.
 
     Args:
-        folder: path.
-        settings: what `recipe.json` holds.
+        folder: path of the run's folder.
+        settings: dict, the content of `recipe.json`.
         data: `kerassl.data.ImageData` to train on.
         model: a compiled `SelfSupervisedModel`.
-        position: `Position`, or `None` for a run that is to start: `train`
-            then first writes `recipe.json` and removes an older run's files.
-        overwrite: bool. Whether a run that is to start may replace another.
+        position: `Position`, or `None` for a new run. `train` then writes
+            `recipe.json` first, and removes the files of an older run.
+        overwrite: bool. Whether a new run may replace an older one.
     """
 
     def __init__(
@@ -88,14 +88,14 @@ class Run:
         self.is_new = position is None
         self.position = position or Position()
         self.overwrite = overwrite
-        # What the folder must hold when `train` begins.
+        # The state that the folder must be in when `train` begins.
         self.saved = state(settings, position) if position else None
         self.steps_per_epoch = steps_per_epoch(self.recipe, data)
         self.stopping = False
 
     @property
     def total_steps(self) -> int:
-        """The number of steps of the whole run."""
+        """The number of steps in the whole run."""
         return self.recipe.epochs * self.steps_per_epoch
 
     @property
@@ -111,7 +111,7 @@ class Run:
     def stop(self) -> None:
         """Makes `train` save and return after the current step.
 
-        It may be called from a callback, another thread or a signal handler.
+        May be called from a callback, another thread or a signal handler.
         """
         self.stopping = True
         self.model.stop_training = True
@@ -121,47 +121,48 @@ class Run:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         keep: int = 0,
     ) -> None:
-        """Trains to the end, or until `stop`.
+        """Trains until the last epoch, or until `stop` is called.
 
         Args:
-            callbacks: Keras callbacks. What they add to the logs of an epoch
-                gets into `history.csv`. If one sets `model.stop_training`, it
-                is as if it called `stop`.
-            keep: int >= 0, the number of epochs whose checkpoints to keep
-                beside the last one. To go back, put one in its place.
+            callbacks: Keras callbacks. Metrics that they add to the logs of an
+                epoch are written to `history.csv`. Setting
+                `model.stop_training` has the effect of `stop`.
+            keep: int >= 0, the number of older checkpoints to keep in
+                `checkpoints/`. To go back to one, copy it over
+                `checkpoint.keras`.
 
         Raises:
             DivergedError: if the loss or a weight becomes NaN or infinite. The
-                last checkpoint stays.
-            InUseError: if another process trains in the folder.
-            SaveError: if a file can't be written, as on a full disk. The last
-                checkpoint stays.
-            OSError: if the folder can't be made or locked, or has got a run
-                since `start`.
-            ValueError: if the run went on elsewhere since `resume`.
+                last checkpoint is kept.
+            InUseError: if another process trains in the folder, or the run
+                was continued by another process since `resume`.
+            SaveError: if a file can't be written, for example on a full disk.
+                The last checkpoint is kept.
+            OSError: if the folder can't be created or locked, or another run
+                began in it since `start`.
         """
         with self._own_folder():
             watch = Watch(self)
-            told = RunCallbacks([*callbacks, watch], self)
-            told.begin()
+            run_callbacks = RunCallbacks([*callbacks, watch], self)
+            run_callbacks.begin()
             while not self.finished and not distributed.any_process(
                 self.stopping
             ):
-                self._train_epoch(told, watch)
+                self._train_epoch(run_callbacks, watch)
                 if self.is_writer:
                     with self._writing():
                         distributed.on_one_device(self._save)
                         self._keep(keep)
-            told.end()
+            run_callbacks.end()
 
     @property
     def is_writer(self) -> bool:
-        """Whether this process, of all that train, writes the files."""
+        """Whether this is the process that writes the files."""
         return distributed.process()[0] == 0
 
     @contextlib.contextmanager
     def _own_folder(self) -> Iterator[None]:
-        """Locks the folder while the run trains in it, and prepares it."""
+        """Locks and prepares the folder for the duration of the training."""
         # Barrier: every process has checked for a run.
         distributed.any_process(False)
         refusal: OSError | ValueError | None = None
@@ -174,7 +175,7 @@ class Run:
                     self._prepare_folder()
                 except (OSError, ValueError) as error:
                     refusal = error
-            # Otherwise the other processes would wait for the first step.
+            # Tells the other processes, which would wait for the first step.
             if distributed.any_process(refusal is not None):
                 raise refusal or InUseError(
                     f"The first process can't write into {self.folder}."
@@ -186,7 +187,7 @@ class Run:
         if self.is_new:
             if not self.overwrite:
                 refuse_run(self.folder)
-            # The checkpoint goes first: it must not meet another recipe.
+            # The checkpoint first: it must never be beside another recipe.
             for name in (CHECKPOINT, ENCODER, HISTORY, SCORES, REPORT):
                 (self.folder / name).unlink(missing_ok=True)
             for name in (CHECKPOINTS, TENSORBOARD):
@@ -197,22 +198,23 @@ class Run:
             return
         if self.saved != state_of(self.folder):
             raise InUseError(
-                f"The run in {self.folder} went on in another process since it "
-                "was loaded. Resume it again."
+                f"The run in {self.folder} was continued by another process "
+                "since it was loaded. Resume it again."
             )
         with self._writing():
             if self.saved != state(self.settings, self.position):
-                # It has more epochs now: first the schedule, then the recipe.
+                # It was extended: write the new schedule before the recipe.
                 distributed.on_one_device(self._save)
                 self._save_settings()
-            # They may be older than the checkpoint, if the run was killed.
+            # If the run was killed, they may be older than the checkpoint.
             distributed.on_one_device(self._save_outputs)
 
     @contextlib.contextmanager
     def _removed_if_unused(self) -> Iterator[None]:
-        """Leaves no recipe behind that would refuse the next try.
+        """Removes the recipe if training fails before the first checkpoint.
 
-        It stays if the process is killed: then the run can go on.
+        Otherwise the folder would be refused on the next try. A killed process
+        leaves it, so that its run can be resumed.
         """
         try:
             yield
@@ -228,7 +230,7 @@ class Run:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Tells what fails in writing from what fails in a step."""
+        """Turns an OSError into a SaveError."""
         try:
             yield
         except OSError as error:
@@ -253,12 +255,12 @@ class Run:
         position = self.position
         batches = self._batches()
         started = time.perf_counter()
-        # One `fit` an epoch: an epoch that goes on at a later step is shorter.
+        # One `fit` per epoch, since the first epoch after resuming is shorter.
         self.model.fit(
             batches,
             initial_epoch=position.epoch,
             epochs=position.epoch + 1,
-            shuffle=False,  # Keras would shuffle the batches; they are already.
+            shuffle=False,  # `batches` are shuffled already.
             verbose=0,
             callbacks=callbacks,
         )
@@ -314,7 +316,7 @@ class Run:
         )
 
     def _save(self) -> None:
-        # Those of another encoder.
+        # They belong to the previous encoder.
         (self.folder / SCORES).unlink(missing_ok=True)
         save_checkpoint(self.folder / CHECKPOINT, self.model, self.position)
         self.saved = state(self.settings, self.position)
@@ -352,7 +354,7 @@ class Run:
 
 @contextlib.contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Makes a folder, and removes it at the end if it is empty."""
+    """Creates a folder, and removes it at the end if it is still empty."""
     made = [part for part in (path, *path.parents) if not part.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
@@ -372,7 +374,7 @@ def state_of(folder: Path) -> tuple:
 
 
 def state(settings: dict[str, Any], position: Position) -> tuple:
-    """Returns what tells one state of a run from another."""
+    """Returns a value that identifies a state of a run."""
     return settings.get("recipe_hash"), position.epoch, position.step
 
 
@@ -382,7 +384,12 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def steps_per_epoch(recipe: Recipe, data: Any) -> int:
-    """Returns the number of full batches, or refuses the batch size."""
+    """Returns the number of full batches in an epoch.
+
+    Raises:
+        ValueError: if the batch size is larger than the data, or can't be
+            divided among the devices.
+    """
     count = len(data.images)
     if count < recipe.batch_size:
         raise ValueError(
@@ -392,7 +399,7 @@ def steps_per_epoch(recipe: Recipe, data: Any) -> int:
     devices = distributed.device_count()
     if recipe.batch_size % devices:
         raise ValueError(
-            f"A batch of {recipe.batch_size} images can't be shared out to "
-            f"{devices} devices. Choose a multiple of it."
+            f"A batch of {recipe.batch_size} images can't be divided among "
+            f"{devices} devices. Choose a multiple of {devices}."
         )
     return count // recipe.batch_size

@@ -1,4 +1,4 @@
-"""The images to learn from and those to score, from one source or from two."""
+"""The labeled images to learn from and to score."""
 
 import contextlib
 import dataclasses
@@ -14,30 +14,30 @@ from kerassl.data.errors import SplitError
 from kerassl.data.files import listed
 from kerassl.evaluation.labels import encode_labels, labels_by_name
 
-# The share of each class that is scored, of data without a split for it.
+# The share of each class that is held out for scoring if there is no split.
 HELD_OUT = 0.2
-# The splits to score, if they have labels: the first one there is.
+# The splits to score: the first one that has labels.
 SCORED = ("test", "validation")
 
 
 class LabeledSplits:
-    """Labeled images in two parts, whose labels mean the same.
+    """Labeled images to learn from and to score, with consistent labels.
 
     Args:
-        data: str, as `kerassl.data.load` takes it, of what `train` and `test`
-            leave open. Its split `"test"` is scored; without one that has
-            labels, its split `"validation"`; without both, a fifth of each
-            class of `"train"` is held out.
-        train: str, likewise: what to learn from instead, its split `"train"`.
-        test: str, likewise: what to score instead; without splits, all of it.
+        data: str, as in `kerassl.data.load`, the default of `train` and
+            `test`. Its split `"test"` is scored, or `"validation"` if there
+            are no labeled test images. Without either, a fifth of each class
+            of `"train"` is held out.
+        train: str, the data whose split `"train"` to learn from.
+        test: str, the data to score; all of it if it has no splits.
         train_limit: int or `None`, the number of training images to use.
         test_limit: int or `None`, the number of test images to use.
         **options: as in `kerassl.data.load`.
 
     Raises:
         ValueError: if there are no labels, an image is in both parts, or no
-            class is.
-        FileNotFoundError: if there are no such data.
+            class is in both.
+        FileNotFoundError: if the data don't exist.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class LabeledSplits:
                 f"train={train!r}, test={test!r}"
             )
         self.name = source if source == scored else f"{source} and {scored}"
-        # What differs from the splits `"train"` and `"test"`: for the scores,
-        # and in words.
+        # How the parts differ from the splits `"train"` and `"test"`, as
+        # entries of the scores and as sentences.
         self.settings: dict[str, float | str] = {}
         self.notes: list[str] = []
 
@@ -87,14 +87,14 @@ class LabeledSplits:
         if asked is None and source != scored:
             asked = found.get("test") or load(scored, "train", test_limit)
         if asked is None:
-            # All of them first: the same ones are held out at any limit.
+            # Held out before the limit applies: the same images at any limit.
             learned, asked = load(source, "train", None).split(HELD_OUT, seed=0)
             learned = _spread(learned, train_limit)
             asked = _spread(asked, test_limit)
             self.settings["held_out"] = HELD_OUT
             self.notes.append(
-                f"{why}: of each class of its training images {HELD_OUT:.0%} "
-                "are held out to be scored, always the same ones."
+                f"{why}: {HELD_OUT:.0%} of the training images of each class "
+                "are held out to be scored, the same ones each time."
             )
         else:
             learned = load(source, "train", train_limit)
@@ -114,13 +114,13 @@ class LabeledSplits:
         ]
         if shared := files[0] & files[1]:
             raise ValueError(
-                f"{len(shared):,} images are both to be learned from and to be "
-                f"scored, such as {min(shared)}."
+                f"{len(shared):,} images are both in the training and in the "
+                f"test data, such as {min(shared)}."
             )
         if (train.class_names is None) != (test.class_names is None):
             self.notes.append(
-                f"Only one of {train.name} and {test.name} has names of "
-                "classes: their numbers are compared."
+                f"Only one of {train.name} and {test.name} has class names: "
+                "classes are compared by number."
             )
         labels = labels_by_name(train, test)
         for split, part, new in zip(self.parts, (train, test), labels):
@@ -146,12 +146,12 @@ class LabeledSplits:
 
 
 def _are_labeled(part: ImageData) -> bool:
-    """Says if there are labels; TFDS has -1 where there is none."""
+    """Returns whether there are labels; TFDS marks missing ones by -1."""
     return part.labels is not None and bool((part.labels >= 0).any())
 
 
 def _spread(part: ImageData, limit: int | None) -> ImageData:
-    """Returns so many images at most, evenly spaced."""
+    """Returns at most `limit` images, evenly spaced."""
     count = len(part.images)
     if limit is None or limit >= count:
         return part

@@ -1,4 +1,4 @@
-"""Starts a run in a folder, or goes on with one."""
+"""Starts and resumes runs."""
 
 from pathlib import Path
 from typing import Any
@@ -35,26 +35,27 @@ def start(
 ) -> Run:
     """Prepares a new run: checks everything, loads the data, builds the model.
 
-    Nothing is written or removed before `Run.train`.
+    `Run.train` is the first to write or remove a file.
 
     Args:
         folder: path of the run's folder.
         recipe: `Recipe`.
-        data: str, as `kerassl.data.load` takes it; its training images.
-        limit: int or `None`, the number of images to use.
+        data: str, as in `kerassl.data.load`. The run trains on its split
+            `"train"`.
+        limit: int or `None`, the maximum number of images.
         data_dir: as in `kerassl.data.load`.
-        max_unreadable: float in [0, 1] or `None`, as in `kerassl.data.load`.
-        overwrite: bool. Whether a run that is there already may be replaced.
+        max_unreadable: as in `kerassl.data.load`.
+        overwrite: bool. Whether to replace an existing run.
 
     Returns:
         A `Run`.
 
     Raises:
         ValueError: if the data, the encoder and the recipe don't fit.
-        FileNotFoundError: if there is no such data.
+        FileNotFoundError: if the data don't exist.
         FileExistsError: if the folder has a run, and `overwrite` is `False`.
         InUseError: if another process trains in the folder.
-        OSError: if the folder can't be made or written into.
+        OSError: if the folder can't be created or isn't writable.
 
     Example:
     ```python
@@ -93,26 +94,27 @@ def resume(
     epochs: int | None = None,
     data_dir: str | None = None,
 ) -> Run:
-    """Prepares to go on with a run that was stopped or killed, or for longer.
+    """Prepares to continue a run that was stopped or killed, or to extend it.
 
     Args:
         folder: path of the run's folder.
-        epochs: int or `None`. More epochs than the run has, finished or not.
-            The schedules of the learning rate and of momentum networks are
-            then those of a run of that length, so that the rate rises again
-            where it had come down: it isn't the run that would have begun with
-            so many epochs, and `recipe.json` says so under `"extended"`.
+        epochs: int or `None`, a new and larger number of epochs. The schedules
+            of the learning rate and of momentum networks become those of a run
+            of that length, so a learning rate that had decayed rises again.
+            The result differs from a run started with as many epochs, which
+            `recipe.json` records under `"extended"`.
         data_dir: as in `kerassl.data.load`, if the data have moved.
 
     Returns:
-        A `Run`, which may be finished.
+        A `Run`, which may already be finished.
 
     Raises:
-        ValueError: if a file of the run is broken, the backend is another one,
-            the data have changed, or `epochs` are fewer than the run's.
-        FileNotFoundError: if the folder holds no run, or the data are gone.
+        ValueError: if a file of the run is broken, the backend differs, the
+            data have changed, or `epochs` is less than the run's.
+        FileNotFoundError: if the folder doesn't hold a run, or the data are
+            missing.
         InUseError: if another process trains in the folder.
-        OSError: if the folder can't be written into.
+        OSError: if the folder isn't writable.
 
     Example:
     ```python
@@ -130,20 +132,20 @@ def resume(
     if settings["backend"] != backend:
         raise ValueError(
             f"{folder} was started on {settings['backend']}, and only that "
-            f"can go on exactly. Set KERAS_BACKEND={settings['backend']}; "
-            f"it is {backend}."
+            "backend can resume it exactly. Set "
+            f"KERAS_BACKEND={settings['backend']}; it is {backend}."
         )
     recipe = Recipe.from_dict(settings["recipe"])
     if recipe.hash != settings["recipe_hash"]:
         raise ValueError(
             f"The recipe in {folder / RECIPE} was changed: its hash is "
-            f"{recipe.hash[:12]}, and {settings['recipe_hash'][:12]} is noted."
+            f"{recipe.hash[:12]} instead of {settings['recipe_hash'][:12]}."
         )
     longer = recipe.replace(epochs=epochs)
     if longer.epochs < recipe.epochs:
         raise ValueError(
-            f"The run in {folder} has {recipe.epochs} epochs. It can have "
-            f"more, but not {epochs}."
+            f"The run in {folder} has {recipe.epochs} epochs. It can be "
+            f"extended, but not shortened to {epochs}."
         )
     data = _load_data(recipe, settings)
     count = len(data.images)
@@ -154,7 +156,7 @@ def resume(
         )
     if (folder / CHECKPOINT).exists():
         model, position = load_checkpoint(folder / CHECKPOINT)
-    else:  # Killed in the first epoch: the same start again.
+    else:  # Killed in the first epoch: start again from the same weights.
         steps = steps_per_epoch(recipe, data)
         model = recipes.build_model(recipe, data.image_shape, steps)
         position = Position()
@@ -181,7 +183,7 @@ def resume(
 
 
 def _copy_state(source: keras.Model, target: keras.Model) -> None:
-    """Gives a model another's weights, seeds and optimizer's variables."""
+    """Copies weights, random states and optimizer variables."""
     build_optimizer(target)
     for old, new in zip(
         (*source.variables, *source.optimizer.variables),
@@ -203,7 +205,7 @@ def _load_data(recipe: Recipe, settings: dict[str, Any]) -> Any:
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses a folder that can't be made or written into, without a trace."""
+    """Checks that a folder is writable or can be created; creates nothing."""
     check_free(folder)
     if distributed.process()[0]:
         return  # Only the first process writes.

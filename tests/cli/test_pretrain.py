@@ -365,7 +365,7 @@ def test_tensorboard_is_asked_for_by_name(tmp_path, monkeypatch):
         (
             "pretrain simclr --data fashion_mnist_small --recipe cpu "
             "--output /proc/x/y",
-            "/proc can't be written into",
+            "/proc is not writable",
         ),
         ("pretend", "pretrain"),
         ("evaluate nowhere --data fashion_mnist_small", "encoder.keras"),

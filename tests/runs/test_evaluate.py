@@ -210,7 +210,7 @@ def test_a_share_of_labels_is_what_it_says(folder):
     assert "of 10 classes have so few training images" in note
     assert not runs.protocol("linear").notes(subject)
     (note,) = runs.protocol("linear", seeds=3).notes(subject)
-    assert "all labels each time" in note
+    assert "uses all labels" in note
     assert not runs.protocol("finetune", seeds=3).notes(subject)
 
 

@@ -70,7 +70,7 @@ def test_the_same_command_goes_on(source, cache, tuned, capsys, monkeypatch):
     for tuned.interrupt_at in range(4):
         assert main(arguments) == 130
         told = capsys.readouterr().err
-        assert f"goes on after {2 + tuned.interrupt_at} of 6" in told
+        assert f"continues after {2 + tuned.interrupt_at} of 6" in told
         assert len(list(cache.glob(".evaluation-*.json"))) == 1
         monkeypatch.setattr(runs.protocols.KNNProtocol, "_score", None)
     # Other settings are measured anew: here they would need knn.
@@ -141,7 +141,7 @@ def test_a_full_disk_ends_no_evaluation(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "kerassl"):
         found = journal.measure("a", lambda seen: {"accuracy": 1.0})
     assert found == {"accuracy": 1.0}
-    assert "will start anew" in caplog.text
+    assert "can't be resumed" in caplog.text
 
 
 def test_what_a_journal_is_of(source, cache):

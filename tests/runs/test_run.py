@@ -117,7 +117,7 @@ def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
     assert (tmp_path / "history.csv").read_text().count("\n") == 3
     # The first one knows nothing of it, and would write its older state.
     run.stopping = False
-    with pytest.raises(runs.InUseError, match="went on in another process"):
+    with pytest.raises(runs.InUseError, match="continued by another process"):
         run.train()
 
 
