@@ -58,9 +58,9 @@ def add_parser(commands: Any) -> None:
     add(
         "--train-limit",
         type=positive,
-        help="use at most so many training images",
+        help="limit the number of training images",
     )
-    add("--test-limit", type=positive, help="use at most so many test images")
+    add("--test-limit", type=positive, help="limit the number of test images")
     add(
         "--max-unreadable",
         type=share,

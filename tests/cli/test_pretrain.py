@@ -413,7 +413,7 @@ def test_resume_of_a_finished_run(finished, capsys):
     line = refused(capsys, *same, "--batch-size", "64")
     assert "--batch-size 32, not 64" in line
     line = refused(capsys, *same, "--epochs", "1")
-    assert "has 2 epochs. It can have more" in line
+    assert "has 2 epochs. It can be extended" in line
     assert main([*same, "--max-unreadable", "0.01"]) == 0
     line = refused(capsys, *same, "--max-unreadable", "0.5")
     assert "--max-unreadable 0.01, not 0.5" in line

@@ -80,7 +80,7 @@ def test_the_same_command_goes_on(source, cache, tuned, capsys, monkeypatch):
     tuned.interrupt_at = None
     assert main(arguments) == 0
     captured = capsys.readouterr()
-    assert "5 of 6 measurements are there" in captured.err
+    assert "5 of 6 measurements are done" in captured.err
     assert json.loads(captured.out.splitlines()[-1]) == expected
     assert tuned == calls
     assert not list(cache.iterdir())

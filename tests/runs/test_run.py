@@ -175,7 +175,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(whole, tmp_path):
 
 def test_a_finished_run_trains_for_longer(whole, tmp_path):
     shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
-    with pytest.raises(ValueError, match="has 2 epochs. It can have more"):
+    with pytest.raises(ValueError, match="has 2 epochs. It can be extended"):
         runs.resume(tmp_path, epochs=1)
     run = runs.resume(tmp_path, epochs=3)
     assert not run.finished and run.total_steps == 3 * STEPS

@@ -33,7 +33,7 @@ def test_a_fifth_is_held_out_where_there_is_no_test_split(tmp_path):
     assert not set(paths(train)) & set(paths(test))
     assert splits.settings == {"held_out": 0.2}
     (note,) = splits.notes
-    assert "20% are held out" in note and splits.name == data
+    assert "20% of the training images" in note and splits.name == data
     # The same ones again, and at any limit; limits keep all classes.
     few = LabeledSplits(
         data, image_size=(8, 8), train_limit=6, test_limit=3
@@ -117,7 +117,7 @@ def test_images_to_score_are_not_learned_from(tmp_path):
     both = f"folder:{tmp_path / 'photos'}"
     inner = f"folder:{tmp_path / 'photos' / 'train'}"
     with pytest.raises(
-        ValueError, match="20 images are both .*scored, such as .*0.png"
+        ValueError, match="20 images are both .*test data, such as .*0.png"
     ):
         LabeledSplits(both, test=inner, image_size=(8, 8))
 
