@@ -41,6 +41,25 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file by a text atomically."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def folder_at(path: Path) -> Iterator[None]:
+    """Creates a folder, and removes it at the end if it is still empty."""
+    created = [part for part in (path, *path.parents) if not part.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for part in created:
+                part.rmdir()
+
+
 def _flush(path: Path) -> None:
     # Windows can't flush a file that is opened for reading only.
     writable = os.name != "posix"
@@ -112,5 +131,4 @@ def write_scores(
                 "measured."
             )
         text = json.dumps({**read_scores(folder), **scores}, indent=2) + "\n"
-        with replacing(Path(folder) / SCORES) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(Path(folder) / SCORES, text)

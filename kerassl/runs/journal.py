@@ -11,7 +11,7 @@ from typing import Any
 
 from kerassl.reading import check_fields, load_json
 from kerassl.run_folder import RECIPE, SCORE, environment
-from kerassl.runs.files import replacing
+from kerassl.runs.files import write_text
 
 _logger = logging.getLogger("kerassl")
 
@@ -89,8 +89,7 @@ class Journal:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as temporary:
-                temporary.write_text(json.dumps(self.scores), encoding="utf-8")
+            write_text(self.path, json.dumps(self.scores))
         except OSError as error:
             self.path = None
             _logger.warning(

@@ -34,7 +34,12 @@ from kerassl.runs.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from kerassl.runs.files import remove_partial, replacing
+from kerassl.runs.files import (
+    folder_at,
+    remove_partial,
+    replacing,
+    write_text,
+)
 
 
 class DivergedError(RuntimeError):
@@ -169,7 +174,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             if self.is_writer:
                 try:
-                    stack.enter_context(_folder(self.folder))
+                    stack.enter_context(folder_at(self.folder))
                     stack.enter_context(locked(self.folder))
                     stack.enter_context(self._removed_if_unused())
                     self._prepare_folder()
@@ -324,7 +329,7 @@ class Run:
 
     def _save_settings(self) -> None:
         text = json.dumps(self.settings, indent=2) + "\n"
-        _write_text(self.folder / RECIPE, text)
+        write_text(self.folder / RECIPE, text)
         self.saved = state(self.settings, self.position)
 
     def _keep(self, count: int) -> None:
@@ -349,20 +354,7 @@ class Run:
             writer = csv.DictWriter(text, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(history)
-        _write_text(self.folder / HISTORY, text.getvalue())
-
-
-@contextlib.contextmanager
-def _folder(path: Path) -> Iterator[None]:
-    """Creates a folder, and removes it at the end if it is still empty."""
-    made = [part for part in (path, *path.parents) if not part.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            for part in made:
-                part.rmdir()
+        write_text(self.folder / HISTORY, text.getvalue())
 
 
 def state_of(folder: Path) -> tuple:
@@ -376,11 +368,6 @@ def state_of(folder: Path) -> tuple:
 def state(settings: dict[str, Any], position: Position) -> tuple:
     """Returns a value that identifies a state of a run."""
     return settings.get("recipe_hash"), position.epoch, position.step
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def steps_per_epoch(recipe: Recipe, data: Any) -> int:
