@@ -211,7 +211,7 @@ def test_collapse_is_told_once_and_stops(images):
     (loss,) = (words for words in found if "The loss" in words)
     assert loss.startswith("Epoch 2: The loss of Rotation is 1.38")
     assert loss.endswith(model.collapse_advice)
-    with pytest.warns(UserWarning, match="the same way"):
+    with pytest.warns(UserWarning, match="the same direction"):
         history = model.fit(
             images,
             batch_size=32,

@@ -55,7 +55,7 @@ def test_a_part_to_choose_by():
     "labels,arguments,message",
     [
         (LABELS, {}, "either `share` or `per_class`"),
-        (LABELS, dict(share=0.1, per_class=1), "one of"),
+        (LABELS, dict(share=0.1, per_class=1), "either"),
         (LABELS, dict(share=0.0), "`share` must be in"),
         (LABELS, dict(share=1.1), "`share` must be in"),
         (LABELS, dict(per_class=0), "`per_class` must be at least 1"),

@@ -83,7 +83,7 @@ def test_collapsed_features():
     assert "use 1.0 of 8 dimensions" in words
     found = feature_problems(np.ones((100, 8)) + 1e-3 * good)
     assert "effective rank" in found["rank"]
-    assert "the same way" in found["spread"]
+    assert "the same direction" in found["spread"]
 
 
 def test_scores_that_are_no_better_than_random_weights():

@@ -206,7 +206,7 @@ ONE_HOT = np.eye(3)[[0, 1, 2, 0]]
         ([0, 1, None, 1], "None"),
         (["a", "b", float("nan"), "a"], "nan"),
         (["1", 1, "2", 2], "both numbers and strings"),
-        (np.array(["a", "b", "c", "d"]), "Found .* in `t.*_labels`"),
+        (np.array(["a", "b", "c", "d"]), "Received: .* in `t.*_labels`"),
         (np.array([1, 2, 3, 4], "complex64"), "dtype=complex64"),
         (np.array([1, 2, 3, 4], "datetime64[s]"), "dtype=datetime64"),
         (np.ma.array([0, 1, 0, 1], mask=[0, 0, 1, 0]), "masked"),
@@ -222,7 +222,7 @@ def test_what_are_no_labels_is_refused(labels, message):
         for sets in ((labels, numbers), (numbers, labels)):
             with pytest.raises(ValueError, match=message):
                 measure(x, sets[0], x, sets[1], **options)
-    if "Found" not in message and "and" not in message:
+    if "Received" not in message and "and" not in message:
         with pytest.raises(ValueError):
             few_labels(labels, share=0.5)
 

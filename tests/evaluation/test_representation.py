@@ -66,7 +66,7 @@ def test_bad_features_are_refused():
             measure(x[:, 0])
         with pytest.raises(ValueError, match="NaN or infinite"):
             measure(np.where(x > 1, np.nan, x))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         evaluation.alignment(x, x[:3])
     with pytest.raises(ValueError, match="at least two"):
         evaluation.uniformity(x[:1])
