@@ -15,8 +15,16 @@ from kerassl.choices import check_choice
 from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.types import positive, seed, share
-from kerassl.names import ENCODERS, METHODS, MONITORS, check_recipe
-from kerassl.reading import one_line
+from kerassl.names import METHODS, MONITORS
+from kerassl.reading import one_line, shown
+from kerassl.recipe_fields import (
+    FIELDS,
+    changed,
+    check_recipe,
+    find_recipe,
+    is_file,
+    parse_change,
+)
 from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
 
@@ -25,24 +33,15 @@ if TYPE_CHECKING:
     from kerassl.runs import Run
 
 DESCRIPTION = """\
-Trains an encoder on images without labels, by a recipe of the method. OUTPUT
-gets recipe.json, history.csv, checkpoint.keras and encoder.keras. Ctrl-C stops
-after the current step; --resume then goes on exactly there.
+Trains an encoder on images without labels, with a recipe of the method. Writes
+recipe.json, history.csv, checkpoint.keras and encoder.keras to OUTPUT. Ctrl-C
+stops after the current step; --resume continues exactly there.
 """
 
-# The options that `--resume` takes from the run: they may be repeated, but not
-# changed. Each with its place in recipe.json.
-FIXED = {
-    "method": ("recipe", "method"),
-    "recipe": ("recipe", "name"),
-    "encoder": ("recipe", "encoder"),
-    "batch_size": ("recipe", "batch_size"),
-    "image_size": ("recipe", "image_size"),
-    "seed": ("recipe", "seed"),
-    "data": ("data",),
-    "limit": ("limit",),
-    "max_unreadable": ("max_unreadable",),
-}
+# The options that are fields of the recipe.
+OPTIONS = ("encoder", "epochs", "batch_size", "image_size", "seed")
+# Other options that can be repeated with `--resume`, but not changed.
+FIXED = ("data", "limit", "max_unreadable")
 
 
 def add_parser(commands: Any) -> None:
@@ -64,7 +63,18 @@ def add_parser(commands: Any) -> None:
     add(
         "--recipe",
         help="cpu, cifar or imagenet (default: cpu without a GPU or TPU; with "
-        "one, cifar for images up to 64 pixels and imagenet for larger ones)",
+        "one, cifar for images up to 64 pixels and imagenet for larger ones), "
+        "or a TOML file of recipes, as FILE.toml or FILE.toml:NAME",
+    )
+    add(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="FIELD.KEY=VALUE",
+        help="change a field of the recipe, such as optimizer.learning_rate="
+        "0.8, views.blur=0 or 'views.crop_area=[0.2, 1.0]'. The value is "
+        "TOML. Can be repeated",
     )
     add("--encoder", help="such as resnet_nano (default: the recipe's)")
     add(
@@ -161,9 +171,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError(
             f"Give a method: {', '.join(METHODS)}. Or give --resume."
         )
-    check_recipe(options.method, options.recipe or "cpu")
-    if options.encoder is not None:
-        check_choice("encoder", options.encoder, ENCODERS)
+    fields = find_recipe(options.method, options.recipe or "cpu")
+    check_recipe(changed(fields, _changes(options)))
     if options.data is None:
         raise UserError(
             "Give the images with --data, such as fashion_mnist_small."
@@ -194,18 +203,54 @@ def _check_resume(options: argparse.Namespace) -> None:
         raise UserError("Give the run's folder with --output.")
     check_free(options.output)
     settings = read_settings(options.output)
-    for name, keys in FIXED.items():
-        value: Any = settings
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        given = getattr(options, name)
-        if given is not None and given != value:
-            option = name if name == "method" else f"--{name}"
+    recipe = settings["recipe"]
+    pairs = [
+        ("method", recipe.get("method"), options.method),
+        *(
+            (f"--{name.replace('_', '-')}", settings.get(name), value)
+            for name in FIXED
+            if (value := getattr(options, name)) is not None
+        ),
+    ]
+    wanted = recipe
+    if options.recipe is not None:
+        fields = find_recipe(recipe["method"], options.recipe)
+        pairs.append(("--recipe", recipe["name"], fields["name"]))
+        if is_file(options.recipe):
+            wanted = {**recipe, **fields}
+    wanted = changed(wanted, _changes(options))
+    pairs += [
+        (
+            f"--{name.replace('_', '-')}" if name in OPTIONS else name,
+            recipe.get(name),
+            wanted.get(name),
+        )
+        for name in FIELDS
+        if name != "epochs"  # More are allowed.
+    ]
+    for name, found, value in pairs:
+        if found != value and not (name == "method" and value is None):
             raise UserError(
-                f"The run in {options.output} has {option.replace('_', '-')} "
-                f"{value}, not {given}. A run goes on as it began: leave out "
-                "the option, or start another run."
+                f"The run in {options.output} has {name} {shown(found)}, not "
+                f"{shown(value)}. A run continues as it began: leave out the "
+                "option, or start another run."
             )
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the changes of the recipe, as `recipe_fields.changed` does."""
+    changes = dict(parse_change(words) for words in options.changes)
+    for name in OPTIONS:
+        value = getattr(options, name)
+        if value is None:
+            continue
+        if name in changes:
+            raise UserError(
+                f"--{name.replace('_', '-')} and --set {name} are the same: "
+                "leave out one."
+            )
+        changes[name] = value
+    return changes
 
 
 def _start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
@@ -278,16 +323,13 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
     """Returns a run, and in words how its recipe was chosen, if it was."""
     from kerassl import recipes, runs
 
-    given = {
-        name: getattr(options, name)
-        for name in ("encoder", "epochs", "batch_size", "image_size", "seed")
-    }
-    recipe = recipes.get(options.method, options.recipe or "cpu")
-    recipe = recipe.replace(**given)
+    changes = _changes(options)
     choice = None
     if options.recipe is None:
-        recipe, choice = _choose_recipe(options)
-        recipe = recipe.replace(**given)
+        recipe, choice = _choose_recipe(options, changes.get("image_size"))
+    else:
+        recipe = recipes.get(options.method, options.recipe)
+    recipe = recipe.change(**changes)
     run = runs.start(
         options.output,
         recipe,
@@ -300,14 +342,16 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
     return run, choice
 
 
-def _choose_recipe(options: argparse.Namespace) -> tuple["Recipe", str]:
+def _choose_recipe(
+    options: argparse.Namespace, image_size: int | None
+) -> tuple["Recipe", str]:
     """Returns the recipe for the data and the device, and why in words."""
     from kerassl import recipes, runs
     from kerassl.data.load import peek_size
 
     device = runs.environment()["device"]
-    if options.image_size is not None:
-        size, various = options.image_size, False
+    if image_size is not None:
+        size, various = image_size, False
     else:
         size, various = peek_size(options.data, data_dir=options.data_dir)
     recipe = recipes.default(options.method, size, "cpu" not in device)
@@ -315,7 +359,7 @@ def _choose_recipe(options: argparse.Namespace) -> tuple["Recipe", str]:
         recipe = recipe.replace(image_size=size)
     words = f"recipe {recipe.name}, for images of "
     words += f"{'about ' * various}{size} px on {device}"
-    if options.image_size is None and recipe.image_size is not None:
+    if image_size is None and recipe.image_size is not None:
         words += f", resized to {recipe.image_size} px"
     return recipe, f"{words} (--recipe and --image-size choose otherwise)"
 
@@ -324,7 +368,9 @@ def _resumed(options: argparse.Namespace) -> "Run":
     from kerassl import runs
 
     return runs.resume(
-        options.output, epochs=options.epochs, data_dir=options.data_dir
+        options.output,
+        epochs=_changes(options).get("epochs"),
+        data_dir=options.data_dir,
     )
 
 

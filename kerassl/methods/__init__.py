@@ -1,11 +1,22 @@
-"""Methods: one file each, in the family that it belongs to."""
+"""Methods: one file each, in the folder of its family.
+
+This is the only list of classes. `kerassl/recipes/NAME.toml` declares the rest
+of a method, and `kerassl.registry` reads it.
+"""
 
 from kerassl.methods.base import SelfSupervisedModel
-from kerassl.methods.bootstrapping import BYOL, SimSiam
-from kerassl.methods.contrastive import MoCo, MoCoV3, SimCLR
-from kerassl.methods.generative import MAE, ContextEncoder
-from kerassl.methods.predictive import ContextPrediction, Jigsaw, Rotation
-from kerassl.methods.regularization import BarlowTwins, SwAV, VICReg
+from kerassl.methods.bootstrapping.byol import BYOL
+from kerassl.methods.bootstrapping.simsiam import SimSiam
+from kerassl.methods.contrastive.moco import MoCo, MoCoV3
+from kerassl.methods.contrastive.simclr import SimCLR
+from kerassl.methods.generative.context_encoder import ContextEncoder
+from kerassl.methods.generative.mae import MAE
+from kerassl.methods.predictive.context_prediction import ContextPrediction
+from kerassl.methods.predictive.jigsaw import Jigsaw
+from kerassl.methods.predictive.rotation import Rotation
+from kerassl.methods.regularization.barlow_twins import BarlowTwins
+from kerassl.methods.regularization.swav import SwAV
+from kerassl.methods.regularization.vicreg import VICReg
 
 __all__ = [
     "BYOL",

@@ -1,4 +1,4 @@
-"""The command that trains by a recipe."""
+"""The command that repeats a run."""
 
 import shlex
 from pathlib import Path
@@ -6,33 +6,42 @@ from typing import Any
 
 from kerassl import recipes
 from kerassl.names import MAX_UNREADABLE
+from kerassl.recipe_fields import list_changes
+
+# The fields with options of their own.
+OPTIONS = ("encoder", "epochs", "batch_size", "image_size", "seed")
 
 
 def pretrain_command(
     settings: dict[str, Any], output: str | Path | None = None
 ) -> str | None:
-    """Returns the command that starts a run like one that was.
+    """Returns the command that starts the same run again.
 
     Args:
         settings: what its `recipe.json` holds.
         output: path of the new run's folder.
 
     Returns:
-        A line for a shell; `None` if no command makes this recipe, since it
-        was changed in Python, or by more epochs on the way.
+        A line for a shell, with the recipe as differences from the method's
+        nearest one; `None` if no options express it: a key was removed from
+        the recipe in Python, or the run got more epochs when it was resumed.
     """
     if settings.get("extended"):
         return None
     recipe = recipes.Recipe.from_dict(settings["recipe"])
-    names = ("encoder", "epochs", "batch_size", "image_size", "seed")
-    wanted = {name: getattr(recipe, name) for name in names}
-    try:
-        known = recipes.get(recipe.method, recipe.name)
-    except ValueError:
+    options = {name: getattr(recipe, name) for name in OPTIONS}
+    found = []
+    for name in recipes.names(recipe.method):
+        known = recipes.get(recipe.method, name)
+        changes = list_changes(
+            known.replace(**options).to_dict(), recipe.to_dict()
+        )
+        if changes is not None:
+            found.append((len(changes), name != recipe.name, known, changes))
+    if not found:
         return None
-    if known.replace(**wanted) != recipe:
-        return None
-    words = ["kerassl", "pretrain", recipe.method, "--recipe", recipe.name]
+    *_, known, changes = min(found, key=lambda each: each[:2])
+    words = ["kerassl", "pretrain", recipe.method, "--recipe", known.name]
     words += ["--data", str(settings["data"])]
     usual = {
         **known.to_dict(),
@@ -43,9 +52,11 @@ def pretrain_command(
         name: settings.get(name)
         for name in ("limit", "max_unreadable", "devices")
     }
-    for name, value in {**wanted, **given}.items():
+    for name, value in {**options, **given}.items():
         if value is not None and value != usual.get(name):
             words += [f"--{name.replace('_', '-')}", str(value)]
+    for change in changes:
+        words += ["--set", change]
     if output is not None:
         words += ["--output", str(output)]
     return f"KERAS_BACKEND={settings['backend']} {shlex.join(words)}"

@@ -2,10 +2,9 @@
 
 import shlex
 
-import pytest
-
 from kerassl import recipes
 from kerassl.cli.main import main
+from kerassl.recipe_fields import parse_change
 from kerassl.recipes.command import pretrain_command
 
 
@@ -46,9 +45,23 @@ def test_devices_are_told():
     assert pretrain_command(settings).endswith("--data fashion_mnist_small")
 
 
-@pytest.mark.parametrize(
-    "change", [{"method_args": {"mask_ratio": 0.5}}, {"name": "mine"}]
-)
-def test_a_recipe_changed_in_python_has_no_command(change):
-    recipe = recipes.get("mae").replace(**change)
+def test_a_changed_recipe_is_given_as_changes():
+    recipe = recipes.get("mae").change(
+        name="mine",
+        epochs=3,
+        method_args={"mask_ratio": 0.5},
+        views={"preset": "simclr", "crop_area": [0.5, 1.0]},
+    )
+    line = pretrain_command(settings_of(recipe))
+    words = shlex.split(line)
+    given = [b for a, b in zip(words, words[1:]) if a == "--set"]
+    assert "name=mine" in given and "method_args.mask_ratio=0.5" in given
+    assert "views.preset=simclr" in given and "--epochs 3" in line
+    again = recipes.get("mae", words[words.index("--recipe") + 1])
+    changes = dict(map(parse_change, given))
+    assert again.change(**changes, epochs=3) == recipe
+
+
+def test_a_recipe_that_lacks_an_argument_has_no_command():
+    recipe = recipes.get("mae").replace(method_args={"mask_ratio": 0.5})
     assert pretrain_command(settings_of(recipe)) is None

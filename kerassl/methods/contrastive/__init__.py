@@ -1,6 +1,1 @@
-"""Contrastive methods: tell the views of one image from all others."""
-
-from kerassl.methods.contrastive.moco import MoCo, MoCoV3
-from kerassl.methods.contrastive.simclr import SimCLR
-
-__all__ = ["MoCo", "MoCoV3", "SimCLR"]
+"""Contrastive methods: find the other view of an image among other images."""

@@ -1,6 +1,1 @@
-"""Generative methods: paint what is hidden."""
-
-from kerassl.methods.generative.context_encoder import ContextEncoder
-from kerassl.methods.generative.mae import MAE
-
-__all__ = ["MAE", "ContextEncoder"]
+"""Generative methods: paint the hidden part of an image."""

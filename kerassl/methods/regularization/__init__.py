@@ -1,7 +1,1 @@
-"""Regularization methods: keep the outputs spread by a rule of their own."""
-
-from kerassl.methods.regularization.barlow_twins import BarlowTwins
-from kerassl.methods.regularization.swav import SwAV
-from kerassl.methods.regularization.vicreg import VICReg
-
-__all__ = ["BarlowTwins", "SwAV", "VICReg"]
+"""Regularization methods: a term over the batch keeps the outputs spread."""

@@ -1,0 +1,156 @@
+"""From a class to its recipe: `from_recipe` and `compile("auto")`."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+import kerassl
+from kerassl import recipes
+from kerassl.layers import CosineMomentum
+from kerassl.recipes import build
+from tests.contracts.methods import tiny_encoder
+from tests.recipes.test_recipes import RECIPES
+
+
+@pytest.mark.parametrize("method, name", RECIPES)
+def test_every_recipe_gives_a_model_that_trains(method, name, images):
+    cls = recipes.METHODS[method]
+    is_vit = recipes.get(method, name).encoder.startswith("vit")
+    size = 30 if method in ("jigsaw", "context_prediction") else 28
+    if is_vit:
+        encoder = kerassl.encoders.build("vit_nano", (28, 28, 1))
+    else:
+        encoder = tiny_encoder((size, size, 1))
+    narrow = {
+        key: 16
+        for key in ("hidden_dim", "projection_dim", "bottleneck_dim")
+        if key in recipes.get(method, name).method_args
+    }
+    model = cls.from_recipe(
+        f"{method}/{name}", encoder=encoder, steps=20, method_args=narrow
+    )
+    assert type(model) is cls and model.compiled
+    assert (model.recipe.method, model.recipe.name) == (method, name)
+    assert model.recipe.image_size in (None, size)
+    for key in narrow:
+        assert model.recipe.method_args[key] == 16
+
+
+def test_it_is_what_the_command_line_trains(images):
+    recipe = recipes.get("byol").change(optimizer={"learning_rate": 0.8})
+    model = kerassl.BYOL.from_recipe(
+        image_shape=(28, 28, 1),
+        steps=50,
+        **{"optimizer.learning_rate": 0.8},
+    )
+    same = recipes.build_model(recipe, (28, 28, 1), steps_per_epoch=5)
+    assert model.recipe == same.recipe == recipe
+    assert model.get_compile_config() == same.get_compile_config()
+    assert model.momentum.get_config() == same.momentum.get_config()
+    for a, b in zip(model.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    history = model.fit(images[:32], batch_size=16, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+
+
+@pytest.mark.parametrize("steps", [1, 7, 39, 391, 1001])
+def test_schedules_end_with_the_steps(steps):
+    model = kerassl.BYOL.from_recipe(
+        encoder=tiny_encoder(), steps=steps, epochs=7
+    )
+    assert isinstance(model.momentum, CosineMomentum)
+    assert model.momentum.total_steps == steps
+    config = model.optimizer.get_config()["learning_rate"]["config"]
+    assert config["decay_steps"] + config["warmup_steps"] == steps
+
+
+def test_the_recipes_of_classes_with_several():
+    build = dict(encoder=tiny_encoder(), steps=10)
+    for name, expected in (
+        ("cpu", ("moco_v2", 2)),
+        ("moco_v2/cpu", ("moco_v2", 2)),
+        ("moco_v1/cpu", ("moco_v1", 1)),
+    ):
+        model = kerassl.MoCo.from_recipe(name, **build)
+        assert (model.recipe.method, model.version) == expected
+    assert kerassl.SimCLR.from_recipe(**build).recipe.method == "simclr"
+    with pytest.raises(ValueError, match="recipe family of MoCo 'moco_v3'"):
+        kerassl.MoCo.from_recipe("moco_v3/cpu", **build)
+    with pytest.raises(ValueError, match="no recipe of simclr 'cifer'.*cifar"):
+        kerassl.SimCLR.from_recipe("cifer", **build)
+
+
+def test_subclasses_take_their_base_classes_recipes():
+    class Mine(kerassl.SimCLR):
+        pass
+
+    model = Mine.from_recipe(encoder=tiny_encoder(), steps=10)
+    assert type(model) is Mine and model.recipe.method == "simclr"
+
+    class New(kerassl.methods.SelfSupervisedModel):
+        pass
+
+    with pytest.raises(ValueError, match="New has no recipes"):
+        New.from_recipe(encoder=tiny_encoder(), steps=10)
+    with pytest.raises(ValueError, match="New has no recipes"):
+        New(tiny_encoder()).compile("auto")
+
+
+def test_the_encoder_may_be_a_name_or_a_model():
+    shape = dict(image_shape=(28, 28, 1), steps=10)
+    model = kerassl.SimCLR.from_recipe(encoder="resnet_18_small", **shape)
+    assert model.recipe.encoder == "resnet_18_small"
+    assert model.encoder.output_shape[-1] == 512
+    encoder = tiny_encoder()
+    model = kerassl.SimCLR.from_recipe(encoder=encoder, **shape)
+    assert model.encoder is encoder
+    with pytest.raises(ValueError, match="`image_shape` is .28, 28, 3."):
+        kerassl.SimCLR.from_recipe(
+            encoder=encoder, image_shape=(28, 28, 3), steps=10
+        )
+    with pytest.raises(ValueError, match="Give `image_shape`"):
+        kerassl.SimCLR.from_recipe(steps=10)
+    with pytest.raises(ValueError, match="no encoder 'resnet_nan'"):
+        kerassl.SimCLR.from_recipe(encoder="resnet_nan", **shape)
+    with pytest.raises(ValueError, match="`steps`"):
+        kerassl.SimCLR.from_recipe(image_shape=(28, 28, 1), steps=0)
+
+
+def test_the_recipe_has_the_size_of_the_images():
+    model = kerassl.SimCLR.from_recipe(
+        "imagenet", encoder=tiny_encoder(), steps=10
+    )
+    assert model.recipe.image_size == 28
+    model = kerassl.SimCLR.from_recipe(encoder=tiny_encoder(), steps=10)
+    assert model.recipe.image_size is None  # As the recipe has it.
+
+
+def test_auto_is_the_default_recipes_optimizer(monkeypatch):
+    model = kerassl.SimCLR(tiny_encoder())
+    model.compile("auto")
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+    rate = ops.convert_to_numpy(model.optimizer.learning_rate)
+    assert float(rate) == pytest.approx(0.2)  # 0.4 at 256; the batch is 128.
+    assert model.optimizer.momentum == 0.9
+    assert "decay_steps" not in str(model.get_compile_config())
+    monkeypatch.setattr(build, "environment", lambda: {"device": "cuda:0"})
+    model.compile("auto")
+    assert isinstance(model.optimizer, kerassl.optimizers.LARS)
+    model.compile()
+    assert isinstance(model.optimizer, keras.optimizers.RMSprop)
+
+
+def test_auto_keeps_rates_of_single_layers(images):
+    model = kerassl.ContextEncoder(
+        tiny_encoder(), bottleneck_dim=16, discriminator_dim=8
+    )
+    model.compile("auto")
+    shares = recipes.get("context_encoder").schedule["shares"]
+    rates = sorted(
+        float(ops.convert_to_numpy(optimizer.learning_rate))
+        for optimizer in model.optimizer.optimizers
+    )
+    assert rates[0] / rates[1] == pytest.approx(*shares.values())
+    history = model.fit(images[:32], batch_size=16, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
