@@ -1,0 +1,79 @@
+"""Fills the lists of methods in the documentation, when mkdocs builds it.
+
+Pages mark where: `<!-- methods:FAMILY -->` becomes a table of the family, and
+`<!-- api:methods -->` the reference of all classes. The navigation gets a page
+for each method. All of it comes from `kerassl/registry.py`.
+"""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _registry() -> Any:
+    """Loads the registry by its path, since `import kerassl` loads Keras."""
+    name = "kerassl_registry"
+    path = ROOT / "kerassl" / "registry.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+REGISTRY = _registry()
+ENTRIES = list(REGISTRY.entries().values())
+
+
+def page_title(page: str) -> str:
+    """Returns the title of a method's page: its first heading."""
+    text = (ROOT / "docs" / "methods" / f"{page}.md").read_text("utf-8")
+    return text.partition("\n")[0].removeprefix("# ")
+
+
+def family_table(family: str) -> str:
+    """Returns the table of a family's methods, in Markdown."""
+    rows = ["| Method | Recipes | Loss | Needs |", "|---|---|---|---|"]
+    rows += [
+        f"| [{e.title}](methods/{e.page}.md) ([{e.paper}]({e.url})) | "
+        f"`{e.name}` | {e.loss} | {e.needs} |"
+        for e in ENTRIES
+        if e.family == family
+    ]
+    return "\n".join(rows)
+
+
+def api() -> str:
+    """Returns the directives of mkdocstrings for all classes."""
+    classes = dict.fromkeys(entry.class_name for entry in ENTRIES)
+    return "\n\n".join(f"::: kerassl.{name}" for name in classes)
+
+
+def filled(markdown: str) -> str:
+    """Returns a page with its markers replaced."""
+    markdown = re.sub(
+        r"<!-- methods:(\w+) -->",
+        lambda match: family_table(match[1]),
+        markdown,
+    )
+    return markdown.replace("<!-- api:methods -->", api())
+
+
+def on_config(config: Any) -> Any:
+    """Adds the methods' pages to the navigation."""
+    pages = dict.fromkeys(entry.page for entry in ENTRIES)
+    (methods,) = (
+        section["Methods"] for section in config.nav if "Methods" in section
+    )
+    methods += [{page_title(page): f"methods/{page}.md"} for page in pages]
+    return config
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fills a page."""
+    return filled(markdown)
