@@ -83,35 +83,30 @@ def encoder_flops(encoder: Any, size: int) -> float:
     )
 
 
-def exchanged(method: str, model: Any, batch: int) -> tuple[int, int]:
-    """Returns the bytes reduced and gathered for the loss, by formulas."""
-    dim = getattr(model, "projection_dim", 0)
-    views = len(model.augmenter.view_names)
-    once = 4 * batch * dim
-    if method in ("simclr", "simclr_v2", "barlow_twins", "vicreg"):
-        return 2 * once, 2 * once
-    if method == "moco_v3":  # Its keys have no gradient.
-        return 0, 2 * once
-    if method in ("moco_v1", "moco_v2", "byol", "simsiam"):
-        return 0, once
-    if method == "swav":
-        return views * once, (views + 2 * bool(model.queues)) * once
-    return 0, 0
+def counts(method: str, model: Any, batch: int) -> dict[str, int]:
+    """Returns bytes that follow from what the method's recipes declare.
 
+    See `cost` of `kerassl.registry.MethodEntry`.
+    """
 
-def largest(method: str, model: Any, batch: int) -> int:
-    """Returns the bytes of the largest array across the batch."""
-    if method.startswith("simclr"):
-        return 4 * (2 * batch) ** 2
-    if method in ("moco_v1", "moco_v2"):
-        return 4 * batch * (1 + model.queue_size)
-    if method == "moco_v3":
-        return 4 * batch**2
-    if method == "swav":
-        return 4 * (batch + model.queue_size) * model.num_prototypes
-    if method in ("barlow_twins", "vicreg"):
-        return 4 * model.projection_dim**2
-    return 0
+    def total(terms: str) -> int:
+        return sum(map(number, terms.split("+")))
+
+    def number(term: str) -> int:
+        known = {"batch": batch, "views": len(model.augmenter.view_names)}
+        if term.isdigit():
+            return int(term)
+        value = known.get(term) or getattr(model, term)
+        return value if isinstance(value, int) else len(value)
+
+    declared = entries()[method].cost
+    once = 4 * batch * getattr(model, "projection_dim", 0)
+    rows, columns = declared.get("largest", ("0", "0"))
+    return {
+        "largest_bytes": 4 * total(rows) * total(columns),
+        "reduced_bytes": once * total(declared.get("reduced", "0")),
+        "gathered_bytes": once * total(declared.get("gathered", "0")),
+    }
 
 
 def cost(method: str, scale: str) -> dict[str, Any]:
@@ -121,7 +116,7 @@ def cost(method: str, scale: str) -> dict[str, Any]:
     model = recipes.build_model(recipe, (size, size, 3), 100)
     whole = step_flops(model, size) / BATCH
     encoder = encoder_flops(model.encoder, size) / BATCH
-    reduced, gathered = exchanged(method, model, recipe.batch_size)
+    counted = counts(method, model, recipe.batch_size)
     parameters = sum(v.value.size for v in model.trainable_variables)
     return {
         "method": method,
@@ -137,9 +132,8 @@ def cost(method: str, scale: str) -> dict[str, Any]:
         "state_bytes": sum(
             v.value.nbytes for v in model.non_trainable_variables
         ),
-        "largest_bytes": largest(method, model, recipe.batch_size),
-        "reduced_bytes": 4 * parameters + reduced,
-        "gathered_bytes": gathered,
+        **counted,
+        "reduced_bytes": 4 * parameters + counted["reduced_bytes"],
     }
 
 

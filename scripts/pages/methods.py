@@ -10,24 +10,10 @@ from typing import Any
 
 from results import RESULTS, ROOT, read_lines, recipe_hashes
 
+from kerassl.registry import entries
+
 RUNS = RESULTS / "cifar10_cpu.jsonl"
-PAGES = {
-    "moco_v1": "moco",
-    "moco_v2": "moco",
-    "moco_v3": "moco",
-    "simclr": "simclr",
-    "simclr_v2": "simclr",
-    "byol": "byol",
-    "simsiam": "simsiam",
-    "swav": "swav",
-    "barlow_twins": "barlow_twins",
-    "vicreg": "vicreg",
-    "context_encoder": "context_encoder",
-    "mae": "mae",
-    "context_prediction": "context_prediction",
-    "jigsaw": "jigsaw",
-    "rotation": "rotation",
-}
+PAGES = {name: entry.page for name, entry in entries().items()}
 
 
 def pages() -> dict[Path, str]:

@@ -14,14 +14,15 @@ from tests.recipes.test_recipes import RECIPES
 
 
 @pytest.mark.parametrize("method, name", RECIPES)
-def test_every_recipe_gives_a_model_that_trains(method, name, images):
+def test_every_recipe_gives_a_compiled_model(method, name):
     cls = recipes.METHODS[method]
     is_vit = recipes.get(method, name).encoder.startswith("vit")
-    size = 30 if method in ("jigsaw", "context_prediction") else 28
-    if is_vit:
-        encoder = kerassl.encoders.build("vit_nano", (28, 28, 1))
-    else:
-        encoder = tiny_encoder((size, size, 1))
+    encoder = kerassl.encoders.build("vit_nano", (28, 28, 1))
+    if not is_vit:
+        inputs = keras.Input((28, 28, 1))
+        x = keras.layers.Conv2D(8, 3, strides=2, padding="same")(inputs / 255)
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        encoder = keras.Model(inputs, x)
     narrow = {
         key: 16
         for key in ("hidden_dim", "projection_dim", "bottleneck_dim")
@@ -32,7 +33,7 @@ def test_every_recipe_gives_a_model_that_trains(method, name, images):
     )
     assert type(model) is cls and model.compiled
     assert (model.recipe.method, model.recipe.name) == (method, name)
-    assert model.recipe.image_size in (None, size)
+    assert model.recipe.image_size in (None, 28)
     for key in narrow:
         assert model.recipe.method_args[key] == 16
 
@@ -46,7 +47,10 @@ def test_it_is_what_the_command_line_trains(images):
     )
     same = recipes.build_model(recipe, (28, 28, 1), steps_per_epoch=5)
     assert model.recipe == same.recipe == recipe
-    assert model.get_compile_config() == same.get_compile_config()
+    configs = [m.optimizer.get_config() for m in (model, same)]
+    for config in configs:
+        config.pop("name")  # Keras numbers them.
+    assert configs[0] == configs[1]
     assert model.momentum.get_config() == same.momentum.get_config()
     for a, b in zip(model.get_weights(), same.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
