@@ -35,6 +35,7 @@ import numpy as np
 from results import RESULTS, read_lines  # isort: skip
 
 from kerassl import recipes
+from kerassl.registry import entries
 
 TARGET = RESULTS / "cost.jsonl"
 SIZE = {"cpu": 32, "cifar": 32, "imagenet": 224}
