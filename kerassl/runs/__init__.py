@@ -1,6 +1,5 @@
 """Pretraining runs in folders, and the evaluation of encoders."""
 
-from kerassl.presets import load_encoder
 from kerassl.run_folder import environment, read_history, read_settings
 from kerassl.run_lock import InUseError
 from kerassl.runs.evaluate import Evaluation, earlier_scores
@@ -17,7 +16,6 @@ __all__ = [
     "SaveError",
     "earlier_scores",
     "environment",
-    "load_encoder",
     "monitors",
     "protocol",
     "read_history",

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerassl import data, encoders, evaluation, recipes, runs
+from kerassl import (
+    data,
+    encoders,
+    evaluation,
+    load_encoder,
+    recipes,
+    runs,
+)
 from kerassl.runs.evaluate import untrained
 from tests.backends import once
 from tests.contracts.methods import tiny_encoder
@@ -37,7 +44,7 @@ def test_load_encoder_takes_folders_files_and_training_models(
         folder / "encoder.keras",
         tmp_path / "training.keras",
     ):
-        loaded = runs.load_encoder(source)
+        loaded = load_encoder(source)
         np.testing.assert_allclose(
             loaded.predict(images, verbose=0), expected, atol=1e-5
         )
@@ -45,9 +52,9 @@ def test_load_encoder_takes_folders_files_and_training_models(
 
 def test_load_encoder_says_what_it_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match="Looked for .*encoder.keras"):
-        runs.load_encoder(tmp_path)
+        load_encoder(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        runs.load_encoder("nowhere")
+        load_encoder("nowhere")
 
 
 def test_an_untrained_vit_starts_as_a_built_one():
