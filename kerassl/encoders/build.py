@@ -8,10 +8,10 @@ import keras
 from keras import layers
 
 from kerassl.choices import check_choice
+from kerassl.encoders.graph import first_tokens, replay
 from kerassl.encoders.kerashub import (
     RESNETS,
     VITS,
-    first_tokens,
     resnet_backbone,
     vit_backbone,
 )
@@ -170,17 +170,15 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
     if height in (None, size) and width in (None, size):
         return encoder
     try:
-        return keras.models.clone_model(
-            encoder,
-            input_tensors=keras.Input((size, size, channels), name="images"),
-            clone_function=lambda layer: layer,
-        )
+        images = keras.Input((size, size, channels), name="images")
+        features = replay(encoder, images)
     except ValueError as error:
         raise ValueError(
             f"The encoder {encoder.name!r} can't take images of "
             f"{size}x{size} beside {height}x{width}: {error} Take a ResNet, or "
             "views of one size."
         ) from error
+    return keras.Model(images, features, name=encoder.name)
 
 
 def pooled(

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from kerassl.encoders.kerashub import first_tokens
+from kerassl.encoders.graph import first_tokens, replay
 
 POOLS_OF_MAPS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 POOLS_OF_TOKENS = (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)
@@ -45,14 +45,8 @@ def feature_map(encoder: keras.Model) -> keras.Model:
         return layer(x, *args, **kwargs)
 
     try:
-        # A `Sequential` becomes a graph, which alone has calls.
-        keras.models.clone_model(
-            keras.Model(encoder.inputs[0], encoder.outputs[0]),
-            input_tensors=images,
-            clone_function=lambda layer: layer,
-            call_function=call,
-        )
-    except (AttributeError, TypeError, ValueError) as error:
+        replay(encoder, images, call)
+    except ValueError as error:
         raise ValueError(
             f"The encoder {encoder.name!r} is not a Functional model, so its "
             "feature map can't be found."

@@ -1,15 +1,10 @@
 """Stock KerasHub backbones, loaded on use."""
 
 import math
-import re
-import sys
-from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import layers, ops
-
-from kerassl.image_format import flat_layers
+from keras import ops
 
 # Widths, depths and heads of the ViTs: tiny, small and base are DeiT's and
 # ViT's; nano is ours, for CPUs.
@@ -22,24 +17,6 @@ VITS = {
 RESNETS = {
     "resnet_18": ("basic_block", (2, 2, 2, 2)),
     "resnet_50": ("bottleneck_block", (3, 4, 6, 3)),
-}
-# Layers after which there are the same tokens in the same order.
-SAME_TOKENS = (
-    layers.Activation,
-    layers.Dense,
-    layers.Dropout,
-    layers.Identity,
-    layers.LayerNormalization,
-)
-# Of those that return tokens: how many come before the patches'. The first of
-# them is the class token, then come register or distillation tokens.
-FIRST_TOKENS: dict[str, Callable[[Any], int]] = {
-    "CLIPVisionEncoder": lambda model: 1,
-    "DeiTBackbone": lambda model: 2,
-    "DINOV2Backbone": lambda model: 1 + model.num_register_tokens,
-    "DINOV3Backbone": lambda model: 1 + model.num_register_tokens,
-    "SwinTransformerBackbone": lambda model: 0,
-    "ViTBackbone": lambda model: int(model.use_class_token),
 }
 
 
@@ -56,45 +33,6 @@ def hub_name(thing: Any) -> str | None:
             )
             return kind.__name__ if known else None
     return None
-
-
-def first_tokens(model: Any) -> int:
-    """Returns how many tokens come before those of the patches.
-
-    The features of a model with any are its class token, the first, which is
-    what the authors of DeiT, DINO, DINOv2 and DINOv3 evaluate; those of others
-    are the mean of all tokens.
-
-    Args:
-        model: a layer or model that returns tokens `(N, T, D)`.
-
-    Raises:
-        ValueError: if it is one of KerasHub of which that isn't known.
-    """
-    name = hub_name(model)
-    if name in FIRST_TOKENS:
-        return FIRST_TOKENS[name](model)
-    if name is not None and not hasattr(model, "use_class_token"):
-        raise ValueError(
-            f"{model.name!r} returns the tokens of KerasHub's {name}, and "
-            "which of them are the image's features isn't known. Make a model "
-            "that returns features (N, D), such as `keras.Model(model.input, "
-            "model.output[:, 0])` for the first token."
-        )
-    if hasattr(model, "use_class_token"):
-        return int(model.use_class_token)
-    for layer in reversed(list(flat_layers(model, whole=hub_name))):
-        if layer is model:
-            return 0
-        if not isinstance(layer, SAME_TOKENS):
-            return first_tokens(layer)
-    return 0
-
-
-def has_class_token(layer: Any) -> bool:
-    """Tells whether a layer or model is known to return a class token."""
-    known = hub_name(layer) in FIRST_TOKENS or hasattr(layer, "use_class_token")
-    return known and first_tokens(layer) > 0
 
 
 def backbone_and_converter(model: Any) -> tuple[Any, Any]:
@@ -205,38 +143,17 @@ def linear_xavier(model: keras.layers.Layer) -> None:
 
 
 def restart_backbones(encoder: keras.Model) -> None:
-    """Gives a new encoder's backbones the weights that `build` starts with.
+    """Gives an encoder's backbones the random weights that `build` starts with.
 
-    What a config is made of again starts with KerasHub's own.
+    A model made from a config starts with KerasHub's instead.
 
     Args:
-        encoder: `keras.Model`, maybe with a `keras_hub.models.ViTBackbone`
-            or `ResNetBackbone` among its layers.
+        encoder: `keras.Model`, changed in place. Layers other than KerasHub's
+            `ViTBackbone` and `ResNetBackbone` keep their weights.
     """
-    # A model that holds one has imported it.
-    if "keras_hub" not in sys.modules:
-        return
-    import keras_hub
-
     for layer in encoder.layers:
-        if isinstance(layer, keras_hub.models.ViTBackbone):
+        kind = hub_name(layer)
+        if kind == "ViTBackbone":
             linear_xavier(layer)
-        elif isinstance(layer, keras_hub.models.ResNetBackbone):
+        elif kind == "ResNetBackbone":
             he_normal(layer)
-
-
-def vit_layers(encoder: keras.Model) -> list[str]:
-    """Returns the names of a KerasHub ViT's embedding and blocks, in order.
-
-    Args:
-        encoder: `keras.Model`.
-
-    Returns:
-        A list of names of layers, empty if there is no ViT in it.
-    """
-    parts = dict.fromkeys(
-        found[1]
-        for weight in encoder.weights
-        if (found := re.search(r"([^/]*(embedding|block_\d+))/", weight.path))
-    )
-    return list(parts) if "transformer_block_1" in parts else []

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from kerassl.encoders.graph import replay
 from kerassl.encoders.kerashub import hub_name
 from kerassl.image_format import flat_layers, pinned
 
@@ -176,31 +177,14 @@ def _first_weights(model: keras.Model, images: Any) -> tuple[Any, Any]:
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(layer, keras.Model):
-            return run(layer, *keras.tree.flatten(args))
+            return replay(layer, args, call)
         weighted = isinstance(layer, layers.Layer) and layer.weights
         if weighted or isinstance(layer, SELF_ADJUSTING):
             raise _Reached(layer, keras.tree.flatten(args)[0])
         return layer(*args, **kwargs)
 
-    def run(model: keras.Model, x: Any) -> Any:
-        result = x
-
-        def kept(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            nonlocal result
-            result = call(layer, *args, **kwargs)
-            return result
-
-        # A `Sequential` becomes a graph, which alone has calls.
-        keras.models.clone_model(
-            keras.Model(model.inputs[0], model.outputs[0]),
-            input_tensors=x,
-            clone_function=lambda layer: layer,
-            call_function=kept,
-        )
-        return result  # Of the last call, which is the output's.
-
     try:
-        return None, run(model, images)
+        return None, replay(model, images, call)
     except _Reached as reached:
         layer, x = reached.args
         return layer, x

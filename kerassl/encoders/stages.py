@@ -13,10 +13,8 @@ from keras import layers
 
 from kerassl.choices import check_choice
 from kerassl.encoders.build import pooled
-from kerassl.encoders.kerashub import has_class_token
-
-# What KerasHub's ViT runs, in this order; its blocks are in no graph.
-VIT_PARTS = ("dropout", "encoder_layers", "layer_norm")
+from kerassl.encoders.graph import has_class_token, is_graph, replay
+from kerassl.encoders.kerashub import hub_name
 
 
 def stages(encoder: keras.Model) -> list[str]:
@@ -141,7 +139,7 @@ class _Trace:
         self.class_token = False
         self.named: list[str] = []
         self.resolutions: dict[tuple, str] = {}
-        if _is_graph(encoder):
+        if is_graph(encoder):
             self._run(encoder, self.images)
 
     @property
@@ -153,35 +151,21 @@ class _Trace:
         ]
 
     def _run(self, model: keras.Model, inputs: Any) -> Any:
-        (inputs,) = keras.tree.flatten(inputs)  # KerasHub's DINOs take a dict.
-        outputs = inputs
         self.class_token |= has_class_token(model)
-
-        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            nonlocal outputs
-            outputs = self._call(layer, *args, **kwargs)
-            return outputs
-
-        # A `Sequential` becomes a graph, which alone has calls.
-        graph = keras.Model(model.inputs[0], model.outputs[0])
-        keras.models.clone_model(
-            graph,
-            input_tensors=inputs,
-            clone_function=lambda layer: layer,
-            call_function=call,
-        )
+        outputs = replay(model, inputs, self._call)
         # Their tensors are those of the model's own graph.
         for name, tensor in getattr(model, "pyramid_outputs", {}).items():
-            for layer in graph.layers:
+            for layer in model.layers:
                 if layer.output is tensor:
                     self._name(name, self.tensors[layer.name])
         return outputs
 
     def _call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
         self.class_token |= has_class_token(layer)
-        if _is_graph(layer):
-            outputs = self._run(layer, *args)
-        elif all(hasattr(layer, part) for part in VIT_PARTS):
+        if is_graph(layer):
+            outputs = self._run(layer, args)
+        elif hub_name(layer) == "ViTEncoder":
+            # What its `call` does: the blocks are not in the graph.
             outputs = layer.dropout(*args)
             for block in layer.encoder_layers:
                 outputs = block(outputs)
@@ -206,11 +190,3 @@ class _Trace:
     def _name(self, stage: str, tensor: Any) -> None:
         self.named.append(stage)
         self.tensors[stage] = tensor
-
-
-def _is_graph(model: Any) -> bool:
-    """Tells Functional and Sequential models of one input and one output."""
-    if not isinstance(model, keras.Model):
-        return False
-    ends = [getattr(model, end, None) for end in ("inputs", "outputs")]
-    return all(isinstance(end, list) and len(end) == 1 for end in ends)

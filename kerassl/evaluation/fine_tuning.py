@@ -10,7 +10,7 @@ import numpy as np
 
 from kerassl import augmentation, encoders, optimizers
 from kerassl.data import ImageData, check_images
-from kerassl.encoders.kerashub import vit_layers
+from kerassl.encoders.graph import vit_layers
 from kerassl.evaluation.few_labels import split_off
 from kerassl.evaluation.labels import (
     check_classes,

@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from kerassl import encoders
+from kerassl.encoders.graph import replay
 from kerassl.encoders.normalization import ARITHMETIC
 from kerassl.image_format import LAST
 from kerassl.presets.backbones import BACKBONES, Backbone
@@ -171,33 +172,19 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
     images = keras.Input(encoder.input_shape[1:], name="images")
     sources: dict[int, tuple[Any, Any]] = {}
 
-    def run(model: keras.Model, inputs: Any) -> Any:
-        result = inputs
-
-        def call(layer: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-            nonlocal result
-            if isinstance(layer, DROPPED):
-                result = x
-            elif isinstance(layer, keras.Model):
-                result = run(layer, x)
-            else:
-                result = _in_core_layers(layer, x, *args)
-                if result is None:
-                    result = layer(x, *args, **kwargs)
-                sources[id(result)] = (layer, x)
-            return result
-
-        # A `Sequential` becomes a graph, which alone has calls.
-        keras.models.clone_model(
-            keras.Model(model.inputs[0], model.outputs[0]),
-            input_tensors=inputs,
-            clone_function=lambda layer: layer,
-            call_function=call,
-        )
-        return result  # Of the last call, which is the output's.
+    def call(layer: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, DROPPED):
+            return x
+        if isinstance(layer, keras.Model):
+            return replay(layer, x, call)
+        result = _in_core_layers(layer, x, *args)
+        if result is None:
+            result = layer(x, *args, **kwargs)
+        sources[id(result)] = (layer, x)
+        return result
 
     try:
-        x = run(encoder, images)
+        x = replay(encoder, images, call)
     except PresetError:
         raise
     except (AttributeError, TypeError, ValueError) as error:

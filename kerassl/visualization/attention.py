@@ -1,14 +1,12 @@
 """Pictures of what a ViT's class token attends to."""
 
-import sys
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from kerassl import encoders
-from kerassl.methods.generative.mae import before
+from kerassl.encoders.graph import ViT, find_vit_backbone, part_before
 from kerassl.visualization.features import encoder_of
 from kerassl.visualization.figures import (
     head,
@@ -89,34 +87,24 @@ def class_attention(model: Any, images: Any, block: int = -1) -> np.ndarray:
             f"token, and the encoder {encoder.name!r} has none. Build one with "
             "`kerassl.encoders.build` and a ViT's name."
         )
-    blocks = vit.get_layer("vit_encoder").encoder_layers
+    blocks = vit.blocks
     if not -len(blocks) <= block < len(blocks):
         raise ValueError(
             f"`block` must be between {-len(blocks)} and {len(blocks) - 1}: "
             f"the ViT has {len(blocks)} blocks. Received: {block}"
         )
-    pixels = before(encoder, vit)(encoders.checked_images(encoder, images))
-    tokens = vit.get_layer("vit_patching_and_embedding")(pixels)
+    images = encoders.checked_images(encoder, images)
+    tokens = vit.embedding(part_before(encoder, vit.backbone)(images))
     for earlier in blocks[: block % len(blocks)]:
         tokens = earlier(tokens)
     chosen = blocks[block]
     normal = chosen.layer_norm_1(tokens)
     _, scores = chosen.mha(normal, normal, return_attention_scores=True)
-    height, width = (
-        size // patch for size, patch in zip(vit.image_shape, vit.patch_size)
-    )
     attention = ops.convert_to_numpy(ops.cast(scores[:, :, 0, 1:], "float32"))
-    return attention.reshape(*attention.shape[:2], height, width)
+    return attention.reshape(*attention.shape[:2], *vit.grid)
 
 
-def vit_of(encoder: keras.Model) -> Any:
+def vit_of(encoder: Any) -> ViT | None:
     """Returns the ViT with a class token in an encoder, or `None`."""
-    # An encoder that holds one has imported it.
-    if "keras_hub" not in sys.modules:
-        return None
-    import keras_hub
-
-    for layer in getattr(encoder, "layers", ()):
-        if isinstance(layer, keras_hub.models.ViTBackbone):
-            return layer if layer.use_class_token else None
-    return None
+    vit = find_vit_backbone(encoder)
+    return vit if vit and vit.backbone.use_class_token else None

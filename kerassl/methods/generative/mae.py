@@ -8,6 +8,7 @@ from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.distributed import DeviceSeedGenerator, predict_on_one_device
+from kerassl.encoders.graph import ViT, find_vit_backbone, part_before
 from kerassl.encoders.kerashub import linear_xavier
 from kerassl.losses import (
     masked_reconstruction,
@@ -105,12 +106,12 @@ class MAE(SelfSupervisedModel):
         self.norm_pix_loss = norm_pix_loss
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
-        self.backbone = vit_inside(self.encoder)
-        self.preprocessor = before(self.encoder, self.backbone)
-        self.embedding = self.backbone.get_layer("vit_patching_and_embedding")
-        self.blocks = self.backbone.get_layer("vit_encoder")
+        vit = vit_to_mask(self.encoder)
+        self.backbone = vit.backbone
+        self.preprocessor = part_before(self.encoder, vit.backbone)
+        self.embedding, self.blocks = vit.embedding, vit.encoder
         self.patch_size = self.backbone.patch_size[0]
-        self.grid = self.backbone.image_shape[0] // self.patch_size
+        self.grid, _ = vit.grid
         patches = self.grid**2
         self.visible = int(patches * (1 - mask_ratio))
         if not 0 < self.visible < patches:
@@ -327,26 +328,20 @@ class MAE(SelfSupervisedModel):
         }
 
 
-def vit_inside(encoder: keras.Model) -> Any:
-    """Returns the ViT backbone that is a layer of an encoder.
+def vit_to_mask(encoder: keras.Model) -> ViT:
+    """Returns the ViT in an encoder.
 
     Raises:
         ValueError: if there is none, or not one that MAE can mask.
     """
-    import keras_hub
-
-    found = [
-        layer
-        for layer in encoder.layers
-        if isinstance(layer, keras_hub.models.ViTBackbone)
-    ]
-    if len(found) != 1:
+    vit = find_vit_backbone(encoder)
+    if vit is None:
         raise ValueError(
             "MAE masks the patches of a `keras_hub.models.ViTBackbone`, and "
-            f"the encoder {encoder.name!r} has {len(found)} of them. Take "
-            "such a backbone, or `kerassl.encoders.build` with a ViT's name."
+            f"the encoder {encoder.name!r} has none. Take such a backbone, or "
+            "`kerassl.encoders.build` with a ViT's name."
         )
-    (backbone,) = found
+    backbone = vit.backbone
     if not backbone.use_class_token:
         raise ValueError(
             "MAE's features are the class token, and the encoder has none. "
@@ -365,26 +360,7 @@ def vit_inside(encoder: keras.Model) -> Any:
             f"its backbone {backbone.image_shape}. Let the encoder leave their "
             "shape, and give the augmenter the size instead."
         )
-    return backbone
-
-
-def before(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
-    """Returns the part of a Functional model that feeds one of its layers."""
-    fed = []
-
-    def call(called: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if called is layer:
-            fed.append(args[0])
-        return called(*args, **kwargs)
-
-    images = keras.Input(model.input_shape[1:], name="images")
-    keras.models.clone_model(
-        model,
-        input_tensors=images,
-        clone_function=lambda layer: layer,
-        call_function=call,
-    )
-    return keras.Model(images, fed[0], name="preprocessor")
+    return vit
 
 
 def patchify(images: Any, size: int) -> Any:

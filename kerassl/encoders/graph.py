@@ -1,0 +1,217 @@
+"""Graphs of encoders: calling their layers again, and finding a ViT in one."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from kerassl.encoders.kerashub import hub_name
+from kerassl.image_format import flat_layers
+
+# Layers that keep the number and the order of tokens.
+SAME_TOKENS = (
+    layers.Activation,
+    layers.Dense,
+    layers.Dropout,
+    layers.Identity,
+    layers.LayerNormalization,
+)
+# How many tokens of a KerasHub model come before those of the patches: the
+# class token first, then register or distillation tokens.
+FIRST_TOKENS: dict[str, Callable[[Any], int]] = {
+    "CLIPVisionEncoder": lambda model: 1,
+    "DeiTBackbone": lambda model: 2,
+    "DINOV2Backbone": lambda model: 1 + model.num_register_tokens,
+    "DINOV3Backbone": lambda model: 1 + model.num_register_tokens,
+    "SwinTransformerBackbone": lambda model: 0,
+    "ViTBackbone": lambda model: int(model.use_class_token),
+}
+
+
+def is_graph(model: Any) -> bool:
+    """Returns whether a model is a graph from one tensor to one tensor.
+
+    Built Functional and Sequential models are; subclassed models are not.
+    """
+    if not isinstance(model, keras.Model):
+        return False
+    ends = [getattr(model, end, None) for end in ("inputs", "outputs")]
+    return all(isinstance(end, list) and len(end) == 1 for end in ends)
+
+
+def replay(
+    model: keras.Model, inputs: Any, call: Callable[..., Any] | None = None
+) -> Any:
+    """Calls the layers of a model again, on another input.
+
+    The layers and their weights are shared. Inner models count as one layer; a
+    `call` that replays them in turn reaches the layers inside.
+
+    Args:
+        model: Functional or Sequential `keras.Model`.
+        inputs: Keras tensor, or a structure that holds one.
+        call: function of a layer and the arguments of its call, run in place of
+            `layer(*args, **kwargs)`, in topological order. It returns what the
+            rest of the graph gets as the layer's output.
+
+    Returns:
+        The output, a Keras tensor.
+
+    Raises:
+        ValueError: if the model is not a graph.
+    """
+    try:
+        # Only Functional models have `call_function`, so wrap a `Sequential`.
+        graph = keras.Model(model.inputs[0], model.outputs[0])
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{model.name!r} is not a Functional or Sequential model."
+        ) from error
+    # Some KerasHub backbones take a dict of one tensor.
+    (inputs,) = keras.tree.flatten(inputs)
+    output = inputs
+
+    def kept(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal output
+        output = (call or _plain)(layer, *args, **kwargs)
+        return output
+
+    keras.models.clone_model(
+        graph,
+        input_tensors=inputs,
+        clone_function=lambda layer: layer,
+        call_function=kept,
+    )
+    # Of the last call. The clone has its own input if ours is an inner tensor.
+    return output
+
+
+def _plain(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    return layer(*args, **kwargs)
+
+
+def part_before(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
+    """Returns the part of a model that feeds one of its layers.
+
+    Args:
+        model: Functional or Sequential `keras.Model` from images.
+        layer: one of its layers, or of its inner models'.
+
+    Returns:
+        A `keras.Model` that shares all layers.
+    """
+    images = keras.Input(model.input_shape[1:], name="images")
+    fed = []
+
+    def call(called: Any, *args: Any, **kwargs: Any) -> Any:
+        if called is layer:
+            fed.append(args[0])
+        elif is_graph(called) and not fed:
+            return replay(called, args, call)
+        return called(*args, **kwargs)
+
+    replay(model, images, call)
+    return keras.Model(images, fed[0], name="preprocessor")
+
+
+class ViT(NamedTuple):
+    """A KerasHub ViT or DeiT in an encoder.
+
+    Attributes:
+        backbone: the model that these layers belong to.
+        embedding: layer from pixels to tokens.
+        encoder: layer from tokens to tokens, which holds the blocks.
+    """
+
+    backbone: Any
+    embedding: keras.layers.Layer
+    encoder: Any
+
+    @property
+    def blocks(self) -> list[Any]:
+        """The transformer blocks, from first to last."""
+        return self.encoder.encoder_layers
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The rows and columns of patches of a `ViTBackbone`."""
+        height, width = self.backbone.image_shape[:2]
+        rows, columns = self.backbone.patch_size
+        return height // rows, width // columns
+
+
+def find_vit(encoder: Any) -> ViT | None:
+    """Returns the first KerasHub ViT or DeiT in an encoder, or `None`.
+
+    Args:
+        encoder: `keras.Model`. Inner models are searched too.
+    """
+    parts = getattr(encoder, "layers", [])
+    for before, layer in pairwise(parts):
+        if hub_name(layer) in ("ViTEncoder", "DeiTEncoder"):
+            return ViT(encoder, before, layer)
+    inner = (find_vit(layer) for layer in parts)
+    return next((vit for vit in inner if vit), None)
+
+
+def find_vit_backbone(encoder: keras.Model) -> ViT | None:
+    """Returns the first `keras_hub.models.ViTBackbone` in an encoder.
+
+    As `find_vit`, but a DeiT, or a ViT's layers in another model, don't count.
+    """
+    vit = find_vit(encoder)
+    return vit if vit and hub_name(vit.backbone) == "ViTBackbone" else None
+
+
+def vit_layers(encoder: keras.Model) -> list[str]:
+    """Returns the names of a ViT's embedding and blocks, from first to last.
+
+    Args:
+        encoder: `keras.Model`.
+
+    Returns:
+        A list of layer names, empty if the encoder holds no ViT.
+    """
+    vit = find_vit(encoder)
+    return [x.name for x in (vit.embedding, *vit.blocks)] if vit else []
+
+
+def first_tokens(model: Any) -> int:
+    """Returns how many tokens come before those of the patches.
+
+    If there are any, the features of the model are its class token, the first
+    of them: the authors of DeiT, DINO, DINOv2 and DINOv3 evaluate that one.
+    Otherwise they are the mean of all tokens.
+
+    Args:
+        model: a layer or model that returns tokens `(N, T, D)`.
+
+    Raises:
+        ValueError: if it is a KerasHub model whose tokens are not known.
+    """
+    name = hub_name(model)
+    if name in FIRST_TOKENS:
+        return FIRST_TOKENS[name](model)
+    if hasattr(model, "use_class_token"):
+        return int(model.use_class_token)
+    if name is not None:
+        raise ValueError(
+            f"{model.name!r} returns the tokens of KerasHub's {name}, and "
+            "which of them are the image's features isn't known. Make a model "
+            "that returns features (N, D), such as `keras.Model(model.input, "
+            "model.output[:, 0])` for the first token."
+        )
+    for layer in reversed(list(flat_layers(model, whole=hub_name))):
+        if layer is model:
+            return 0
+        if not isinstance(layer, SAME_TOKENS):
+            return first_tokens(layer)
+    return 0
+
+
+def has_class_token(layer: Any) -> bool:
+    """Returns whether a layer or model is known to return a class token."""
+    known = hub_name(layer) in FIRST_TOKENS or hasattr(layer, "use_class_token")
+    return known and first_tokens(layer) > 0
