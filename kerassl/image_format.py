@@ -1,7 +1,7 @@
-"""Images are channels last here, whatever Keras's config says.
+"""Keeps images channels last, whatever Keras's config says.
 
-`keras.config.set_image_data_format("channels_first")` changes what layers do
-that don't say their format: some when they are made, `Rescaling` when called.
+`keras.config.set_image_data_format("channels_first")` changes layers that are
+made without a `data_format`: most when they are made, `Rescaling` when called.
 """
 
 import contextlib
@@ -13,16 +13,16 @@ import keras
 import numpy as np
 
 LAST, FIRST = "channels_last", "channels_first"
-# What the config says outside of `channels_last`.
+# The user's setting, while `channels_last` has another.
 _USERS: ContextVar[str | None] = ContextVar("format", default=None)
 
 
 @contextlib.contextmanager
 def channels_last() -> Iterator[None]:
-    """Makes layers in channels last, those that don't take a `data_format`.
+    """Context in which new layers are channels last by default.
 
-    KerasHub's backbones leave it out of their config, and copies are made of
-    that.
+    It is for layers that take no `data_format`, and for copies made from a
+    config: KerasHub's backbones leave `data_format` out of theirs.
     """
     before = keras.config.image_data_format()
     token = _USERS.set(_USERS.get() or before)
@@ -35,20 +35,24 @@ def channels_last() -> Iterator[None]:
 
 
 def remade(model: keras.Model) -> Any:
-    """Returns a model made of another's config, with new weights."""
+    """Returns a new model from another's config, with new weights."""
     with channels_last():
         new = type(model).from_config(model.get_config())
     return pinned(new)
 
 
 def pinned(model: Any) -> Any:
-    """Returns a model whose `Rescaling` layers keep to channels last.
+    """Makes the `Rescaling` layers of a model stay channels last.
 
-    Such a layer has no `data_format`. Where the config says channels first, it
-    turns a scale of rank 1 at each call, and leaves one of rank 3 as it is.
+    `Rescaling` has no `data_format`. If the config is channels first, it
+    applies a scale of rank 1 to the first axis of an image, but takes one of
+    rank 3 as it is. So scales get rank 3.
 
     Args:
-        model: a layer or model, of which the inner models are looked at too.
+        model: a layer or model, changed in place, with its inner models.
+
+    Returns:
+        The model.
     """
     if (_USERS.get() or keras.config.image_data_format()) == FIRST:
         for layer in flat_layers(model):
@@ -61,13 +65,13 @@ def pinned(model: Any) -> Any:
 def flat_layers(
     model: Any, whole: Callable[[Any], Any] = lambda layer: False
 ) -> Iterator[Any]:
-    """Yields a model's layers, and those of its inner models instead of them.
+    """Yields the layers of a model, with inner models replaced by their layers.
 
-    Operations that are not layers, such as `x / 255`, are among them.
+    Operations that are not layers, such as `x / 255`, are included.
 
     Args:
-        model: a layer, which yields itself, or `keras.Model`.
-        whole: which models to yield as they are.
+        model: a `keras.Model`, or a layer, which yields only itself.
+        whole: function that returns whether to yield a model as it is.
     """
     inner = getattr(model, "operations", None) or getattr(model, "layers", None)
     if not isinstance(model, keras.Model) or not inner or whole(model):

@@ -7,7 +7,7 @@ import keras
 
 
 def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns the layers of a model, those in its attributes too."""
+    """Returns a model and all layers in it, including those in attributes."""
     found: dict[int, keras.layers.Layer] = {}
     waiting: list[Any] = [model]
     while waiting:
@@ -32,7 +32,7 @@ def owners(network: keras.layers.Layer) -> list[keras.layers.Layer]:
         A list of layers, in the order of `network.weights`.
     """
     found = {}
-    # The innermost ones have the fewest weights, and come last.
+    # The innermost layer of a weight has the fewest weights, and comes last.
     largest_first = sorted(
         all_layers(network), key=lambda layer: -len(layer.weights)
     )
@@ -43,10 +43,10 @@ def owners(network: keras.layers.Layer) -> list[keras.layers.Layer]:
 
 
 def set_weights(model: keras.layers.Layer, arrays: Any) -> None:
-    """Gives a model weights, as `model.set_weights` does, and what they imply.
+    """Sets the weights of a model, and finalizes its `Normalization` layers.
 
-    Keras's `Normalization` works with constants that it makes of its weights,
-    which `set_weights` leaves as they were.
+    Keras's `Normalization` computes with constants derived from its weights,
+    which `model.set_weights` doesn't update.
 
     Args:
         model: layer or model.
@@ -57,7 +57,7 @@ def set_weights(model: keras.layers.Layer, arrays: Any) -> None:
 
 
 def finalize(model: keras.layers.Layer) -> None:
-    """Lets Keras's `Normalization` work with the weights that it has."""
+    """Updates the constants of `Normalization` layers from their weights."""
     for layer in all_layers(model):
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
@@ -66,11 +66,11 @@ def finalize(model: keras.layers.Layer) -> None:
 def copy_normalization(
     source: keras.layers.Layer, target: keras.layers.Layer
 ) -> None:
-    """Gives a model's `Normalization` layers what another's were adapted to.
+    """Copies the statistics of `Normalization` layers to another model.
 
     Args:
         source: layer or model.
-        target: one of the same layers.
+        target: layer or model with the same layers.
     """
     for layer, old, new in zip(
         owners(source), source.weights, target.weights, strict=True
@@ -81,10 +81,10 @@ def copy_normalization(
 
 
 def set_trainable(model: keras.layers.Layer, value: bool) -> None:
-    """Freezes or thaws all layers of a model, as `model.trainable = value`.
+    """Freezes or thaws a model and all layers in it.
 
-    On TensorFlow that does nothing where it is the value already, though layers
-    inside have another one.
+    On TensorFlow, `model.trainable = value` does nothing if the model itself
+    has that value already, even if layers inside have another.
 
     Args:
         model: layer or model.
@@ -96,25 +96,25 @@ def set_trainable(model: keras.layers.Layer, value: bool) -> None:
 
 
 def frozen_parts(model: keras.layers.Layer) -> list[int]:
-    """Returns where in a model's weights those of frozen layers are.
+    """Returns the indices of the weights that belong to frozen layers.
 
     Args:
         model: layer or model.
 
     Returns:
-        Indices, for `freeze_parts`.
+        Indices into `model.weights`, for `freeze_parts`.
     """
     return [i for i, layer in enumerate(owners(model)) if not layer.trainable]
 
 
 def freeze_parts(model: keras.layers.Layer, frozen: list[int]) -> None:
-    """Freezes the layers that `frozen_parts` found in a model like it.
+    """Freezes and thaws layers as in another model of the same layers.
 
     Args:
         model: layer or model.
-        frozen: what `frozen_parts` returned.
+        frozen: the result of `frozen_parts` for the other model.
     """
-    # Outer layers come first, and freeze their inner ones too.
+    # Outer layers come first, since they set their inner layers too.
     for i, layer in enumerate(owners(model)):
         if layer.trainable == (i in frozen):
             layer.trainable = i not in frozen

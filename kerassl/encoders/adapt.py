@@ -1,4 +1,4 @@
-"""Makes encoders of other models: the right normalization and pooling."""
+"""Turns other models into encoders: adds normalization and pooling."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ POOLS = (
     layers.GlobalMaxPooling1D,
     layers.GlobalMaxPooling2D,
 )
-# The last layer of classifiers, in Keras and in KerasHub.
+# Names of the last layer of classifiers, in Keras and in KerasHub.
 HEADS = ("predictions", "logits")
 TRANSPOSING = ("Permute", "Transpose", "Moveaxis")
 
@@ -40,43 +40,45 @@ def as_encoder(
     std: Sequence[float] | None = None,
     normalization: Any = None,
 ) -> keras.Model:
-    """Makes an encoder of a model: one from images to features `(N, D)`.
+    """Makes an encoder of a model: from images in [0, 255] to features.
 
-    Images come as [0, 255], and an encoder normalizes them itself, as those of
-    `build` do. So it is taken as it is, if it is seen to begin with that: with
-    a `Rescaling` or `Normalization`, or arithmetic such as `images / 255`, in
-    inner models too, as MobileNetV3, EfficientNet and ConvNeXt of
-    `keras.applications` do, and KerasCV's backbones with `include_rescaling`.
-    Of a KerasHub classifier the backbone is taken, with the values of the
-    preset's image converter. For any other model say what it was trained with.
+    An encoder normalizes its images itself. If the model is found to do so
+    already, nothing is added: it starts with a `Rescaling` or `Normalization`,
+    or with arithmetic such as `images / 255`, possibly in an inner model. That
+    is the case for MobileNetV3, EfficientNet and ConvNeXt of
+    `keras.applications`, and for KerasCV's backbones with `include_rescaling`.
+    Of a KerasHub classifier the backbone is taken, with the normalization of
+    its preset's image converter. For any other model, pass the normalization
+    that it was trained with.
 
-    A model with features `(N, D)` needs no pooling. A feature map
-    `(N, H, W, D)` is averaged. Of tokens `(N, T, D)` the class token is taken
-    if there is one, as the authors of ViT, DeiT, DINO, DINOv2 and DINOv3 do
-    (in KerasHub's classes, or with an attribute `use_class_token`), else the
-    mean.
+    Features `(N, D)` are returned as they are. A feature map `(N, H, W, D)` is
+    averaged. Of tokens `(N, T, D)` the class token is taken, as the authors of
+    ViT, DeiT, DINO, DINOv2 and DINOv3 do, if the model is a KerasHub class
+    known to have one, or has a true attribute `use_class_token`. Otherwise
+    tokens are averaged.
 
     Args:
-        model: `keras.Model` with one input `(N, H, W, C)` and one output, or a
+        model: `keras.Model` with one input `(N, H, W, C)` and one output, a
             KerasHub or KerasCV backbone, or a KerasHub `ImageClassifier`.
-        mean: the mean of each channel that the model was trained with, of
-            pixels in [0, 1]. With `std` alone, ImageNet's, or 0.5 for one
-            channel.
-        std: the standard deviation likewise.
-        normalization: instead of these, a KerasHub image converter, of which
-            the resizing is left to the views; or a layer or function from
-            images in [0, 255] to what the model takes, such as
-            `keras.applications.mobilenet_v2.preprocess_input`; or
-            `"included"`, if the model normalizes its images in a way that
-            can't be seen.
+        mean: the mean of each channel in training, for pixels in [0, 1]. If
+            only `std` is given, ImageNet's, or 0.5 for one channel.
+        std: the standard deviation likewise. If only `mean` is given,
+            ImageNet's, or 0.25 for one channel.
+        normalization: alternative to `mean` and `std`: a KerasHub image
+            converter (its resizing is ignored, views have the right size); a
+            layer or function from images in [0, 255] to the model's inputs,
+            such as `keras.applications.mobilenet_v2.preprocess_input`; or
+            `"included"`, if the model normalizes images in a way that isn't
+            found.
 
     Returns:
-        A `keras.Model`: the model itself if nothing is missing.
+        A `keras.Model` from images `(N, H, W, C)` to features `(N, D)`: the
+        given model, if nothing has to be added.
 
     Raises:
-        ValueError: if the model isn't built, is a classifier, or of another
-            form; if nothing is known of its normalization; or if it would be
-            normalized twice.
+        ValueError: if the model isn't built, is a classifier, or has other
+            inputs or outputs; if its normalization isn't known; or if images
+            would be normalized twice.
 
     Example:
     ```python
@@ -102,8 +104,8 @@ def as_encoder(
     given = any(value is not None for value in (mean, std, normalization))
     if not isinstance(model, keras.Model):
         raise ValueError(
-            "An encoder is a `keras.Model` from images to features, or one of "
-            f"the names {names()} given to `kerassl.encoders.build`. "
+            "An encoder is a `keras.Model` from images to features. Build one "
+            f"by name with `kerassl.encoders.build`: {names()}. "
             f"Received: {model!r}"
         )
     if is_accepted(model) and not given:
@@ -123,7 +125,7 @@ def _shapes(model: keras.Model) -> tuple[tuple, tuple]:
         inputs, outputs = model.input_shape, model.output_shape
     except (AttributeError, ValueError) as error:
         raise ValueError(
-            f"The shapes of {model.name!r} are not known. Make it a Functional "
+            f"The shapes of {model.name!r} are unknown. Make it a Functional "
             "model, `keras.Model(inputs, outputs)`."
         ) from error
     if not isinstance(inputs, tuple) or len(inputs) != 4:
@@ -140,24 +142,24 @@ def _shapes(model: keras.Model) -> tuple[tuple, tuple]:
 
 
 def _check_format(model: keras.Model, inputs: tuple) -> None:
-    """Refuses a model that takes the images' rows for channels."""
+    """Refuses a model that expects channels first."""
     found = list(flat_layers(model))
     if any(type(layer).__name__ in TRANSPOSING for layer in found):
         return
     for layer in found:
         if getattr(layer, "data_format", None) == FIRST:
             raise ValueError(
-                f"The layer {layer.name!r} of {model.name!r} takes channels "
-                f"first, and images here are channels last (N, H, W, C), "
-                "whatever `keras.config.image_data_format()` says. Make the "
-                'model with `data_format="channels_last"`, or after '
-                '`keras.config.set_image_data_format("channels_last")`. It '
-                f"takes {inputs}."
+                f"The layer {layer.name!r} of {model.name!r} is channels "
+                "first, but images here are channels last (N, H, W, C), "
+                "whatever `keras.config.image_data_format()` says. Make it "
+                'with `data_format="channels_last"`, or after '
+                '`keras.config.set_image_data_format("channels_last")`. Its '
+                f"input shape is {inputs}."
             )
 
 
 def _check_features(model: keras.Model) -> None:
-    """Refuses a classifier: its outputs are not features."""
+    """Refuses a classifier, whose outputs are not features."""
     found = list(flat_layers(model))
     ends = [x for x in found if not isinstance(x, (layers.Dropout, POOLS))]
     head = ends[-1]
@@ -174,8 +176,8 @@ def _check_features(model: keras.Model) -> None:
         )
         raise ValueError(
             f"{model.name!r} is a classifier: its last layer, {head.name!r}, "
-            "returns classes and no features. Make it without its head "
-            "(`include_top=False` in `keras.applications`), or cut that off: "
+            "returns classes, not features. Make it without its head "
+            "(`include_top=False` in `keras.applications`), or remove that: "
             f"`keras.Model(model.input, model.get_layer({cut!r}).output)`."
         )
 
@@ -194,10 +196,10 @@ def _before(
     normalization: Any,
     converter: Any,
 ) -> Any:
-    """Returns what normalizes before the model; `None` if it does it itself."""
+    """Returns the normalization to add; `None` if the model does it itself."""
     if normalization is not None and (mean is not None or std is not None):
         raise ValueError(
-            "Give `normalization`, or `mean` and `std`, and not both."
+            "Give `normalization`, or `mean` and `std`, but not both."
         )
     if isinstance(normalization, str) and normalization == INCLUDED:
         return None
@@ -212,7 +214,7 @@ def _before(
         converter = None
     if found is not None and normalizes(model):
         raise ValueError(
-            f"{model.name!r} begins with normalization already, so its images "
+            f"{model.name!r} already starts with a normalization, so images "
             "would be normalized twice. Leave out `mean`, `std` and "
             "`normalization`."
         )
@@ -220,11 +222,11 @@ def _before(
         found = normalization_layer(converter, channels)
     if found is None and not normalizes(model):
         raise ValueError(
-            f"{model.name!r} isn't seen to normalize its images, which come "
-            "as [0, 255]. Say how it was trained: "
-            "`kerassl.encoders.as_encoder(model, mean=..., std=...)`, of "
+            f"{model.name!r} isn't seen to normalize images, which are in "
+            "[0, 255]. Pass the normalization that it was trained with: "
+            "`kerassl.encoders.as_encoder(model, mean=..., std=...)`, for "
             "pixels in [0, 1]; or `normalization=`, its KerasHub image "
             'converter, a layer or a function; or `normalization="included"`, '
-            "if it does it in some other way."
+            "if the model does it in some other way."
         )
     return found

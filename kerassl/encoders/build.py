@@ -28,13 +28,13 @@ SMALL_RESNETS: dict[str, dict] = {
 }
 
 
-# What `build` and `as_encoder` returned, or was loaded as an encoder: it isn't
-# looked at again.
+# Models that `build`, `as_encoder` or a loader returned: `as_encoder` doesn't
+# check them again.
 _ENCODERS: "WeakSet[keras.Model]" = WeakSet()
 
 
 def accepted(encoder: keras.Model) -> keras.Model:
-    """Returns an encoder, which `as_encoder` takes as it is from now on.
+    """Marks a model as an encoder, which `as_encoder` then returns unchanged.
 
     Args:
         encoder: `keras.Model` from images in [0, 255] to features.
@@ -44,7 +44,7 @@ def accepted(encoder: keras.Model) -> keras.Model:
 
 
 def is_accepted(model: keras.Model) -> bool:
-    """Tells whether a model is known to be an encoder."""
+    """Returns whether a model was marked as an encoder."""
     return model in _ENCODERS
 
 
@@ -64,8 +64,8 @@ def build(
     """Builds an untrained encoder by name.
 
     The encoder takes images `(N, H, W, C)`, uint8 or float in [0, 255],
-    normalizes them itself, and returns pooled features `(N, D)`: the average
-    over the last feature map, or a ViT's class token.
+    normalizes them, and returns features `(N, D)`: the average of the last
+    feature map, or the class token of a ViT.
 
     | name | features | parameters | made for |
     |---|---|---|---|
@@ -80,24 +80,24 @@ def build(
     | `vit_base` | 768 | 85.8 M | MAE's and MoCo v3's |
 
     The small ResNets are graphs of core Keras layers with a 3x3 stem. The
-    others are stock KerasHub backbones, to be had from the encoder as
-    `encoder.get_layer("backbone")`.
+    others contain a stock KerasHub backbone, `encoder.get_layer("backbone")`.
 
     Args:
-        name: str, one of the table's.
+        name: str, a name in the table.
         image_shape: `(height, width, channels)`, 1 or 3 channels.
-        mean: the mean of each channel, of pixels in [0, 1]. By default
+        mean: the mean of each channel, for pixels in [0, 1]. By default
             ImageNet's, or 0.5 for one channel.
-        std: the standard deviation likewise. By default ImageNet's, or 0.25.
-        patch_size: int, for ViTs. By default 4 up to 48 px, 8 up to 112 px, and
-            16 above.
+        std: the standard deviation likewise. By default ImageNet's, or 0.25 for
+            one channel.
+        patch_size: int, only for ViTs. By default 4 up to 48 px, 8 up to
+            112 px, and 16 above.
 
     Returns:
         A Functional `keras.Model`.
 
     Raises:
-        ValueError: if the name is unknown, with the nearest ones, or the shape
-            doesn't fit.
+        ValueError: if the name is unknown (the message lists the nearest), or
+            the shape or patch size doesn't fit.
 
     Example:
     ```python
@@ -113,14 +113,14 @@ def build(
             f"channels. Received: {image_shape}"
         )
     if patch_size is not None and name not in VITS:
-        raise ValueError(f"`patch_size` is for ViTs, and {name} is none.")
+        raise ValueError(f"`patch_size` is only for ViTs, not for {name}.")
     normalization = standardization(shape[-1], mean, std)
     if name in SMALL_RESNETS:
         inputs = keras.Input(shape, name="images")
         features = small_resnet(normalization(inputs), **SMALL_RESNETS[name])
         return accepted(keras.Model(inputs, features, name=name))
     if name in RESNETS:
-        # Open in size, so that `at_size` works.
+        # Without a fixed size, so that `at_size` works.
         backbone = resnet_backbone(name, (None, None, shape[-1]))
     else:
         backbone = vit_backbone(name, shape, patch_size)
@@ -130,7 +130,7 @@ def build(
 def encoder_around(
     body: keras.Model, normalization: Any, image_shape: tuple, name: str
 ) -> keras.Model:
-    """Makes an encoder of a network: normalization before, pooling after it.
+    """Adds normalization before a network, and pooling after it.
 
     Args:
         body: `keras.Model` from normalized images to features, a map or tokens.
@@ -143,7 +143,7 @@ def encoder_around(
     """
     images = keras.Input(image_shape, name="images")
     x = images if normalization is None else normalization(images)
-    # KerasHub's DINOs take a dict of one.
+    # KerasHub's DINO backbones take a dict of one tensor.
     inputs = getattr(body, "input", None)
     x = body(dict.fromkeys(inputs, x) if isinstance(inputs, dict) else x)
     class_token = len(x.shape) == 3 and first_tokens(body) > 0
@@ -151,7 +151,7 @@ def encoder_around(
 
 
 def at_size(encoder: keras.Model, size: int) -> keras.Model:
-    """Returns the same layers, with the same weights, for another image size.
+    """Returns an encoder for another image size, with the same layers.
 
     Multi-crop needs it: one encoder sees large and small views.
 
@@ -160,11 +160,12 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
         size: int, height and width of the images.
 
     Returns:
-        A `keras.Model` that shares all layers; the encoder itself if it takes
-        that size.
+        A `keras.Model` that shares all layers and weights; the given encoder,
+        if it takes that size.
 
     Raises:
-        ValueError: if a layer is tied to one size, as a ViT's positions are.
+        ValueError: if a layer is tied to one size, as the position embeddings
+            of a ViT are.
     """
     height, width, channels = encoder.input_shape[1:]
     if height in (None, size) and width in (None, size):
@@ -174,9 +175,9 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
         features = replay(encoder, images)
     except ValueError as error:
         raise ValueError(
-            f"The encoder {encoder.name!r} can't take images of "
-            f"{size}x{size} beside {height}x{width}: {error} Take a ResNet, or "
-            "views of one size."
+            f"The encoder {encoder.name!r} can't take images of {size}x{size} "
+            f"in addition to {height}x{width}: {error} Take a ResNet, or views "
+            "of one size."
         ) from error
     return keras.Model(images, features, name=encoder.name)
 
@@ -184,18 +185,18 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
 def pooled(
     x: Any, class_token: bool, name: str = "pool", dtype: Any = None
 ) -> Any:
-    """Returns features of a map or tokens, as `as_encoder` says.
+    """Pools a map or tokens to features, as `as_encoder` describes.
 
     Args:
         x: tensor `(N, H, W, D)`, `(N, T, D)` or `(N, D)`.
-        class_token: bool. Whether the first token is one.
+        class_token: bool. Whether the first token is a class token.
         name: str, of the layer that returns the features.
-        dtype: of the layers; by default that of Keras's policy.
+        dtype: dtype of the layers; by default Keras's global policy.
 
     Returns:
         A tensor `(N, D)`.
     """
-    # Core layers alone, so that the encoder loads without kerassl.
+    # Only core layers, so that the encoder loads without kerassl.
     same: dict[str, Any] = dict(name=name, dtype=dtype)
     if len(x.shape) == 2:
         return layers.Identity(**same)(x)
@@ -205,7 +206,7 @@ def pooled(
         return layers.GlobalAveragePooling1D(LAST, **same)(x)
     if x.shape[1] is None:
         raise ValueError(
-            "The number of tokens isn't known. Make the model for images of a "
+            "The number of tokens is unknown. Make the model for images of a "
             f"known size. Received tokens of shape {x.shape}"
         )
     token = layers.Cropping1D(

@@ -24,12 +24,12 @@ def embed(
     Args:
         encoder: `keras.Model` from images to features.
         images: array `(N, H, W, C)`, uint8 or float in [0, 255], of the
-            encoder's size; or what `kerassl.data.load` returns; or a data set
-            that Keras takes, of images or dicts with them under `"image"`.
-            Labels are left out.
+            encoder's size; or the result of `kerassl.data.load`; or any data
+            set that Keras takes, of images or of dicts with the images under
+            `"image"`. Labels are ignored.
         layer: str, the name of a stage or layer whose features to return; see
-            `stages` and `stage_features`. `"stages"` is all stages side by
-            side. By default the encoder's output.
+            `stages` and `stage_features`. `"stages"` concatenates the features
+            of all stages. By default the encoder's output.
         batch_size: int, for arrays.
         verbose: as in `keras.Model.predict`.
 
@@ -37,8 +37,8 @@ def embed(
         A float32 NumPy array `(N, D)`.
 
     Raises:
-        ValueError: if the images have another shape, type or range, or there
-            is no such layer.
+        ValueError: if the shape, dtype or range of the images is wrong, or
+            there is no such layer.
 
     Example:
     ```python
@@ -53,7 +53,8 @@ def embed(
     return np.asarray(features, dtype="float32")
 
 
-# Each new model is compiled anew, and leaves a node in each layer.
+# Models are kept, since each new one is compiled again, and adds a node to each
+# of the encoder's layers.
 _MODELS: "WeakKeyDictionary[keras.Model, dict[str, keras.Model]]" = (
     WeakKeyDictionary()
 )
@@ -67,17 +68,17 @@ def _kept(encoder: keras.Model, layer: str) -> keras.Model:
 
 
 def checked_images(encoder: keras.Model, images: Any) -> np.ndarray:
-    """Returns images of an encoder's own shape, as float32.
+    """Checks images for an encoder, and returns them as float32.
 
     Args:
         encoder: `keras.Model` with a known input shape.
         images: array `(N, H, W, C)`, uint8 or float in [0, 255].
 
     Returns:
-        A float32 NumPy array of that shape.
+        A float32 NumPy array of the same shape.
 
     Raises:
-        ValueError: if the images have another shape, type or range.
+        ValueError: if the shape, dtype or range of the images is wrong.
     """
     check_images(images)
     shape = encoder.input_shape[1:]
@@ -99,13 +100,13 @@ def image_size(encoder: keras.Model) -> int:
         An int, in pixels.
 
     Raises:
-        ValueError: if the input is of open size, or not square.
+        ValueError: if the input size is not known or not square.
     """
     height, width = encoder.input_shape[1:3]
     if height is None or height != width:
         raise ValueError(
             f"The encoder takes images of shape {encoder.input_shape[1:]}. "
-            "Views are square and of a known size: give the encoder a square "
-            "`image_shape`, or give an `augmenter`."
+            "Views are square and of a known size: build the encoder with a "
+            "square `image_shape`, or pass an `augmenter`."
         )
     return height

@@ -13,23 +13,23 @@ POOLS_OF_TOKENS = (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)
 
 
 def feature_map(encoder: keras.Model) -> keras.Model:
-    """Returns an encoder up to its last feature map, with the same layers.
+    """Returns the part of an encoder up to its last feature map.
 
-    Of a network that ends with global pooling this is what is pooled. Of a ViT
-    it is the patches' tokens, without a class token, in the places of their
-    patches.
+    For a network that ends with global pooling, this is the map that is pooled.
+    For a ViT it is the tokens of the patches, without the class token, arranged
+    as the patches are.
 
     Args:
-        encoder: Functional `keras.Model` from images to features `(N, D)`: one
-            of `kerassl.encoders.build` or `as_encoder`, or any that ends with
-            global pooling.
+        encoder: Functional `keras.Model` from images to features `(N, D)` that
+            ends with global pooling or a class token, as those of
+            `kerassl.encoders.build` and `as_encoder` do.
 
     Returns:
-        A `keras.Model` from images to maps `(N, h, w, D)`. It shares all
-        layers.
+        A `keras.Model` from images to maps `(N, h, w, D)` that shares the
+        encoder's layers.
 
     Raises:
-        ValueError: if the encoder has another end.
+        ValueError: if the encoder ends in another way.
 
     Example:
     ```python
@@ -55,12 +55,12 @@ def feature_map(encoder: keras.Model) -> keras.Model:
     if x is None:
         raise ValueError(
             f"The encoder {encoder.name!r} has no feature map (height, width, "
-            "channels) that is pooled at its end. Take one of "
+            "channels) that it pools at its end. Take one from "
             "`kerassl.encoders.build`, or a model that ends with "
             "`GlobalAveragePooling2D`."
         )
     if len(x.shape) == 3:
-        x = _in_places(x, images.shape[1], images.shape[2], encoder.name)
+        x = _as_map(x, images.shape[1], images.shape[2], encoder.name)
     return keras.Model(images, x, name=f"{encoder.name}_map")
 
 
@@ -68,7 +68,7 @@ def _before_pooling(calls: list[tuple[keras.layers.Layer, Any]]) -> Any:
     last, x = calls[-1]
     if isinstance(last, (*POOLS_OF_MAPS, *POOLS_OF_TOKENS)):
         return x
-    # As `as_encoder` takes a class token: it's the first, all others are cut.
+    # This is how `as_encoder` takes the class token: it crops all others.
     layer, tokens = calls[-2] if len(calls) > 1 else calls[-1]
     if (
         isinstance(last, layers.Reshape)
@@ -81,7 +81,7 @@ def _before_pooling(calls: list[tuple[keras.layers.Layer, Any]]) -> Any:
     return None
 
 
-def _in_places(
+def _as_map(
     tokens: Any, height: int | None, width: int | None, name: str
 ) -> Any:
     _, count, channels = tokens.shape

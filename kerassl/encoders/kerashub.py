@@ -6,8 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-# Widths, depths and heads of the ViTs: tiny, small and base are DeiT's and
-# ViT's; nano is ours, for CPUs.
+# Tiny, small and base are the sizes of DeiT and ViT; nano is ours, for CPUs.
 VITS = {
     "vit_nano": dict(hidden_dim=96, num_layers=6, num_heads=3),
     "vit_tiny": dict(hidden_dim=192, num_layers=12, num_heads=3),
@@ -21,10 +20,11 @@ RESNETS = {
 
 
 def hub_name(thing: Any) -> str | None:
-    """Returns the name of KerasHub's class that something is of, or `None`.
+    """Returns the name of an object's KerasHub class, or `None`.
 
-    A subclass has the name of KerasHub's own. The building blocks for anybody's
-    models, `keras_hub.layers.TransformerEncoder` and such, have none.
+    Only classes of KerasHub's models and image converters count, not building
+    blocks such as `keras_hub.layers.TransformerEncoder`. For a user's subclass,
+    the name is that of the KerasHub base class.
     """
     for kind in type(thing).__mro__:
         if kind.__module__.startswith("keras_hub."):
@@ -36,14 +36,14 @@ def hub_name(thing: Any) -> str | None:
 
 
 def backbone_and_converter(model: Any) -> tuple[Any, Any]:
-    """Returns a KerasHub task's backbone and image converter.
+    """Returns the backbone and the image converter of a KerasHub task.
 
     Args:
-        model: anything.
+        model: any object.
 
     Returns:
-        A tuple of the backbone and the converter or `None`. Of what is not a
-        task it is the model itself and `None`.
+        A tuple of the backbone, and the converter or `None`. If `model` is not
+        a KerasHub task, the tuple is `(model, None)`.
     """
     if hub_name(model) is not None:
         import keras_hub
@@ -76,10 +76,10 @@ def resnet_backbone(name: str, image_shape: tuple[int | None, ...]) -> Any:
 
 
 def he_normal(model: keras.layers.Layer) -> None:
-    """Gives convolutions new weights of He's deviation, as the papers' ResNets.
+    """Reinitializes convolutions by He's rule, as in the ResNet papers.
 
-    KerasHub's ResNets start with Keras's default, 0.7 times as large where a
-    convolution has as many outputs as inputs.
+    KerasHub's ResNets use Keras's default, whose weights are 0.7 times as large
+    where a convolution has as many outputs as inputs.
 
     Args:
         model: a built model or layer.
@@ -98,11 +98,11 @@ def vit_backbone(
 
     height, width = image_shape[:2]
     if patch_size is None:
-        # About 64 patches for small images, the papers' 16 for large ones.
+        # About 64 patches for small images; 16 px, as in the papers, for large.
         patch_size = 4 if height <= 48 else 8 if height <= 112 else 16
     if height % patch_size or width % patch_size:
         raise ValueError(
-            f"Images of {height}x{width} can't be cut in patches of "
+            f"Images of {height}x{width} can't be split into patches of "
             f"{patch_size}x{patch_size}. Choose a `patch_size` that divides "
             "both."
         )
@@ -120,12 +120,12 @@ def vit_backbone(
 
 
 def linear_xavier(model: keras.layers.Layer) -> None:
-    """Gives a transformer's kernels new weights, as those of dense layers.
+    """Reinitializes a transformer's kernels as those of dense layers.
 
-    Xavier's bound depends on the numbers of inputs and outputs. Keras takes
-    the heads of an attention's kernel, and the pixels of a patch embedding's,
-    for places of a convolution, and makes the weights several times smaller
-    than the papers' (MoCo v3, MAE). Other kernels are left alone.
+    Xavier's bound depends on the numbers of inputs and outputs. Keras treats
+    the heads of an attention kernel, and the pixels of a patch embedding
+    kernel, like the window of a convolution, which makes weights several times
+    smaller than in the papers (MoCo v3, MAE). Kernels of rank 2 are unchanged.
 
     Args:
         model: a built model or layer.
@@ -135,7 +135,8 @@ def linear_xavier(model: keras.layers.Layer) -> None:
         shape = tuple(weight.shape)
         if weight.name != "kernel" or len(shape) < 3:
             continue
-        # Into heads, (D, heads, D / heads); else out of heads, or of pixels.
+        # Queries, keys and values have kernels (D, heads, D / heads). Others
+        # have one output axis: from heads, or from the pixels of a patch.
         into_heads = weight.path.split("/")[-2] in ("query", "key", "value")
         inputs = math.prod(shape[:1] if into_heads else shape[:-1])
         matrix = xavier()((inputs, math.prod(shape) // inputs))

@@ -1,4 +1,4 @@
-"""How images of [0, 255] become what a network was made for."""
+"""Normalization of images in [0, 255], before a network."""
 
 import inspect
 import math
@@ -13,13 +13,13 @@ from kerassl.encoders.graph import replay
 from kerassl.encoders.kerashub import hub_name
 from kerassl.image_format import flat_layers, pinned
 
-# The mean and standard deviation of ImageNet's channels, of [0, 1] pixels.
+# The mean and standard deviation of ImageNet's channels, for pixels in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 INCLUDED = "included"
-# Whatever comes, they return values around 0; `Normalization` once it is
-# adapted, which may be later.
+# Layers whose outputs are around 0 for any inputs. `Normalization` may be
+# adapted later.
 SELF_ADJUSTING = (
     layers.BatchNormalization,
     layers.GroupNormalization,
@@ -27,9 +27,9 @@ SELF_ADJUSTING = (
     layers.Normalization,
 )
 SEEN = (layers.Rescaling, *SELF_ADJUSTING)
-# What `x / 255 - 1` is in a graph: operations of no layer.
+# The operations of `x / 255 - 1` in a graph, which are not layers.
 ARITHMETIC = ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")
-# Raw pixels spread over 255. What networks take spreads over 1 to 6.
+# Raw pixels span 255. Inputs of networks span 1 to 6.
 MOST_SPREAD = 128
 
 
@@ -38,16 +38,17 @@ def standardization(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> layers.Layer:
-    """Returns the layer that takes a mean off and divides by a deviation.
+    """Returns the layer that subtracts a mean and divides by a deviation.
 
     Args:
         channels: int.
-        mean: of each channel, of pixels in [0, 1]. By default ImageNet's, or
-            0.5 for one channel.
-        std: the standard deviation likewise. By default ImageNet's, or 0.25.
+        mean: the mean of each channel, for pixels in [0, 1]. By default
+            ImageNet's, or 0.5 for one channel.
+        std: the standard deviation likewise. By default ImageNet's, or 0.25 for
+            one channel.
 
     Raises:
-        ValueError: if there aren't as many as channels.
+        ValueError: if their number is not that of the channels.
     """
     if mean is None:
         mean = IMAGENET_MEAN if channels == 3 else (0.5,)
@@ -57,7 +58,7 @@ def standardization(
         if np.shape(values) != (channels,):
             raise ValueError(
                 f"`{name}` needs a number for each of the {channels} channels, "
-                f"of pixels in [0, 1]. Received: {values}"
+                f"for pixels in [0, 1]. Received: {values}"
             )
     return rescaling(
         [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std)]
@@ -65,7 +66,7 @@ def standardization(
 
 
 def rescaling(scale: Any, offset: Any, **kwargs: Any) -> layers.Layer:
-    """Returns the layer `"normalization"`: scales channels and shifts them."""
+    """Returns a layer `"normalization"` that scales and shifts channels."""
     return pinned(
         layers.Rescaling(
             scale=scale, offset=offset, name="normalization", **kwargs
@@ -74,27 +75,27 @@ def rescaling(scale: Any, offset: Any, **kwargs: Any) -> layers.Layer:
 
 
 def is_converter(given: Any) -> bool:
-    """Tells an image converter of KerasHub."""
+    """Returns whether an object is a KerasHub image converter."""
     return (hub_name(given) or "").endswith("ImageConverter")
 
 
 def normalization_layer(
     given: Any, channels: int
 ) -> layers.Layer | Callable | None:
-    """Returns what normalizes images, of what a user gives.
+    """Returns the normalization of `as_encoder`'s argument.
 
     Args:
-        given: a KerasHub image converter, of which the resizing is left to the
-            views; or a layer, or a function, from images in [0, 255] to what
-            the network takes. A function that only scales and shifts channels,
-            as most of `keras.applications`, becomes a `Rescaling`.
+        given: a KerasHub image converter, whose resizing is ignored; or a layer
+            or function from images in [0, 255] to the network's inputs. A
+            function that only scales and shifts channels, like most of
+            `keras.applications`, becomes a `Rescaling`.
         channels: int.
 
     Returns:
-        A layer or function, or `None` if what is given changes nothing.
+        A layer or function; `None` if it would change nothing.
 
     Raises:
-        ValueError: if it is something else.
+        ValueError: if it is none of these.
     """
     if is_converter(given):
         if given.scale is None and given.offset is None:
@@ -122,16 +123,16 @@ def normalization_layer(
 def _as_rescaling(
     function: Callable, channels: int
 ) -> layers.Layer | Callable | None:
-    """Returns a `Rescaling` that does what the function does, if one can."""
+    """Returns an equivalent `Rescaling` if there is one, else the function."""
     shape = (2, 3, 4, channels)
     pixels = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
     try:
-        # Copies: those of `keras.applications` work in place.
+        # Copies, since those of `keras.applications` work in place.
         black, white, found = (
             np.asarray(keras.ops.convert_to_numpy(function(x.copy())))
             for x in (np.zeros_like(pixels), 0 * pixels + 255, pixels)
         )
-    except Exception:  # Of whatever kind: it may want a symbolic tensor.
+    except Exception:  # Of any kind: it may need symbolic tensors.
         return function
     if found.shape != shape:
         return function
@@ -145,11 +146,11 @@ def _as_rescaling(
 
 
 def normalizes(model: keras.Model) -> bool:
-    """Tells whether a model normalizes images of [0, 255] by itself.
+    """Returns whether a model normalizes images in [0, 255] itself.
 
-    That is seen in what reaches the first layer with weights, whatever comes
-    before it: layers, inner models or arithmetic such as `images / 255`. Of a
-    model that isn't a graph, only the layers are seen.
+    The range of the values that reach the first layer with weights decides,
+    whatever computes them: layers, inner models or arithmetic such as
+    `images / 255`. In a model that isn't a graph, only layers are looked for.
     """
     *_, channels = model.input_shape
     size = [length or 32 for length in model.input_shape[1:3]]
@@ -169,7 +170,7 @@ def normalizes(model: keras.Model) -> bool:
 
 
 class _Reached(Exception):
-    """Ends a walk through a graph, and isn't an error."""
+    """Ends the replay of a graph early; not an error."""
 
 
 def _first_weights(model: keras.Model, images: Any) -> tuple[Any, Any]:

@@ -1,8 +1,8 @@
 """Residual networks for small images, as graphs of core Keras layers.
 
-KerasHub's ResNet strides twice before its first block, too early for images
-of 32 pixels. These are plain Functional models, so that a published one loads
-with Keras alone.
+KerasHub's ResNet reduces the resolution twice before its first block, which is
+too early for images of 32 pixels. These are plain Functional models, so that a
+published encoder loads with only Keras.
 """
 
 from typing import Any
@@ -20,16 +20,16 @@ def small_resnet(
     bottleneck: bool = False,
     stem_strides: int = 1,
 ) -> Any:
-    """Returns the pooled features of a ResNet with a 3x3 stem and no pooling.
+    """Returns the features of a ResNet with a 3x3 stem and no max pooling.
 
     Args:
         inputs: normalized images `(N, H, W, C)`.
         widths: the width of each stage. The first stage keeps the resolution,
             each later one halves it.
         blocks: the number of residual blocks of each stage.
-        bottleneck: bool. Blocks of 1x1, 3x3, 1x1 with a fourfold output, or of
-            two 3x3 convolutions.
-        stem_strides: int. 1 is the field's CIFAR architecture.
+        bottleneck: bool. Blocks are three convolutions (1x1, 3x3, 1x1) with
+            four times as many outputs, instead of two 3x3 convolutions.
+        stem_strides: int. 1 is the usual architecture for CIFAR.
 
     Returns:
         A tensor `(N, widths[-1])`, or four times as wide with `bottleneck`.
@@ -44,7 +44,7 @@ def small_resnet(
         for i in range(1, count + 1):
             strides = 2 if stage > 1 and i == 1 else 1
             x = block(x, width, strides, f"stage{stage}_block{i}")
-        # A no-op that gives each stage's output a stable name.
+        # Gives the output of each stage a stable name.
         x = layers.Identity(name=f"stage{stage}")(x)
     return layers.GlobalAveragePooling2D(LAST, name="pool")(x)
 
@@ -52,8 +52,8 @@ def small_resnet(
 def _conv(
     x: Any, width: int, kernel: int, strides: int, name: str
 ) -> keras.KerasTensor:
-    # Explicit symmetric padding: "same" pads strided convolutions on one side
-    # only, which is neither the papers' architecture nor symmetric to flips.
+    # Explicit padding: "same" pads strided convolutions only on one side, which
+    # differs from the papers and isn't symmetric under flips.
     if kernel == 3 and strides == 2:
         x = layers.ZeroPadding2D(1, LAST, name=f"{name}_pad")(x)
         padding = "valid"

@@ -1,7 +1,7 @@
-"""Features from inside an encoder: of its stages, and of any layer.
+"""Features of the stages of an encoder, and of any of its layers.
 
-What a pretext task teaches is often clearest before the last layer, which
-serves the task itself.
+The last layers often serve the pretext task itself, and earlier ones transfer
+better.
 """
 
 import re
@@ -20,24 +20,23 @@ from kerassl.encoders.kerashub import hub_name
 def stages(encoder: keras.Model) -> list[str]:
     """Returns the names of an encoder's stages, from input to output.
 
-    - small ResNets, and all models with layers of such names: `stage1`,
+    - small ResNets, and any model with layers of these names: `stage1`,
       `stage2` and so on;
-    - KerasHub's ResNets and other pyramids: the names of the backbone's
+    - KerasHub's ResNets and other feature pyramids: the names in the backbone's
       `pyramid_outputs`, such as `P2`;
-    - KerasHub's ViTs: `transformer_block_1` and so on, each block's output
-      through the ViT's last normalization;
-    - other models: the last layer of each resolution, but for the image's own.
+    - KerasHub's ViTs: `transformer_block_1` and so on, the output of each block
+      after the ViT's final layer normalization;
+    - other models: the last layer of each resolution below that of the images.
 
-    The last stage of a `kerassl.encoders.build` encoder has the features that
-    the encoder returns.
+    The features of the last stage of a `kerassl.encoders.build` encoder are
+    those that the encoder returns.
 
     Args:
         encoder: `keras.Model` from images to features.
 
     Returns:
-        A list of names for `stage_features` and `embed`; an empty one if the
-        encoder is not a Functional or Sequential model, for then nothing is
-        known of its inside.
+        A list of names for `stage_features` and `embed`; empty if the encoder
+        is not a Functional or Sequential model, whose layers can't be reached.
 
     Example:
     ```python
@@ -51,22 +50,23 @@ def stages(encoder: keras.Model) -> list[str]:
 def stage_features(encoder: keras.Model, names: Sequence[str]) -> keras.Model:
     """Returns a model from images to the features of several stages.
 
-    It shares the encoder's layers and weights, and runs no layer that none of
-    the stages needs. Of feature maps `(N, H, W, D)` it takes the average. Of
-    tokens `(N, T, D)` it takes what `as_encoder` takes: the class token if the
-    model has one, else the mean.
+    It shares the encoder's layers and weights, and runs only layers that one of
+    the stages needs. Feature maps `(N, H, W, D)` are averaged. Of tokens
+    `(N, T, D)` the class token is taken if the model has one, otherwise the
+    mean, as in `as_encoder`.
 
     Args:
         encoder: Functional or Sequential `keras.Model` from images to features.
-        names: the names of stages; or of any layers with one output of rank 2,
-            3 or 4, those of an inner model (a backbone) too.
+        names: the names of stages, or of any layers with one output of rank 2,
+            3 or 4, including the layers of inner models such as a backbone.
 
     Returns:
-        A `keras.Model` from images to a dict of name to float32 features
-        `(N, D)`.
+        A `keras.Model` from images to a dict of float32 features `(N, D)`, by
+        name.
 
     Raises:
-        ValueError: if there is no such stage or layer, with the nearest ones.
+        ValueError: if there is no such stage or layer. The message lists the
+            nearest names.
 
     Example:
     ```python
@@ -79,7 +79,7 @@ def stage_features(encoder: keras.Model, names: Sequence[str]) -> keras.Model:
         raise ValueError(
             f"The encoder {encoder.name!r} is not a Functional model, so its "
             "layers can't be reached. Make it one, `keras.Model(inputs, "
-            "outputs)`, or take its own output."
+            "outputs)`, or use the encoder's output."
         )
     for name in names:
         check_choice(
@@ -102,21 +102,21 @@ def layer_features(encoder: keras.Model, layer: str) -> keras.Model:
 
     Args:
         encoder: as in `stage_features`.
-        layer: str, a name as in `stage_features`; or `"stages"`, for those of
-            all stages side by side.
+        layer: str, a name as in `stage_features`; or `"stages"`, to concatenate
+            the features of all stages.
 
     Returns:
         A `keras.Model` from images to float32 features `(N, D)`.
 
     Raises:
-        ValueError: if there is no such layer, with the nearest ones; or there
-            are not stages.
+        ValueError: if there is no such layer, or the encoder has no known
+            stages.
     """
     names = stages(encoder) if layer == "stages" else [layer]
     if not names:
         raise ValueError(
-            f"The encoder {encoder.name!r} has no stages that are known. Take "
-            "its own output."
+            f"The encoder {encoder.name!r} has no known stages. Use its output "
+            "or a layer."
         )
     model = stage_features(encoder, names)
     features = [model.output[name] for name in names]
@@ -128,9 +128,9 @@ def layer_features(encoder: keras.Model, layer: str) -> keras.Model:
 class _Trace:
     """The outputs of all layers of an encoder, in one graph.
 
-    The layers are called once more, from a new input, those of inner models
-    too: what lies in the graph of an inner model can't be reached from outside.
-    Of a model that isn't a graph of layers it knows nothing.
+    All layers are called again on a new input, including those of inner models:
+    tensors in the graph of an inner model aren't connected to the outer graph.
+    It is empty for an encoder that is not a graph.
     """
 
     def __init__(self, encoder: keras.Model):
@@ -153,7 +153,7 @@ class _Trace:
     def _run(self, model: keras.Model, inputs: Any) -> Any:
         self.class_token |= has_class_token(model)
         outputs = replay(model, inputs, self._call)
-        # Their tensors are those of the model's own graph.
+        # These tensors belong to the model's original graph: match by layer.
         for name, tensor in getattr(model, "pyramid_outputs", {}).items():
             for layer in model.layers:
                 if layer.output is tensor:
@@ -165,7 +165,7 @@ class _Trace:
         if is_graph(layer):
             outputs = self._run(layer, args)
         elif hub_name(layer) == "ViTEncoder":
-            # What its `call` does: the blocks are not in the graph.
+            # The same as its `call`, since its blocks are not in the graph.
             outputs = layer.dropout(*args)
             for block in layer.encoder_layers:
                 outputs = block(outputs)
@@ -181,7 +181,7 @@ class _Trace:
         if rank in (2, 3, 4):
             self.tensors[layer.name] = outputs
         if rank == 4 and not isinstance(layer, layers.ZeroPadding2D):
-            # Popped first: sizes come in the order of their last layers.
+            # Pop first, so that sizes are in the order of their last layers.
             size = outputs.shape[1:3]
             self.resolutions.pop(size, None)
             self.resolutions[size] = layer.name

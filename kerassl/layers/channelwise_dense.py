@@ -1,4 +1,4 @@
-"""The layer that connects all places of a feature map, channel by channel."""
+"""A layer that connects all positions of a feature map, by channel."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,17 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class ChannelwiseDense(keras.layers.Layer):
-    """Connects each channel's map fully to itself, and to no other channel.
+    """Dense connections between the positions of each channel.
 
-    It carries what is known at one place of the image to all others, as a
-    convolution can't, with `D * (h * w)**2` weights where a dense layer would
-    have `D**2` times `(h * w)**2`. It takes the arguments of
-    `keras.layers.Layer`.
+    Each output position sees all positions of its own channel, and no other
+    channel. Unlike a convolution it carries information across the whole image,
+    with `D * (h * w)**2` weights where a dense layer would have
+    `D**2 * (h * w)**2`. It takes the arguments of `keras.layers.Layer`.
 
-    Input shape: `(N, h, w, D)`. Output shape: the same.
+    Input and output shape: `(N, h, w, D)`.
+
+    Raises:
+        ValueError: in `build`, if a size of the map is unknown.
 
     Example:
     ```python
@@ -29,21 +32,21 @@ class ChannelwiseDense(keras.layers.Layer):
     """
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Creates a matrix and an offset for each channel."""
+        """Creates a matrix and a bias for each channel."""
         _, height, width, channels = input_shape
         if height is None or width is None or channels is None:
             raise ValueError(
                 "ChannelwiseDense needs maps of a known size. "
                 f"Received shape: {tuple(input_shape)}"
             )
-        places = height * width
+        positions = height * width
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(channels, places, places),
-            initializer=keras.initializers.RandomNormal(stddev=places**-0.5),
+            shape=(channels, positions, positions),
+            initializer=keras.initializers.RandomNormal(stddev=positions**-0.5),
         )
         self.bias = self.add_weight(
-            name="bias", shape=(channels, 1, places), initializer="zeros"
+            name="bias", shape=(channels, 1, positions), initializer="zeros"
         )
 
     def call(self, inputs: Any) -> Any:

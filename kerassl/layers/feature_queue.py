@@ -10,11 +10,11 @@ from keras import ops
 class FeatureQueue(keras.layers.Layer):
     """Holds the last `size` features, newest first.
 
-    They are its only weight, `features`, of shape `(size, dim)` and float32 in
-    every dtype policy. It starts with random unit vectors, as MoCo's, or with
-    zeros, as SwAV's, which can tell when it is full. The newest features come
-    in at the front and push the oldest out at the back: there is no pointer, so
-    shapes stay static on every backend and any batch up to `size` fits.
+    They are its only weight, `features`, of shape `(size, dim)`, float32 in
+    every dtype policy. The queue starts with random unit vectors, like MoCo's,
+    or with zeros, like SwAV's, which shows when it is full. New features enter
+    at the front and push the oldest out at the back. Without a pointer, shapes
+    stay static on every backend, and any batch up to `size` fits.
 
     Args:
         size: int > 0. The number of features to hold.
@@ -59,7 +59,7 @@ class FeatureQueue(keras.layers.Layer):
         self.dim = dim
         self.start = start
         self.seed = seed
-        # float32 in every dtype policy: keys are compared with it for long.
+        # float32 in every dtype policy, since keys stay in it for many steps.
         self.features = self.add_weight(
             name="features",
             shape=(size, dim),
@@ -76,29 +76,29 @@ class FeatureQueue(keras.layers.Layer):
         return ops.normalize(draw(shape, dtype="float32"), axis=-1)
 
     def snapshot(self) -> Any:
-        """Returns the features as they are now, `(size, dim)`, as a constant.
+        """Returns a copy of the features, `(size, dim)`, without gradient.
 
-        Losses need it: on PyTorch `enqueue` writes into `features` itself,
-        before the backward pass.
+        Losses need a copy: on PyTorch, `enqueue` writes into `features` in
+        place, before the backward pass.
         """
         return ops.stop_gradient(ops.copy(ops.convert_to_tensor(self.features)))
 
     def enqueue(self, features: Any) -> None:
-        """Puts a batch in and drops as many of the oldest.
+        """Adds a batch, and drops as many of the oldest features.
 
         Args:
             features: tensor of shape `(N, dim)` with N <= size. Gradients
                 don't flow into the queue.
 
         Raises:
-            ValueError: if the features don't fit.
+            ValueError: if the features have another width, or are too many.
         """
         count, dim = features.shape
         if dim != self.dim or (count is not None and count > self.size):
             raise ValueError(
                 f"The queue holds {self.size} features of width {self.dim}, "
                 f"and can't take a batch of shape {tuple(features.shape)}. "
-                "Make the queue at least as long as the (global) batch."
+                "Make the queue at least as large as the (global) batch."
             )
         features = ops.cast(ops.stop_gradient(features), "float32")
         kept = ops.concatenate([features, self.features])[: self.size]

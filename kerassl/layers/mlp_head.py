@@ -1,4 +1,4 @@
-"""The multi-layer head that follows an encoder: projector or predictor."""
+"""The head after an encoder: projector or predictor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,27 +12,27 @@ OUTPUT_NORMALIZATIONS = (None, "batch", "batch_no_bias", "batch_no_affine")
 class MLPHead(keras.layers.Layer):
     """Dense layers with batch normalization and ReLU in between.
 
-    One class says every head of the joint-embedding family; the methods state
-    which one their authors' code has. SimCLR's projector, for one, is
+    It covers the heads of all methods here, which choose the arguments to match
+    their authors' code. SimCLR's projector, for example, is
     `MLPHead((2048, 128), output_normalization="batch_no_bias")`.
 
     Args:
-        units: sequence of positive ints: the width of each dense layer, the
-            last one being the output.
+        units: sequence of positive ints, the width of each dense layer; the
+            last is the output.
         hidden_normalization: bool. Batch normalization before each ReLU.
-        hidden_bias: bool. A bias in the hidden dense layers (without effect on
-            the function where batch normalization follows).
+        hidden_bias: bool. A bias in the hidden dense layers. It has no effect
+            on the output if batch normalization follows.
         output_bias: bool. A bias in the last dense layer.
-        output_normalization: what follows the last dense layer: `None`,
+        output_normalization: the layer after the last dense layer: `None`,
             `"batch"` (batch normalization with scale and offset),
-            `"batch_no_bias"` (scale alone) or `"batch_no_affine"`.
+            `"batch_no_bias"` (only a scale) or `"batch_no_affine"` (neither).
         **kwargs: the arguments of `keras.layers.Layer`.
 
     Input shape: `(N, C)`. Output shape: `(N, units[-1])`.
 
     Raises:
         ValueError: if `units` is empty or not positive, or
-            `output_normalization` is none of the four.
+            `output_normalization` is not one of the four.
 
     Example:
     ```python
@@ -96,8 +96,8 @@ class MLPHead(keras.layers.Layer):
     def _batch_normalization(
         self, name: str, **kwargs: Any
     ) -> keras.layers.BatchNormalization:
-        # Keras's defaults (.99, 1e-3) are neither the authors' nor good for
-        # the few steps of a small run.
+        # Keras's defaults (0.99, 1e-3) differ from the authors' code and are
+        # bad for the few steps of a small run.
         return keras.layers.BatchNormalization(
             momentum=0.9,
             epsilon=1e-5,
@@ -114,11 +114,11 @@ class MLPHead(keras.layers.Layer):
             shape = layer.compute_output_shape(shape)
 
     def hidden_layers(self, count: int) -> list[keras.layers.Layer]:
-        """Returns what makes up the first hidden layers, in order.
+        """Returns the layers of the first hidden layers, in order.
 
         Args:
-            count: int in [0, len(units) - 1], the dense layers to include,
-                each with its batch normalization and ReLU.
+            count: int in [0, len(units) - 1], the number of dense layers to
+                include, each with its batch normalization and ReLU.
         """
         return self.stack[: count * (3 if self.hidden_normalization else 2)]
 

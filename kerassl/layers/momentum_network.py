@@ -1,4 +1,4 @@
-"""The momentum network: a slow copy of a network that makes the targets."""
+"""The momentum network: a slowly moving copy of a network, for targets."""
 
 import math
 import weakref
@@ -22,7 +22,8 @@ class CosineMomentum(keras.optimizers.schedules.LearningRateSchedule):
 
     Args:
         base: float in [0, 1]. The momentum at the first step.
-        total_steps: int > 0. The optimizer steps of the run; later it stays 1.
+        total_steps: int > 0, the optimizer steps of the run. After them the
+            momentum stays 1.
 
     Reference:
         - [Grill et al., 2020, BYOL](https://arxiv.org/abs/2006.07733)
@@ -52,24 +53,25 @@ class CosineMomentum(keras.optimizers.schedules.LearningRateSchedule):
 class MomentumNetwork(keras.layers.Layer):
     """A copy of a network whose parameters follow it slowly.
 
-    The copy never gets gradients. Its batch normalization still works in
-    training mode, on its own batches and with its own moving statistics, as in
-    the code of MoCo and BYOL: `update` moves the *parameters* alone. (Setting
-    `trainable = False` on a Keras layer would switch batch normalization to
-    inference; so the variables are frozen here, and not the layers.)
+    The copy never gets gradients. Its batch normalization still runs in
+    training mode, with the statistics of its own batches and its own moving
+    averages, as in the code of MoCo and BYOL: `update` moves only *parameters*.
+    (Setting `trainable = False` on a Keras layer would switch batch
+    normalization to inference mode, so the variables are frozen, not the
+    layers.)
 
-    What is frozen in the network is equal in the copy, and its batch
-    normalization there works in inference mode here, too. What is thawed later
-    is followed. As everywhere in Keras, freezing and thawing take effect with
-    `compile`. The weights of layers that are trained are taken once, when the
-    copy is made: load trained ones into the network before.
+    Layers that are frozen in the network are equal and frozen in the copy, with
+    batch normalization in inference mode. Layers thawed later are followed
+    again. As usual in Keras, freezing and thawing take effect with `compile`.
+    The weights of trainable layers are copied once, when the copy is made, so
+    load pretrained weights into the network before that.
 
     Args:
-        network: a built `keras.Model` or layer, to follow.
-        momentum: float in [0, 1], or a callable from the step to it, such as
-            `CosineMomentum`.
+        network: a built `keras.Model` or layer to follow.
+        momentum: float in [0, 1], or a callable that returns it for a step,
+            such as `CosineMomentum`.
         copy_weights: bool. `True` starts from the network's weights, `False`
-            from new random ones (BYOL's target), but for what is frozen.
+            from new random ones (BYOL's target) except in frozen layers.
         **kwargs: the arguments of `keras.layers.Layer`.
 
     Raises:
@@ -114,17 +116,17 @@ class MomentumNetwork(keras.layers.Layer):
         pinned(self.network)
         if not self.network.built:
             raise ValueError(
-                f"A copy of {network.name!r} made from its config is not "
-                "built. Give a Functional or Sequential model, or implement "
-                "`build` and `get_build_config`."
+                f"A copy of {network.name!r} from its config is not built. "
+                "Pass a Functional or Sequential model, or implement `build` "
+                "and `get_build_config`."
             )
-        # A copy of frozen layers is frozen: thawed, it shows what is trained.
+        # Thaw the copy: then `trainable` tells parameters from statistics.
         set_trainable(self.network, True)
-        # Indices, since variables kept as an attribute would be saved twice.
+        # Indices, since variables in an attribute would be saved twice.
         self.parameters_at = tuple(
             i for i, w in enumerate(self.network.weights) if w.trainable
         )
-        # Not a part of this layer, which Keras would save with it.
+        # A weak reference, since Keras would save an attribute with this layer.
         self._followed = weakref.ref(network)
         taken = set(range(len(network.weights)))
         if not copy_weights:
@@ -140,22 +142,22 @@ class MomentumNetwork(keras.layers.Layer):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        # A model's setter recurses, and would unfreeze the variables.
+        # The setter of a model recurses, and would unfreeze the variables.
         self._trainable = False
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """Runs the copy; no gradient passes."""
+        """Runs the copy, without gradient."""
         outputs = self.network(ops.stop_gradient(inputs), training=training)
         return keras.tree.map_structure(ops.stop_gradient, outputs)
 
     def follow(self) -> None:
-        """Freezes, thaws and copies what is frozen or not in the network.
+        """Freezes and thaws layers as in the network, and copies frozen ones.
 
-        `SelfSupervisedModel` calls it when it is compiled, and before it
-        trains.
+        `SelfSupervisedModel` calls this in `compile`, and before training.
 
         Raises:
-            ValueError: if the network got other weights than the copy has.
+            ValueError: if the weights of the network and of the copy no longer
+                match.
         """
         network = self._followed()
         if network is None:
@@ -165,10 +167,10 @@ class MomentumNetwork(keras.layers.Layer):
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"The network {network.name!r} has other weights than when its "
-                "momentum copy was made. Change its layers before."
+                "momentum copy was made. Change its layers before that."
             )
         layers = list(zip(owners(network), owners(self.network)))
-        # Outer layers come first, and freeze their inner ones too.
+        # Outer layers come first, since they set their inner layers too.
         for source, target in layers:
             if target.trainable != source.trainable:
                 target.trainable = source.trainable
@@ -182,30 +184,33 @@ class MomentumNetwork(keras.layers.Layer):
         ]
         self._copy(network, frozen)
 
-    def _copy(self, network: keras.layers.Layer, places: Iterable[int]) -> None:
-        """Takes over some weights, and what they imply."""
+    def _copy(
+        self, network: keras.layers.Layer, indices: Iterable[int]
+    ) -> None:
+        """Copies some weights of the network."""
         sources, targets = network.weights, self.network.weights
-        for i in places:
-            # Copied: sharing JAX's arrays would donate a buffer twice.
+        for i in indices:
+            # Through NumPy: with a shared JAX array, a step would donate one
+            # buffer twice.
             targets[i].assign(np.array(ops.convert_to_numpy(sources[i])))
         finalize(self.network)
 
     def update(self, network: keras.layers.Layer, step: Any) -> None:
         """Moves the parameters: `copy = m * copy + (1 - m) * network`.
 
-        Frozen ones are equal in both, and stay so.
+        Frozen parameters are equal in both, and stay equal.
 
         Args:
             network: the network to follow.
-            step: scalar, the optimizer steps so far: a callable momentum is
-                evaluated there.
+            step: scalar, the optimizer steps so far, the argument of a callable
+                momentum.
         """
         momentum = self.momentum(step) if callable(self.momentum) else None
         sources = network.weights
         targets = self.network.weights
         for i in self.parameters_at:
             target = ops.convert_to_tensor(targets[i])
-            # PyTorch would record a graph of the average otherwise.
+            # Otherwise PyTorch would record a graph of the averages.
             source = ops.stop_gradient(ops.convert_to_tensor(sources[i]))
             m = (
                 self.momentum
@@ -228,7 +233,7 @@ class MomentumNetwork(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict) -> "MomentumNetwork":
-        """Builds the layer from `get_config`'s dict."""
+        """Makes the layer from the result of `get_config`."""
         config = dict(config)
         for name in ("network", "momentum"):
             if isinstance(config[name], dict):

@@ -1,4 +1,4 @@
-"""SwAV's prototypes: unit vectors that features are compared with."""
+"""SwAV's prototypes: unit vectors to compare features with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +11,8 @@ from keras import ops
 class Prototypes(keras.layers.Layer):
     """Cosine similarities of normalized features with unit vectors.
 
-    The optimizer moves the vectors off the sphere; `normalize` takes them back
-    and has to be called after each of its steps.
+    The optimizer moves the vectors off the unit sphere, so `normalize` has to
+    be called after each step.
 
     Args:
         count: int > 0. The number of prototypes.
@@ -57,7 +57,7 @@ class Prototypes(keras.layers.Layer):
 
         Args:
             inputs: tensor.
-            frozen: scalar bool tensor: `True` lets no gradient reach the
+            frozen: scalar bool tensor. `True` stops the gradient to the
                 vectors.
         """
         vectors = ops.convert_to_tensor(self.vectors)

@@ -1,4 +1,4 @@
-"""Pictures of what a ViT's class token attends to."""
+"""Pictures of what the class token of a ViT attends to."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +27,18 @@ def attention_maps(model: Any, images: Any, block: int = -1) -> "Figure":
             `keras_hub.models.ViTBackbone` in it.
         images: array `(N, H, W, C)` of the encoder's shape, uint8 or float in
             [0, 255], a few.
-        block: int, which of the transformer's blocks; -1 is the last.
+        block: int, the index of a transformer block; -1 is the last.
 
     Returns:
-        A `matplotlib.figure.Figure`: a row for each image, of it, the mean of
-        all attention heads, and each head. The brighter a patch, the more of
-        the attention it has; each map has its own scale, from none to the most.
+        A `matplotlib.figure.Figure` with a row for each image: the image, the
+        mean of all attention heads, and each head. The brighter a patch, the
+        more attention it gets. Each map has its own scale, from 0 to its
+        maximum.
 
     Raises:
-        ImportError: without matplotlib.
-        ValueError: if the encoder has no such ViT, or no such block, or the
-            images have another shape, type or range.
+        ImportError: if matplotlib is missing.
+        ValueError: if the encoder has no such ViT or block, or the shape, dtype
+            or range of the images is wrong.
 
     Example:
     ```python
@@ -50,7 +51,7 @@ def attention_maps(model: Any, images: Any, block: int = -1) -> "Figure":
     figure, axes = make_figure(count, 2 + heads)
     for row, image, maps in zip(axes, ops.convert_to_numpy(images), attention):
         show(row[0], image)
-        # The maps lie on the pixels of the image.
+        # Draw maps over the same area as the pixels of the image.
         extent = row[0].images[0].get_extent()
         for axis, weights in zip(row[1:], [maps.mean(axis=0), *maps]):
             axis.imshow(weights, extent=extent, vmin=0)
@@ -60,9 +61,7 @@ def attention_maps(model: Any, images: Any, block: int = -1) -> "Figure":
 
 
 def class_attention(model: Any, images: Any, block: int = -1) -> np.ndarray:
-    """Computes which shares of a ViT's attention the patches have.
-
-    It is the class token's: what it gathers from each patch in a block.
+    """Computes the attention of a ViT's class token to each patch, in a block.
 
     Args:
         model: as in `attention_maps`.
@@ -70,8 +69,8 @@ def class_attention(model: Any, images: Any, block: int = -1) -> np.ndarray:
         block: likewise.
 
     Returns:
-        A float32 array `(N, heads, h, w)`, by patch. Over a head's patches it
-        sums to 1, less what the class token keeps to itself.
+        A float32 array `(N, heads, h, w)`, one number per patch. The numbers of
+        a head sum to 1 minus the attention of the class token to itself.
 
     Raises:
         ValueError: as in `attention_maps`.
@@ -84,14 +83,14 @@ def class_attention(model: Any, images: Any, block: int = -1) -> np.ndarray:
     if vit is None:
         raise ValueError(
             "Attention maps need a `keras_hub.models.ViTBackbone` with a class "
-            f"token, and the encoder {encoder.name!r} has none. Build one with "
-            "`kerassl.encoders.build` and a ViT's name."
+            f"token, and the encoder {encoder.name!r} has none. Build one by "
+            "name with `kerassl.encoders.build`."
         )
     blocks = vit.blocks
     if not -len(blocks) <= block < len(blocks):
         raise ValueError(
-            f"`block` must be between {-len(blocks)} and {len(blocks) - 1}: "
-            f"the ViT has {len(blocks)} blocks. Received: {block}"
+            f"`block` must be between {-len(blocks)} and {len(blocks) - 1}, "
+            f"since the ViT has {len(blocks)} blocks. Received: {block}"
         )
     images = encoders.checked_images(encoder, images)
     tokens = vit.embedding(part_before(encoder, vit.backbone)(images))

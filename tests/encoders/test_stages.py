@@ -193,7 +193,7 @@ def test_all_stages_side_by_side():
         found, np.concatenate(each, axis=1), rtol=1e-5, atol=1e-6
     )
     flat = keras.Sequential([keras.Input((4, 4, 3)), layers.Flatten()])
-    with pytest.raises(ValueError, match="has no stages"):
+    with pytest.raises(ValueError, match="has no known stages"):
         encoders.layer_features(flat, "stages")
 
 

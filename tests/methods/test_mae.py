@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 import kerassl
-from kerassl.methods.generative.mae import patchify, sine_positions, unpatchify
+from kerassl.layers.patches import patchify, sine_positions, unpatchify
 from tests.backends import once
 from tests.contracts.methods import mae as tiny
 from tests.contracts.methods import tiny_encoder
@@ -146,36 +146,6 @@ def test_each_patch_is_decoded_in_its_place(images):
             )
         for place in np.flatnonzero(mask[n]):
             np.testing.assert_allclose(found[n, 1 + place], token, atol=1e-6)
-
-
-def test_patches_are_rows_columns_channels():
-    images = np.random.default_rng(0).normal(size=(2, 6, 6, 3))
-    patches = ops.convert_to_numpy(patchify(images.astype("float32"), 2))
-    assert patches.shape == (2, 9, 12)
-    for i in range(9):
-        row, column = 2 * (i // 3), 2 * (i % 3)
-        expected = images[:, row : row + 2, column : column + 2].reshape(2, -1)
-        np.testing.assert_allclose(patches[:, i], expected, rtol=1e-6)
-    np.testing.assert_array_equal(
-        unpatchify(patches, 2, 3), images.astype("float32")
-    )
-
-
-def test_sine_positions():
-    width, grid = 16, 3
-    table = sine_positions(grid, width)
-    assert table.shape == (1 + grid * grid, width)
-    np.testing.assert_array_equal(table[0], 0)
-    for row in range(grid):
-        for column in range(grid):
-            expected = []
-            for place in (column, row):
-                angles = [place / 10000 ** (i / 4) for i in range(4)]
-                expected += [np.sin(a) for a in angles]
-                expected += [np.cos(a) for a in angles]
-            np.testing.assert_allclose(
-                table[1 + row * grid + column], expected, rtol=1e-6, atol=1e-7
-            )
 
 
 @once

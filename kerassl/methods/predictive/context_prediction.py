@@ -1,4 +1,4 @@
-"""Context prediction: where does one patch lie, seen from another?"""
+"""Context prediction: predict the position of a patch next to another."""
 
 import math
 from typing import Any
@@ -16,7 +16,7 @@ from kerassl.methods.predictive.jigsaw import (
     features_of_tiles,
 )
 
-# Where the second patch lies, seen from the first: (rows, columns).
+# The second patch relative to the first: (rows down, columns right).
 POSITIONS = [
     (-1, -1),
     (-1, 0),
@@ -30,51 +30,50 @@ POSITIONS = [
 
 
 def neighbors() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns all ordered pairs of neighbors in a grid of 3x3.
+    """Returns all ordered pairs of neighbors in a 3x3 grid.
 
     Returns:
-        Three int arrays `(40,)`: the first tile, the second, and the index of
-        the second's place in `POSITIONS`.
+        Three int arrays `(40,)`: the first tile, the second tile, and the index
+        of its relative position in `POSITIONS`.
     """
     pairs = [
-        (3 * row + column, 3 * (row + down) + column + right, place)
+        (3 * row + column, 3 * (row + down) + column + right, position)
         for row in range(3)
         for column in range(3)
-        for place, (down, right) in enumerate(POSITIONS)
+        for position, (down, right) in enumerate(POSITIONS)
         if 0 <= row + down < 3 and 0 <= column + right < 3
     ]
-    first, second, place = np.array(pairs).T
-    return first, second, place
+    first, second, position = np.array(pairs).T
+    return first, second, position
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class ContextPrediction(SelfSupervisedModel):
-    """Predicting the position of a patch beside another.
+    """Predicting the relative position of two patches.
 
-    A grid of 3x3 patches is cut out of each image, with gaps, and each patch
-    moved a little. The encoder sees each patch alone. A classifier gets the
-    features of two neighbors and has to say in which of eight directions the
-    second lies. All 40 ordered pairs of neighbors share the nine encoder
+    A 3x3 grid of patches is cut out of each image, with gaps between them and a
+    random shift of each. The encoder sees each patch separately. A classifier
+    gets the features of two neighbors and predicts in which of eight directions
+    the second is. All 40 ordered pairs of neighbors share the nine encoder
     passes.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
-            or KerasCV backbone. It also has to take images of the patches'
-            size: the ResNets do, and ViTs that are built for that size.
-        projection_dim: int. The width to which each patch's features are
-            projected.
-        hidden_dim: int. The width of the classifier's hidden layers.
+            or KerasCV backbone. It also has to take images of the size of the
+            patches: ResNets do, and so do ViTs built for that size.
+        projection_dim: int, the width of the projected features of a patch.
+        hidden_dim: int, the width of the classifier's hidden layers.
         augmenter: a `TileAugmenter` with a grid of 3. By default
             `kerassl.augmentation.context_prediction` at the encoder's image
             size.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if the augmenter makes no 3x3 patches, or the encoder can't
-            take them.
+        ValueError: if the augmenter doesn't make 3x3 patches, or the encoder
+            can't take them.
 
-    Metrics: `position_accuracy`, the share of pairs whose direction is
-    recognized; 0.125 by chance. The loss is ln(8) = 2.079 by chance.
+    Metrics: `position_accuracy`, the fraction of pairs whose direction is
+    predicted correctly. Chance is 0.125, with a loss of ln(8) = 2.079.
 
     Example:
     ```python
@@ -84,10 +83,10 @@ class ContextPrediction(SelfSupervisedModel):
     model.fit(images, batch_size=256, epochs=100)
     ```
 
-    Deviations from cdoersch/deepcontext: the loss is the mean over pairs, and
-    not their sum; any encoder instead of AlexNet's layers; the grid is 3x3 for
-    every image, where larger images had larger grids; what the views differ in
-    is told by `kerassl.augmentation.context_prediction`.
+    Deviations from cdoersch/deepcontext: the loss is the mean over pairs, not
+    their sum; any encoder instead of AlexNet's layers; the grid is 3x3 for
+    every image, where larger images had larger grids. For those of the views,
+    see `kerassl.augmentation.context_prediction`.
 
     Reference:
         - [Doersch et al., 2015](https://arxiv.org/abs/1505.05192)
@@ -126,7 +125,7 @@ class ContextPrediction(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Projects each patch, and classifies all pairs of neighbors."""
+        """Projects patches, and classifies all pairs of neighbors."""
         features = features_of_tiles(
             self.patch_encoder, views["tiles"], training
         )
@@ -143,14 +142,14 @@ class ContextPrediction(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Averages the cross-entropy over all pairs of all images."""
-        _, _, place = neighbors()
+        _, _, position = neighbors()
         found = classification(
-            outputs["logits"], np.eye(len(POSITIONS), dtype="float32")[place]
+            outputs["logits"], np.eye(len(POSITIONS), dtype="float32")[position]
         )
         return {"loss": found["loss"], "position_accuracy": found["accuracy"]}
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns ln(8), that of a guess."""
+        """Returns ln(8), the loss of a guess."""
         return math.log(len(POSITIONS))
 
     def get_config(self) -> dict:

@@ -1,4 +1,4 @@
-"""Jigsaw: in which order were the tiles of an image shuffled?"""
+"""Jigsaw: predict the order in which the tiles of an image are shuffled."""
 
 import functools
 import itertools
@@ -22,37 +22,36 @@ TILES = 9
 class Jigsaw(SelfSupervisedModel):
     """Solving jigsaw puzzles.
 
-    An image is cut into 3x3 tiles, which come in one of `num_permutations`
-    orders. The encoder sees each tile by itself (context-free); only the
-    classifier sees
-    the features of all tiles, in their shuffled order, and has to name it.
-    So it is the features that are shuffled here, after the encoder: the same
-    as shuffled tiles, since the encoder doesn't know a tile's place.
+    An image is cut into 3x3 tiles, which are shuffled in one of
+    `num_permutations` orders. The encoder sees each tile separately
+    (context-free). Only the classifier sees the features of all tiles, in
+    shuffled order, and predicts the order. The features are shuffled here,
+    after the encoder, which is the same as shuffling tiles, since the encoder
+    doesn't know the position of a tile.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
-            or KerasCV backbone. It also has to take images of the tiles' size:
-            the ResNets do, and ViTs that are built for that size.
-        num_permutations: int in [2, 1000], the number of orders to tell
-            apart. They are chosen far from each other: see `far_permutations`.
-        projection_dim: int. The width to which each tile's features are
-            projected.
-        hidden_dim: int. The width of the classifier's hidden layer.
-        seed: int, of the choice of the permutations.
+            or KerasCV backbone. It also has to take images of the size of the
+            tiles: ResNets do, and so do ViTs built for that size.
+        num_permutations: int in [2, 1000], the number of orders. They are far
+            from each other: see `far_permutations`.
+        projection_dim: int, the width of the projected features of a tile.
+        hidden_dim: int, the width of the classifier's hidden layer.
+        seed: int, of the set of permutations and of their draws.
         augmenter: a `TileAugmenter` with a grid of 3. By default
             `kerassl.augmentation.jigsaw` at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if an argument is out of its range, the augmenter makes no
+        ValueError: if an argument is out of range, the augmenter doesn't make
             3x3 tiles, or the encoder can't take them.
 
-    Metrics: `permutation_accuracy`, the share of orders that are recognized;
-    `1 / num_permutations` by chance, where the loss is ln(num_permutations).
+    Metrics: `permutation_accuracy`, the fraction of orders predicted correctly.
+    Chance is `1 / num_permutations`, with a loss of ln(num_permutations).
 
-    Ready-made views: `"tiles"` `(N, 9, size, size, C)`, row by row, and maybe
-    `"permutation"`, whole numbers `(N,)`: indices into `model.permutations`,
-    whose row says which tile comes to each place.
+    Ready-made views: `"tiles"` `(N, 9, size, size, C)`, in row-major order, and
+    optionally `"permutation"`, int `(N,)`: indices of rows of
+    `model.permutations`, which hold the tile for each position.
 
     Example:
     ```python
@@ -62,10 +61,10 @@ class Jigsaw(SelfSupervisedModel):
     model.fit(images, batch_size=256, epochs=100)
     ```
 
-    Deviations from MehdiNoroozi/JigsawPuzzleSolver: any encoder instead of
-    AlexNet with a first stride of 2, with batch normalization in the
-    classifier; permutations with a larger smallest distance than the released
-    file's; tiles normalized, as in the paper and not in the code.
+    Deviations from MehdiNoroozi/JigsawPuzzleSolver: any encoder instead of an
+    AlexNet whose first stride is 2; batch normalization in the classifier;
+    permutations with a larger smallest distance than in the released file;
+    tiles are normalized, as in the paper but not in the code.
 
     Reference:
         - [Noroozi and Favaro, 2016](https://arxiv.org/abs/1603.09246)
@@ -92,7 +91,7 @@ class Jigsaw(SelfSupervisedModel):
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
         self.tile_encoder = encoder_of_tiles(self)
-        # (P, 9): which tile comes to each place.
+        # (P, 9): the tile for each position.
         self.permutations = far_permutations(num_permutations, seed)
         self.projector = self.head(
             "projector",
@@ -118,14 +117,14 @@ class Jigsaw(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Projects each tile, and classifies the order of all."""
+        """Projects tiles, shuffles their features, and classifies the order."""
         features = features_of_tiles(
             self.tile_encoder, views["tiles"], training
         )
         features = ops.relu(self.projector(features, training=training))
         features = ops.reshape(features, (-1, TILES, self.projection_dim))
         order = one_hot(ops, views["permutation"], len(self.permutations))
-        # Matmuls with ones and zeros, since they are not gathers.
+        # Products with permutation matrices instead of gathers.
         matrices = np.eye(TILES, dtype="float32")[self.permutations]
         moves = ops.matmul(
             order,
@@ -141,7 +140,7 @@ class Jigsaw(SelfSupervisedModel):
         }
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Compares the guessed order with the true one."""
+        """Compares the predicted order with the true one."""
         found = classification(outputs["logits"], outputs["targets"])
         return {
             "loss": found["loss"],
@@ -149,7 +148,7 @@ class Jigsaw(SelfSupervisedModel):
         }
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns that of a guess among the permutations."""
+        """Returns the loss of a guess."""
         return math.log(len(self.permutations))
 
     def get_config(self) -> dict:
@@ -164,10 +163,11 @@ class Jigsaw(SelfSupervisedModel):
 
 
 def encoder_of_tiles(model: SelfSupervisedModel) -> keras.Model:
-    """Returns a model's encoder at the size of its nine tiles.
+    """Returns the encoder of a model, at the size of its nine tiles.
 
     Raises:
-        ValueError: if its augmenter makes none, or the encoder can't take them.
+        ValueError: if the augmenter doesn't make nine tiles, or the encoder
+            can't take them.
     """
     augmenter = model.augmenter
     if getattr(augmenter, "grid", None) != 3:
@@ -190,28 +190,28 @@ def features_of_tiles(encoder: keras.Model, tiles: Any, training: bool) -> Any:
 def far_permutations(count: int, seed: int = 0) -> np.ndarray:
     """Chooses permutations of nine tiles that are far from each other.
 
-    The first is random. Each further one has the largest smallest Hamming
-    distance to all before, and among those the largest mean distance, so that
-    no two orders are alike: 100 of them differ in at least 6 places, where
-    those that the authors released differ in at least 2. `distances` measures
-    it. The choice takes some seconds, and is kept for the process.
+    The first is random. Each further one is the one whose smallest Hamming
+    distance to those before is largest; ties go to the largest mean distance.
+    Any two of 100 such permutations differ in at least 6 positions; those that
+    the authors released differ in at least 2. `distances` measures this. The
+    choice takes some seconds, and is cached in the process.
 
     Args:
         count: int in [2, 1000].
         seed: int.
 
     Returns:
-        An int array `(count, 9)`, to be read only.
+        A read-only int array `(count, 9)`.
 
     Raises:
-        ValueError: if `count` is out of its range.
+        ValueError: if `count` is out of range.
     """
     if not 2 <= count <= 1000:
         raise ValueError(
             f"`num_permutations` must be between 2 and 1000. Received: {count}"
         )
     every = np.array(list(itertools.permutations(range(TILES))), "int8")
-    # Ties go to the first of a random order.
+    # In random order, since remaining ties go to the first.
     every = every[np.random.default_rng(seed).permutation(len(every))]
     columns = np.ascontiguousarray(every.T)
     nearest = np.full(len(every), TILES, "int8")

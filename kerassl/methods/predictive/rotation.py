@@ -1,4 +1,4 @@
-"""Rotation: by which quarter turn was the image rotated?"""
+"""Rotation: predict by which angle an image was rotated."""
 
 import math
 from typing import Any
@@ -17,11 +17,11 @@ TURNS = 4
 class Rotation(SelfSupervisedModel):
     """Predicting image rotations.
 
-    Each image, cropped and flipped, is turned by 0, 90, 180 and 270 degrees,
-    and all four are in the batch. A linear classifier on the features has to
-    say which is which.
+    Each image, cropped and flipped, is rotated by 0, 90, 180 and 270 degrees,
+    and all four are in the batch. A linear classifier on the features predicts
+    the angle.
 
-    The best features for other tasks are often not the last ones: see
+    The features that transfer best are often not those of the last layer: see
     `kerassl.encoders.stages`.
 
     Args:
@@ -32,10 +32,10 @@ class Rotation(SelfSupervisedModel):
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if the augmenter makes other than one view.
+        ValueError: if the augmenter doesn't make exactly one view.
 
-    Metrics: `rotation_accuracy`, the share of turns that are recognized; 0.25
-    by chance. The loss is ln(4) = 1.386 by chance.
+    Metrics: `rotation_accuracy`, the fraction of angles predicted correctly.
+    Chance is 0.25, with a loss of ln(4) = 1.386.
 
     Example:
     ```python
@@ -45,8 +45,8 @@ class Rotation(SelfSupervisedModel):
     model.fit(images, batch_size=128, epochs=200)
     ```
 
-    Deviations from gidariss/FeatureLearningRotNet: on CIFAR-10 crops are
-    resized ones instead of padded ones of full size.
+    Deviations from gidariss/FeatureLearningRotNet: on CIFAR-10, random crops
+    are resized, where the authors pad images and crop at full size.
 
     Reference:
         - [Gidaris et al., 2018](https://arxiv.org/abs/1803.07728)
@@ -74,7 +74,7 @@ class Rotation(SelfSupervisedModel):
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
-        """Classifies the four turns of each image, in one pass."""
+        """Classifies the four rotations of each image, in one pass."""
         (images,) = (views[name] for name in self.augmenter.view_names)
         turned = ops.concatenate(turns(images))
         features = self.encoder(turned, training=training)
@@ -82,19 +82,19 @@ class Rotation(SelfSupervisedModel):
         return {"logits": ops.reshape(logits, (TURNS, -1, TURNS))}
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Averages the cross-entropy over all turns of all images."""
+        """Averages the cross-entropy over all rotations of all images."""
         found = classification(outputs["logits"], ops.eye(TURNS)[:, None, :])
         return {"loss": found["loss"], "rotation_accuracy": found["accuracy"]}
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns ln(4), that of a guess."""
+        """Returns ln(4), the loss of a guess."""
         return math.log(TURNS)
 
 
 def turns(images: Any) -> list[Any]:
-    """Returns square images turned by 0, 90, 180 and 270 degrees.
+    """Returns square images rotated by 0, 90, 180 and 270 degrees.
 
-    Counter-clockwise and exact: axes are swapped and reversed.
+    Rotations are counterclockwise and exact: axes are swapped and reversed.
 
     Args:
         images: tensor `(N, S, S, C)`.
