@@ -89,7 +89,7 @@ def _as_map(
         rows = round(math.sqrt(count * height / width))
         if rows and count % rows == 0:
             shape = (rows, count // rows, channels)
-            return layers.Reshape(shape, name="places")(tokens)
+            return layers.Reshape(shape, name="grid")(tokens)
     raise ValueError(
         f"The {count} tokens of the encoder {name!r} are not a grid of patches "
         f"of {height}x{width} images."

@@ -46,15 +46,16 @@ def replay(
 ) -> Any:
     """Calls the layers of a model again, on another input.
 
-    The layers and their weights are shared. Inner models count as one layer; a
-    `call` that replays them in turn reaches the layers inside.
+    Layers and weights are shared. An inner model is called as one layer, unless
+    `call` replays it in turn.
 
     Args:
         model: Functional or Sequential `keras.Model`.
         inputs: Keras tensor, or a structure that holds one.
-        call: function of a layer and the arguments of its call, run in place of
-            `layer(*args, **kwargs)`, in topological order. It returns what the
-            rest of the graph gets as the layer's output.
+        call: function that is called in place of each layer, in topological
+            order, with the layer and the arguments of its call. The value that
+            it returns is the layer's output for the rest of the graph. By
+            default it calls the layer.
 
     Returns:
         The output, a Keras tensor.
@@ -63,7 +64,7 @@ def replay(
         ValueError: if the model is not a graph.
     """
     try:
-        # Only Functional models have `call_function`, so wrap a `Sequential`.
+        # For `Sequential` models, Keras has no `call_function`: wrap them.
         graph = keras.Model(model.inputs[0], model.outputs[0])
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
@@ -84,7 +85,8 @@ def replay(
         clone_function=lambda layer: layer,
         call_function=kept,
     )
-    # Of the last call. The clone has its own input if ours is an inner tensor.
+    # The output of the last call, not that of the clone: if `inputs` is the
+    # output of another layer, Keras gives the clone an input of its own.
     return output
 
 
@@ -97,7 +99,7 @@ def part_before(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:
 
     Args:
         model: Functional or Sequential `keras.Model` from images.
-        layer: one of its layers, or of its inner models'.
+        layer: a layer of it, or of an inner model.
 
     Returns:
         A `keras.Model` that shares all layers.

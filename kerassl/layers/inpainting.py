@@ -36,7 +36,7 @@ def bottleneck(
         A built model from `(N, h, w, D)` to `(N, h, w, width)`.
     """
     stack = [
-        ChannelwiseDense(dtype=dtype, name="places"),
+        ChannelwiseDense(dtype=dtype, name="channelwise"),
         _conv(layers.Conv2D, width, 1, "channels", dtype),
         _norm("norm", dtype),
         layers.LeakyReLU(0.2, dtype=dtype, name="relu"),
