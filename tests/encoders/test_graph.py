@@ -14,7 +14,7 @@ def nested():
     """A convolution in an inner model, between two layers."""
     inputs = keras.Input((16, 16, 3))
     inner = keras.Sequential(
-        [keras.Input((16, 16, 3)), layers.Conv2D(4, 3, name="conv")]
+        [keras.Input((None, None, 3)), layers.Conv2D(4, 3, name="conv")]
     )
     x = inner(layers.Rescaling(1 / 255, name="scale")(inputs))
     return keras.Model(inputs, layers.GlobalAveragePooling2D(name="pool")(x))
@@ -80,7 +80,10 @@ def test_the_part_before_a_layer(name):
     x = pixels().astype("float32")
     expected = x / 255 if name == "conv" else conv(x / 255)
     np.testing.assert_allclose(
-        features(before, x), ops.convert_to_numpy(expected), rtol=1e-4
+        features(before, x),
+        ops.convert_to_numpy(expected),
+        rtol=1e-4,
+        atol=1e-5,
     )
 
 
