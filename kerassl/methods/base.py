@@ -241,7 +241,7 @@ class SelfSupervisedModel(ImageModel):
 
         Views of one size pass the encoder as one batch, with common batch
         statistics. Sizes are those of `augmenter.sizes`; a view that isn't
-        listed there has the encoder's size.
+        listed there, or keeps the images' size, has the encoder's.
 
         Args:
             views: dict of name to images `(N, H, W, C)`.
@@ -274,7 +274,7 @@ class SelfSupervisedModel(ImageModel):
 
     def _size_of(self, view: str) -> Any:
         sizes = getattr(self.augmenter, "sizes", {})
-        return sizes.get(view, self.encoder.input_shape[1])
+        return sizes.get(view) or self.encoder.input_shape[1]
 
     # === What a method defines ===
 

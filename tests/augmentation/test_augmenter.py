@@ -5,12 +5,19 @@ import numpy as np
 import pytest
 from keras import ops
 
+import kerassl
 from kerassl import augmentation
-from kerassl.augmentation import View, ViewAugmenter, color
+from kerassl.augmentation import (
+    RandomHorizontalFlip,
+    View,
+    ViewAugmenter,
+    color,
+)
 from kerassl.augmentation.pipeline import Pipeline
 from tests.augmentation import reference
 from tests.augmentation.fused import fused_view, smooth_images, uniforms
 from tests.backends import more, once
+from tests.contracts.methods import tiny_encoder
 
 
 @pytest.mark.parametrize(
@@ -187,3 +194,12 @@ def test_parameters_out_of_range_are_refused(wrong):
 def test_no_view_is_refused():
     with pytest.raises(ValueError, match="at least one view"):
         ViewAugmenter([])
+
+
+def test_a_view_without_a_size_has_the_encoders():
+    views = {"same": [RandomHorizontalFlip()], "crop": View(28)}
+    model = kerassl.SimCLR(
+        tiny_encoder((28, 28, 3)), augmenter=ViewAugmenter(views)
+    )
+    outputs = model(smooth_images(4, size=28))
+    assert {tuple(x.shape)[0] for x in outputs.values()} == {4}
