@@ -225,7 +225,7 @@ def test_labels_of_other_dtypes_and_numberings(pixels, images):
     assert words == ["cat", "catfish"]
     with pytest.raises(ValueError, match="one-hot"):
         visualization.embedding_map(pixels, images, np.eye(64))
-    with pytest.raises(ValueError, match="Found 'cat' in .* and 1 in .*"):
+    with pytest.raises(ValueError, match="'cat' in .* and 1 in .*"):
         draw(pixels, images[:2], images, 1, ["cat"] * 2, [1] * 64)
 
 
