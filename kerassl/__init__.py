@@ -13,8 +13,10 @@ __version__ = "0.1.0"
 __all__ = [
     "augmentation",
     "callbacks",
+    "convert_checkpoint",
     "data",
     "distributed",
+    "download_preset",
     "encoders",
     "evaluation",
     "layers",
@@ -60,6 +62,8 @@ if os.path.splitext(os.path.basename(sys.argv[0]))[0] != "kerassl" and not (
     )
     from kerassl.methods import *  # noqa: F403
     from kerassl.presets import (
+        convert_checkpoint,
+        download_preset,
         list_presets,
         load_encoder,
         save_preset,

@@ -7,10 +7,13 @@ made without a `data_format`: most when they are made, `Rescaling` when called.
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from kerassl.reading import one_line
 
 LAST, FIRST = "channels_last", "channels_first"
 # The user's setting, while `channels_last` has another.
@@ -79,3 +82,32 @@ def flat_layers(
         return
     for layer in inner:
         yield from flat_layers(layer, whole)
+
+
+def load_keras_file(path: str | Path, compile: bool = False) -> Any:
+    """Loads a model from a trusted `.keras` file.
+
+    Args:
+        path: of the file.
+        compile: bool. Whether the optimizer is loaded too.
+
+    Returns:
+        A `keras.Model`.
+
+    Raises:
+        ValueError: in one line, if Keras can't load it, or refuses to: a
+            `Lambda` layer is code.
+    """
+    try:
+        with channels_last():
+            model = pinned(keras.saving.load_model(path, compile=compile))
+    except Exception as error:  # of any type, from any layer
+        raise ValueError(
+            f"Keras can't load {path}: {one_line(str(error), 600)}"
+        ) from error
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"{path} holds a {type(model).__name__}, which is not a "
+            "keras.Model."
+        )
+    return model

@@ -18,6 +18,8 @@ ENCODERS = (
     "vit_small",
     "vit_base",
 )
+#: The file of a run that holds its encoder.
+ENCODER = "encoder.keras"
 #: The functions of `kerassl.augmentation` that recipes name.
 VIEWS = (
     "simclr",

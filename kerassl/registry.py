@@ -120,7 +120,8 @@ def entries_of(cls: type) -> list[MethodEntry]:
     return []
 
 
-# What `kerassl.recipes` provides to methods, which don't import it.
+# Functions of `kerassl.recipes` and `kerassl.presets` for methods, which import
+# neither.
 _links: dict[str, Callable[..., Any]] = {}
 
 
@@ -128,8 +129,9 @@ def link(**functions: Callable[..., Any]) -> None:
     """Provides functions to code that can't import their module.
 
     Args:
-        **functions: `build`, for `SelfSupervisedModel.from_recipe`, and
-            `optimizer`, for `compile("auto")`.
+        **functions: `build`, for `SelfSupervisedModel.from_recipe`,
+            `optimizer`, for `compile("auto")`, and `save_preset`, for
+            `save_to_preset`.
     """
     _links.update(functions)
 
@@ -137,5 +139,5 @@ def link(**functions: Callable[..., Any]) -> None:
 def linked(name: str) -> Callable[..., Any]:
     """Returns what `link` provided under a name."""
     if name not in _links:
-        raise RuntimeError("Import kerassl.recipes first.")
+        raise RuntimeError("Import kerassl.recipes and kerassl.presets first.")
     return _links[name]

@@ -2,11 +2,10 @@
 
 import csv
 import math
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kerassl.names import MAX_UNREADABLE, TIMES
+from kerassl.names import ENCODER, MAX_UNREADABLE, TIMES
 from kerassl.reading import (
     ANY_DICT,
     ANY_NUMBER,
@@ -20,7 +19,6 @@ from kerassl.reading import (
     mapping,
     matching,
     number,
-    one_line,
     optional,
     text,
 )
@@ -29,7 +27,6 @@ from kerassl.renamed import current_recipe, recipe_hash
 RECIPE = "recipe.json"
 CHECKPOINT = "checkpoint.keras"
 CHECKPOINTS = "checkpoints"
-ENCODER = "encoder.keras"
 HISTORY = "history.csv"
 REPORT = "report.html"
 SCORES = "scores.json"
@@ -157,56 +154,3 @@ def read_scores(folder: str | Path) -> dict[str, dict[str, Any]]:
     for name, score in scores.items():
         check_fields(score, SCORE, f"{path}: {name!r}")
     return scores
-
-
-def load_keras_file(path: str | Path, compile: bool = False) -> Any:
-    """Loads a model from the user's own `.keras` file.
-
-    Args:
-        path: path of the file.
-        compile: bool. Whether to load the optimizer too.
-
-    Returns:
-        A `keras.Model`.
-
-    Raises:
-        ValueError: in one line, if Keras can't load the file or refuses to:
-            it refuses `Lambda` layers, which are code.
-    """
-    import keras
-
-    from kerassl.image_format import channels_last, pinned
-
-    try:
-        with channels_last():
-            model = pinned(keras.saving.load_model(path, compile=compile))
-    except Exception as error:  # Layers may raise anything.
-        raise ValueError(
-            f"Keras can't load {path}: {one_line(str(error), 600)}"
-        ) from error
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"{path} holds a {type(model).__name__}, which is not a "
-            "keras.Model."
-        )
-    return model
-
-
-def environment() -> dict[str, Any]:
-    """Returns the versions, the backend and the device of this process."""
-    import keras
-
-    from kerassl import __version__
-
-    backend = keras.config.backend()
-    # TensorFlow returns a path: "/job:localhost/.../device:CPU:0".
-    device = str(keras.ops.zeros(()).device).rpartition("device:")[2].lower()
-    return {
-        "versions": {
-            "kerassl": __version__,
-            "keras": keras.__version__,
-            backend: version(backend),
-        },
-        "backend": backend,
-        "device": device,
-    }

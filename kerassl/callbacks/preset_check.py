@@ -1,17 +1,19 @@
-"""Says before training that no preset could be made of the encoder."""
+"""Checks before training that the encoder can be saved as a preset."""
 
 from typing import Any
 
 import keras
 
+from kerassl.presets import check_encoder
+
 
 class PresetCheck(keras.callbacks.Callback):
-    """Refuses, as `fit` begins, an encoder of which no preset can be made.
+    """Stops `fit` at its start if the encoder can't be saved as a preset.
 
-    `kerassl.save_preset` would refuse it after training.
+    `kerassl.save_preset` would refuse it only after training.
 
     Raises:
-        PresetError: from `fit`, in one line that names the layer in the way.
+        PresetError: from `fit`, in one line that names the unsupported layer.
 
     Example:
     ```python
@@ -20,7 +22,5 @@ class PresetCheck(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Looks at the model's encoder."""
-        from kerassl.presets import check_encoder
-
+        """Checks the model's encoder."""
         check_encoder(self.model)

@@ -1,18 +1,21 @@
-"""`kerassl presets`: encoders to publish, find, fetch and check."""
+"""`kerassl presets`: publishes, finds, downloads, checks and converts."""
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.loading import load_keras
+from kerassl.names import ENCODER
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
-    from kerassl.presets import PresetInfo
-    from kerassl.presets.hub import Publication
+    from kerassl.presets import PresetInfo, Publication
 
 SOURCE = "a name of `kerassl presets list`, hf://owner/name, or a folder"
 NO_LICENSE = ": others may look at it, but not use it (--license gives one)"
@@ -23,10 +26,10 @@ def add_parser(commands: Any) -> None:
     """Adds the command to the parser's."""
     parser = commands.add_parser(
         "presets",
-        help="publish, find, fetch and check presets",
-        description="Publishes, finds, fetches and checks presets: trained "
-        "encoders, in a folder or on the Hugging Face Hub. No code of a preset "
-        "runs.",
+        help="publish, find, download, check and convert presets",
+        description="Publishes, finds, downloads and checks presets: trained "
+        "encoders, in a folder or on the Hugging Face Hub. Converts official "
+        "PyTorch checkpoints. No code from a preset or checkpoint runs.",
     )
     actions = parser.add_subparsers(metavar="ACTION", required=True)
 
@@ -39,14 +42,14 @@ def add_parser(commands: Any) -> None:
         "action": "store_true",
         "help": "print JSON instead",
     }
-    argument = add("list", list_presets, "list the presets that have a name")
+    argument = add("list", list_presets, "list the presets of kerassl")
     argument("--json", **json_option)
 
-    argument = add("show", show, "verify a preset and show what it is")
+    argument = add("show", show, "verify a preset and show its fields")
     argument("source", metavar="SOURCE", help=SOURCE)
     argument("--json", **json_option)
 
-    argument = add("pull", pull, "copy a preset from the Hub, verified")
+    argument = add("pull", pull, "download and verify a preset from the Hub")
     argument("uri", metavar="URI", help=URI)
     argument("folder", metavar="FOLDER", help="a new folder")
 
@@ -56,32 +59,55 @@ def add_parser(commands: Any) -> None:
     argument(
         "--private",
         action="store_true",
-        help="make the repository a private one, if it is new",
+        help="make a new repository private",
     )
-    argument("--message", help="of the commit")
+    argument("--message", help="message of the commit")
     argument(
         "--license",
-        help="of a run's encoder, as the Hub spells it, such as mit (default: "
-        "none, so that others get no right to use it)",
+        help="license of a run's encoder, as the Hub spells it, such as mit "
+        "(default: none, so that others get no right to use it)",
     )
     argument(
         "--data-name",
-        help="what a run's images are called (default: the name of a TFDS data "
-        "set; images of your own are 'own images')",
+        help="public name of a run's images (default: the name of a TFDS data "
+        "set, or 'own images')",
     )
     argument(
         "--overwrite-card",
         action="store_true",
         help="overwrite a README.md that was edited on the Hub",
     )
-    argument("--yes", action="store_true", help="publish without being asked")
+    argument("--yes", action="store_true", help="publish without asking")
     argument("--json", **json_option)
 
     argument = add("path", path, "print the folder of a preset, verified")
     argument("source", metavar="SOURCE", help=SOURCE)
 
-    argument = add("verify", verify, "check all of a preset")
+    argument = add("verify", verify, "verify a preset")
     argument("source", metavar="SOURCE", help=SOURCE)
+
+    argument = add("sources", sources, "list the checkpoints `convert` takes")
+    argument("--json", **json_option)
+
+    argument = add(
+        "convert", convert, "convert an official PyTorch checkpoint to a preset"
+    )
+    argument(
+        "source",
+        metavar="SOURCE",
+        help="a name of `kerassl presets sources`, such as dino_vit",
+    )
+    argument("file", metavar="FILE", help="a .pth, .bin or .safetensors file")
+    argument("folder", metavar="FOLDER", help="of the preset to create")
+    argument("--name", help="of the preset (default: the folder's)")
+    argument(
+        "--num-heads",
+        type=int,
+        help="number of heads of a ViT (default: that of the official one)",
+    )
+    argument(
+        "--overwrite", action="store_true", help="replace an existing preset"
+    )
 
 
 def list_presets(options: argparse.Namespace) -> int:
@@ -93,7 +119,7 @@ def list_presets(options: argparse.Namespace) -> int:
         print(json.dumps([info.to_dict() for info in found]))
         return 0
     if not found:
-        print("No preset has a name so far. Others are on the Hub: hf://...")
+        print("No preset comes with kerassl. Others are on the Hub: hf://...")
         return 0
     rows = [
         (
@@ -126,7 +152,7 @@ def show(options: argparse.Namespace) -> int:
         },
         "license": _license(info),
         "parameters": f"{info.parameters:,}",
-        # Free names: they can't pass for another row.
+        # Their names are free; the prefix keeps them from posing as others.
         **{f"training: {key}": value for key, value in info.training.items()},
         "recipe": info.recipe_hash,
         "versions": ", ".join(f"{k} {v}" for k, v in info.versions.items()),
@@ -145,7 +171,7 @@ def pull(options: argparse.Namespace) -> int:
     from kerassl import presets
 
     with user_errors():
-        folder = presets.pull(options.uri, options.folder)
+        folder = presets.download_preset(options.uri, options.folder)
     print(f"{folder}: verified")
     return 0
 
@@ -155,19 +181,17 @@ def push(options: argparse.Namespace) -> int:
     if not options.yes and not sys.stdin.isatty():
         raise UserError(
             "push asks before it publishes, and nobody can answer here. Give "
-            "--yes to publish without being asked."
+            "--yes to publish without asking."
         )
-    load_keras()  # It saves the encoder.
+    load_keras()
     from kerassl import presets
 
-    with user_errors():
+    with user_errors(), _preset_of(options) as folder:
         upload = presets.upload_preset(
-            options.source,
             options.uri,
+            folder,
             private=options.private,
             commit_message=options.message,
-            license=options.license,
-            datasets=[options.data_name] if options.data_name else (),
             overwrite_card=options.overwrite_card,
             confirm=lambda plan: _is_wanted(plan, options.yes),
         )
@@ -176,12 +200,37 @@ def push(options: argparse.Namespace) -> int:
     else:
         print(f"{upload.uri}\n{upload.url}")
         if upload.kept_card:
-            print("README.md: the one that was edited on the Hub was kept.")
+            print("README.md: kept the one that was edited on the Hub.")
     return 0
 
 
+@contextlib.contextmanager
+def _preset_of(options: argparse.Namespace) -> Iterator[Path]:
+    """Yields a preset's folder: the given one, or a new one of a run."""
+    from kerassl import presets, runs
+    from kerassl.presets.hub_calls import parse_uri
+
+    source, (repository, _) = Path(options.source), parse_uri(options.uri)
+    if (source / "kerassl.json").exists() or not (source / ENCODER).exists():
+        if options.license or options.data_name:
+            raise presets.PresetError(
+                "--license and --data-name are for runs. A preset has them in "
+                "its kerassl.json: give them to `kerassl.save_preset`."
+            )
+        yield source
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        yield runs.save_preset(
+            source,
+            Path(parent, "preset"),
+            name=repository.split("/")[1],
+            license=options.license,
+            datasets=[options.data_name] if options.data_name else (),
+        )
+
+
 def _is_wanted(plan: "Publication", is_sure: bool) -> bool:
-    """Says what will be published, and asks unless the user is sure."""
+    """Prints what will be published, and asks unless the user is sure."""
     info = plan.info
     seen = "only you" if plan.is_private else "everybody"
     state = "new" if plan.is_new else "there already"
@@ -199,7 +248,7 @@ def _is_wanted(plan: "Publication", is_sure: bool) -> bool:
     ]
     if plan.keeps_card or plan.replaces_card:
         fate = (
-            "the one that was edited on the Hub stays (--overwrite-card "
+            "the one that was edited on the Hub is kept (--overwrite-card "
             "replaces it)"
             if plan.keeps_card
             else "the one that was edited on the Hub is overwritten"
@@ -233,10 +282,47 @@ def verify(options: argparse.Namespace) -> int:
     return 0
 
 
+def sources(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets sources`."""
+    from kerassl.presets.checkpoints import SOURCES
+
+    fields = ("title", "license", "url")
+    rows = {
+        name: [str(getattr(source, field)) for field in fields]
+        for name, source in SOURCES.items()
+    }
+    if options.json:
+        print(json.dumps({k: dict(zip(fields, v)) for k, v in rows.items()}))
+    else:
+        _print_table([("source", *fields), *((k, *v) for k, v in rows.items())])
+    return 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets convert`."""
+    load_keras()
+    from kerassl import presets
+
+    try:
+        with user_errors():
+            folder = presets.convert_checkpoint(
+                options.file,
+                options.source,
+                options.folder,
+                name=options.name,
+                num_heads=options.num_heads,
+                overwrite=options.overwrite,
+            )
+    except ImportError as error:  # PyTorch or safetensors
+        raise UserError(str(error)) from error
+    print(folder)
+    return 0
+
+
 def _open(source: str) -> "PresetInfo":
-    """Returns what a preset is, once all of it is verified."""
+    """Returns the fields of a preset after verifying all of it."""
     from kerassl.presets import PresetError
-    from kerassl.presets.build import check_build
+    from kerassl.presets.format.build import check_build
     from kerassl.presets.load import open_source
 
     with user_errors():
@@ -244,7 +330,7 @@ def _open(source: str) -> "PresetInfo":
         if preset is None:
             raise PresetError(
                 f"{source} has no kerassl.json, so it is not a preset. "
-                "`kerassl presets push` makes one of a run's folder."
+                "`kerassl presets push` makes one from a run's folder."
             )
         check_build(preset)
         return preset.info
@@ -273,7 +359,7 @@ def _accuracy(scores: dict[str, Any]) -> str:
 def _print_table(
     rows: Sequence[Sequence[str]], file: TextIO | None = None
 ) -> None:
-    """Prints columns as wide as they need to be."""
+    """Prints aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths))
@@ -281,5 +367,5 @@ def _print_table(
 
 
 def _plain(value: Any) -> str:
-    """Returns text of anybody's without what would steer a terminal."""
+    """Returns untrusted text without control characters."""
     return one_line(str(value))

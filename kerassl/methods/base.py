@@ -1,6 +1,7 @@
 """The base class of all methods: augment, forward, objective, update."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -439,6 +440,29 @@ class SelfSupervisedModel(ImageModel):
         )
 
     # === Saving ===
+
+    def save_to_preset(self, preset_dir: str | Path, **arguments: Any) -> Path:
+        """Saves the encoder as a preset, to publish or to load anywhere.
+
+        Args:
+            preset_dir: path of the folder to create.
+            **arguments: further arguments of `kerassl.save_preset`, such as
+                `license` and `datasets`.
+
+        Returns:
+            The folder's path.
+
+        Raises:
+            FileExistsError: as `kerassl.save_preset`.
+            PresetError: as `kerassl.save_preset`.
+
+        Example:
+        ```python
+        model.save_to_preset("presets/mine", license="apache-2.0")
+        encoder = kerassl.load_encoder("presets/mine")
+        ```
+        """
+        return linked("save_preset")(self, preset_dir, **arguments)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

@@ -1,21 +1,16 @@
-"""Presets: encoders to publish, and to load from anybody without risk."""
+"""Presets: encoders to publish, and to load safely from untrusted authors."""
 
 from kerassl.presets.convert import convert_checkpoint
-from kerassl.presets.hub import (
-    HubError,
-    Publication,
-    Upload,
-    pull,
-    upload_preset,
-)
-from kerassl.presets.info import FILES, PresetError, PresetInfo
+from kerassl.presets.format.info import PresetError, PresetInfo
+from kerassl.presets.format.verify import verify_preset
+from kerassl.presets.hub import download_preset
+from kerassl.presets.hub_calls import HubError
 from kerassl.presets.load import list_presets, load_encoder, preset_path
+from kerassl.presets.publish import Publication, Upload, upload_preset
 from kerassl.presets.published import check_encoder
 from kerassl.presets.save import save_preset
-from kerassl.presets.verify import verify_preset
 
 __all__ = [
-    "FILES",
     "HubError",
     "PresetError",
     "PresetInfo",
@@ -23,10 +18,10 @@ __all__ = [
     "Upload",
     "check_encoder",
     "convert_checkpoint",
+    "download_preset",
     "list_presets",
     "load_encoder",
     "preset_path",
-    "pull",
     "save_preset",
     "upload_preset",
     "verify_preset",

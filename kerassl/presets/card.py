@@ -1,11 +1,10 @@
 """The model card of a preset: README.md, with metadata for the Hub."""
 
 import json
-import re
 from typing import Any
 
-from kerassl import recipes
-from kerassl.presets.info import CONVERTER, INFO, UNLICENSED, PresetInfo
+from kerassl import registry
+from kerassl.presets.format.info import CONVERTER, INFO, UNLICENSED, PresetInfo
 from kerassl.presets.public import OWN, hub_id
 
 ADDRESS = "hf://OWNER/{name}"
@@ -15,7 +14,7 @@ def card(info: PresetInfo) -> str:
     """Returns a preset's model card, with metadata for the Hub.
 
     Args:
-        info: `PresetInfo`; its `files` aren't needed.
+        info: `PresetInfo`; `files` isn't used.
 
     Returns:
         Markdown with a YAML header.
@@ -45,14 +44,14 @@ def _header(info: PresetInfo) -> str:
     }
     if info.license != UNLICENSED:
         fields = {"license": info.license} | fields
-    # The Hub refuses a card with any other name.
+    # The Hub refuses cards with other names.
     if datasets := [name for d in info.datasets if (name := hub_id(d))]:
         fields["datasets"] = datasets
     if info.scores:
         fields["model-index"] = [
             {"name": info.name, "results": list(map(_result, *_pairs(info)))}
         ]
-    # JSON is YAML too, and needs no other library.
+    # JSON is valid YAML, and needs no other library.
     lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
     return "\n".join(["---", *lines, "---"])
 
@@ -68,7 +67,7 @@ def _result(protocol: str, scores: dict[str, Any], data: str) -> dict[str, Any]:
     data = str(scores.get("data", data))
     return {
         "task": {"type": "image-classification", "name": protocol},
-        # The Hub's word for a folder of images that it hasn't got.
+        # The Hub's type for images that aren't on the Hub.
         "dataset": {"type": hub_id(data) or "imagefolder", "name": data},
         "metrics": [
             {
@@ -128,7 +127,7 @@ def _use(info: PresetInfo) -> str:
     address = ADDRESS.format(name=info.name)
     parts = [
         "## Use",
-        "With kerassl, which verifies the files and runs no code of them:",
+        "With kerassl, which verifies the files and runs no code from them:",
         _code(
             "import kerassl",
             "",
@@ -153,8 +152,8 @@ def _use(info: PresetInfo) -> str:
                 ")",
                 *classifier,
             ),
-            f"The backbone doesn't normalize its images. {CONVERTER} holds the "
-            "scale and offset, and the preprocessor of `ImageClassifier` "
+            f"The backbone doesn't normalize its images. {CONVERTER} contains "
+            "the scale and offset, and the preprocessor of `ImageClassifier` "
             "applies them.",
         ]
         return "\n\n".join(parts)
@@ -204,23 +203,18 @@ def _limits(info: PresetInfo) -> str:
     images = ", ".join(d for d in info.datasets if d != OWN)
     images = images or "its training data"
     return (
-        "## Limits\n\nThe features are made for images like those of "
-        f"{images}, of about the size above. They carry whatever biases those "
-        "images have, and were not examined for use on people. The scores are "
-        "of one run."
+        "## Limits\n\nThe features suit images like those of "
+        f"{images}, of about the size above. They inherit the biases of those "
+        "images, and were not evaluated for use on people. The scores are "
+        "from a single run."
     )
 
 
 def _citation(info: PresetInfo) -> str:
-    """Cites the papers that the method's docstring names."""
-    method = recipes.METHODS.get(info.method or "")
-    classes = {c.__name__: c for c in recipes.METHODS.values()}
-    method = method or classes.get(info.method or "")
-    links = re.findall(
-        r"\[([^\]]+)\]\((https?://[^)\s]+)\)",
-        (getattr(method, "__doc__", "") or "").partition("Reference:")[2],
-    )
-    if not links:
-        return ""
-    lines = [f"- [{text}]({link})" for text, link in links]
-    return "\n".join(["## Citation", "", *lines])
+    """Cites the papers of the method, which may be the name of a class."""
+    lines = [
+        f"- {entry.title}: [{entry.paper}]({entry.url})"
+        for entry in registry.entries().values()
+        if info.method in (entry.name, entry.class_name)
+    ]
+    return "\n".join(["## Citation", "", *lines]) if lines else ""

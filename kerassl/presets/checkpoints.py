@@ -1,29 +1,27 @@
-"""Official checkpoints of PyTorch: where their weights are, and by what name.
+"""Tables of official PyTorch checkpoints and the names of their weights.
 
-`convert_checkpoint` reads these tables. A new source is a new entry.
+To support another checkpoint, add an entry to `SOURCES`.
 """
 
 import dataclasses
 
 from kerassl.encoders.normalization import IMAGENET_STD
-
-# What `training` of a preset calls a method whose ViTs have a rule of their
-# own for positions at other sizes; see `build_encoder`.
-DINO = "DINO"
+from kerassl.presets.format.positions import DINO
 
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """How an architecture's weights are named in PyTorch.
+    """The names of an architecture's weights in PyTorch.
 
     Args:
         class_name: str, the KerasHub backbone that gets the weights.
         anchor: str, a key that every such state dict has.
-        blocks: str, the start of a block's keys, a regular expression whose
-            groups are its numbers.
-        shift: int, from the first of Keras's numbers to PyTorch's.
-        layers: dict of a layer's name in Keras, with `*` for numbers, to that
-            in PyTorch, with `{}` for them.
+        blocks: str, a regular expression for the start of a block's keys,
+            whose groups are the block's indices.
+        shift: int, the difference between the first index in PyTorch and in
+            Keras.
+        layers: dict of a layer's name in Keras, with `*` for indices, to its
+            name in PyTorch, with `{}` for them.
     """
 
     class_name: str
@@ -33,7 +31,7 @@ class Names:
     layers: dict[str, str]
 
 
-# The end of a key, for each of Keras's names of variables.
+# The end of a PyTorch key, by the name of the variable in Keras.
 VARIABLES = {
     "kernel": ".weight",
     "bias": ".bias",
@@ -44,7 +42,7 @@ VARIABLES = {
     "class_token": "",
     "embeddings": "",
 }
-# Layers of Keras that are one in PyTorch, in this order, if its name has `QKV`.
+# A PyTorch layer with `QKV` in its name combines these Keras layers, in order.
 QKV, PARTS = ".qkv.", ("query", "key", "value")
 
 TORCHVISION = Names(
@@ -114,20 +112,20 @@ class Source:
     Args:
         title: str, the method.
         names: `Names` of the weights.
-        license: str, the original's, as the Hub spells it.
-        paper: str, its address.
-        url: str, the page that offers the originals.
-        places: the keys under which the state dict may lie in the file, the
-            first that is there; else it is the whole file.
-        prefixes: the encoder's prefixes in the state dict, the first that is
-            there. `module.`, of distributed training, may come before.
-        ignored: starts of keys that are rightly left out, likewise.
+        license: str, of the original weights, as the Hub spells it.
+        paper: str, its URL.
+        url: str, the page that offers the weights.
+        keys: keys that may hold the state dict; the first one found counts.
+            Without any, the whole file is the state dict.
+        prefixes: prefixes of the encoder in the state dict; the first one found
+            counts. `module.`, from distributed training, may precede them.
+        ignored: starts of keys that are left out. `module.` may precede them.
         heads: dict of a ViT's width to its number of heads, which no shape
-            tells.
-        epsilon: float, of a ViT's normalizations.
-        std: of each channel, by which images in [0, 1] are divided after
-            ImageNet's mean is taken off.
-        dataset: str, what it was trained on, as the Hub spells it.
+            reveals.
+        epsilon: float, of a ViT's normalization layers.
+        std: standard deviation of each channel for images in [0, 1]. The mean
+            is ImageNet's.
+        dataset: str, the training data, as the Hub spells it.
     """
 
     title: str
@@ -135,7 +133,7 @@ class Source:
     license: str
     paper: str
     url: str
-    places: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("",)
     ignored: tuple[str, ...] = ()
     heads: dict[int, int] = dataclasses.field(default_factory=dict)
@@ -151,14 +149,13 @@ _MOCO_REST = ("encoder_k.", "queue")
 _MOCO = Source(
     title="MoCo v1",
     names=TORCHVISION,
-    # Of the weights when they were published. The repository's code has since
-    # become MIT.
+    # Of the weights when they were published. The code is MIT by now.
     license="cc-by-nc-4.0",
     paper="https://arxiv.org/abs/1911.05722",
     url="https://github.com/facebookresearch/moco",
-    places=("state_dict",),
+    keys=("state_dict",),
     prefixes=("encoder_q.",),
-    # The heads tell v1, of one layer, from v2.
+    # v1 is recognized by its head of one layer.
     ignored=("encoder_q.fc.weight", "encoder_q.fc.bias", *_MOCO_REST),
 )
 _MAE = Source(
@@ -167,7 +164,7 @@ _MAE = Source(
     license="cc-by-nc-4.0",
     paper="https://arxiv.org/abs/2111.06377",
     url="https://github.com/facebookresearch/mae",
-    places=("model",),
+    keys=("model",),
     ignored=("mask_token", "decoder_"),
     heads={768: 12, 1024: 16, 1280: 16},
 )
@@ -177,9 +174,9 @@ _DINO = Source(
     license="apache-2.0",
     paper="https://arxiv.org/abs/2104.14294",
     url="https://github.com/facebookresearch/dino",
-    places=("teacher",),
+    keys=("teacher",),
     prefixes=("backbone.", ""),
-    # Not a classifier's head, which is timm's or of fine-tuning.
+    # Not the head of a classifier, as in timm or after fine-tuning.
     ignored=("head.mlp.", "head.last_layer."),
     heads={192: 3, 384: 6, 768: 12},
 )
@@ -197,7 +194,7 @@ SOURCES: dict[str, Source] = {
         license="cc-by-nc-4.0",
         paper="https://arxiv.org/abs/2011.10566",
         url="https://github.com/facebookresearch/simsiam",
-        places=("state_dict",),
+        keys=("state_dict",),
         prefixes=("encoder.",),
         ignored=("encoder.fc.", "predictor."),
     ),
@@ -207,9 +204,9 @@ SOURCES: dict[str, Source] = {
         license="cc-by-nc-4.0",
         paper="https://arxiv.org/abs/2006.09882",
         url="https://github.com/facebookresearch/swav",
-        places=("state_dict",),
+        keys=("state_dict",),
         ignored=("projection_head.", "prototypes."),
-        # Not ImageNet's 0.229, in training and in evaluation.
+        # 0.228 instead of ImageNet's 0.229, in the authors' code.
         std=(0.228, 0.224, 0.225),
     ),
     "barlow_twins_resnet50": Source(
@@ -218,7 +215,7 @@ SOURCES: dict[str, Source] = {
         license="mit",
         paper="https://arxiv.org/abs/2103.03230",
         url="https://github.com/facebookresearch/barlowtwins",
-        places=("model",),
+        keys=("model",),
         prefixes=("backbone.", ""),
         ignored=("projector.", "bn."),
     ),
@@ -228,7 +225,7 @@ SOURCES: dict[str, Source] = {
         license="mit",
         paper="https://arxiv.org/abs/2105.04906",
         url="https://github.com/facebookresearch/vicreg",
-        places=("model",),
+        keys=("model",),
         prefixes=("backbone.", ""),
         ignored=("projector.",),
     ),
@@ -239,7 +236,7 @@ SOURCES: dict[str, Source] = {
         _MAE,
         names=TRANSFORMERS,
         url="https://huggingface.co/facebook/vit-mae-base",
-        places=(),
+        keys=(),
         prefixes=("vit.", ""),
         ignored=("decoder.",),
         epsilon=1e-12,
@@ -250,10 +247,10 @@ SOURCES: dict[str, Source] = {
         license="cc-by-nc-4.0",
         paper="https://arxiv.org/abs/2104.02057",
         url="https://github.com/facebookresearch/moco-v3",
-        places=("state_dict",),
+        keys=("state_dict",),
         prefixes=("base_encoder.",),
         ignored=("base_encoder.head.", "momentum_encoder.", "predictor."),
-        # Twelve also in the small one, unlike DINO's.
+        # The small one has 12 too, unlike DINO's.
         heads={384: 12, 768: 12, 1024: 16, 1280: 16},
     ),
 }

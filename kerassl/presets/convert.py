@@ -1,4 +1,4 @@
-"""Makes presets of official PyTorch checkpoints."""
+"""Converts official PyTorch checkpoints to presets."""
 
 import math
 import re
@@ -11,7 +11,6 @@ import numpy as np
 from kerassl.choices import check_choice
 from kerassl.encoders.build import pooled
 from kerassl.encoders.normalization import IMAGENET_MEAN, standardization
-from kerassl.presets.backbones import BACKBONES, Backbone
 from kerassl.presets.checkpoints import (
     PARTS,
     QKV,
@@ -21,14 +20,15 @@ from kerassl.presets.checkpoints import (
     VITS,
     Source,
 )
-from kerassl.presets.graph import Weight, check_order
-from kerassl.presets.info import check
+from kerassl.presets.format.architecture import Weight, check_order
+from kerassl.presets.format.backbones import BACKBONES, Backbone
+from kerassl.presets.format.info import check
+from kerassl.presets.format.verify import file_entry
 from kerassl.presets.save import save_preset
 from kerassl.presets.tensors import read_tensors, shape_of
-from kerassl.presets.verify import file_entry
 from kerassl.reading import shown
 
-MOST_PROBLEMS = 5  # that an error lists
+MOST_PROBLEMS = 5  # listed in an error
 # Heads of classifiers in torchvision, timm and transformers.
 CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight")
 
@@ -42,25 +42,25 @@ def convert_checkpoint(
     num_heads: int | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Makes a preset of an official PyTorch checkpoint.
+    """Converts an official PyTorch checkpoint to a preset.
 
-    The file is read without running any code of it. The encoder becomes a
-    stock KerasHub backbone that normalizes its images as the original does,
-    with the average of the last map as features, or the class token. Its sizes
-    are those of the weights. Each weight of the encoder must be there, in its
-    shape, and nothing else but the heads, queues, second networks and decoders
-    that the source is known to have.
+    No code from the file is run. The encoder becomes a stock KerasHub backbone
+    that normalizes its images as the original does. Its features are the
+    average of the last map, or the class token. The architecture follows from
+    the shapes of the weights. The file must contain every weight of the
+    encoder, and nothing else except the heads, queues, second networks and
+    decoders that the source is known to have.
 
     Args:
         path: path of a `.pth`, `.pth.tar` or `.bin` file, which needs PyTorch,
-            or of a `.safetensors` file, which needs safetensors. Both need no
-            particular Keras backend.
+            or of a `.safetensors` file, which needs safetensors. Any Keras
+            backend will do.
         source: str, a name of `kerassl.presets.convert.SOURCES`, such as
             `"moco_v2_resnet50"` or `"dino_vit"`.
-        folder: path of the preset to make.
+        folder: path of the preset to create.
         name: str, as in `kerassl.save_preset`.
-        num_heads: int, a ViT's number of heads, which its weights don't tell.
-            By default that of the official ViT of this width.
+        num_heads: int, the number of heads of a ViT, which its weights don't
+            reveal. By default that of the official ViT of this width.
         overwrite: bool, as in `kerassl.save_preset`.
 
     Returns:
@@ -72,11 +72,11 @@ def convert_checkpoint(
         ImportError: if the package that reads such files isn't installed.
         PresetError: if the file isn't such a checkpoint; names the keys, and
             says what was found and what is needed. Nothing is written then.
-        ValueError: if there is no such source, with the nearest ones.
+        ValueError: if there is no such source; names the nearest ones.
 
     Example:
     ```python
-    kerassl.presets.convert_checkpoint(
+    kerassl.convert_checkpoint(
         "moco_v2_800ep_pretrain.pth.tar", "moco_v2_resnet50", "presets/moco"
     )
     encoder = kerassl.load_encoder("presets/moco")
@@ -104,8 +104,8 @@ def convert_checkpoint(
         license=known.license,
         datasets=[known.dataset],
         description=f"The encoder of [{known.title}]({known.paper}), converted "
-        f"from {path.name}, which whoever converted it says is a checkpoint of "
-        f"its authors ({known.url}). The license is theirs.",
+        f"from {path.name}. By the word of whoever converted it, this is a "
+        f"checkpoint of the authors ({known.url}). The license is theirs.",
         training={
             "method": known.title,
             "paper": known.paper,
@@ -124,9 +124,9 @@ class _Checkpoint:
         self.path, self.name = path, name
         self.source: Source = SOURCES[name]
         state = read_tensors(path)
-        for place in self.source.places:
-            if isinstance(state, dict) and place in state:
-                state = state[place]
+        for key in self.source.keys:
+            if isinstance(state, dict) and key in state:
+                state = state[key]
                 break
         check(
             isinstance(state, dict) and all(isinstance(k, str) for k in state),
@@ -153,16 +153,15 @@ class _Checkpoint:
             check(
                 key not in state or self._is_ignored(key),
                 f"{path} holds a classifier, {key!r} of shape "
-                f"{shape_of(state.get(key))}, so it isn't the encoder as "
-                f"{self.source.title} left it: another's, or fine-tuned. Its "
-                "license and normalization would be guesses.",
+                f"{shape_of(state.get(key))}, so it isn't the encoder that "
+                f"{self.source.title} trained, but another or a "
+                "fine-tuned one. Its license and normalization are unknown.",
             )
 
     def _check_bytes(self) -> None:
-        """Refuses tensors that stand for more numbers than the file holds.
+        """Refuses tensors with more numbers than the file contains.
 
-        A stride of 0, or storage that tensors share, makes gigabytes of a few
-        numbers.
+        Strides of 0 and shared storage can turn a few numbers into gigabytes.
         """
         held = self.path.stat().st_size
         taken = sum(
@@ -173,18 +172,18 @@ class _Checkpoint:
         check(
             taken <= held,
             f"{self.path} has {held:,} bytes, and its tensors would be "
-            f"{taken:,}: they repeat numbers, as no checkpoint of an encoder "
-            "does.",
+            f"{taken:,}: they repeat numbers, which checkpoints of encoders "
+            "don't.",
         )
 
     def blocks(self) -> list[tuple[int, ...]]:
-        """Returns the numbers of all blocks, as PyTorch counts them."""
+        """Returns the indices of all blocks in PyTorch."""
         pattern = re.compile(re.escape(self.prefix) + self.source.names.blocks)
         found = (pattern.match(key) for key in self.state)
         return [tuple(map(int, match.groups())) for match in found if match]
 
     def key(self, name: str) -> str:
-        """Returns the key of a weight of Keras."""
+        """Returns the PyTorch key of a weight in Keras."""
         path, _, variable = name.rpartition("/")
         numbered = r"(stack|block_?)(\d+)"
         numbers = [int(number) for _, number in re.findall(numbered, path)]
@@ -195,7 +194,7 @@ class _Checkpoint:
         return self.prefix + found + VARIABLES[variable]
 
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
-        """Returns the shape in PyTorch of a weight of Keras."""
+        """Returns the PyTorch shape of a weight in Keras."""
         key = self.key(name)
         shape = shape_of(self.state.get(key))
         check(
@@ -206,7 +205,7 @@ class _Checkpoint:
         return shape  # type: ignore[return-value]
 
     def arrays(self, weights: list[Weight]) -> list[np.ndarray]:
-        """Returns the arrays for Keras's weights, all of them checked."""
+        """Returns the arrays for Keras's weights, after checking all keys."""
         needed = {
             self.key(w.name): _needed(w, QKV in self.key(w.name))
             for w in weights
@@ -221,7 +220,7 @@ class _Checkpoint:
         for key, value in self.state.items():
             if key not in needed and not self._is_ignored(key):
                 found = shape_of(value)
-                problems.append(f"{key!r} of shape {found} is of no use")
+                problems.append(f"{key!r} of shape {found} is unexpected")
         check(
             not problems,
             f"{self.path} is not a checkpoint of {self.name} that a "
@@ -250,7 +249,7 @@ class _Checkpoint:
 
 
 def _needed(weight: Weight, fused: bool) -> tuple[int, ...]:
-    """Returns a weight's shape in PyTorch, where outputs come first."""
+    """Returns a weight's shape in PyTorch, with outputs first."""
     shape, size = weight.shape, math.prod(weight.shape)
     variable = weight.name.rpartition("/")[-1]
     if variable == "class_token":
@@ -263,7 +262,7 @@ def _needed(weight: Weight, fused: bool) -> tuple[int, ...]:
     if len(shape) == 4:
         height, width, inputs, outputs = shape
         return (outputs, inputs, height, width)
-    # Heads are outputs of the queries, keys and values, and then inputs.
+    # Queries, keys and values map to heads, the attention output from heads.
     inputs = (
         size // shape[-1] if "attention_output" in weight.name else shape[0]
     )
@@ -301,14 +300,14 @@ def _vit(checkpoint: _Checkpoint, num_heads: int | None) -> dict[str, Any]:
     side = math.isqrt(max(tokens - 1, 0))
     check(
         side > 0 and side * side == tokens - 1,
-        f"{checkpoint.path}: {checkpoint.key(positions)!r} must be of a class "
+        f"{checkpoint.path}: {checkpoint.key(positions)!r} must have a class "
         f"token and a square of patches. Found: {tokens} positions.",
     )
     heads = num_heads or checkpoint.source.heads.get(width)
     check(
         heads,
-        f"{checkpoint.path} holds a ViT of width {width}, and its weights "
-        "don't tell the number of heads. The official ones have the widths "
+        f"{checkpoint.path} holds a ViT of width {width}, and weights don't "
+        "reveal the number of heads. The official ones have the widths "
         f"{sorted(checkpoint.source.heads)}; for others, give `num_heads`.",
     )
     return {

@@ -1,4 +1,4 @@
-"""Presets on the Hugging Face Hub: downloaded, pulled, pushed."""
+"""Downloads presets from the Hugging Face Hub."""
 
 import hashlib
 import shutil
@@ -7,17 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kerassl.presets.hub_calls import (
-    WAITS,
-    HubError,
-    ask,
-    is_full,
-    is_wrong_size,
-    line,
-    no_room,
-    parse_uri,
-)
-from kerassl.presets.info import (
+from kerassl.presets.format.info import (
     CARD,
     CONFIG,
     FILES,
@@ -28,41 +18,37 @@ from kerassl.presets.info import (
     PresetInfo,
     read_json,
 )
-from kerassl.presets.publish import Publication, Upload, upload_preset
-from kerassl.presets.verify import (
+from kerassl.presets.format.verify import (
     MOST_BYTES,
     check_sizes,
     describe,
     file_entry,
     verify_preset,
 )
+from kerassl.presets.hub_calls import (
+    HubError,
+    ask,
+    is_full,
+    is_wrong_size,
+    line,
+    no_room,
+    parse_uri,
+)
 
-__all__ = [
-    "WAITS",
-    "HubError",
-    "Publication",
-    "Upload",
-    "download",
-    "parse_uri",
-    "pull",
-    "upload_preset",
-]
-
-MOST_TRIES = 3  # at a branch that moves while it is downloaded
+MOST_TRIES = 3  # if a branch moves during the download
 
 
 def download(uri: str, revision: str | None = None) -> Path:
     """Downloads a preset into the cache of huggingface_hub.
 
-    Only files that a preset is made of are downloaded, all of one commit, and
-    the weights only if all else was verified and they have the size that the
-    architecture needs. Progress bars, the cache, its resume and the offline
-    mode (`HF_HUB_OFFLINE=1`) are huggingface_hub's. If the Hub can't be
-    reached, has trouble or sends something else, what the cache holds of the
-    revision is used, with a warning. huggingface_hub compares sizes, not
-    hashes, so that a file that was damaged on its way would stay in the cache
-    forever: one that isn't what the Hub has is downloaded once more. Whoever
-    uses the preset verifies it.
+    Only the files of a preset are downloaded, all from one commit. The weights
+    come last, if everything else was verified and their size fits the
+    architecture. Progress bars, the cache, resuming and the offline mode
+    (`HF_HUB_OFFLINE=1`) are huggingface_hub's. If the Hub can't be reached, is
+    in trouble or sends something else, the cached revision is used, with a
+    warning. huggingface_hub compares sizes, not hashes, so a damaged file would
+    stay in the cache forever: a file that differs from the Hub's is downloaded
+    once more. The caller must verify the preset.
 
     Args:
         uri: str, `"hf://owner/name"` or `"hf://owner/name@revision"`.
@@ -74,13 +60,13 @@ def download(uri: str, revision: str | None = None) -> Path:
         are links into the cache.
 
     Raises:
-        PresetError: if the address has another form, or anything is wrong
-            with the preset that shows before its weights are there.
-        HubError: if the preset can't be had; says why, and what to do.
+        PresetError: if the address has another form, or a check that needs no
+            weights fails.
+        HubError: if the preset can't be downloaded; says why, and what to do.
     """
     name, revision = parse_uri(uri, revision)
     cached = _cached(name, revision)
-    # A commit doesn't change, so that nobody has to be asked for it.
+    # A commit never changes, so the Hub needn't be asked.
     if cached and cached.name == revision and _is_sound(cached):
         return cached
     return ask(name, revision, lambda: _download(name, revision), cached)
@@ -108,13 +94,13 @@ def _download(name: str, revision: str) -> Path:
         if folder.name == info.sha:
             describe(folder, sizes, links=True)
             return _fetch(name, folder.name, [WEIGHTS], there)
-    raise HubError(f"{name} at {revision} changes all the time. Try again.")
+    raise HubError(f"{name} at {revision} keeps changing. Try again.")
 
 
 def _fetch(
     name: str, revision: str, files: Iterable[str], there: dict[str, Any]
 ) -> Path:
-    """Downloads files, and once more those that aren't what the Hub has."""
+    """Downloads files, and again those that differ from the Hub's."""
     from huggingface_hub import snapshot_download
 
     def snapshot(files: list[str], force: bool = False) -> Path:
@@ -139,12 +125,12 @@ def _fetch(
 
 
 def _is_damaged(path: Path, there: Any) -> bool:
-    """Whether a file isn't what the Hub says that it has."""
+    """Whether a file differs from the Hub's."""
     if not path.is_file():
         return True
     if there.lfs is not None:
         return file_entry(path)["sha256"] != there.lfs.sha256
-    # Git's own hash, of what it keeps itself.
+    # The hash of a blob in Git.
     size = path.stat().st_size
     if size > MOST_BYTES.get(path.name, 0):
         return True
@@ -153,7 +139,7 @@ def _is_damaged(path: Path, there: Any) -> bool:
 
 
 def _cached(name: str, revision: str) -> Path | None:
-    """Returns the folder of a preset that is whole in the cache."""
+    """Returns the folder of a preset that is complete in the cache."""
     from huggingface_hub import try_to_load_from_cache
 
     path = try_to_load_from_cache(name, INFO, revision=revision)
@@ -165,7 +151,7 @@ def _cached(name: str, revision: str) -> Path | None:
 
 
 def _is_sound(folder: Path) -> bool:
-    """Whether files are those that `kerassl.json` describes."""
+    """Whether the files have the hashes in `kerassl.json`."""
     with (folder / INFO).open("rb") as file:
         data = file.read(MOST_BYTES[INFO])
     try:
@@ -179,29 +165,31 @@ def _is_sound(folder: Path) -> bool:
         return False
 
 
-def pull(uri: str, folder: str | Path, revision: str | None = None) -> Path:
-    """Copies a preset from the Hub to a folder, verified.
+def download_preset(
+    uri: str, folder: str | Path, revision: str | None = None
+) -> Path:
+    """Downloads a preset from the Hub to a folder, and verifies it.
 
-    The folder appears when all files are in it and verified. Whatever goes
-    wrong before leaves nothing behind but what the cache of huggingface_hub
-    keeps to resume from.
+    The folder appears when all files are in it and verified. A failure leaves
+    nothing behind except in the cache of huggingface_hub, which resumes from
+    there. `kerassl.load_encoder` needs no folder: it takes the address.
 
     Args:
         uri: str, `"hf://owner/name"` or `"hf://owner/name@revision"`.
         folder: path of a new folder.
-        revision: as in `download`.
+        revision: as in `kerassl.load_encoder`.
 
     Returns:
         The folder's path.
 
     Raises:
-        PresetError: if there is something at that path already, or the
-            preset is refused by `verify_preset`.
-        HubError: as in `download`.
+        PresetError: if the path exists already, or the preset is refused by
+            `verify_preset`.
+        HubError: if it can't be downloaded; says why, and what to do.
 
     Example:
     ```python
-    kerassl.presets.pull("hf://ada/resnet@v1", "presets/resnet")
+    kerassl.download_preset("hf://ada/resnet@v1", "presets/resnet")
     ```
     """
     folder = Path(folder)

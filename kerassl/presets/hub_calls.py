@@ -1,4 +1,4 @@
-"""Addresses on the Hugging Face Hub, and calls of it that say what is wrong."""
+"""Addresses on the Hugging Face Hub, and calls with readable errors."""
 
 import errno
 import re
@@ -9,15 +9,15 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from kerassl.presets.info import PresetError
+from kerassl.presets.format.info import PresetError
 
 FORM = "hf://owner/name or hf://owner/name@revision"
-WAITS = (1, 2, 4, 8)  # seconds before each new try at a Hub that is busy
+WAITS = (1, 2, 4, 8)  # seconds before each retry while the Hub is busy
 LONGEST_WAIT = 60
 BUSY = (429, 500, 502, 503, 504)
 NETWORK = (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)
-# An answer that broke off, or isn't the Hub's: by name, since the classes are
-# those of whichever HTTP library huggingface_hub uses.
+# Incomplete answers, or those of another server. By name, since the classes
+# depend on the HTTP library that huggingface_hub uses.
 BROKEN = (
     "RemoteProtocolError",
     "ReadError",
@@ -32,16 +32,16 @@ T = TypeVar("T")
 
 
 class HubError(PresetError):
-    """The Hub can't be reached, or doesn't have or allow what was asked for."""
+    """The Hub can't be reached, or lacks or forbids what was asked for."""
 
 
 def parse_uri(uri: str, revision: str | None = None) -> tuple[str, str]:
-    """Takes a preset's address apart.
+    """Splits the address of a preset.
 
     Args:
         uri: str, `"hf://owner/name"` or `"hf://owner/name@revision"`.
-        revision: str, a branch, a tag or a commit's SHA, if the address itself
-            names none.
+        revision: str, a branch, a tag or a commit's SHA, if the address
+            doesn't contain one.
 
     Returns:
         The repository, `"owner/name"`, and the revision, by default `"main"`.
@@ -77,24 +77,24 @@ def ask(
     call: Callable[[], T],
     fallback: T | None = None,
 ) -> T:
-    """Calls the Hub, again while it is busy, and rewords its errors.
+    """Calls the Hub, retries while it is busy, and rewords its errors.
 
-    huggingface_hub repeats most requests itself, but not those that make a
-    commit or a repository, and not all that fail while a file is transferred.
+    huggingface_hub retries most requests itself, but not those that create a
+    commit or a repository, nor all failures during a transfer.
 
     Args:
         name: str, `"owner/name"`.
         revision: str.
-        call: what may be called again.
-        fallback: what to return instead if the Hub can't answer, with a
-            warning unless offline mode was asked for; `None` for nothing.
+        call: function without arguments, which may be called repeatedly.
+        fallback: value to return if the Hub can't answer, with a warning
+            except in offline mode; `None` to raise an error.
 
     Returns:
-        What `call` returns.
+        The result of `call`, or the fallback.
 
     Raises:
         HubError: says why, and what to do.
-        PresetError: of `call`'s own.
+        PresetError: if `call` raises one.
     """
     waits, was_broken = iter(WAITS), False
     while True:
@@ -116,18 +116,18 @@ def ask(
 
 
 def is_wrong_size(error: BaseException) -> bool:
-    """Whether a download was refused for its size; text only says so."""
+    """Whether a download had the wrong size, which only the text says."""
     return any("Consistency check failed" in str(e) for e in _chain(error))
 
 
 def is_broken(error: BaseException) -> bool:
-    """Whether an answer broke off, or was another server's than the Hub's."""
+    """Whether an answer is incomplete, or not from the Hub."""
     names = {k.__name__ for e in _chain(error) for k in type(e).__mro__}
     return bool(names.intersection(BROKEN)) or is_wrong_size(error)
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether there is no room on the disk; xet says so in text only."""
+    """Whether the disk is full; xet says so only in the text."""
     codes = "|".join(str(code) for code in DISK_FULL)
     return getattr(error, "errno", None) in DISK_FULL or bool(
         re.search(rf"os error ({codes})\)", str(error))
@@ -135,10 +135,10 @@ def is_full(error: BaseException) -> bool:
 
 
 def no_room(error: BaseException) -> str:
-    """Says that the disk is full, and what to do."""
+    """Returns a message that the disk is full."""
     return (
-        f"The disk is full: {line(error)}. Make room, or choose another place "
-        "(HF_HOME moves the cache), and try again."
+        f"The disk is full: {line(error)}. Free some space, or use another "
+        "folder (HF_HOME moves the cache), and try again."
     )
 
 
@@ -148,7 +148,7 @@ def line(error: BaseException) -> str:
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether what the cache holds doesn't answer a call that failed so."""
+    """Whether an error rules out using the cache instead."""
     from huggingface_hub import errors
 
     return isinstance(error, errors.RevisionNotFoundError) or any(
@@ -162,14 +162,14 @@ def _warn(name: str, revision: str, error: Exception) -> None:
     if any(isinstance(e, errors.OfflineModeIsEnabled) for e in _chain(error)):
         return
     warnings.warn(
-        f"{_reason(name, revision, error)} What the cache holds of {name} at "
-        f"{revision} is used; it may have changed since.",
+        f"{_reason(name, revision, error)} Using the cached {name} at "
+        f"{revision}, which may have changed since.",
         stacklevel=2,
     )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yields an error and those that caused it."""
+    """Yields an error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -182,7 +182,7 @@ def _response(error: Exception) -> Any:
 
 
 def _wait(error: Exception, wait: float | None) -> float | None:
-    """Returns the seconds to wait before a new try, or `None` for none."""
+    """Returns the seconds to wait before a retry; `None` not to retry."""
     response = _response(error)
     if wait is None or response is None or response.status_code not in BUSY:
         return None
@@ -192,7 +192,7 @@ def _wait(error: Exception, wait: float | None) -> float | None:
 
 
 def _reason(name: str, revision: str, error: Exception) -> str:
-    """Says what an error of the Hub means, and what to do."""
+    """Returns what an error of the Hub means, and what to do."""
     from huggingface_hub import errors, get_token
 
     chain = list(_chain(error))
@@ -202,16 +202,16 @@ def _reason(name: str, revision: str, error: Exception) -> str:
         return no_room(error)
     if any(isinstance(e, errors.OfflineModeIsEnabled) for e in chain):
         return (
-            f"{name} at {revision} isn't whole in the cache, and "
-            "HF_HUB_OFFLINE forbids to download it."
+            f"{name} at {revision} isn't complete in the cache, and "
+            "HF_HUB_OFFLINE forbids downloading it."
         )
     login = "Log in with `hf auth login`, or set HF_TOKEN."
     known = get_token() is not None
     if isinstance(error, errors.GatedRepoError):
-        return f"{name} is for users who accepted its terms, on its page."
+        return f"{name} is only for users who accepted the terms on its page."
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"There is no {name} on the Hub, or it is private and " + (
-            "the token that huggingface_hub knows doesn't open it."
+            "the token that huggingface_hub knows gives no access to it."
             if known
             else f"needs a token. {login}"
         )
@@ -221,25 +221,25 @@ def _reason(name: str, revision: str, error: Exception) -> str:
         return (
             "The Hub doesn't accept the token that huggingface_hub knows. "
             if known
-            else "The Hub wants a token for this. "
+            else "The Hub requires a token for this. "
         ) + login
     if status == 403:
         return (
             f"The token that huggingface_hub knows isn't allowed to do this "
-            f"with {name}. To publish, it needs the right to write there."
+            f"with {name}. To publish, it needs write access there."
         )
     if status == 412:
-        return f"Somebody else changed {name} in this moment. Try again."
+        return f"Somebody else changed {name} at the same time. Try again."
     if status == 429:
-        return "The Hub's rate limit is reached. Wait some minutes" + (
+        return "The Hub's rate limit is reached. Wait a few minutes" + (
             "." if known else f", or raise it: {login}"
         )
     if status in BUSY:
-        return f"The Hub has trouble (status {status}). Try again later."
+        return f"The Hub is in trouble (status {status}). Try again later."
     if status in (None, 200) and is_broken(error):
         return (
-            f"What came for {name} broke off, or isn't the Hub's answer but a "
-            f"proxy's or a login page. {line(chain[-1])}"
+            f"The answer for {name} is incomplete, or comes from a proxy or a "
+            f"login page instead of the Hub. {line(chain[-1])}"
         )
     unreachable = (errors.LocalEntryNotFoundError, *NETWORK)
     if status is None and any(isinstance(e, unreachable) for e in chain):

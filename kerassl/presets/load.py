@@ -1,4 +1,4 @@
-"""Loads encoders from wherever they are."""
+"""Loads encoders from presets, the Hub and `.keras` files."""
 
 import difflib
 import functools
@@ -10,12 +10,13 @@ from typing import Any
 import keras
 
 from kerassl import encoders
+from kerassl.image_format import load_keras_file
+from kerassl.names import ENCODER
 from kerassl.networks import set_trainable
-from kerassl.presets.build import Preset, build_encoder
-from kerassl.presets.info import INFO, PresetError, PresetInfo
-from kerassl.presets.published import published
-from kerassl.presets.verify import open_preset
-from kerassl.run_folder import ENCODER, load_keras_file
+from kerassl.presets.format.build import Preset, build_encoder
+from kerassl.presets.format.info import INFO, PresetError, PresetInfo
+from kerassl.presets.format.verify import open_preset
+from kerassl.presets.published import plain_name, published
 
 INDEX = "index.json"
 HUB = "hf://"
@@ -28,11 +29,11 @@ def load_encoder(
     revision: str | None = None,
     trainable: bool = True,
 ) -> keras.Model:
-    """Loads an encoder: a preset of anybody, or of a run of your own.
+    """Loads an encoder from a preset, or from a trusted `.keras` file.
 
-    A preset is verified first, as `verify_preset` says, and none of its code
-    runs. The folder of a run and `.keras` files are for your own: Keras reads
-    them.
+    A preset may come from anybody: it is verified first, as by
+    `verify_preset`, and no code from it runs. Load `.keras` files and folders
+    of runs only if you trust them, since Keras reads them.
 
     Args:
         source: one of
@@ -40,21 +41,22 @@ def load_encoder(
             - `"hf://owner/name"` or `"hf://owner/name@revision"`, a preset on
               the Hugging Face Hub;
             - the folder of a preset;
-            - the folder of a run, or another one with an `encoder.keras`;
-            - a `.keras` file, of an encoder or of a training model.
-        image_shape: `(height, width, channels)` of the images that the encoder
-            is to take, by default those of its training. The channels can't
-            change. A ViT's positions are interpolated.
+            - a folder with an `encoder.keras`, such as that of a run;
+            - a `.keras` file of an encoder or of a training model.
+        image_shape: `(height, width, channels)` of the images to encode, by
+            default as in training. The channels can't change. A ViT's
+            positions are interpolated.
         revision: str, a branch, a tag or a commit's SHA, for the Hub.
-        trainable: bool. With `False`, batch normalization too keeps to what it
-            has learned.
+        trainable: bool. `False` freezes all layers, including the statistics
+            of batch normalization.
 
     Returns:
         A Functional `keras.Model` from images `(N, H, W, C)` in [0, 255] to
         features `(N, D)`, in float32.
 
     Raises:
-        FileNotFoundError: if there is none; says what was looked for.
+        FileNotFoundError: if there is no such encoder; says what was looked
+            for.
         PresetError: if the preset is refused, or can't take such images.
 
     Example:
@@ -70,7 +72,7 @@ def load_encoder(
     if preset is None:
         encoder = _own_encoder(source)
         if shape not in (None, encoder.input_shape[1:]):
-            preset = published(encoder)
+            preset = published(encoder, name=plain_name(encoder.name))
     if preset is not None:
         encoder = build_encoder(preset, shape)
     set_trainable(encoder, trainable)
@@ -78,10 +80,10 @@ def load_encoder(
 
 
 def list_presets() -> list[PresetInfo]:
-    """Returns what is known of the presets that come with a name.
+    """Returns the presets that come with kerassl.
 
     Returns:
-        A list of `PresetInfo`.
+        A list of `PresetInfo`. Their names can be passed to `load_encoder`.
     """
     return [PresetInfo.from_dict(entry["info"]) for entry in _index().values()]
 
@@ -97,16 +99,16 @@ def locate(
 
     Returns:
         The folder; whether its files may be links, as in huggingface_hub's
-        cache; and its `kerassl.json` if we know what that must be.
+        cache; and the expected content of `kerassl.json` if it is known.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no such preset.
     """
     entry = _index().get(str(source))
     pinned = None
     if entry is not None and not Path(source).exists():
-        place = str(entry["source"])
-        source = place if place.startswith(HUB) else zoo() / place
+        where = str(entry["source"])
+        source = where if where.startswith(HUB) else zoo() / where
         if revision is None:
             revision, pinned = entry["revision"], entry["info"]
     if str(source).startswith(HUB):
@@ -122,10 +124,10 @@ def locate(
     if not path.exists():
         names = difflib.get_close_matches(str(source), _index())
         raise FileNotFoundError(
-            f"There is no encoder {source}. Looked for such a preset"
+            f"There is no encoder {source}. Looked for a preset of this name"
             + (f" (nearest: {', '.join(names)})" if names else "")
-            + f", a preset's folder with {INFO}, a run's folder with "
-            f"{ENCODER}, and a .keras file; on the Hub it is {HUB}owner/name."
+            + f", a preset's folder with {INFO}, a folder with {ENCODER}, such "
+            f"as a run's, and a .keras file. For the Hub give {HUB}owner/name."
         )
     return path, False, pinned
 
@@ -133,18 +135,18 @@ def locate(
 def open_source(
     source: str | Path, revision: str | None = None
 ) -> Preset | None:
-    """Finds a preset, and verifies all of it.
+    """Finds and verifies a preset.
 
     Args:
         source: as in `load_encoder`.
         revision: likewise.
 
     Returns:
-        A `Preset`; `None` if the source is a run or a `.keras` file.
+        A `Preset`; `None` if the source isn't one, but perhaps a `.keras` file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        PresetError: if it is refused.
+        FileNotFoundError: if there is nothing there.
+        PresetError: if the preset is refused.
     """
     folder, links, pinned = locate(source, revision)
     if not links and (folder.is_file() or not (folder / INFO).exists()):
@@ -152,14 +154,14 @@ def open_source(
     preset = open_preset(folder, links)
     if pinned is not None and preset.info != PresetInfo.from_dict(pinned):
         raise PresetError(
-            f"{source} isn't what was published by that name: its {INFO} is "
-            "another."
+            f"{source} isn't what was published by that name: its {INFO} "
+            "differs."
         )
     return preset
 
 
 def preset_path(source: str | Path, revision: str | None = None) -> Path:
-    """Returns the folder of a preset, verified, for other programs to read.
+    """Returns the folder of a verified preset, for other programs to read.
 
     Args:
         source: a name of `list_presets()`, `"hf://owner/name"`, which is
@@ -167,10 +169,10 @@ def preset_path(source: str | Path, revision: str | None = None) -> Path:
         revision: as in `load_encoder`.
 
     Returns:
-        A path. The files of a name or from the Hub are not to be changed.
+        A path. Don't change the files of a named preset or one from the Hub.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no such preset.
         PresetError: if it is refused, or isn't a preset.
 
     Example:
@@ -182,7 +184,7 @@ def preset_path(source: str | Path, revision: str | None = None) -> Path:
     if open_source(source, revision) is None:
         raise PresetError(
             f"{source} has no {INFO}, so it is not a preset. "
-            "`kerassl.save_preset` makes one of a run's folder."
+            "`kerassl.runs.save_preset` makes one from a run's folder."
         )
     return locate(source, revision)[0].resolve()
 
@@ -193,13 +195,13 @@ def _own_encoder(source: str | Path) -> keras.Model:
         path = path / ENCODER
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no encoder in {source}. Looked for {path} and {INFO}; "
-            f"an encoder is a run's folder, a folder with {ENCODER}, a .keras "
-            "file, or a preset."
+            f"There is no encoder in {source}. Looked for {path} and {INFO}: "
+            f"an encoder is a preset, a folder with {ENCODER}, such as a "
+            "run's, or a .keras file."
         )
     encoder = load_keras_file(path)
     encoder = getattr(encoder, "encoder", encoder)
-    # A run's was one, however it normalizes its images.
+    # `encoder.keras` was an encoder, so its normalization was accepted.
     own = path.name == ENCODER and isinstance(encoder, keras.Model)
     return encoders.as_encoder(encoders.accepted(encoder) if own else encoder)
 
@@ -207,17 +209,17 @@ def _own_encoder(source: str | Path) -> keras.Model:
 def zoo() -> Path:
     """Returns the folder of the presets that come with kerassl."""
     package = Path(__file__).parent
-    # In a wheel they lie in the package, in a checkout beside it.
+    # In a wheel they are inside the package, in a checkout beside it.
     inside = package / "zoo"
     return inside if inside.is_dir() else package.parents[1] / "presets"
 
 
 @functools.cache
 def _index() -> dict[str, dict[str, Any]]:
-    """Name to `source`, `revision` and `info`.
+    """Returns a dict of name to `source`, `revision` and `info`.
 
-    The source is on the Hub (`hf://...`, with its revision), or the name of a
-    folder in the zoo.
+    A source is an address on the Hub (`hf://...`, with its revision), or the
+    name of a folder in the zoo.
     """
     path = zoo() / INDEX
     return json.loads(path.read_text(encoding="utf-8"))["presets"]

@@ -1,4 +1,4 @@
-"""What of a training may be told to everybody, and how the Hub calls it."""
+"""Names of data sets that may be published, and a search for private paths."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 OWN = "own images"
-# What somebody else can load too: a data set of TFDS, or one in kerassl. A
-# path with a folder before it needs `tfds:` to be told from a local one.
+# Data that others can load too: a data set of TFDS, or one in kerassl. A name
+# with a slash needs `tfds:`, since it could be a local path.
 _SHARED = re.compile(
     r"(?!folder:)(tfds:\w+(/[\w.+-]+)?|\w+)(:[\d*][\w.*]*)?(?<!\.np[yz])",
     re.ASCII | re.IGNORECASE,
@@ -23,7 +23,7 @@ _LOCAL = re.compile(
     )|folder:(?!PATH\b)[^\s"'`,)\]]+""",
     re.VERBOSE,
 )
-# Where the Hub keeps data sets that TFDS has under a name of its own.
+# The Hub's ids of data sets that TFDS names differently.
 _ON_THE_HUB = {
     "cifar10": "uoft-cs/cifar10",
     "cifar100": "uoft-cs/cifar100",
@@ -37,10 +37,11 @@ _ON_THE_HUB = {
 
 
 def is_shared(data: str) -> bool:
-    """Whether a name of data, as `kerassl.data.load` takes it, is not a path.
+    """Whether a name of data is that of a public data set, not a path.
 
     Args:
-        data: str, such as `"cifar10"` or `"folder:photos"`.
+        data: str, as in `kerassl.data.load`, such as `"cifar10"` or
+            `"folder:photos"`.
 
     Returns:
         bool.
@@ -49,14 +50,14 @@ def is_shared(data: str) -> bool:
 
 
 def public_names(specs: list[str]) -> dict[str, str]:
-    """Returns what data sets are called in a preset.
+    """Returns the names of data sets in a preset.
 
     Args:
-        specs: names as `kerassl.data.load` takes them, or "ONE and OTHER", of
-            what was learned from and what was scored.
+        specs: names as in `kerassl.data.load`, or "ONE and OTHER", of the data
+            used for training and for scores.
 
     Returns:
-        dict of each to a name without a path, not two alike.
+        dict of each to a unique name without a path.
     """
     names = {
         spec: spec
@@ -87,14 +88,14 @@ def public_scores(
         data = str(score.get("data", ""))
         if data in names:
             score["data"] = names[data]
-            # Of another data set than the training's, which is named so.
+            # The protocol names data that isn't the training's.
             protocol = protocol.replace(f", {data}", f", {names[data]}")
         renamed[protocol] = score
     return renamed
 
 
 def public_spec(data: str) -> str:
-    """Returns a data set's name as a command may show it."""
+    """Returns a data set's name for a published command."""
     if is_shared(data):
         return data
     suffix = Path(data).suffix.lower()
@@ -102,14 +103,13 @@ def public_spec(data: str) -> str:
 
 
 def hub_id(data: str) -> str | None:
-    """Returns what the Hub calls a data set, or `None`.
+    """Returns the Hub's id of a data set, or `None`.
 
     Args:
         data: str, as in a preset's `datasets`.
 
     Returns:
-        An id of the form that the Hub accepts, without TFDS's config and
-        version.
+        An id that the Hub accepts, without TFDS's config and version.
     """
     name = data
     if is_shared(data):
@@ -120,10 +120,10 @@ def hub_id(data: str) -> str | None:
 
 
 def local_paths(text: str) -> Iterator[str]:
-    """Yields what looks like a path of somebody's machine.
+    """Yields the parts of a text that look like a local path.
 
     Args:
-        text: str, of a file that is to be published.
+        text: str, of a file to be published.
 
     Yields:
         str, each once.
@@ -142,34 +142,34 @@ def local_paths(text: str) -> Iterator[str]:
                 yield match[0]
 
 
-def texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yields each string of a JSON value, keys too, with where it is."""
+def texts(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Yields `(key, text)` for each string of a JSON value, including keys."""
     if isinstance(value, str):
-        yield place, value
+        yield where, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            inner = f"{place}.{key}" if place else str(key)
+            inner = f"{where}.{key}" if where else str(key)
             yield inner, str(key)
             yield from texts(item, inner)
     elif isinstance(value, list):
         for item in value:
-            yield from texts(item, place)
+            yield from texts(item, where)
 
 
 def private_text(name: str, data: bytes) -> str | None:
-    """Returns where a file names a path of this machine, or `None`.
+    """Returns where a file mentions a local path, or `None`.
 
     Args:
         name: str, the file's.
-        data: bytes, its text, or JSON.
+        data: bytes, text or JSON.
 
     Returns:
-        The place and the path, in one line.
+        str, one line with the field and the path.
     """
     text = data.decode("utf-8", "replace")
     parts = texts(json.loads(text)) if name.endswith(".json") else [("", text)]
-    for place, part in parts:
+    for where, part in parts:
         for path in local_paths(part):
-            where = f"{name}: `{place}`" if place else name
-            return f"{where} names {path[:200]!r}"
+            file = f"{name}: `{where}`" if where else name
+            return f"{file} names {path[:200]!r}"
     return None

@@ -3,14 +3,12 @@
 import contextlib
 import hashlib
 import json
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kerassl.presets.hub_calls import HubError, ask, line, parse_uri
-from kerassl.presets.info import (
+from kerassl.presets.format.info import (
     CARD,
     FILES,
     INFO,
@@ -19,10 +17,9 @@ from kerassl.presets.info import (
     PresetInfo,
     read_json,
 )
+from kerassl.presets.format.verify import MOST_BYTES, verify_preset
+from kerassl.presets.hub_calls import HubError, ask, line, parse_uri
 from kerassl.presets.public import private_text
-from kerassl.presets.save import save_preset
-from kerassl.presets.verify import MOST_BYTES, verify_preset
-from kerassl.run_folder import ENCODER
 
 
 class Publication(NamedTuple):
@@ -31,13 +28,13 @@ class Publication(NamedTuple):
     Attributes:
         name: str, the repository, `"owner/name"`.
         revision: str, the branch.
-        is_new: bool, whether the repository is made for it.
+        is_new: bool, whether the repository will be created.
         is_private: bool, whether only its owner will see it.
-        files: dict of the names of the files to their sizes in bytes.
+        files: dict of file names to sizes in bytes.
         info: `PresetInfo`.
-        keeps_card: bool, whether a card that is there stays, since it isn't
-            the one that kerassl wrote.
-        replaces_card: bool, whether such a card is overwritten.
+        keeps_card: bool, whether the card on the Hub is kept, because it was
+            edited.
+        replaces_card: bool, whether an edited card is overwritten.
     """
 
     name: str
@@ -51,13 +48,12 @@ class Publication(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """Where `upload_preset` put a preset.
+    """The result of `upload_preset`.
 
     Attributes:
-        uri: str, `"hf://owner/name@SHA"`, which stands for these files
-            forever.
+        uri: str, `"hf://owner/name@SHA"`, the pinned address of these files.
         url: str, of the commit's page.
-        kept_card: bool, whether the card is the one that was there.
+        kept_card: bool, whether an edited card on the Hub was kept.
     """
 
     uri: str
@@ -66,119 +62,91 @@ class Upload(NamedTuple):
 
 
 def upload_preset(
-    source: str | Path,
     uri: str,
+    preset: str | Path,
     *,
     private: bool = False,
     revision: str | None = None,
     commit_message: str | None = None,
-    license: str | None = None,
-    datasets: Sequence[str] = (),
     overwrite_card: bool = False,
     confirm: Callable[[Publication], bool] | None = None,
 ) -> Upload:
     """Publishes a preset on the Hugging Face Hub.
 
-    The preset is verified first, and refused if a file names a path of this
-    machine. The repository is made if there is none, and
-    all files go into it in one commit, which also deletes files of an older
-    preset that this one lacks; other files there are left alone, and so is a
-    card (`README.md`) that was edited on the Hub. A preset
-    that is there already makes no new commit, so that an upload can be
-    repeated. It needs a token with the right to write, and takes the one that
-    huggingface_hub knows: from `hf auth login`, or the variable `HF_TOKEN`.
+    The preset is verified first, and refused if a file mentions a path of this
+    machine. The repository is created if needed. All files go into one commit,
+    which also deletes files of an older preset that this one lacks. Other files
+    are left alone, and so is a card (`README.md`) that was edited on the Hub.
+    Uploading an unchanged preset again makes no commit. The upload needs a
+    token with write access, which huggingface_hub takes from `hf auth login` or
+    from the variable `HF_TOKEN`.
 
     Args:
-        source: path of a preset's folder, or of a run's, of which a preset is
-            saved first, elsewhere. Nothing in the folder is changed. (The
-            preset of a run says when it was saved, and so makes a commit
-            each time.)
-        uri: str, `"hf://owner/name"`, or `"hf://owner/name@branch"`.
-        private: bool, whether a new repository is to be private. One that
-            exists stays what it is, and a public one is refused if this is
+        uri: str, `"hf://owner/name"` or `"hf://owner/name@branch"`.
+        preset: path of the preset's folder. Nothing in it is changed.
+        private: bool, whether a new repository becomes private. An existing
+            one keeps its visibility, and a public one is refused if this is
             `True`.
         revision: str, the branch, if `uri` names none; by default `main`. It
-            is made if there is none.
+            is created if needed.
         commit_message: str.
-        license: str, as in `save_preset`, for a run. A preset has its own.
-        datasets: likewise.
-        overwrite_card: bool, whether a card that was edited on the Hub, or
-            written there, is overwritten. By default it is kept, with a
-            warning.
-        confirm: gets a `Publication`, and returns whether to go on. It is
-            called before anything is sent.
+        overwrite_card: bool, whether a card that was written or edited on the
+            Hub is overwritten. By default it is kept, with a warning.
+        confirm: function of a `Publication` that returns whether to go on. It
+            is called before anything is sent.
 
     Returns:
         An `Upload`: the preset's pinned address and the commit's page.
 
     Raises:
-        PresetError: if the preset is refused by `verify_preset`, names a
-            path of this machine or wasn't confirmed, or the Hub doesn't
-            accept its card; nothing is sent then.
+        PresetError: if the preset is refused by `verify_preset`, mentions a
+            path of this machine or wasn't confirmed, or if the Hub doesn't
+            accept its card. Nothing is sent then.
         HubError: if the Hub refuses; says why, and what to do.
+        ValueError: if the arguments are swapped.
 
     Example:
     ```python
     upload = kerassl.upload_preset(
-        "runs/a", "hf://ada/resnet", license="mit", private=True
+        "hf://ada/resnet", "presets/resnet", private=True
     )
     encoder = kerassl.load_encoder(upload.uri)
     ```
     """
+    if str(preset).startswith("hf://"):
+        raise ValueError(
+            "The address on the Hub comes first: upload_preset(uri, preset). "
+            f"Received: upload_preset({str(uri)!r}, {str(preset)!r})"
+        )
     name, revision = parse_uri(uri, revision)
-    with _preset(Path(source), name, license, datasets) as folder:
-        info = verify_preset(folder)
-        files = {
-            file: (folder / file).stat().st_size
-            for file in FILES
-            if (folder / file).is_file()
-        }
-        _check_private(folder, files)
-        plan = ask(
-            name,
-            revision,
-            lambda: _plan(
-                folder, name, revision, private, files, info, overwrite_card
-            ),
-        )
-        if confirm is not None and not confirm(plan):
-            raise PresetError("Nothing was sent, as it wasn't confirmed.")
-        message = commit_message or "Upload a preset with kerassl"
-        upload = ask(
-            name, revision, lambda: _push(folder, plan, message, overwrite_card)
-        )
+    folder = Path(preset)
+    info = verify_preset(folder)
+    files = {
+        file: (folder / file).stat().st_size
+        for file in FILES
+        if (folder / file).is_file()
+    }
+    _check_private(folder, files)
+    plan = ask(
+        name,
+        revision,
+        lambda: _plan(
+            folder, name, revision, private, files, info, overwrite_card
+        ),
+    )
+    if confirm is not None and not confirm(plan):
+        raise PresetError("Nothing was sent: the upload wasn't confirmed.")
+    message = commit_message or "Upload a preset with kerassl"
+    upload = ask(
+        name, revision, lambda: _push(folder, plan, message, overwrite_card)
+    )
     if upload.kept_card and confirm is None:
         warnings.warn(
-            f"The {CARD} of {name} isn't the one that kerassl wrote, and was "
-            "kept. `overwrite_card=True` replaces it.",
+            f"The {CARD} of {name} was edited on the Hub, and was kept. "
+            "`overwrite_card=True` replaces it.",
             stacklevel=2,
         )
     return upload
-
-
-@contextlib.contextmanager
-def _preset(
-    source: Path, name: str, license: str | None, datasets: Sequence[str]
-) -> Iterator[Path]:
-    """Yields a preset's folder: the source, or a new one made of a run."""
-    if (source / INFO).is_file() or not (source / ENCODER).is_file():
-        if license is not None or datasets:
-            raise PresetError(
-                f"The license and data of a preset are in its {INFO}. Name "
-                "them in `save_preset`, or push the run."
-            )
-        yield source
-        return
-    with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent, "preset")
-        save_preset(
-            source,
-            folder,
-            name=name.split("/")[1],
-            license=license,
-            datasets=datasets,
-        )
-        yield folder
 
 
 def _check_private(folder: Path, files: dict[str, int]) -> None:
@@ -187,8 +155,8 @@ def _check_private(folder: Path, files: dict[str, int]) -> None:
             continue
         if found := private_text(name, (folder / name).read_bytes()):
             raise PresetError(
-                f"{found}, which would become public. Save the preset of its "
-                "run again, or without it."
+                f"{found}, which would become public. Save the preset again "
+                "without it."
             )
 
 
@@ -201,7 +169,7 @@ def _plan(
     info: PresetInfo,
     overwrite_card: bool,
 ) -> Publication:
-    """Looks what is there, and lets the Hub check the card."""
+    """Reads the state of the repository, and has the Hub check the card."""
     from huggingface_hub import HfApi, errors
 
     api = HfApi(library_name="kerassl")
@@ -235,7 +203,7 @@ def _plan(
 
 
 def _check_card(path: Path) -> None:
-    """Has the Hub look at a card before anything is made there."""
+    """Has the Hub check a card before anything is created."""
     import yaml
     from huggingface_hub import RepoCard
 
@@ -257,7 +225,7 @@ def _messages(error: Exception) -> str:
 
 
 def _has_foreign_card(api: Any, name: str, head: str, folder: Path) -> bool:
-    """Whether the card on the Hub is neither kerassl's nor this one.
+    """Whether the card on the Hub was written or edited there.
 
     `kerassl.json` has the hash of the card that was pushed with it.
     """
@@ -287,7 +255,7 @@ def _has_foreign_card(api: Any, name: str, head: str, folder: Path) -> bool:
 def _push(
     folder: Path, plan: Publication, message: str, overwrite_card: bool
 ) -> Upload:
-    """Makes the one commit. All of it may be repeated."""
+    """Makes the commit. It is safe to repeat."""
     from huggingface_hub import (
         CommitOperationAdd,
         CommitOperationDelete,
@@ -298,14 +266,14 @@ def _push(
     name, revision = plan.name, plan.revision
     api.create_repo(name, private=plan.is_private, exist_ok=True)
     if plan.is_private and not api.repo_info(name).private:
-        raise HubError(f"{name} has become public on the Hub. Look there.")
+        raise HubError(f"{name} has become public on the Hub. Check it there.")
     if revision != "main":
         api.create_branch(name, branch=revision, exist_ok=True)
     head = str(api.repo_info(name, revision=revision).sha)
     keeps = not overwrite_card and _has_foreign_card(api, name, head, folder)
     files = [file for file in plan.files if not (keeps and file == CARD)]
     there = set(api.list_repo_files(name, revision=head))
-    # The user's text on the Hub is nobody's to delete.
+    # A card on the Hub is never deleted.
     old = there.intersection(FILES) - {*files, CARD}
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         *(
@@ -321,17 +289,18 @@ def _push(
         operations,
         commit_message=message,
         revision=revision,
-        # Refused if somebody else's commit came between: a file that seemed
-        # to be there already may then be another.
+        # Refused if another commit came in between, which may have changed a
+        # file that seemed to be there already.
         parent_commit=head,
     )
     return Upload(f"hf://{name}@{commit.oid}", commit.commit_url, keeps)
 
 
 def _info(folder: Path) -> bytes:
-    """Returns `kerassl.json` with the hash of the card as it is.
+    """Returns `kerassl.json` with the hash of the current card.
 
-    A card may be edited in the folder too, and the next push shall know it.
+    The card may have been edited in the folder. The next push compares the
+    hash with the card on the Hub.
     """
     data = (folder / INFO).read_bytes()
     fields = json.loads(data)

@@ -1,4 +1,4 @@
-"""What of an encoder is published: the part that loads without kerassl."""
+"""Takes encoders apart into the model that is published and the rest."""
 
 import json
 import re
@@ -12,29 +12,33 @@ from kerassl import encoders
 from kerassl.encoders.graph import replay
 from kerassl.encoders.normalization import ARITHMETIC
 from kerassl.image_format import LAST
-from kerassl.presets.backbones import BACKBONES, Backbone
-from kerassl.presets.build import Preset
-from kerassl.presets.graph import FLOAT32, Architecture, Graph, check_order
-from kerassl.presets.info import UNLICENSED, PresetError, PresetInfo
+from kerassl.presets.format.architecture import (
+    FLOAT32,
+    Architecture,
+    check_order,
+)
+from kerassl.presets.format.backbones import BACKBONES, Backbone
+from kerassl.presets.format.build import Preset
+from kerassl.presets.format.graph import Graph
+from kerassl.presets.format.info import PresetError, PresetInfo
 
-# What changes nothing in inference, and has a random state.
+# Layers that do nothing in inference, and have random state.
 DROPPED = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise)
 
 
 def published(encoder: keras.Model, **fields: Any) -> Preset:
-    """Takes an encoder apart: its published model, and what goes around it.
+    """Takes an encoder apart: its published model, normalization and pooling.
 
     Args:
         encoder: Functional `keras.Model` from images to features `(N, D)`.
-        **fields: of `PresetInfo`; those that follow from the encoder are
-            filled in.
+        **fields: fields of `PresetInfo`, `name` among them. Those that follow
+            from the encoder are filled in.
 
     Returns:
         A `Preset` in float32, without files.
 
     Raises:
-        PresetError: if presets can't hold such an encoder; says which layer
-            is in the way.
+        PresetError: if presets can't hold such an encoder; names the layer.
     """
     output, normalization, model, architecture = _taken_apart(encoder)
     image_shape = encoder.input_shape[1:]
@@ -43,20 +47,7 @@ def published(encoder: keras.Model, **fields: Any) -> Preset:
         for w in model.weights
     ]
     info = PresetInfo(
-        **{
-            "name": "preset",
-            "license": UNLICENSED,
-            "description": "",
-            "method": None,
-            "datasets": (),
-            "scores": {},
-            "recipe": None,
-            "recipe_hash": None,
-            "training": {},
-            "versions": {},
-            "files": {},
-        }
-        | fields,
+        **fields,
         architecture=encoder.name,
         class_name=architecture.class_name,
         output=output,
@@ -69,21 +60,21 @@ def published(encoder: keras.Model, **fields: Any) -> Preset:
 
 
 def check_encoder(encoder: Any) -> None:
-    """Refuses an encoder of which no preset can be made.
+    """Refuses an encoder that can't be saved as a preset.
 
-    `save_preset` refuses it too, but after training. Weights aren't looked at,
-    so that this is quick. See `kerassl.callbacks.PresetCheck` for `fit`.
+    `save_preset` would refuse it too, but only after training. This is quick:
+    weights aren't read. `kerassl.callbacks.PresetCheck` does the same as `fit`
+    begins.
 
     Args:
         encoder: `keras.Model` from images to features, or a training model.
 
     Raises:
-        PresetError: if presets can't hold such an encoder; says which layer
-            is in the way.
+        PresetError: if presets can't hold such an encoder; names the layer.
 
     Example:
     ```python
-    kerassl.presets.check_encoder(encoder)      # Before hours of training.
+    kerassl.presets.check_encoder(encoder)  # before hours of training
     ```
     """
     found = getattr(encoder, "encoder", encoder)
@@ -98,7 +89,7 @@ def check_encoder(encoder: Any) -> None:
 def _taken_apart(
     encoder: keras.Model,
 ) -> tuple[str, dict[str, list[float]] | None, keras.Model, Architecture]:
-    """Returns output, normalization, the published model, and what it is."""
+    """Returns output, normalization, published model and architecture."""
     normalization = None
     backbones = [x for x in encoder.layers if _backbone_name(x)]
     architecture: Architecture
@@ -120,7 +111,7 @@ def _backbone_name(layer: Any) -> str | None:
 def _around(
     encoder: keras.Model, backbone: Any
 ) -> tuple[str, dict[str, list[float]] | None]:
-    """Returns how tokens or maps become features, and the normalization."""
+    """Returns the kind of output, and the normalization."""
     kinds = [type(layer) for layer in encoder.layers if layer is not backbone]
     normalization = None
     if kinds[1:2] == [layers.Rescaling]:
@@ -154,7 +145,7 @@ def _backbone(model: Any) -> Backbone:
     name = type(model).__name__
     if name not in BACKBONES:
         raise PresetError(
-            f"Presets hold the backbones {', '.join(BACKBONES)} of KerasHub, "
+            f"Presets support the KerasHub backbones {', '.join(BACKBONES)}, "
             f"and not {name}."
         )
     if getattr(model, "data_format", LAST) != LAST:
@@ -168,7 +159,7 @@ def _backbone(model: Any) -> Backbone:
 
 
 def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
-    """Makes one graph of nested ones, up to the last map."""
+    """Flattens nested models into one graph, up to the last map."""
     images = keras.Input(encoder.input_shape[1:], name="images")
     sources: dict[int, tuple[Any, Any]] = {}
 
@@ -189,7 +180,7 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
         raise
     except (AttributeError, TypeError, ValueError) as error:
         raise PresetError(
-            f"{encoder.name} is not a graph of layers, as presets are: {error}"
+            f"{encoder.name} is not a graph of layers: {error}"
         ) from error
     layer, source = sources.get(id(x), (None, None))
     output = {2: "features", 3: "tokens", 4: "map"}[len(x.shape)]
@@ -218,10 +209,10 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
 
 
 def _in_core_layers(layer: Any, *inputs: Any) -> Any:
-    """Returns a layer's output, by a core layer that a preset can hold.
+    """Returns a layer's output, computed by a core layer that presets support.
 
-    It is `None` if the layer is left as it is. `Normalization` keeps its
-    numbers as weights, ConvNeXt's `LayerScale` is not a public class, and
+    Returns `None` if the layer needs no replacement. `Normalization` stores its
+    statistics as weights, ConvNeXt's `LayerScale` is not a public class, and
     `x + y` or `x / 255` are not layers.
     """
     x = inputs[0]
@@ -238,8 +229,8 @@ def _in_core_layers(layer: Any, *inputs: Any) -> Any:
         values = np.stack([one - offset, offset]).reshape(2, -1, shape[-1])
         if np.ptp(values, axis=1).any():
             raise PresetError(
-                f"The layer {layer.name!r} normalizes each place otherwise, "
-                "and a preset holds a Rescaling of each channel."
+                f"The layer {layer.name!r} normalizes each position "
+                "differently. A preset can only rescale each channel."
             )
         scale, offset = values[:, 0].astype(float).tolist()
         return layers.Rescaling(scale, offset, name=layer.name)(x)
@@ -255,7 +246,7 @@ def _in_core_layers(layer: Any, *inputs: Any) -> Any:
 
 
 def _arithmetic(operation: Any, inputs: tuple) -> Any:
-    """Returns `x + y`, `x * y`, or what numbers make of one tensor."""
+    """Returns `x + y` or `x * y`, or a Rescaling for one tensor and numbers."""
     tensors = [x for x in inputs if isinstance(x, keras.KerasTensor)]
     if len(tensors) == 2:
         kind = {"Add": layers.Add, "Multiply": layers.Multiply}.get(
@@ -280,14 +271,14 @@ def _arithmetic(operation: Any, inputs: tuple) -> Any:
 
 
 def _from_the_end(axis: Any, rank: int) -> Any:
-    """Writes the last axis as -1, whatever its number."""
+    """Replaces the number of the last axis by -1."""
     if isinstance(axis, list):
         return [_from_the_end(a, rank) for a in axis]
     return -1 if axis == rank - 1 else axis
 
 
 def serialized(model: keras.Model) -> dict[str, Any]:
-    """Returns a model as `config.json` has it, as KerasHub writes it."""
+    """Returns a model's `config.json`, as KerasHub writes it."""
     text = json.dumps(keras.saving.serialize_keras_object(model))
 
     def plain(fields: dict[str, Any]) -> dict[str, Any]:
@@ -299,5 +290,5 @@ def serialized(model: keras.Model) -> dict[str, Any]:
 
 
 def plain_name(text: str) -> str:
-    """Makes a preset's name of any text."""
+    """Turns any text into a valid name of a preset."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", text).lstrip(".-")[:96] or "preset"

@@ -14,13 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerassl import encoders
+from kerassl import encoders, registry
+from kerassl.environment import environment
 from kerassl.image_format import channels_last
-from kerassl.presets.backbones import Backbone
-from kerassl.presets.build import Preset
 from kerassl.presets.card import card
-from kerassl.presets.graph import check_order
-from kerassl.presets.info import (
+from kerassl.presets.format.architecture import check_order
+from kerassl.presets.format.backbones import Backbone
+from kerassl.presets.format.build import Preset
+from kerassl.presets.format.info import (
     CARD,
     CONFIG,
     CONVERTER,
@@ -31,25 +32,9 @@ from kerassl.presets.info import (
     WEIGHTS,
     PresetError,
 )
-from kerassl.presets.public import (
-    is_shared,
-    public_names,
-    public_scores,
-    public_spec,
-)
+from kerassl.presets.format.verify import file_entry, verify_preset
 from kerassl.presets.published import plain_name, published, serialized
-from kerassl.presets.verify import file_entry, verify_preset
-from kerassl.recipes import Recipe
-from kerassl.recipes.command import pretrain_command
-from kerassl.run_folder import (
-    ENCODER,
-    HISTORY,
-    environment,
-    load_keras_file,
-    read_history,
-    read_scores,
-    read_settings,
-)
+from kerassl.renamed import recipe_hash
 
 
 def save_preset(
@@ -60,38 +45,42 @@ def save_preset(
     license: str | None = None,
     datasets: Sequence[str] = (),
     scores: Mapping[str, Mapping[str, Any]] | None = None,
-    recipe: Recipe | None = None,
+    recipe: Any = None,
     training: Mapping[str, Any] | None = None,
     description: str = "",
     overwrite: bool = False,
+    **fields: Any,
 ) -> Path:
-    """Saves the encoder alone as a preset, in float32.
+    """Saves an encoder as a preset, in float32.
 
-    The folder holds KerasHub's files, `kerassl.json` and a model card. It is
-    written beside its place, verified, and then renamed, so that there is
-    never half a preset. Dropout is left out, since it changes no features.
+    The folder contains KerasHub's files, `kerassl.json` and a model card. It is
+    written under a temporary name, verified, and then renamed, so that an
+    incomplete preset never appears. Dropout layers are left out, since they
+    don't change features.
+
+    To save the encoder of a run's folder, call `kerassl.runs.save_preset`.
 
     Args:
-        model: an encoder (Functional, of core Keras layers or of a KerasHub
-            ResNet or ViT), a `SelfSupervisedModel`, or the path of a run's
-            folder, of which the recipe, the data, the time of training and
-            the scores that `kerassl evaluate` left are taken too.
-        folder: path of the folder to make.
+        model: an encoder (a Functional model of core Keras layers or of a
+            KerasHub ResNet or ViT), or a `SelfSupervisedModel`, whose encoder
+            is saved.
+        folder: path of the folder to create.
         name: str, by default the folder's. Letters, digits, dots, hyphens and
             underscores.
         license: str, as the Hub spells it, such as `"apache-2.0"`. By default
             none, so that nobody else is given a right to use the encoder.
-        datasets: names of the data sets that the encoder was trained on. By
-            default the run's; images of your own are "own images", since a
-            preset holds no path of your machine.
-        scores: dict of a protocol's name to its results, with `"accuracy"` in
-            [0, 1], such as `{"knn": {"accuracy": 0.91, "k": 20}}`.
-        recipe: `Recipe`, or `None`.
+        datasets: names of the data sets that the encoder was trained on.
+        scores: dict of protocol to results, with `"accuracy"` in [0, 1], such
+            as `{"knn": {"accuracy": 0.91, "k": 20}}`.
+        recipe: a `kerassl.recipes.Recipe` or the dict of its fields; or `None`.
         training: dict of plain values: `"command"`, `"seconds"`, `"device"`
-            and whatever else is worth knowing.
+            and anything else worth knowing.
         description: str, the first paragraph of the model card.
-        overwrite: bool. Whether a preset that is there already is replaced, as
-            a whole. Anything else is never replaced.
+        overwrite: bool. Whether an existing preset is replaced, as a whole.
+            Other folders are never replaced.
+        **fields: further fields of `kerassl.presets.PresetInfo`, such as
+            `method` or `versions`. By default the method is the recipe's or
+            the model's class, and the versions are those installed.
 
     Returns:
         The folder's path.
@@ -101,31 +90,41 @@ def save_preset(
             overwritten.
         PresetError: if presets can't hold such an encoder, or a field has
             another form.
+        TypeError: if `model` is a path.
 
     Example:
     ```python
-    kerassl.save_preset("runs/a", "presets/simclr_resnet_nano",
-                        scores={"knn": {"accuracy": 0.83}})
+    model.fit(images, epochs=100)
+    kerassl.save_preset(model, "presets/simclr_resnet_nano",
+                        datasets=["cifar10"], license="apache-2.0")
     encoder = kerassl.load_encoder("presets/simclr_resnet_nano")
     ```
     """
+    if isinstance(model, (str, Path)):
+        raise TypeError(
+            f"`model` must be an encoder or a training model. Received: "
+            f"{model!r}. For a run's folder, call "
+            "kerassl.runs.save_preset(run, folder)."
+        )
     folder = Path(folder)
-    _check_place(folder, overwrite)
-    encoder, known = _source(model, recipe, tuple(datasets))
+    _check_target(folder, overwrite)
+    encoder = getattr(model, "encoder", model)
+    method = None if encoder is model else type(model).__name__
+    if recipe is not None:
+        recipe = _plain(getattr(recipe, "to_dict", lambda: recipe)())
+        method = recipe["method"]
+        fields["recipe_hash"] = recipe_hash(recipe)
+    defaults = {"method": method, "versions": environment()["versions"]}
     preset = published(
-        encoder,
+        encoders.as_encoder(encoder),
         name=plain_name(folder.resolve().name) if name is None else name,
         license=license or UNLICENSED,
         description=description,
-        datasets=known["datasets"],
-        scores=json.loads(
-            json.dumps(known["scores"] if scores is None else scores)
-        ),
-        training=known["training"] | json.loads(json.dumps(training or {})),
-        method=known["method"],
-        recipe=known["recipe"],
-        recipe_hash=known["recipe_hash"],
-        versions=known["versions"],
+        datasets=tuple(datasets),
+        scores=_plain(scores or {}),
+        training=_plain(training or {}),
+        recipe=recipe,
+        **(defaults | fields),
     )
     for array in preset.arrays:
         if not np.isfinite(array).all():
@@ -138,13 +137,18 @@ def save_preset(
         verify_preset(temporary)
         for path in temporary.iterdir():
             _flush(path)
-        _put(temporary, folder)
+        _rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 
-def _check_place(folder: Path, overwrite: bool) -> None:
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON would: tuples become lists."""
+    return json.loads(json.dumps(value))
+
+
+def _check_target(folder: Path, overwrite: bool) -> None:
     if not (folder.exists() or folder.is_symlink()):
         return
     if not overwrite:
@@ -159,69 +163,6 @@ def _check_place(folder: Path, overwrite: bool) -> None:
             + (f": it holds {', '.join(others[:3])}" if others else "")
             + ". Only presets are overwritten; choose another folder."
         )
-
-
-def _source(
-    model: Any, recipe: Recipe | None, datasets: tuple[str, ...]
-) -> tuple[keras.Model, dict[str, Any]]:
-    """Returns the encoder, and what is known of its training."""
-    here = environment()
-    known: dict[str, Any] = {
-        "method": None,
-        "datasets": datasets,
-        "training": {},
-        "scores": {},
-        "versions": here["versions"],
-    }
-    if isinstance(model, (str, Path)):
-        run = Path(model)
-        settings = read_settings(run)
-        path = run / ENCODER
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{run} holds no {ENCODER} yet: no epoch is finished."
-            )
-        encoder = encoders.accepted(load_keras_file(path))
-        own = Recipe.from_dict(settings["recipe"])
-        scores, data = read_scores(run), str(settings["data"])
-        specs = [
-            data,
-            *(str(s["data"]) for s in scores.values() if "data" in s),
-        ]
-        names = public_names(specs)
-        if datasets and not is_shared(data):
-            names[data] = datasets[0]
-        known["datasets"] = datasets or (names[data],)
-        known["versions"] = settings.get("versions", here["versions"])
-        known["training"] = _training(
-            run, settings | {"data": public_spec(data)}
-        )
-        known["scores"] = public_scores(scores, names)
-        recipe = recipe or own
-    else:
-        encoder = getattr(model, "encoder", model)
-        if encoder is not model:
-            known["method"] = type(model).__name__
-    if recipe is not None:
-        known["method"] = recipe.method
-    known["recipe"] = recipe and json.loads(json.dumps(recipe.to_dict()))
-    known["recipe_hash"] = recipe and recipe.hash
-    return encoders.as_encoder(encoder), known
-
-
-def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    training: dict[str, Any] = {"backend": settings["backend"]}
-    if command := pretrain_command(settings):
-        training["command"] = command
-    if "device" in settings:
-        training["device"] = settings["device"]
-    if (run / HISTORY).is_file():
-        rows = read_history(run)
-        training["epochs"] = len(rows)
-        training["seconds"] = round(
-            sum(row.get("seconds", 0.0) for row in rows), 2
-        )
-    return training
 
 
 def _write(preset: Preset, folder: Path) -> None:
@@ -272,8 +213,8 @@ def _converter(preset: Preset) -> dict[str, Any]:
     return serialized(converter)
 
 
-def _put(temporary: Path, folder: Path) -> None:
-    """Gives a whole folder its name, in place of an older preset."""
+def _rename(temporary: Path, folder: Path) -> None:
+    """Gives a finished folder its name, replacing an older preset."""
     if not folder.exists():
         os.rename(temporary, folder)
     else:
@@ -284,11 +225,11 @@ def _put(temporary: Path, folder: Path) -> None:
         except OSError:
             os.rename(old, folder)
             raise
-        # Not the preset's: the folder may be a clone of a repository.
+        # Hidden files are kept: the folder may be a clone of a repository.
         for path in old.glob(".*"):
             os.rename(path, folder / path.name)
         shutil.rmtree(old)
-    if os.name == "posix":  # Windows can't open a folder.
+    if os.name == "posix":  # Windows can't open folders
         _flush(folder.parent)
 
 
@@ -310,3 +251,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
+
+
+registry.link(save_preset=save_preset)

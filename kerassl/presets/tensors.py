@@ -1,4 +1,4 @@
-"""Reads the tensors of a checkpoint of anybody, and runs nothing of it."""
+"""Reads the tensors of an untrusted checkpoint, without running its code."""
 
 import argparse
 import sys
@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from kerassl.presets.info import PresetError, check
+from kerassl.presets.format.info import PresetError, check
 from kerassl.reading import one_line
 
 
 def shape_of(value: Any) -> tuple[int, ...] | None:
-    """Returns the shape of a dense array in memory; `None` for all else."""
+    """Returns the shape of a dense array in memory, else `None`."""
     if isinstance(value, np.ndarray):
         return value.shape if value.dtype.kind in "fiub" else None
     torch = sys.modules.get("torch")
@@ -28,7 +28,19 @@ def shape_of(value: Any) -> tuple[int, ...] | None:
 
 
 def read_tensors(path: Path) -> Any:
-    """Reads a file, and runs nothing of it."""
+    """Reads a file without running code from it.
+
+    Args:
+        path: of a PyTorch or a `.safetensors` file.
+
+    Returns:
+        The content, for PyTorch anything that it may store.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ImportError: if PyTorch or safetensors is missing.
+        PresetError: if the file can't be read as plain tensors.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix == ".safetensors":
@@ -49,25 +61,25 @@ def read_tensors(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"Reading {path} needs PyTorch: pip install torch. The preset and "
-            "the Keras backend don't."
+            f"Reading {path} needs PyTorch: pip install torch. The preset will "
+            "not need it, nor does the Keras backend."
         ) from error
     _check_packed(path)
-    # Plain settings, which DINO saves along.
+    # DINO saves its settings in a Namespace.
     with torch.serialization.safe_globals([argparse.Namespace]):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise PresetError(
                 f"{path} can't be read as plain tensors, and kerassl runs no "
-                f"code of a checkpoint: {one_line(str(error), 500)}"
+                f"code from checkpoints: {one_line(str(error), 500)}"
             ) from error
 
 
 def _check_packed(path: Path) -> None:
-    """Refuses an archive that unpacks to more than it has."""
+    """Refuses an archive that is compressed."""
     if not zipfile.is_zipfile(path):
-        return  # PyTorch's older form, which isn't packed.
+        return  # PyTorch's older format, which isn't an archive
     held = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:

@@ -8,9 +8,9 @@ import keras
 
 from kerassl import encoders, layers, methods, optimizers, registry
 from kerassl.choices import check_choice
+from kerassl.environment import environment
 from kerassl.recipe_fields import find_recipe
 from kerassl.recipes.recipe import METHODS, OPTIMIZERS, VIEWS, Recipe
-from kerassl.run_folder import environment
 
 # The `cpu` and `cifar` recipes are made for images of up to so many pixels.
 SMALL_SIZE = 64

@@ -1,9 +1,11 @@
 """Pretraining runs in folders, and the evaluation of encoders."""
 
-from kerassl.run_folder import environment, read_history, read_settings
+from kerassl.environment import environment
+from kerassl.run_folder import read_history, read_settings
 from kerassl.run_lock import InUseError
 from kerassl.runs.evaluate import Evaluation, earlier_scores
 from kerassl.runs.monitoring import monitors, tensorboard
+from kerassl.runs.preset import save_preset
 from kerassl.runs.protocols import protocol
 from kerassl.runs.run import DivergedError, Run, SaveError
 from kerassl.runs.starting import resume, start
@@ -21,6 +23,7 @@ __all__ = [
     "read_history",
     "read_settings",
     "resume",
+    "save_preset",
     "start",
     "tensorboard",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kerassl.image_format import load_keras_file
 from kerassl.methods import SelfSupervisedModel
 from kerassl.reading import (
     ANY_DICT,
@@ -17,7 +18,6 @@ from kerassl.reading import (
     items,
     number,
 )
-from kerassl.run_folder import load_keras_file
 from kerassl.runs.files import replacing
 
 # The position is stored as this member of the `.keras` file, a zip archive.

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kerassl.environment import environment
 from kerassl.reading import check_fields, load_json
-from kerassl.run_folder import RECIPE, SCORE, environment
+from kerassl.run_folder import RECIPE, SCORE
 from kerassl.runs.files import write_text
 
 _logger = logging.getLogger("kerassl")

@@ -7,12 +7,12 @@ import keras
 
 from kerassl import data as kerassl_data
 from kerassl import distributed, recipes
+from kerassl.environment import environment
 from kerassl.names import MAX_UNREADABLE
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
     RECIPE,
-    environment,
     read_settings,
     refuse_run,
 )

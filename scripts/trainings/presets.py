@@ -4,7 +4,7 @@
 
 For each method: `kerassl pretrain` by its recipe on the 50,000 training images
 of CIFAR-10, without labels; `kerassl evaluate` on all 10,000 test images; and
-`kerassl.save_preset` into `presets/NAME`, with the run's history in
+`kerassl.runs.save_preset` into `presets/NAME`, with the run's history in
 `presets/history/NAME.csv` and an entry in `presets/index.json`. Finished steps
 are skipped and interrupted trainings resumed, so running the same command
 again finishes the work. A preset that lacks scores is evaluated and packed
@@ -164,9 +164,9 @@ def read_index() -> dict[str, Any]:
 
 def pack(task: Task) -> None:
     """Saves a run as a preset and adds it to the index."""
-    from kerassl import save_preset
+    from kerassl.presets.format.verify import verify_preset
     from kerassl.presets.load import INDEX
-    from kerassl.presets.verify import verify_preset
+    from kerassl.runs import save_preset
     from kerassl.runs.files import replacing
 
     folder, name = task.folder, task.name
@@ -192,7 +192,7 @@ def pack(task: Task) -> None:
 def unpack(task: Task) -> None:
     """Restores enough of a preset's run to evaluate it."""
     from kerassl import load_encoder
-    from kerassl.presets.verify import verify_preset
+    from kerassl.presets.format.verify import verify_preset
     from kerassl.run_folder import ENCODER, HISTORY, RECIPE, SCORES
 
     info = verify_preset(PRESETS / task.name)
@@ -278,7 +278,7 @@ def missing(task: Task) -> set[str] | None:
 
     `None` if there is no preset of this recipe.
     """
-    from kerassl.presets.verify import verify_preset
+    from kerassl.presets.format.verify import verify_preset
 
     if not (PRESETS / task.name).exists():
         return None
@@ -290,7 +290,7 @@ def missing(task: Task) -> set[str] | None:
 
 def verify(task: Task) -> bool:
     """Trains again and compares kNN with the published preset."""
-    from kerassl.presets.verify import verify_preset
+    from kerassl.presets.format.verify import verify_preset
     from kerassl.run_folder import read_scores
 
     name = task.name

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import sys
 
 import huggingface_hub
 import keras
@@ -13,6 +14,7 @@ import kerassl
 from kerassl import encoders
 from kerassl.cli.main import main
 from kerassl.presets import save_preset
+from kerassl.presets.checkpoints import SOURCES
 from tests.hub_server import HubServer
 from tests.hub_server.client import connect
 
@@ -182,7 +184,7 @@ def test_a_push_tells_of_an_edited_card(hub, folders, capsys):
     capsys.readouterr()
     assert main(push) == 0
     captured = capsys.readouterr()
-    assert "README.md: the one that was edited" in captured.out
+    assert "README.md: kept the one that was edited" in captured.out
     assert "--overwrite-card" in captured.err
     assert main([*push, "--overwrite-card"]) == 0
     assert "is overwritten" in capsys.readouterr().err
@@ -204,3 +206,42 @@ def test_refusals_are_one_line(hub, folders, tmp_path, capsys):
     hub.flip_bit("alice/encoder", "config.json")
     assert "config.json" in refused(capsys, "presets", "pull", URI, changed)
     assert not changed.exists()
+
+
+def test_license_and_data_are_for_runs(hub, folders, capsys):
+    for option in ("--license mit", "--data-name flowers"):
+        push = ["presets", "push", "--yes", folders / "preset", URI]
+        assert "are for runs" in refused(capsys, *push, *option.split())
+    assert not hub.repositories
+
+
+def test_sources(capsys):
+    printed_sources = printed(capsys, "presets", "sources")
+    found = json.loads(printed(capsys, "presets", "sources", "--json"))
+    assert set(found) == set(SOURCES)
+    for name, source in SOURCES.items():
+        assert found[name]["license"] == source.license
+        assert f"\n{name} " in printed_sources
+        assert source.url in printed_sources
+
+
+def test_convert(tmp_path, capsys, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from tests.presets.torch_models import ViT
+
+    file, folder = tmp_path / "dino.pth", tmp_path / "preset"
+    torch.save(ViT().state_dict(), file)
+    convert = ("presets", "convert", "dino_vit", file, folder)
+    assert "num_heads" in refused(capsys, *convert)
+    assert not folder.exists()
+    words = (*convert, "--num-heads", 3, "--name", "dino")
+    assert printed(capsys, *words) == f"{folder}\n"
+    info = kerassl.verify_preset(folder)
+    assert (info.name, info.license) == ("dino", "apache-2.0")
+    assert "exists already" in refused(capsys, *words)
+    assert printed(capsys, *words, "--overwrite") == f"{folder}\n"
+    assert "Nearest: dino_vit" in refused(
+        capsys, "presets", "convert", "dino", file, tmp_path / "other"
+    )
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "pip install torch" in refused(capsys, *words, "--overwrite")

@@ -129,7 +129,7 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     assert list(kept) == names
     assert kept["knn"]["accuracy"] == result["knn"]["accuracy"]
     assert kept["finetune_2_per_class"]["train_size"] == 20
-    folder = kerassl.save_preset(finished, tmp_path / "preset")
+    folder = kerassl.runs.save_preset(finished, tmp_path / "preset")
     assert list(kerassl.verify_preset(folder).scores) == names
     # Random weights are taken over from where they were measured.
     monkeypatch.delattr("kerassl.runs.measuring.untrained")

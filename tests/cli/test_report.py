@@ -12,10 +12,10 @@ from PIL import Image
 
 from kerassl import recipes
 from kerassl.cli.main import main
+from kerassl.environment import environment
 from kerassl.report import html as report_html
 from kerassl.report import sections
 from kerassl.report.page import Report
-from kerassl.run_folder import environment
 from kerassl.runs.checkpoint import Position, save_checkpoint
 from tests.contracts.methods import METHODS, tiny_encoder
 

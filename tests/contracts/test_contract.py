@@ -13,7 +13,7 @@ from keras import ops
 
 import kerassl
 from kerassl import data
-from kerassl.run_folder import environment
+from kerassl.environment import environment
 from tests.backends import count_waits, more, once, unordered
 from tests.contracts.methods import (
     EPOCHS,

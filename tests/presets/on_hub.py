@@ -3,7 +3,8 @@
 import keras
 import pytest
 
-from kerassl.presets import PresetError, hub
+from kerassl import presets
+from kerassl.presets import PresetError
 
 NAME = "alice/encoder"
 URI = f"hf://{NAME}"
@@ -27,7 +28,7 @@ def refused(*arguments, **keywords):
     """Returns why a pull was refused, which leaves nothing behind."""
     folder = arguments[1]
     with pytest.raises(PresetError) as error:
-        hub.pull(*arguments, **keywords)
+        presets.download_preset(*arguments, **keywords)
     left = [*folder.parent.glob(folder.name), *folder.parent.glob(".*-*")]
     assert not left
     return str(error.value)

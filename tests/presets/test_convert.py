@@ -1,12 +1,9 @@
 import argparse
 import hashlib
-import importlib.util
-import json
 import os
 import resource
 import sys
 import zipfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,8 +11,8 @@ import pytest
 
 import kerassl
 from kerassl import encoders, presets
-from kerassl.presets.backbones import bicubic, dino_bicubic
 from kerassl.presets.convert import SOURCES, convert_checkpoint
+from kerassl.presets.format.positions import bicubic, dino_bicubic
 from tests.presets import make
 
 torch = pytest.importorskip("torch")
@@ -394,12 +391,12 @@ def test_preset(source, name, output, shape, models, saved, tmp_path):
         (
             "mae_vit",
             lambda state: state.update(fc_norm=torch.ones(12)),
-            r"'fc_norm' of shape \(12,\) is of no use",
+            r"'fc_norm' of shape \(12,\) is unexpected",
         ),
         (
             "mae_vit",
             lambda state: state.update(fc_norm="a string"),
-            "'fc_norm' of shape None is of no use",
+            "'fc_norm' of shape None is unexpected",
         ),
         (
             "dino_vit",
@@ -438,7 +435,7 @@ def test_preset(source, name, output, shape, models, saved, tmp_path):
             lambda state: state.update(
                 {"layer1.0.conv1.weight": torch.ones(128, 64, 1, 1)}
             ),
-            "begins with 64 filters",
+            "must start with 64 filters",
         ),
     ],
 )
@@ -516,21 +513,3 @@ def test_safetensors(models, tmp_path):
         path, "mae_vit_transformers", tmp_path / "preset", num_heads=HEADS
     )
     check_features(kerassl.load_encoder(folder), models["transformers"])
-
-
-def test_script(saved, tmp_path, capsys):
-    path = Path(__file__).parents[2] / "scripts" / "convert.py"
-    spec = importlib.util.spec_from_file_location("convert_script", path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    assert script.main(["sources"]) == 0
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in SOURCES)
-    words = ["convert", "dino_vit", str(saved("dino_vit")), str(tmp_path / "p")]
-    assert script.main(words) == 1
-    assert "num_heads" in capsys.readouterr().err
-    assert script.main([*words, "--num-heads", "3", "--name", "dino"]) == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "p")
-    assert (
-        json.loads((tmp_path / "p/kerassl.json").read_text())["name"] == "dino"
-    )

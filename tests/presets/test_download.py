@@ -8,8 +8,8 @@ import pytest
 
 from kerassl import presets
 from kerassl.presets import PresetError, hub
-from kerassl.presets.info import CONVERTER
-from kerassl.presets.verify import MOST_BYTES
+from kerassl.presets.format.info import CONVERTER
+from kerassl.presets.format.verify import MOST_BYTES
 from tests.hub_server import Fault
 from tests.presets import make
 from tests.presets.on_hub import (
@@ -44,7 +44,7 @@ def commit(server, **changed):
 def test_an_edited_card_changes_nothing(
     preset, server, client, tmp_path, recwarn
 ):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     presets.load_encoder(URI)
     count = server.count("GET", LARGE)
     commit(server, **{"README.md": b"---\nlicense: mit\n---\nMine"})
@@ -52,7 +52,7 @@ def test_an_edited_card_changes_nothing(
         presets.load_encoder(URI)
     # The weights of the older commit are these.
     assert server.count("GET", LARGE) == count
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == {
         **files(preset),
         "README.md": b"---\nlicense: mit\n---\nMine",
@@ -61,9 +61,9 @@ def test_an_edited_card_changes_nothing(
 
 
 def test_a_deleted_card_changes_nothing(preset, server, client, tmp_path):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     del server.repositories[NAME].at("main").files["README.md"]
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert "README.md" not in files(tmp_path / "a")
 
 
@@ -72,7 +72,7 @@ def test_a_wrong_preset_is_downloaded_once(preset, server, client, tmp_path):
     shutil.copytree(preset, folder)
     data = bytearray((folder / WEIGHTS).read_bytes())
     data[-1] ^= 1
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     commit(server, **{WEIGHTS: bytes(data)})
     for _ in range(3):
         with pytest.raises(PresetError, match=f"{WEIGHTS} was changed"):
@@ -84,7 +84,7 @@ def test_a_wrong_preset_is_downloaded_once(preset, server, client, tmp_path):
 def test_too_large_files_are_not_downloaded(
     preset, server, client, tmp_path, name
 ):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     large = server.repositories[NAME].at("main").files
     large[name].size = MOST_BYTES[name] + 1
     assert f"{name} has" in refused(URI, tmp_path / "a")
@@ -94,7 +94,7 @@ def test_too_large_files_are_not_downloaded(
 def test_weights_of_another_size_are_not_downloaded(
     preset, server, client, tmp_path
 ):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     server.repositories[NAME].at("main").files[WEIGHTS].size = 2**33
     assert f"{WEIGHTS} has" in refused(URI, tmp_path / "a")
     # Nor if kerassl.json agrees, since the architecture doesn't.
@@ -112,7 +112,7 @@ def test_nothing_is_downloaded_for_a_wrong_architecture(
     shutil.copytree(preset, folder)
     (folder / "config.json").write_text("{}")
     make.reseal(folder)
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     commit(
         server,
         **{
@@ -120,7 +120,7 @@ def test_nothing_is_downloaded_for_a_wrong_architecture(
             for k in ("config.json", "kerassl.json")
         },
     )
-    assert "must be of keras" in refused(URI, tmp_path / "a")
+    assert "must be from keras" in refused(URI, tmp_path / "a")
     assert server.count("GET", LARGE) == 0
 
 
@@ -135,29 +135,29 @@ FAULTS = {
 
 @pytest.mark.parametrize("kind", FAULTS)
 def test_the_cache_stands_in(preset, server, client, waits, tmp_path, kind):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     hub.download(URI)
     server.faults.append(Fault("/", 1000, **FAULTS[kind]))
-    with pytest.warns(UserWarning, match="What the cache holds"):
-        folder = hub.pull(URI, tmp_path / "a")
+    with pytest.warns(UserWarning, match="Using the cached"):
+        folder = presets.download_preset(URI, tmp_path / "a")
     assert files(folder) == files(preset)
     # A commit never changes, so that nobody is asked.
     count = len(server.requests)
     sha = server.repositories[NAME].at("main").sha
-    hub.pull(f"{URI}@{sha}", tmp_path / "b")
+    presets.download_preset(f"{URI}@{sha}", tmp_path / "b")
     assert len(server.requests) == count
     client("other")
     reason = refused(URI, tmp_path / "c")
     assert NAME in reason or "Hub" in reason
     server.faults.clear()
-    hub.pull(URI, tmp_path / "c")
+    presets.download_preset(URI, tmp_path / "c")
 
 
 def test_a_missing_revision_is_none_of_the_cache(preset, server, client):
-    hub.upload_preset(preset, f"{URI}@next")
+    presets.upload_preset(f"{URI}@next", preset)
     hub.download(f"{URI}@next")
     del server.repositories[NAME].branches["next"]
-    with pytest.raises(hub.HubError, match="no revision next"):
+    with pytest.raises(presets.HubError, match="no revision next"):
         hub.download(f"{URI}@next")
 
 
@@ -165,10 +165,10 @@ def test_a_missing_revision_is_none_of_the_cache(preset, server, client):
 def test_a_broken_answer_is_asked_for_again(
     preset, server, client, waits, tmp_path, kind
 ):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     # Also after the Hub was busy.
     server.faults += [Fault(API), Fault(API, **FAULTS[kind])]
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
     assert len(waits) == 1
 
@@ -178,9 +178,9 @@ def test_a_broken_answer_is_asked_for_again(
 def test_a_body_of_a_wrong_size_is_fetched_once_more(
     preset, server, client, waits, tmp_path, path, body
 ):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     server.faults.append(Fault(path, 1, page=body, method="GET"))
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
     client("other")
     count = server.count("GET", path)

@@ -15,9 +15,9 @@ import pytest
 
 import kerassl
 from kerassl.presets import PresetError
-from kerassl.presets.graph import Weight
-from kerassl.presets.hdf5 import read_arrays
-from kerassl.presets.weights import read_weights
+from kerassl.presets.format.architecture import Weight
+from kerassl.presets.format.hdf5 import read_arrays
+from kerassl.presets.format.weights import read_weights
 from tests.presets import make
 from tests.presets.mutate import mutated_hdf5, mutated_json
 

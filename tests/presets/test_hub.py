@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kerassl import encoders, presets
-from kerassl.presets import PresetError, hub
+from kerassl.presets import PresetError, hub, hub_calls
 from tests.backends import more
 from tests.hub_server import Fault, HubServer
 from tests.hub_server.client import connect, variables
@@ -33,16 +33,17 @@ pytestmark = on_one_backend
 
 @both
 def test_first_and_second_push(preset, server, client, tmp_path, capfd):
-    first = hub.upload_preset(preset, URI)
+    first = presets.upload_preset(URI, preset)
     assert titles(server) == ["Upload a preset with kerassl", "initial commit"]
     head = server.repositories[NAME].at("main")
     assert first.uri == f"{URI}@{head.sha}"
     assert first.url == f"{server.url}/{NAME}/commit/{head.sha}"
-    assert hub.upload_preset(preset, URI) == first
+    assert presets.upload_preset(URI, preset) == first
     assert server.repositories[NAME].at("main") is head
     assert capfd.readouterr().out == ""
-    assert hub.pull(URI, tmp_path / "new" / "a") == tmp_path / "new" / "a"
-    assert files(tmp_path / "new" / "a") == files(preset)
+    folder = tmp_path / "new" / "a"
+    assert presets.download_preset(URI, folder) == folder
+    assert files(folder) == files(preset)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a"]
     assert not any(path.is_symlink() for path in tmp_path.glob("new/a/*"))
 
@@ -61,21 +62,21 @@ def test_a_push_takes_the_place_of_an_older_preset(
     )
     smaller = tmp_path / "smaller"
     shutil.copytree(preset, smaller)
-    hub.upload_preset(smaller, URI, commit_message="Newer")
+    presets.upload_preset(URI, smaller, commit_message="Newer")
     assert titles(server) == ["Newer", "Older", "initial commit"]
     there = set(server.repositories[NAME].at("main").files)
     assert there == {*files(smaller), "notes.txt", ".gitattributes"}
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(smaller)
 
 
 @both
 def test_a_private_preset(preset, server, client, tmp_path):
-    hub.upload_preset(preset, URI, private=True)
+    presets.upload_preset(URI, preset, private=True)
     assert server.repositories[NAME].private
-    hub.upload_preset(preset, URI)  # it stays what it is
+    presets.upload_preset(URI, preset)  # it stays what it is
     assert server.repositories[NAME].private
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     client("other", token=None)
     assert "is private and needs a token" in refused(URI, tmp_path / "b")
     client("other", token="hf_bob")
@@ -86,8 +87,8 @@ def test_a_public_repository_stays_without_a_private_preset(
     preset, server, client
 ):
     huggingface_hub.HfApi().create_repo(NAME)
-    with pytest.raises(hub.HubError, match="is public"):
-        hub.upload_preset(preset, URI, private=True)
+    with pytest.raises(presets.HubError, match="is public"):
+        presets.upload_preset(URI, preset, private=True)
     assert titles(server) == ["initial commit"]
 
 
@@ -95,21 +96,21 @@ def test_a_public_repository_stays_without_a_private_preset(
     "token, reason",
     [
         ("hf_unknown", "doesn't accept the token"),
-        ("hf_alice_reads", "the right to write"),
-        ("hf_bob", "the right to write"),
-        (None, "wants a token"),
+        ("hf_alice_reads", "write access"),
+        ("hf_bob", "write access"),
+        (None, "requires a token"),
     ],
 )
 def test_tokens_that_may_not_push(preset, server, client, token, reason):
     client(token=token)
-    with pytest.raises(hub.HubError, match=reason):
-        hub.upload_preset(preset, URI)
+    with pytest.raises(presets.HubError, match=reason):
+        presets.upload_preset(URI, preset)
     assert not server.repositories
     client()
     huggingface_hub.HfApi().create_repo(NAME)
     client(token=token)
-    with pytest.raises(hub.HubError, match=reason):
-        hub.upload_preset(preset, URI)
+    with pytest.raises(presets.HubError, match=reason):
+        presets.upload_preset(URI, preset)
     assert titles(server) == ["initial commit"]
 
 
@@ -120,7 +121,7 @@ def test_what_is_not_there(preset, server, client, tmp_path):
     assert "kerassl.json" in refused(URI, folder)
     assert "no revision v1" in refused(f"{URI}@v1", folder)
     assert "no revision " + "0" * 40 in refused(URI, folder, "0" * 40)
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     del server.repositories[NAME].at("main").files["model.weights.h5"]
     assert "model.weights.h5" in refused(URI, folder)
 
@@ -141,24 +142,24 @@ def test_what_is_not_there(preset, server, client, tmp_path):
 )
 def test_addresses_have_one_form(uri):
     with pytest.raises(PresetError, match="hf://owner/name@revision"):
-        hub.parse_uri(uri)
+        hub_calls.parse_uri(uri)
 
 
 def test_addresses():
-    assert hub.parse_uri(URI) == (NAME, "main")
-    assert hub.parse_uri(URI, "v1") == (NAME, "v1")
-    assert hub.parse_uri(f"{URI}@refs/pr/1") == (NAME, "refs/pr/1")
+    assert hub_calls.parse_uri(URI) == (NAME, "main")
+    assert hub_calls.parse_uri(URI, "v1") == (NAME, "v1")
+    assert hub_calls.parse_uri(f"{URI}@refs/pr/1") == (NAME, "refs/pr/1")
     with pytest.raises(PresetError, match="another: v2"):
-        hub.parse_uri(f"{URI}@v1", "v2")
+        hub_calls.parse_uri(f"{URI}@v1", "v2")
 
 
 @both
 def test_pinned_revisions_and_branches(
     preset, other_preset, server, client, tmp_path
 ):
-    first = hub.upload_preset(preset, URI)
-    second = hub.upload_preset(other_preset, URI)
-    third = hub.upload_preset(preset, f"{URI}@next")
+    first = presets.upload_preset(URI, preset)
+    second = presets.upload_preset(URI, other_preset)
+    third = presets.upload_preset(f"{URI}@next", preset)
     for number, (uri, expected) in enumerate(
         [
             (first.uri, preset),
@@ -168,7 +169,7 @@ def test_pinned_revisions_and_branches(
             (f"{URI}@next", preset),
         ]
     ):
-        folder = hub.pull(uri, tmp_path / str(number))
+        folder = presets.download_preset(uri, tmp_path / str(number))
         assert files(folder) == files(expected)
 
 
@@ -181,62 +182,62 @@ def test_a_busy_hub_is_asked_again(
     preset, server, client, waits, tmp_path, path, status
 ):
     server.faults.append(Fault(path, 2, status))
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     assert titles(server)[1:] == ["initial commit"]
     assert len(waits) == 2 and 0 < min(waits) < max(waits)
     server.faults.append(Fault(path, 2, status, {"Retry-After": "7"}))
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
 
 
 def test_a_hub_that_says_when_to_come_back(preset, server, client, waits):
     server.faults.append(Fault("/commit/", 1, 429, {"Retry-After": "7"}))
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     assert waits == [7]
     server.faults.append(Fault("/create", 1, 429, {"Retry-After": "300"}))
-    with pytest.raises(hub.HubError, match="rate limit"):
-        hub.upload_preset(preset, URI)
+    with pytest.raises(presets.HubError, match="rate limit"):
+        presets.upload_preset(URI, preset)
     assert waits == [7]
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_hub_that_stays_busy(preset, server, client, waits, tmp_path, status):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     server.faults.append(Fault("/", 1000, status))
     reason = "rate limit" if status == 429 else "status 503"
     assert reason in refused(URI, tmp_path / "a")
-    assert len(waits) >= len(hub.WAITS)
-    with pytest.raises(hub.HubError, match=reason):
-        hub.upload_preset(preset, URI)
+    assert len(waits) >= len(hub_calls.WAITS)
+    with pytest.raises(presets.HubError, match=reason):
+        presets.upload_preset(URI, preset)
 
 
 @pytest.mark.parametrize("path", ["/resolve/", "/stored/"])
 def test_a_busy_storage(preset, server, client, waits, tmp_path, path):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     server.faults.append(Fault(path, 2, 503))
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
     server.faults.append(Fault(path, 1000, 503))
     client("other")
     assert "status 503" in refused(URI, tmp_path / "b")
     server.faults.clear()
-    hub.pull(URI, tmp_path / "b")
+    presets.download_preset(URI, tmp_path / "b")
 
 
 @both
 def test_a_connection_cut_in_mid_file_is_resumed(
     preset, server, client, tmp_path
 ):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     server.faults.append(Fault(LARGE, cut=10_000, method="GET"))
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
     assert server.count("GET", LARGE) == 2
 
 
 @both
 def test_a_flipped_bit_is_caught(preset, server, client, waits, tmp_path):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     healthy = dict(server.xet.xorbs), server.repositories[NAME].at("main")
     server.flip_bit(NAME, "model.weights.h5")
     assert "model.weights.h5" in refused(URI, tmp_path / "a")
@@ -245,26 +246,27 @@ def test_a_flipped_bit_is_caught(preset, server, client, waits, tmp_path):
     # What the cache holds doesn't outlive the fault.
     server.flip_bit(NAME, "model.weights.h5")
     assert server.xet.xorbs == healthy[0]
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
     presets.load_encoder(URI)
 
 
 @both
 def test_offline(preset, server, client, tmp_path):
-    upload = hub.upload_preset(preset, URI)
+    upload = presets.upload_preset(URI, preset)
     client(offline=True)
     reason = refused(URI, tmp_path / "a")
-    assert "isn't whole in the cache" in reason and "HF_HUB_OFFLINE" in reason
+    assert "isn't complete in the cache" in reason
+    assert "HF_HUB_OFFLINE" in reason
     client()
     hub.download(URI)
     client(offline=True)
     count = len(server.requests)
     for number, uri in enumerate([URI, upload.uri]):
-        folder = hub.pull(uri, tmp_path / str(number))
+        folder = presets.download_preset(uri, tmp_path / str(number))
         assert files(folder) == files(preset)
-    with pytest.raises(hub.HubError, match="HF_HUB_OFFLINE"):
-        hub.upload_preset(preset, URI)
+    with pytest.raises(presets.HubError, match="HF_HUB_OFFLINE"):
+        presets.upload_preset(URI, preset)
     assert len(server.requests) == count
 
 
@@ -272,15 +274,15 @@ def test_a_hub_that_is_not_there(preset, client, monkeypatch, tmp_path):
     with HubServer() as gone:
         connect(monkeypatch, gone, tmp_path / "cache")
     assert "can't be reached" in refused(URI, tmp_path / "a")
-    with pytest.raises(hub.HubError, match="can't be reached"):
-        hub.upload_preset(preset, URI)
+    with pytest.raises(presets.HubError, match="can't be reached"):
+        presets.upload_preset(URI, preset)
 
 
 def test_an_existing_folder_is_refused(preset, server, client, tmp_path):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     count = len(server.requests)
     with pytest.raises(PresetError, match="exists already"):
-        hub.pull(URI, tmp_path)
+        presets.download_preset(URI, tmp_path)
     assert len(server.requests) == count
 
 
@@ -309,7 +311,7 @@ def full_disk(kind, folder):
 @pytest.mark.parametrize("kind", ["tmpfs", "quota"])
 @pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_a_full_disk(preset, server, client, waits, tmp_path, kind):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
     client("large")
     hub.download(URI)
     with full_disk(kind, tmp_path / "small"):
@@ -317,16 +319,16 @@ def test_a_full_disk(preset, server, client, waits, tmp_path, kind):
         assert "disk is full" in refused(URI, tmp_path / "small" / "a")
         client("large")
         assert "disk is full" in refused(URI, tmp_path / "small" / "a")
-    hub.pull(URI, tmp_path / "a")
+    presets.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == files(preset)
 
 
 def test_processes_pull_at_once(preset, server, client, tmp_path):
-    hub.upload_preset(preset, URI)
+    presets.upload_preset(URI, preset)
 
     def pull(folder):
         try:
-            hub.pull(URI, folder)
+            presets.download_preset(URI, folder)
         except PresetError:
             os._exit(1)
         os._exit(0)
@@ -368,8 +370,8 @@ assert classifier.backbone.name == "resnet_nano"
 def test_kerashub_loads_it_without_kerassl(preset, server, client, tmp_path):
     encoder = encoders.build("vit_nano", image_shape=(16, 16, 3))
     presets.save_preset(encoder, tmp_path / "vit")
-    hub.upload_preset(tmp_path / "vit", URI)
-    hub.upload_preset(preset, "hf://alice/small")
+    presets.upload_preset(URI, tmp_path / "vit")
+    presets.upload_preset("hf://alice/small", preset)
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3))
     np.save(tmp_path / "images.npy", images.astype("float32"))
     subprocess.run(

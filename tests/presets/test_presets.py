@@ -13,9 +13,13 @@ import pytest
 
 import kerassl
 from kerassl import encoders, presets, recipes, runs
-from kerassl.presets.backbones import bicubic
+from kerassl.presets import hub, load, publish, published
+from kerassl.presets.format import info as schema
+from kerassl.presets.format import verify
+from kerassl.presets.format.positions import bicubic
+from kerassl.presets.format.verify import open_preset
 from kerassl.presets.load import open_source
-from kerassl.presets.verify import open_preset
+from kerassl.reading import text
 from tests.presets import make
 
 MAKERS = {
@@ -284,9 +288,10 @@ def test_nested_models_and_training_models(tmp_path):
     )
     encoder = encoders.as_encoder(inner)
     model = kerassl.BYOL(encoder)
-    folder = kerassl.save_preset(model, tmp_path / "nested")
+    folder = model.save_to_preset(tmp_path / "nested", license="mit")
     info = kerassl.verify_preset(folder)
     assert (info.method, info.output) == ("BYOL", "map")
+    assert info.license == "mit"
     images = make.images_for((8, 8, 3))
     np.testing.assert_allclose(
         features(kerassl.load_encoder(folder), images),
@@ -396,7 +401,7 @@ def run_folder(tmp_path_factory):
 def test_of_a_run(run_folder, tmp_path):
     source, recipe, encoder = run_folder
     scores = {"knn": {"accuracy": 0.75123456, "k": 20, "temperature": 0.07}}
-    folder = kerassl.save_preset(
+    folder = runs.save_preset(
         source,
         tmp_path / "a",
         license="apache-2.0",
@@ -443,14 +448,14 @@ def test_a_run_that_no_command_makes(run_folder, tmp_path):
     settings |= {"recipe": changed.to_dict(), "recipe_hash": changed.hash}
     shutil.copytree(source, tmp_path / "run")
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(settings))
-    folder = kerassl.save_preset(tmp_path / "run", tmp_path / "preset")
+    folder = runs.save_preset(tmp_path / "run", tmp_path / "preset")
     assert "command" not in kerassl.verify_preset(folder).training
     assert "kerassl pretrain" not in (folder / "README.md").read_text()
 
 
 def test_evaluation_takes_a_preset(run_folder, tmp_path):
     source, _, encoder = run_folder
-    folder = kerassl.save_preset(source, tmp_path / "a")
+    folder = runs.save_preset(source, tmp_path / "a")
     subject = runs.Evaluation(
         folder, "fashion_mnist_small", train_limit=40, test_limit=20
     )
@@ -463,7 +468,7 @@ def test_a_run_without_an_epoch(run_folder, tmp_path):
         (source / "recipe.json").read_bytes()
     )
     with pytest.raises(FileNotFoundError, match="no epoch is finished"):
-        kerassl.save_preset(tmp_path, tmp_path / "a")
+        runs.save_preset(tmp_path, tmp_path / "a")
 
 
 def test_the_presets_of_the_index_are_there():
@@ -536,3 +541,57 @@ def test_fields_are_checked(fields, message, tmp_path):
     with pytest.raises(presets.PresetError, match=re.escape(message)):
         kerassl.save_preset(make.graph_encoder(), tmp_path / "a", **fields)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def next_schema(monkeypatch):
+    """A schema with one more field, as `format/info.py` would define it."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Extended(schema.PresetInfo):
+        citation: str = ""
+        schema_version: int = schema.SCHEMA_VERSION + 1
+
+    for module in (schema, load, published, publish, hub, verify):
+        monkeypatch.setattr(module, "PresetInfo", Extended)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", Extended.schema_version)
+    monkeypatch.setitem(schema.SINCE, "citation", Extended.schema_version)
+    monkeypatch.setitem(schema.FORMS, "citation", text(100))
+    monkeypatch.setattr(load, "_index", load._index.__wrapped__)
+    return Extended.schema_version
+
+
+def test_a_new_field_needs_only_its_definition(tiny, next_schema, tmp_path):
+    """Presets of the older schema load; the new one is as strict."""
+    for path in sorted(load.zoo().glob("*/kerassl.json")):
+        fields = json.loads(path.read_text())
+        assert fields["schema_version"] == next_schema - 1
+        old = schema.PresetInfo.from_dict(fields)
+        assert (old.citation, old.schema_version) == ("", next_schema)
+    assert len(kerassl.list_presets()) == 16
+    assert kerassl.verify_preset(tiny).citation == ""
+    kerassl.load_encoder("simclr_resnet_nano_cifar10")  # as in the index
+    folder = kerassl.save_preset(
+        make.graph_encoder(), tmp_path / "new", citation="Ada, 1843"
+    )
+    assert kerassl.verify_preset(folder).citation == "Ada, 1843"
+    with pytest.raises(presets.PresetError, match="`citation`"):
+        kerassl.save_preset(
+            make.graph_encoder(), tmp_path / "long", citation="x" * 101
+        )
+    fields = json.loads((folder / "kerassl.json").read_text())
+    for changed, message in (
+        (fields | {"schema_version": next_schema - 1}, "unknown .* citation"),
+        (fields | {"schema_version": next_schema + 1}, "Upgrade"),
+        ({k: v for k, v in fields.items() if k != "citation"}, "lacks citat"),
+        (fields | {"evil": 1}, "unknown fields: evil"),
+    ):
+        with pytest.raises(presets.PresetError, match=message):
+            schema.PresetInfo.from_dict(changed)
+
+
+def test_this_version_refuses_the_next_schema(tiny):
+    fields = json.loads((tiny / "kerassl.json").read_text())
+    fields |= {"schema_version": schema.SCHEMA_VERSION + 1, "citation": ""}
+    with pytest.raises(presets.PresetError, match="Upgrade"):
+        schema.PresetInfo.from_dict(fields)

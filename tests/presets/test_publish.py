@@ -11,7 +11,7 @@ import yaml
 
 import kerassl
 from kerassl import encoders, recipes, runs
-from kerassl.presets import PresetError, hub, public
+from kerassl.presets import PresetError, public
 from kerassl.presets.convert import SOURCES
 from kerassl.presets.load import zoo
 from tests.hub_server.card import LICENSES, problems
@@ -88,7 +88,7 @@ def test_paths_of_a_run_stay_at_home(data, tmp_path):
         "knn, mnist and cifar10": {"data": "mnist and cifar10", "accuracy": 0},
     }
     run = run_of(tmp_path / "secret", data, scores)
-    folder = kerassl.save_preset(run, tmp_path / "preset")
+    folder = runs.save_preset(run, tmp_path / "preset")
     for path in folder.iterdir():
         content = path.read_bytes().decode("latin-1")
         assert not [word for word in SECRETS if word in content], path.name
@@ -118,7 +118,7 @@ def test_paths_of_a_run_stay_at_home(data, tmp_path):
 def test_a_name_for_own_images(tmp_path):
     data = "folder:/home/lovelace/secret"
     run = run_of(tmp_path / "run", data, {"knn": {"data": data}})
-    folder = kerassl.save_preset(
+    folder = runs.save_preset(
         run, tmp_path / "a", datasets=["ada/x-rays"], license="cc-by-4.0"
     )
     info = kerassl.verify_preset(folder)
@@ -200,7 +200,7 @@ def test_a_preset_with_a_path_is_not_sent(
         make.reseal(folder, **fields)
     kerassl.verify_preset(folder)
     with pytest.raises(PresetError, match=f"{file}.*/home/ada/x"):
-        hub.upload_preset(folder, URI)
+        kerassl.upload_preset(URI, folder)
     assert not server.requests
 
 
@@ -215,7 +215,7 @@ def test_a_card_that_the_hub_refuses(preset, server, client, tmp_path):
     ):
         (folder / "README.md").write_text(text)
         with pytest.raises(PresetError, match=reason) as error:
-            hub.upload_preset(folder, URI)
+            kerassl.upload_preset(URI, folder)
         assert "\n" not in str(error.value)
     assert not server.repositories
 
@@ -224,8 +224,8 @@ def test_a_card_that_the_hub_refuses(preset, server, client, tmp_path):
 def test_a_push_is_told_and_confirmed(preset, server, client, tmp_path):
     plans = []
     with pytest.raises(PresetError, match="Nothing was sent"):
-        hub.upload_preset(
-            preset, URI, private=True, confirm=lambda p: plans.append(p)
+        kerassl.upload_preset(
+            URI, preset, private=True, confirm=lambda p: plans.append(p)
         )
     assert not server.repositories
     (plan,) = plans
@@ -238,29 +238,30 @@ def test_a_push_is_told_and_confirmed(preset, server, client, tmp_path):
         plans.append(plan)
         return True
 
-    hub.upload_preset(preset, URI, confirm=confirm)
-    hub.upload_preset(preset, f"{URI}@next", confirm=confirm)
+    kerassl.upload_preset(URI, preset, confirm=confirm)
+    kerassl.upload_preset(f"{URI}@next", preset, confirm=confirm)
     assert not plans[1].is_private and plans[1].is_new
     assert not plans[2].is_new and plans[2].revision == "next"
     assert not (plans[2].keeps_card or plans[2].replaces_card)
 
 
 @on_one_backend
-def test_a_run_is_named_as_it_is_pushed(server, client, tmp_path):
+def test_the_address_comes_first(preset, server, client, tmp_path):
+    with pytest.raises(ValueError, match=r"upload_preset\(uri, preset\)"):
+        kerassl.upload_preset(preset, URI)
     run = run_of(tmp_path / "run", "folder:/home/ada/secret")
-    hub.upload_preset(run, URI, license="mit", datasets=["flowers"])
-    folder = hub.pull(URI, tmp_path / "a")
-    info = kerassl.verify_preset(folder)
-    assert (info.license, info.datasets) == ("mit", ("flowers",))
-    with pytest.raises(PresetError, match="license and data"):
-        hub.upload_preset(folder, URI, license="mit")
+    with pytest.raises(PresetError, match="not a file of a preset"):
+        kerassl.upload_preset(URI, run)
+    with pytest.raises(TypeError, match=r"kerassl\.runs\.save_preset"):
+        kerassl.save_preset(run, tmp_path / "a")
+    assert not server.requests
 
 
 @on_one_backend
 def test_a_card_edited_on_the_hub_is_kept(
     preset, other_preset, server, client, tmp_path
 ):
-    hub.upload_preset(preset, URI)
+    kerassl.upload_preset(URI, preset)
     mine = b"---\nlicense: mit\n---\n# Mine\n"
     huggingface_hub.HfApi().create_commit(
         NAME,
@@ -274,18 +275,18 @@ def test_a_card_edited_on_the_hub_is_kept(
     for source in (other_preset, preset):  # twice: it stays a user's
         plans = []
         with pytest.warns(UserWarning, match="was kept"):
-            upload = hub.upload_preset(source, URI)
+            upload = kerassl.upload_preset(URI, source)
         assert upload.kept_card and card() == mine
-        hub.upload_preset(
-            source, URI, confirm=lambda plan: plans.append(plan) or True
+        kerassl.upload_preset(
+            URI, source, confirm=lambda plan: plans.append(plan) or True
         )
         assert plans[0].keeps_card
         assert titles(server)[0] == "Upload a preset with kerassl"
-    hub.pull(URI, tmp_path / "a")
+    kerassl.download_preset(URI, tmp_path / "a")
     assert files(tmp_path / "a") == {**files(preset), "README.md": mine}
-    upload = hub.upload_preset(
-        preset,
+    upload = kerassl.upload_preset(
         URI,
+        preset,
         overwrite_card=True,
         confirm=lambda plan: plan.replaces_card and not plan.keeps_card,
     )
@@ -299,17 +300,17 @@ def test_a_card_edited_in_the_folder_is_pushed(
 ):
     folder = tmp_path / "a"
     shutil.copytree(preset, folder)
-    hub.upload_preset(folder, URI)
+    kerassl.upload_preset(URI, folder)
     for number in range(2):
         text = f"---\nlicense: mit\n---\n# Mine {number}\n"
         (folder / "README.md").write_text(text)
         before = files(folder)
-        assert not hub.upload_preset(folder, URI).kept_card
+        assert not kerassl.upload_preset(URI, folder).kept_card
         assert files(folder) == before
         there = server.repositories[NAME].at("main").files
         assert there["README.md"].read() == text.encode()
     (folder / "README.md").unlink()
-    hub.upload_preset(folder, URI)
+    kerassl.upload_preset(URI, folder)
     assert "README.md" in server.repositories[NAME].at("main").files
     encoder = kerassl.load_encoder(URI)
     images = np.zeros((1, 16, 16, 3), "float32")

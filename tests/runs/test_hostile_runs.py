@@ -9,8 +9,7 @@ import zipfile
 import keras
 import pytest
 
-import kerassl
-from kerassl import recipes
+from kerassl import recipes, runs
 from kerassl.cli.main import main
 from kerassl.recipes import Recipe
 from kerassl.run_folder import read_scores, read_settings
@@ -29,7 +28,7 @@ def original(tmp_path_factory):
     recipe = recipes.get("rotation", "cpu").replace(
         encoder="resnet_nano", epochs=1, batch_size=16
     )
-    run = kerassl.runs.start(folder, recipe, "fashion_mnist_small", limit=16)
+    run = runs.start(folder, recipe, "fashion_mnist_small", limit=16)
     run.train()
     return folder
 
@@ -103,7 +102,7 @@ def test_fields_of_the_recipe(folder, tmp_path, name, value):
     if name != "recipe.name":
         refused("report", folder)
         with pytest.raises(ValueError):
-            kerassl.save_preset(folder, tmp_path / "preset")
+            runs.save_preset(folder, tmp_path / "preset")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ def test_scores(folder, tmp_path, scores):
     (folder / "scores.json").write_text(json.dumps(scores))
     assert "scores.json" in refused("report", folder)
     with pytest.raises(ValueError, match="scores.json"):
-        kerassl.save_preset(folder, tmp_path / "preset")
+        runs.save_preset(folder, tmp_path / "preset")
 
 
 def test_scores_may_have_nan(folder):
@@ -202,7 +201,7 @@ def test_history(folder, tmp_path, text):
     (folder / "history.csv").write_text(text)
     assert "history.csv" in refused("report", folder)
     with pytest.raises(ValueError, match="history.csv"):
-        kerassl.save_preset(folder, tmp_path / "preset")
+        runs.save_preset(folder, tmp_path / "preset")
 
 
 def test_code_in_a_keras_file(folder, tmp_path):
@@ -215,7 +214,7 @@ def test_code_in_a_keras_file(folder, tmp_path):
     assert "Lambda" in refused("evaluate", folder, *data)
     assert "Lambda" in refused("report", folder)
     with pytest.raises(ValueError, match="Lambda"):
-        kerassl.save_preset(folder, tmp_path / "preset")
+        runs.save_preset(folder, tmp_path / "preset")
 
 
 @pytest.mark.parametrize("kind", ["bytes", "empty", "class"])

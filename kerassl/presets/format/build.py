@@ -8,19 +8,24 @@ import numpy as np
 from kerassl.encoders.build import accepted, pooled
 from kerassl.encoders.normalization import rescaling
 from kerassl.image_format import channels_last
-from kerassl.presets.backbones import ViT, bicubic, dino_bicubic
-from kerassl.presets.checkpoints import DINO
-from kerassl.presets.graph import Architecture, Graph, Weight, check_order
-from kerassl.presets.info import INFO, PresetError, PresetInfo, check
+from kerassl.presets.format.architecture import (
+    Architecture,
+    Weight,
+    check_order,
+)
+from kerassl.presets.format.backbones import ViT
+from kerassl.presets.format.graph import Graph
+from kerassl.presets.format.info import INFO, PresetError, PresetInfo, check
+from kerassl.presets.format.positions import DINO, bicubic, dino_bicubic
 
 
 class Preset(NamedTuple):
-    """A preset that was verified.
+    """The content of a preset, verified.
 
     Attributes:
         info: `PresetInfo`.
         architecture: `Architecture`, not built.
-        arrays: the weights, in the order of the model's.
+        arrays: the weights, in the order of `model.weights`.
     """
 
     info: PresetInfo
@@ -31,7 +36,7 @@ class Preset(NamedTuple):
 def build_encoder(
     preset: Preset, image_shape: tuple[int | None, ...] | None = None
 ) -> keras.Model:
-    """Builds the whole encoder of a verified preset.
+    """Builds the encoder of a verified preset, from images to features.
 
     Args:
         preset: `Preset`.
@@ -41,8 +46,8 @@ def build_encoder(
         A Functional `keras.Model`.
 
     Raises:
-        PresetError: if the architecture can't take such images, or Keras
-            orders its weights in another way than the preset.
+        PresetError: if the architecture can't take such images, or this
+            version of Keras orders the weights differently.
     """
     shape = preset.info.image_shape if image_shape is None else image_shape
     expected = _check_shape(preset, shape)
@@ -51,15 +56,15 @@ def build_encoder(
         isinstance(preset.architecture, ViT)
         and shape != preset.info.image_shape
     ):
-        # A converted checkpoint says whose it is; DINO has a rule of its own.
+        # Converted checkpoints name their method.
         is_dino = preset.info.training.get("method") == DINO
         matrix = dino_bicubic if is_dino else bicubic
         arrays = preset.architecture.resized(arrays, shape, matrix)
     if [w.shape for w in expected] != [a.shape for a in arrays]:
         raise PresetError(
             f"{preset.info.name} is tied to images of "
-            f"{preset.info.image_shape}: with {shape} its layers would have "
-            "other weights."
+            f"{preset.info.image_shape}: with {shape}, the shapes of its "
+            "weights would change."
         )
     with channels_last():
         encoder = _make(preset, shape, expected)
@@ -68,9 +73,9 @@ def build_encoder(
 
 
 def check_build(preset: Preset) -> None:
-    """Refuses a preset of which Keras can't build an encoder.
+    """Refuses a preset that Keras can't build.
 
-    Builds it as `build_encoder`, but makes no weights.
+    Builds the layers as `build_encoder` does, but creates no weights.
 
     Raises:
         PresetError: as `build_encoder`.
@@ -81,7 +86,7 @@ def check_build(preset: Preset) -> None:
 
 
 def _check_shape(preset: Preset, shape: tuple[int | None, ...]) -> list[Weight]:
-    """Returns the weights that there must be for images of a shape."""
+    """Returns the weights for images of a shape."""
     info = preset.info
     if len(shape) != 3 or shape[-1] != info.image_shape[-1]:
         raise PresetError(

@@ -1,4 +1,9 @@
-"""What `kerassl.json` holds, and its strict reader."""
+"""The fields of `kerassl.json`, and their strict reader.
+
+A new field is added here (to the class, to `FORMS` and to `SINCE`, with a
+higher `SCHEMA_VERSION`) and where it is shown, such as `card.py`. Presets of
+older schemas still load: the field has its default there.
+"""
 
 import dataclasses
 from typing import Any
@@ -21,6 +26,8 @@ from kerassl.reading import (
 from kerassl.renamed import recipe_hash
 
 SCHEMA_VERSION = 1
+# The schema that added a field. Those not listed are as old as schema 1.
+SINCE: dict[str, int] = {}
 
 CARD = "README.md"
 CONFIG = "config.json"
@@ -28,20 +35,21 @@ CONVERTER = "image_converter.json"
 INFO = "kerassl.json"
 METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
-# All that a preset is made of.
+# The files of a preset.
 FILES = (INFO, CONFIG, METADATA, CONVERTER, CARD, WEIGHTS)
 
-# The license of a preset that names none, as the Hub spells it.
+# The license of a preset without one, as the Hub spells it.
 UNLICENSED = "unknown"
 
-# What the published model returns, and how it becomes features `(N, D)`.
+# What the published model returns; see `PresetInfo`.
 OUTPUTS = ("features", "map", "tokens", "class_token")
 
 
 class PresetError(ValueError):
-    """A preset was refused. The message says what was found, and why.
+    """A preset was refused.
 
-    It is one line without control characters, whatever it tells of.
+    The message says what was found and why it is refused, in one line without
+    control characters, even if it quotes an untrusted file.
     """
 
     def __init__(self, message: str):
@@ -54,7 +62,11 @@ def check(condition: Any, message: str) -> None:
         raise PresetError(message)
 
 
-@dataclasses.dataclass(frozen=True)
+def _empty() -> Any:
+    return dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class PresetInfo:
     """The content of a preset's `kerassl.json`, validated.
 
@@ -62,56 +74,57 @@ class PresetInfo:
         name: str, of 1 to 96 letters, digits, dots, hyphens and underscores.
         license: str, as the Hub spells it, such as `"apache-2.0"`, or
             `"unknown"` if none was given.
-        description: str.
-        method: str, as in `kerassl.recipes.methods()` or a class's name; or
-            `None`.
+        description: str, the first paragraph of the model card.
+        method: str, as in `kerassl.recipes.methods()` or the name of a class;
+            or `None`.
         architecture: str, the encoder's name, such as `"resnet_nano"`.
         class_name: str, of the published model: `"Functional"` for a graph of
-            core Keras layers, or a KerasHub backbone.
-        output: str, what that model returns: `"map"` `(N, h, w, D)` or
-            `"tokens"` `(N, T, D)`, of which features are the average,
-            `"class_token"`, tokens of which the first is the features, or
+            core Keras layers, or the name of a KerasHub backbone.
+        output: str, the output of that model: `"map"` `(N, h, w, D)` or
+            `"tokens"` `(N, T, D)`, whose average is the features;
+            `"class_token"`, `(N, T, D)`, whose first token is the features; or
             `"features"` `(N, D)`.
         image_shape: `(height, width, channels)`; open sizes are `None`.
         features: int, the number of features D.
         parameters: int, the number of weights.
         normalization: `None` if the published model normalizes its images
-            itself; else a dict of `"scale"` and `"offset"`, a list of a
-            number for each channel, for images in [0, 255].
+            itself; else a dict with the lists `"scale"` and `"offset"`, one
+            number per channel, for images in [0, 255].
         datasets: names of the data sets it was trained on.
-        scores: dict of a protocol's name to its results, such as
+        scores: dict of protocol to results, such as
             `{"knn": {"accuracy": 0.91}}`.
         recipe: the fields of the `Recipe`, or `None`.
         recipe_hash: str, the recipe's hash, or `None`.
         training: dict of plain values: `"command"`, `"seconds"`, `"device"`
             and so on.
-        versions: dict of a package's name to its version.
+        versions: dict of package to version.
         files: dict of the name of each other file to its `"sha256"` and
-            `"size"`. Those of `README.md` tell a push whether it was edited.
-        schema_version: int.
+            `"size"`. With those of `README.md`, a push detects edits.
+        schema_version: int, always the current one: `from_dict` lifts older
+            schemas.
 
     Raises:
-        PresetError: if a field has another form, with its name.
+        PresetError: if a field has another form; names it.
     """
 
     name: str
-    license: str
-    description: str
-    method: str | None
+    license: str = UNLICENSED
+    description: str = ""
+    method: str | None = None
     architecture: str
     class_name: str
     output: str
     image_shape: tuple[int | None, int | None, int]
     features: int
     parameters: int
-    normalization: dict[str, list[float]] | None
-    datasets: tuple[str, ...]
-    scores: dict[str, dict[str, Any]]
-    recipe: dict[str, Any] | None
-    recipe_hash: str | None
-    training: dict[str, Any]
-    versions: dict[str, str]
-    files: dict[str, dict[str, Any]]
+    normalization: dict[str, list[float]] | None = None
+    datasets: tuple[str, ...] = ()
+    scores: dict[str, dict[str, Any]] = _empty()
+    recipe: dict[str, Any] | None = None
+    recipe_hash: str | None = None
+    training: dict[str, Any] = _empty()
+    versions: dict[str, str] = _empty()
+    files: dict[str, dict[str, Any]] = _empty()
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -123,7 +136,7 @@ class PresetInfo:
             for key, numbers in self.normalization.items():
                 check(
                     len(numbers) == self.image_shape[-1],
-                    f"{INFO}: `normalization` needs a {key} for each of the "
+                    f"{INFO}: `normalization` needs one {key} for each of the "
                     f"{self.image_shape[-1]} channels. Found: {shown(numbers)}",
                 )
         for name in self.files:
@@ -148,37 +161,62 @@ class PresetInfo:
 
     @classmethod
     def from_dict(cls, fields: Any) -> "PresetInfo":
-        """Makes it of `to_dict`'s fields, all of them and no others.
+        """Reads the fields of a `kerassl.json`, of this schema or an older one.
 
         Raises:
-            PresetError: if the schema is a newer one, a field is missing,
-                unknown or of another form.
+            PresetError: if the schema is newer than this version of kerassl,
+                or a field is missing, unknown in its schema, or has another
+                form.
         """
-        check(isinstance(fields, dict), f"{INFO} holds no JSON object.")
-        found = fields.get("schema_version")
-        check(
-            type(found) is int and found >= 1,
-            f"{INFO}: `schema_version` must be a positive integer. "
-            f"Found: {shown(found)}",
-        )
-        check(
-            found <= SCHEMA_VERSION,
-            f"{INFO} is of schema {found}, and this kerassl knows up to "
-            f"{SCHEMA_VERSION}. Upgrade it: pip install --upgrade kerassl",
-        )
-        names = {field.name for field in dataclasses.fields(cls)}
-        missing, unknown = names - set(fields), set(fields) - names
-        check(not missing, f"{INFO} lacks {_listed(missing)}.")
-        check(not unknown, f"{INFO} has unknown fields: {_listed(unknown)}.")
-        fields = dict(fields)
+        fields = migrate(fields)
         for name in ("image_shape", "datasets"):
             if isinstance(fields[name], list):
                 fields[name] = tuple(fields[name])
         return cls(**fields)
 
 
+def migrate(fields: Any) -> dict[str, Any]:
+    """Lifts the fields of a preset of any schema to the current schema.
+
+    A field that was added later is left out, so that `PresetInfo` fills in its
+    default. To change or rename a field, convert the older form here.
+
+    Args:
+        fields: the content of a `kerassl.json`: exactly the fields of its
+            `schema_version`.
+
+    Returns:
+        A dict of arguments for `PresetInfo`.
+
+    Raises:
+        PresetError: if the schema is newer than this version of kerassl, or a
+            field is missing or unknown in its schema.
+    """
+    check(isinstance(fields, dict), f"{INFO} is not a JSON object.")
+    schema = fields.get("schema_version")
+    check(
+        type(schema) is int and schema >= 1,
+        f"{INFO}: `schema_version` must be a positive integer. "
+        f"Found: {shown(schema)}",
+    )
+    check(
+        schema <= SCHEMA_VERSION,
+        f"{INFO} has schema {schema}, and this kerassl knows up to "
+        f"{SCHEMA_VERSION}. Upgrade it: pip install --upgrade kerassl",
+    )
+    names = {
+        field.name
+        for field in dataclasses.fields(PresetInfo)
+        if SINCE.get(field.name, 1) <= schema
+    }
+    missing, unknown = names - set(fields), set(fields) - names
+    check(not missing, f"{INFO} lacks {_listed(missing)}.")
+    check(not unknown, f"{INFO} has unknown fields: {_listed(unknown)}.")
+    return {**fields, "schema_version": SCHEMA_VERSION}
+
+
 def read_json(data: bytes | bytearray, name: str) -> Any:
-    """Reads JSON that anybody may have written.
+    """Reads untrusted JSON.
 
     Raises:
         PresetError: as `kerassl.reading.read_json`.

@@ -1,4 +1,4 @@
-"""Opens the folder of a preset that anybody may have written."""
+"""Verifies the folder of a preset from an untrusted author."""
 
 import hashlib
 import math
@@ -7,17 +7,17 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from kerassl.presets.backbones import BACKBONES
-from kerassl.presets.build import Preset, check_build
-from kerassl.presets.graph import (
+from kerassl.presets.format.architecture import (
     Architecture,
-    Graph,
     Layout,
     Weight,
     is_float32,
     object_config,
 )
-from kerassl.presets.info import (
+from kerassl.presets.format.backbones import BACKBONES
+from kerassl.presets.format.build import Preset, check_build
+from kerassl.presets.format.graph import Graph
+from kerassl.presets.format.info import (
     CARD,
     CONFIG,
     CONVERTER,
@@ -29,11 +29,11 @@ from kerassl.presets.info import (
     check,
     read_json,
 )
-from kerassl.presets.weights import check_size, read_weights
+from kerassl.presets.format.weights import check_size, read_weights
 from kerassl.reading import is_int, items, shown, text
 
 BLOCK = 1024**2
-# The largest size of each file; that of the weights follows from the
+# The largest size of each file. That of the weights follows from the
 # architecture.
 MOST_BYTES = {
     INFO: 4 * BLOCK,
@@ -45,13 +45,13 @@ MOST_BYTES = {
 
 
 def verify_preset(folder: str | Path) -> PresetInfo:
-    """Checks all of a preset's folder, and runs nothing of it.
+    """Verifies a preset's folder without running any code from it.
 
-    The weights are read last, once, and only if all else is right: the names
-    and kinds of the files, `kerassl.json` and its schema, the SHA-256 of each
-    file, and the architecture in `config.json`, whose weights are counted
-    without being made. `docs/presets.md` lists all checks. Hidden files, such
-    as the Hub's `.gitattributes`, are ignored.
+    First come the names and kinds of the files, `kerassl.json` and its schema,
+    the SHA-256 of each file, and the architecture in `config.json`, for which
+    no weights are created. The weights are read last, once. `docs/presets.md`
+    lists all checks. Hidden files, such as the Hub's `.gitattributes`, are
+    ignored.
 
     Args:
         folder: path.
@@ -60,7 +60,7 @@ def verify_preset(folder: str | Path) -> PresetInfo:
         The content of `kerassl.json`, a `PresetInfo`.
 
     Raises:
-        PresetError: if anything is wrong; says what was found, and why it is
+        PresetError: if a check fails; says what was found and why it is
             refused.
 
     Example:
@@ -75,13 +75,13 @@ def verify_preset(folder: str | Path) -> PresetInfo:
 
 
 def open_preset(folder: str | Path, links: bool = False) -> Preset:
-    """Verifies a preset and returns its content, of which nothing is built.
+    """Verifies a preset and returns its content, without building it.
 
     Args:
         folder: path.
         links: bool. Whether files may be symbolic links, as in the cache of
-            huggingface_hub, which made them itself. Other files, which that
-            may hold too, are then passed over and not refused.
+            huggingface_hub, which creates them itself. Files that don't belong
+            to a preset are then ignored instead of refused.
 
     Returns:
         A `Preset`.
@@ -99,23 +99,23 @@ def open_preset(folder: str | Path, links: bool = False) -> Preset:
 def describe(
     folder: Path, sizes: dict[str, int], links: bool = False
 ) -> tuple[PresetInfo, Architecture, list[Weight]]:
-    """Verifies all of a preset but its weights, which may not be there yet.
+    """Verifies all of a preset except its weights, which may not be there yet.
 
-    The card is not read: its author may edit it, on the Hub's page say, and
-    it decides nothing.
+    The card is not read: its author may edit it, for example on the Hub, and
+    nothing depends on it.
 
     Args:
         folder: path.
-        sizes: dict of the preset's files, the weights among them, to their
-            sizes in bytes.
+        sizes: dict of file names, including that of the weights, to sizes in
+            bytes.
         links: as in `open_preset`.
 
     Returns:
         The content of `kerassl.json`, the architecture, and its weights.
 
     Raises:
-        PresetError: as `verify_preset`, also if the file of weights has
-            another size than these weights.
+        PresetError: as `verify_preset`, also if the size of the weights' file
+            doesn't fit the architecture.
     """
     check_sizes(sizes)
     info = PresetInfo.from_dict(
@@ -150,7 +150,7 @@ def file_entry(path: Path) -> dict[str, Any]:
 
 
 def check_converter(info: PresetInfo, found: Any) -> None:
-    """Refuses an `image_converter.json` that isn't what we'd have written.
+    """Refuses an `image_converter.json` that kerassl wouldn't have written.
 
     Raises:
         PresetError: naming the entry.
@@ -187,7 +187,7 @@ def check_converter(info: PresetInfo, found: Any) -> None:
 
 
 def _sizes(folder: Path, links: bool) -> dict[str, int]:
-    """Returns the sizes of the folder's files, none of which is opened."""
+    """Returns the sizes of the folder's files, without opening any."""
     check(folder.is_dir(), f"There is no folder {folder}.")
     sizes = {}
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -217,7 +217,7 @@ def _sizes(folder: Path, links: bool) -> dict[str, int]:
 
 
 def check_sizes(sizes: dict[str, int]) -> None:
-    """Refuses files that are too large to be looked into.
+    """Refuses files that are too large to be read.
 
     Args:
         sizes: dict of a preset's files to their sizes in bytes.
@@ -228,7 +228,7 @@ def check_sizes(sizes: dict[str, int]) -> None:
     for name, size in sizes.items():
         most = MOST_BYTES.get(name, math.inf)
         check(
-            size <= most, f"{name} has {size:,} bytes; {most:,} are the most."
+            size <= most, f"{name} has {size:,} bytes; {most:,} is the limit."
         )
 
 
@@ -254,14 +254,14 @@ def _check_names(info: PresetInfo, sizes: dict[str, int]) -> None:
         check(
             sizes[name] == file["size"],
             f"{name} has {sizes[name]:,} bytes, and {INFO} says "
-            f"{file['size']:,}: it was changed, or isn't whole.",
+            f"{file['size']:,}: it was changed or is incomplete.",
         )
 
 
 def _read(
     path: Path, size: int, links: bool, entry: dict[str, Any] | None = None
 ) -> bytearray:
-    """Reads a file of a known size once, hashing it on the way."""
+    """Reads a file of a known size once, and hashes it."""
     follow = 0 if links else getattr(os, "O_NOFOLLOW", 0)
     data, digest, count = bytearray(size), hashlib.sha256(), 0
     view = memoryview(data)
@@ -278,7 +278,7 @@ def _read(
             count += read
         check(
             count == size and not file.read(1),
-            f"{path.name} changes while it is read.",
+            f"{path.name} changed while it was read.",
         )
     check(
         entry is None or digest.hexdigest() == entry["sha256"],
@@ -293,7 +293,7 @@ def _architecture(info: PresetInfo, config: Any) -> Architecture:
         return BACKBONES[info.class_name](config)
     check(
         info.class_name == Graph.class_name,
-        f"{INFO}: `class_name` is {info.class_name!r}. kerassl knows "
+        f"{INFO}: `class_name` is {info.class_name!r}. kerassl supports "
         f"{', '.join([Graph.class_name, *BACKBONES])}.",
     )
     check(
@@ -352,6 +352,6 @@ def _check_metadata(info: PresetInfo, found: Any) -> None:
             text(100).is_valid(found[key])
             for key in ("keras_version", "keras_hub_version", "date_saved")
         ),
-        f"{METADATA}: another number of parameters than in {INFO}, no list of "
-        "tasks, or no version.",
+        f"{METADATA}: the number of parameters differs from {INFO}, or `tasks` "
+        "or a version is missing or malformed.",
     )

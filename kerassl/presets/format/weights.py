@@ -1,22 +1,22 @@
-"""Reads an HDF5 file of weights that anybody may have written."""
+"""Reads the weights of a preset from an untrusted HDF5 file."""
 
 import math
 
 import numpy as np
 
-from kerassl.presets.graph import Weight
-from kerassl.presets.hdf5 import read_arrays
-from kerassl.presets.info import WEIGHTS, PresetError, check
+from kerassl.presets.format.architecture import Weight
+from kerassl.presets.format.hdf5 import read_arrays
+from kerassl.presets.format.info import WEIGHTS, PresetError, check
 from kerassl.reading import shown
 
-# What HDF5 may need for the groups of one weight, and for those of layers
+# Bytes that HDF5 may need for the groups of one weight, and in all for layers
 # without weights.
 OVERHEAD = 16 * 1024
 BASE = 4 * 1024**2
 
 
 def check_size(size: int, expected: list[Weight]) -> None:
-    """Refuses a file that can't be these weights, by its size alone.
+    """Refuses a file whose size doesn't fit the weights.
 
     Args:
         size: int, bytes.
@@ -30,14 +30,14 @@ def check_size(size: int, expected: list[Weight]) -> None:
     check(
         low <= size <= high,
         f"{WEIGHTS} has {size:,} bytes. The architecture in config.json has "
-        f"weights of {low:,} bytes, for which {high:,} are the most.",
+        f"weights of {low:,} bytes, for which a file may have up to {high:,}.",
     )
 
 
 def read_weights(
     data: bytes | bytearray, expected: list[Weight]
 ) -> list[np.ndarray]:
-    """Returns the weights in a file's bytes, and refuses all else in it.
+    """Returns the weights in a file's bytes, and refuses anything else.
 
     Args:
         data: the content of the file.
@@ -48,31 +48,30 @@ def read_weights(
         data.
 
     Raises:
-        PresetError: if a weight is missing, or there is another one; if it has
-            another shape or dtype, is stored in another way than as plain
-            numbers in this file, or isn't finite; if there are links, or two
-            weights share bytes.
+        PresetError: if a weight is missing, unexpected, or has another shape
+            or dtype; if it isn't stored as plain numbers in this file, or
+            isn't finite; if there are links, or two weights share bytes.
     """
     arrays = read_arrays(data, 100 + 40 * len(expected))
-    places = {weight.place for weight in expected}
-    if missing := [w.place for w in expected if w.place not in arrays]:
+    paths = {weight.path for weight in expected}
+    if missing := [w.path for w in expected if w.path not in arrays]:
         raise PresetError(
             f"{WEIGHTS} lacks {len(missing)} weights of the architecture: "
             f"{', '.join(missing[:5])}."
         )
-    if extra := sorted(set(arrays) - places):
+    if extra := sorted(set(arrays) - paths):
         raise PresetError(
             f"{WEIGHTS}: {shown(extra[0])} is not a weight of the architecture."
         )
     for weight in expected:
-        array = arrays[weight.place]
-        place = f"{WEIGHTS}: {weight.place!r} ({weight.name})"
+        array = arrays[weight.path]
+        what = f"{WEIGHTS}: {weight.path!r} ({weight.name})"
         check(
             array.shape == weight.shape,
-            f"{place} has the shape {array.shape}, and the architecture needs "
+            f"{what} has the shape {array.shape}, and the architecture needs "
             f"{weight.shape}.",
         )
         check(
-            np.isfinite(array).all(), f"{place} holds NaN or infinite numbers."
+            np.isfinite(array).all(), f"{what} holds NaN or infinite numbers."
         )
-    return [arrays[weight.place] for weight in expected]
+    return [arrays[weight.path] for weight in expected]

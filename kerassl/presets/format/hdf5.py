@@ -1,10 +1,10 @@
-"""Reads the one form of HDF5 in which Keras writes weights.
+"""Reads the variant of HDF5 in which Keras writes weights.
 
-The HDF5 library is made for files of one's own: on broken ones it may crash,
-hang or take any memory. h5py writes the oldest form of the format unless asked
-otherwise, and Keras doesn't ask: old groups, plain arrays. That form is read
-here, with each address checked, each block read once, and no two of them on the
-same bytes. Numbers are views of the file's bytes.
+The HDF5 library expects trusted files: on broken ones it may crash, hang or
+use any amount of memory. By default h5py writes the oldest variant of the
+format (version 0, old groups, plain arrays), and Keras keeps that default. Only
+this variant is read here: each address is checked, each block is read once, and
+no two blocks may overlap. Arrays are views of the file's bytes.
 
 Reference:
 - [HDF5 File Format Specification, version
@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kerassl.presets.info import WEIGHTS, check
+from kerassl.presets.format.info import WEIGHTS, check
 from kerassl.reading import shown
 
 # Superblock 0 with addresses of 8 bytes, up to the base address.
 START = bytes.fromhex("894844460d0a1a0a 0000000000080800 0400100000000000")
 SUPERBLOCK = 96
-# Of 16 and 4 (twice that, at the most, in a node), as `START` says.
+# `START` says 16 and 4 entries; a node has room for twice as many.
 TREE_NODE, SYMBOL_NODE, SYMBOL, HEAP = 544, 328, 40, 32
 NOWHERE = 2**64 - 1
 # IEEE float32, little endian, as a datatype message.
@@ -55,14 +55,14 @@ def read_arrays(data: bytes | bytearray, most: int) -> dict[str, np.ndarray]:
 
     Args:
         data: the content of the file. The arrays are views of it.
-        most: int, the most groups and arrays.
+        most: int, the largest number of groups and arrays.
 
     Returns:
         A dict of arrays.
 
     Raises:
-        PresetError: if the file is of another form, or broken; if an array has
-            another dtype or storage, or anything is there twice.
+        PresetError: if the file is another variant of HDF5, or broken; if an
+            array has another dtype or storage, or anything is there twice.
     """
     return {
         path: np.frombuffer(
@@ -73,14 +73,14 @@ def read_arrays(data: bytes | bytearray, most: int) -> dict[str, np.ndarray]:
 
 
 class _File:
-    """The bytes of a file, and which of them were read as what."""
+    """The bytes of a file, and the blocks that were read."""
 
     def __init__(self, data: bytes | bytearray, most: int):
         self.data = data
         self.most = most
-        self.starts: list[int] = []  # Of the blocks that were read, sorted.
+        self.starts: list[int] = []  # of the blocks that were read, sorted
         self.ends: list[int] = []
-        self.addresses: set[int] = set()  # Of objects.
+        self.addresses: set[int] = set()  # of objects
 
     def arrays(self) -> dict[str, Stored]:
         """Returns the arrays by their path."""
@@ -89,56 +89,56 @@ class _File:
         check(
             head[: len(START)] == START
             and (base, end, driver) == (0, len(self.data), NOWHERE),
-            f"{WEIGHTS} is not an HDF5 file of the form that Keras writes, or "
-            "it isn't whole.",
+            f"{WEIGHTS} is not an HDF5 file as Keras writes it, or is "
+            "incomplete.",
         )
         found = {}
         groups = [("", self.header(root, ""))]
         while groups:
             path, messages = groups.pop()
             for name, address in self.links(path, messages):
-                place = f"{path}/{name}" if path else name
-                messages = self.header(address, place)
+                inner = f"{path}/{name}" if path else name
+                messages = self.header(address, inner)
                 if SYMBOLS in messages or LINK_INFO in messages:
-                    groups.append((place, messages))
+                    groups.append((inner, messages))
                 else:
                     check(
-                        place not in found,
-                        f"{WEIGHTS}: {shown(place)} is there twice.",
+                        inner not in found,
+                        f"{WEIGHTS}: {shown(inner)} is there twice.",
                     )
-                    found[place] = self.array(place, messages)
+                    found[inner] = self.array(inner, messages)
         return found
 
     def block(self, start: int, size: int, what: str) -> memoryview:
-        """Returns bytes that no other block may have."""
+        """Returns bytes that no other block may contain."""
         end = start + size
         check(
             end <= len(self.data),
-            f"{WEIGHTS} is not an HDF5 file of Keras, or isn't whole: its "
+            f"{WEIGHTS} is not an HDF5 file of Keras, or is incomplete: its "
             f"{what} would be at {start:,} to {end:,}.",
         )
-        place = bisect.bisect(self.starts, start)
+        index = bisect.bisect(self.starts, start)
         check(
             size > 0
-            and (place == 0 or self.ends[place - 1] <= start)
-            and (place == len(self.starts) or end <= self.starts[place]),
+            and (index == 0 or self.ends[index - 1] <= start)
+            and (index == len(self.starts) or end <= self.starts[index]),
             f"{WEIGHTS}: the {what} at {start:,} to {end:,} shares bytes with "
             "something else in the file.",
         )
-        self.starts.insert(place, start)
-        self.ends.insert(place, end)
+        self.starts.insert(index, start)
+        self.ends.insert(index, end)
         return memoryview(self.data)[start:end]
 
-    def header(self, address: int, place: str) -> dict[int, bytes]:
-        """Returns the messages of an object, one of each kind."""
+    def header(self, address: int, path: str) -> dict[int, bytes]:
+        """Returns the messages of an object's header, one of each kind."""
         check(
             address not in self.addresses and len(self.addresses) < self.most,
-            f"{WEIGHTS}: {shown(place)} is linked twice, or there are more "
+            f"{WEIGHTS}: {shown(path)} is linked twice, or there are more "
             f"than {self.most} objects.",
         )
         check(
             address + 16 <= len(self.data),
-            f"{WEIGHTS}: {shown(place)} isn't in the file.",
+            f"{WEIGHTS}: {shown(path)} isn't in the file.",
         )
         self.addresses.add(address)
         version, count, _, size = struct.unpack_from(
@@ -146,8 +146,7 @@ class _File:
         )
         check(
             version == 1 and count <= MOST_MESSAGES,
-            f"{WEIGHTS}: {shown(place)} has no header of the form that Keras "
-            "writes.",
+            f"{WEIGHTS}: {shown(path)} has no header as Keras writes it.",
         )
         parts = [self.block(address, 16 + size, "header")[16:]]
         found: dict[int, bytes] = {}
@@ -161,16 +160,16 @@ class _File:
                 check(
                     len(body) == size
                     and (kind != CONTINUATION or size >= 16)
-                    # Not shared with another object, and once.
+                    # Neither shared with another object nor repeated.
                     and (kind not in READ or not (flags & 2 or kind in found)),
-                    f"{WEIGHTS}: {shown(place)} has a broken header, or shares "
+                    f"{WEIGHTS}: {shown(path)} has a broken header, or shares "
                     "parts of it.",
                 )
                 if kind == CONTINUATION:
                     start, size = struct.unpack_from("<2Q", body)
                     parts.append(self.block(start, size, "header"))
                 found[kind] = body
-        check(count == 0, f"{WEIGHTS}: {shown(place)} has a header that ends.")
+        check(count == 0, f"{WEIGHTS}: {shown(path)} has a truncated header.")
         return found
 
     def links(
@@ -179,12 +178,12 @@ class _File:
         """Yields the names and the addresses of a group's members."""
         body = messages.get(SYMBOLS, b"")
         if len(body) < 16:
-            # A form that also has external links.
+            # A newer kind of group, which may have external links.
             kind, text = _link(messages.get(LINK, b""))
             check(
                 False,
-                f"{WEIGHTS}: {shown(path)} is not a group of the form that "
-                f"Keras writes: it may hold links, such as {kind} to "
+                f"{WEIGHTS}: {shown(path)} is not a group as Keras writes "
+                f"it: it may hold links, such as {kind} to "
                 f"{shown(text)}. Weights must be in the file itself.",
             )
         tree, heap = struct.unpack_from("<2Q", body)
@@ -198,18 +197,18 @@ class _File:
         for entry in self.symbols(tree, path, MOST_LEVELS):
             offset, address, cache = struct.unpack_from("<2QI", entry)
             name = self.name(*names, offset)
-            place = f"{path}/{name}" if path else name
+            member = f"{path}/{name}" if path else name
             if cache == 2 or address == NOWHERE:
                 (value,) = struct.unpack_from("<I", entry, 24)
                 target = self.name(*names, value)
                 check(
                     False,
-                    f"{WEIGHTS}: {shown(place)} is SoftLink to "
+                    f"{WEIGHTS}: {shown(member)} is SoftLink to "
                     f"{shown(target)}. Weights must be in the file itself.",
                 )
             check(
                 name > last,
-                f"{WEIGHTS}: {shown(path)} has members in a wrong order.",
+                f"{WEIGHTS}: {shown(path)} has unsorted members.",
             )
             last = name
             yield name, address
@@ -245,14 +244,14 @@ class _File:
             yield from self.symbols(child, path, levels - 1)
 
     def array(self, path: str, messages: dict[int, bytes]) -> Stored:
-        """Returns where an array is, and refuses all but plain float32."""
-        place = f"{WEIGHTS}: {shown(path)}"
+        """Returns the position of an array, which must be plain float32."""
+        what = f"{WEIGHTS}: {shown(path)}"
         space, kind, layout = (
             messages.get(i, b"") for i in (SPACE, TYPE, LAYOUT)
         )
         check(
             len(space) >= 8 and len(kind) >= 8 and len(layout) >= 2,
-            f"{place} is not a weight, but something else.",
+            f"{what} is not an array.",
         )
         version, rank, flags = struct.unpack_from("<3B", space)
         check(
@@ -260,18 +259,18 @@ class _File:
             and rank <= MOST_RANK
             and flags <= 1
             and len(space) >= 8 + 8 * rank * (1 + flags),
-            f"{place} has no shape of the form that Keras writes.",
+            f"{what} has no shape as Keras writes it.",
         )
         shape = struct.unpack_from(f"<{rank}Q", space, 8)
         check(
             kind[: len(FLOAT32)] == FLOAT32,
-            f"{place} has the dtype {_dtype(kind)}, and must be float32.",
+            f"{what} has the dtype {_dtype(kind)}, and must be float32.",
         )
         check(
             EXTERNAL not in messages,
-            f"{place} is stored in other files (external storage).",
+            f"{what} is stored in other files (external storage).",
         )
-        check(layout[:2] != b"\4\3", f"{place} is a virtual data set.")
+        check(layout[:2] != b"\4\3", f"{what} is a virtual data set.")
         offset, size = NOWHERE, 0
         if layout[:2] == b"\3\1" and len(layout) >= 18:
             offset, size = struct.unpack_from("<2Q", layout, 2)
@@ -279,23 +278,23 @@ class _File:
             FILTERS not in messages
             and offset != NOWHERE
             and 0 < size == 4 * math.prod(shape),
-            f"{place} isn't stored as plain numbers: it is in chunks, "
-            "compressed, or not there at all.",
+            f"{what} isn't stored as plain numbers: it is chunked, "
+            "compressed or missing.",
         )
         self.block(offset, size, "weight")
         return Stored(shape, offset)
 
 
 def _link(body: bytes) -> tuple[str, str]:
-    """Returns the kind of a link, and what it says of its target."""
-    if len(body) < 4:  # In a heap, which isn't read.
+    """Returns the kind of a link and its target."""
+    if len(body) < 4:  # It is in a heap, which isn't read.
         return "ExternalLink", "another file"
     kind = body[2] if body[1] & 8 else 0
     return LINKS.get(kind, "a link"), repr(body[3:])
 
 
 def _dtype(kind: bytes) -> str:
-    """Returns the name of a dtype, from the start of its message."""
+    """Returns the name of a dtype from the start of its message."""
     size = int.from_bytes(kind[4:8], "little")
     letters = {0: "i" if kind[1] & 8 else "u", 1: "f"}
     letter = letters.get(kind[0] & 15)

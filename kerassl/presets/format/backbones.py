@@ -1,24 +1,28 @@
-"""Published KerasHub backbones, checked and rebuilt by us.
+"""KerasHub backbones, checked before they are built.
 
-A backbone is made by its class, with arguments that are checked; nothing else
-of somebody's `config.json` is used. Its weights are counted before any is made,
-and without KerasHub.
+A backbone is created by its class, from checked arguments; nothing else in
+`config.json` is used. The shapes of its weights are computed without KerasHub,
+before any is created.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from kerassl.presets.graph import (
+from kerassl.presets.format.architecture import (
     Architecture,
     Layout,
     Weight,
     is_float32,
     object_config,
 )
-from kerassl.presets.info import CONFIG, PresetError, check
+from kerassl.presets.format.info import CONFIG, PresetError, check
+from kerassl.presets.format.positions import (
+    Matrix,
+    bicubic,
+    resized_positions,
+)
 from kerassl.reading import is_int, is_number, shown
 
 MOST_UNITS = 8192
@@ -26,16 +30,16 @@ MOST_BLOCKS = 256
 
 
 class Backbone(Architecture):
-    """A KerasHub backbone, not built yet.
+    """A KerasHub backbone, checked but not built.
 
     Args:
-        config: what `config.json` holds.
+        config: the content of `config.json`.
 
     Raises:
-        PresetError: if it isn't this class with bounded arguments.
+        PresetError: if it isn't this class with arguments within bounds.
     """
 
-    # The arguments that `config.json` must have, and no others.
+    # The arguments that `config.json` must have. Others are refused.
     names: tuple[str, ...]
 
     def __init__(self, config: Any):
@@ -67,18 +71,18 @@ class Backbone(Architecture):
         self.check()
 
     def is_argument(self, name: str, value: Any) -> bool:
-        """Tells whether an argument may have a value."""
+        """Whether an argument may have a value."""
         raise NotImplementedError
 
     def check(self) -> None:
-        """Refuses arguments that don't go together."""
+        """Refuses arguments that contradict each other."""
 
     def model(self) -> keras.Model:
-        """Returns the published model, with new weights."""
+        """Returns the published model, with initial weights."""
         return self._model(self.image_shape)
 
     def apply(self, images: Any) -> Any:
-        """Makes the backbone for images, and calls it on them."""
+        """Creates the backbone for images and calls it on them."""
         return self._model(self.shape_for(images.shape[1:]))(images)
 
     def shape_for(
@@ -115,7 +119,7 @@ class ResNet(Backbone):
     )
 
     def is_argument(self, name: str, value: Any) -> bool:
-        """Tells whether an argument may have a value."""
+        """Whether an argument may have a value."""
         if name == "block_type":
             return value in ("basic_block", "bottleneck_block")
         if name == "use_pre_activation":
@@ -136,7 +140,7 @@ class ResNet(Backbone):
         )
 
     def check(self) -> None:
-        """Refuses arguments that don't go together."""
+        """Refuses arguments that contradict each other."""
         lengths = {
             len(value)
             for name, value in self.arguments.items()
@@ -144,7 +148,7 @@ class ResNet(Backbone):
         }
         check(
             len(lengths) == 1,
-            f"{CONFIG}: ResNetBackbone has stacks of different numbers: "
+            f"{CONFIG}: ResNetBackbone's stackwise arguments differ in length: "
             f"{shown(self.arguments)}",
         )
         widths = self.arguments["stackwise_num_filters"]
@@ -154,18 +158,18 @@ class ResNet(Backbone):
                 self.arguments["block_type"] != "basic_block"
                 or self.arguments["input_conv_filters"] == [64]
             ),
-            f"{CONFIG}: ResNetBackbone begins with 64 filters. Found: "
+            f"{CONFIG}: ResNetBackbone must start with 64 filters. Found: "
             f"{shown(self.arguments)}",
         )
 
     def shape_for(
         self, image_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        """Returns a shape of open size: multi-crop needs it."""
+        """Returns a shape of open size, which multi-crop needs."""
         return (None, None, image_shape[-1])
 
     def layout(self, image_shape: tuple[int | None, ...]) -> Layout:
-        """Returns the weights for images of a shape, without making any."""
+        """Returns the weights for images of a shape, without creating them."""
         found: list[Weight] = []
         counts = {"conv2d": 0, "batch_normalization": 0}
 
@@ -199,7 +203,7 @@ class ResNet(Backbone):
             for block in range(blocks):
                 name = f"stack{stack}_block{block}"
                 shortcut = block == 0 and (bottleneck or stack > 0)
-                # The order of Keras: by the distance to the output.
+                # Keras orders weights by their distance from the output.
                 kernels = (1, 3, 1) if bottleneck else (3, 3)
                 inputs = width
                 for i, size in enumerate(kernels, start=1):
@@ -238,7 +242,7 @@ class ViT(Backbone):
     )
 
     def is_argument(self, name: str, value: Any) -> bool:
-        """Tells whether an argument may have a value."""
+        """Whether an argument may have a value."""
         if name == "image_shape":
             return _is_shape(value, open_size=False)
         if name == "patch_size":
@@ -255,11 +259,11 @@ class ViT(Backbone):
             return is_int(value, 1, 4 * MOST_UNITS)
         if name == "layer_norm_epsilon":
             return is_number(value) and 0 < value < 1
-        # Dropout's random state would be among the weights.
+        # Dropout must be 0: its random state would be among the weights.
         return value == 0
 
     def check(self) -> None:
-        """Refuses arguments that don't go together."""
+        """Refuses arguments that contradict each other."""
         given = self.arguments
         check(
             given["hidden_dim"] % given["num_heads"] == 0,
@@ -269,48 +273,48 @@ class ViT(Backbone):
         self.grid(self.image_shape)
 
     def grid(self, image_shape: tuple[int | None, ...]) -> tuple[int, int]:
-        """Returns the numbers of rows and columns of patches."""
+        """Returns the number of rows and of columns of patches."""
         sizes = list(zip(image_shape[:2], self.arguments["patch_size"]))
         if any(size is None or size % patch for size, patch in sizes):
             raise PresetError(
-                f"Images of shape {image_shape} can't be cut in patches of "
+                f"Images of shape {image_shape} can't be cut into patches of "
                 f"{self.arguments['patch_size']}."
             )
         rows, columns = (size // patch for size, patch in sizes)  # type: ignore
         return rows, columns
 
     def layout(self, image_shape: tuple[int | None, ...]) -> Layout:
-        """Returns the weights for images of a shape, without making any."""
+        """Returns the weights for images of a shape, without creating them."""
         given = self.arguments
         units, heads = given["hidden_dim"], given["num_heads"]
         rows, columns = self.grid(image_shape)
         tokens = rows * columns + given["use_class_token"]
         found: list[Weight] = []
 
-        def add(place: str, name: str, *shapes: tuple[str, tuple]) -> None:
+        def add(group: str, name: str, *shapes: tuple[str, tuple]) -> None:
             found.extend(
-                Weight(f"layers/{place}/vars/{i}", f"{name}/{key}", size)
+                Weight(f"layers/{group}/vars/{i}", f"{name}/{key}", size)
                 for i, (key, size) in enumerate(shapes)
             )
 
-        def norm(place: str, name: str) -> None:
-            add(place, name, ("gamma", (units,)), ("beta", (units,)))
+        def norm(group: str, name: str) -> None:
+            add(group, name, ("gamma", (units,)), ("beta", (units,)))
 
         def dense(
-            place: str, name: str, kernel: tuple, bias: tuple, has_bias: bool
+            group: str, name: str, kernel: tuple, bias: tuple, has_bias: bool
         ) -> None:
             shapes = [("kernel", kernel), ("bias", bias)]
-            add(place, name, *shapes[: 1 + has_bias])
+            add(group, name, *shapes[: 1 + has_bias])
 
-        place, name = (
+        group, name = (
             "vi_t_patching_and_embedding",
             "vit_patching_and_embedding",
         )
         if given["use_class_token"]:
-            add(place, name, ("class_token", (1, 1, units)))
+            add(group, name, ("class_token", (1, 1, units)))
         patch = (*given["patch_size"], image_shape[-1], units)
         dense(
-            f"{place}/patch_embedding",
+            f"{group}/patch_embedding",
             f"{name}/patch_embedding",
             patch,
             (units,),
@@ -318,7 +322,7 @@ class ViT(Backbone):
         )
         positions = f"{name}/position_embedding"
         add(
-            f"{place}/position_embedding",
+            f"{group}/position_embedding",
             positions,
             ("embeddings", (tokens, units)),
         )
@@ -360,76 +364,26 @@ class ViT(Backbone):
         self,
         arrays: list[np.ndarray],
         image_shape: tuple[int | None, ...],
-        matrix: Callable[[int, int], np.ndarray] | None = None,
+        matrix: Matrix = bicubic,
     ) -> list[np.ndarray]:
         """Interpolates the positions for images of another shape.
 
         Args:
             arrays: the weights for images of `self.image_shape`.
             image_shape: `(height, width, channels)`.
-            matrix: of an axis' old and new number of patches; by default
-                `bicubic`.
+            matrix: as in `resized_positions`.
 
         Returns:
             A list of the weights.
         """
-        matrix = matrix or bicubic
+        weights = self.layout(self.image_shape).weights
         old, new = self.grid(self.image_shape), self.grid(image_shape)
-        names = [
-            weight.name for weight in self.layout(self.image_shape).weights
+        return [
+            resized_positions(array, old, new, matrix)
+            if weight.name.endswith("position_embedding/embeddings")
+            else array
+            for weight, array in zip(weights, arrays, strict=True)
         ]
-        place = names.index(
-            "vit_patching_and_embedding/position_embedding/embeddings"
-        )
-        arrays = list(arrays)
-        first = int(self.arguments["use_class_token"])
-        positions = arrays[place]
-        grid = positions[first:].reshape(*old, -1)
-        for axis in (0, 1):
-            product = np.tensordot(
-                matrix(old[axis], new[axis]), grid, (1, axis)
-            )
-            grid = np.moveaxis(product, 0, axis)
-        arrays[place] = np.concatenate(
-            [positions[:first], grid.reshape(-1, positions.shape[-1])]
-        ).astype("float32")
-        return arrays
-
-
-def bicubic(old: int, new: int) -> np.ndarray:
-    """Returns the matrix `(new, old)` of bicubic interpolation.
-
-    Pixels are squares, the kernel is Keys's with a = -0.5, and it is widened
-    to shrink, so that no position is passed over. timm does the same.
-    """
-    places = (np.arange(new) + 0.5) * old / new - 0.5
-    x = np.abs(places[:, None] - np.arange(old)) / max(1, old / new)
-    matrix = _keys(x, -0.5)
-    return matrix / matrix.sum(axis=1, keepdims=True)
-
-
-def dino_bicubic(old: int, new: int) -> np.ndarray:
-    """Returns the matrix `(new, old)` by which DINO's ViTs change size.
-
-    As `interpolate_pos_encoding` of the authors' `vision_transformer.py`: the
-    grid counts as 0.1 patches larger than it is, and PyTorch's kernel, with a
-    = -0.75, repeats the border and isn't widened to shrink.
-    """
-    places = (np.arange(new) + 0.5) * old / (new + 0.1) - 0.5
-    first = np.floor(places).astype(int) - 1
-    matrix = np.zeros((new, old))
-    for tap in range(4):
-        weights = _keys(np.abs(places - first - tap), -0.75)
-        columns = np.clip(first + tap, 0, old - 1)
-        np.add.at(matrix, (np.arange(new), columns), weights)
-    return matrix
-
-
-def _keys(x: np.ndarray, a: float) -> np.ndarray:
-    """Returns Keys's cubic kernel at distances."""
-    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-    far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
-    return np.where(x <= 1, near, np.where(x < 2, far, 0))
 
 
 def _is_shape(value: Any, open_size: bool) -> bool:

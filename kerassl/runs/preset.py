@@ -1,0 +1,109 @@
+"""Saves the encoder of a run as a preset."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kerassl import encoders, presets
+from kerassl.environment import environment
+from kerassl.image_format import load_keras_file
+from kerassl.presets.public import (
+    is_shared,
+    public_names,
+    public_scores,
+    public_spec,
+)
+from kerassl.recipes import Recipe
+from kerassl.recipes.command import pretrain_command
+from kerassl.run_folder import (
+    ENCODER,
+    HISTORY,
+    read_history,
+    read_scores,
+    read_settings,
+)
+
+
+def save_preset(
+    run: str | Path,
+    folder: str | Path,
+    *,
+    datasets: Sequence[str] = (),
+    scores: Mapping[str, Mapping[str, Any]] | None = None,
+    training: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> Path:
+    """Saves the encoder of a run as a preset.
+
+    The preset records the recipe, the data, the time of training, the command
+    and the scores that `kerassl evaluate` left in the run's folder. It contains
+    no path of your machine: images of your own are called "own images".
+
+    Args:
+        run: path of the run's folder, in which at least one epoch is finished.
+            Nothing in it is changed.
+        folder: path of the preset to create.
+        datasets: names of the data sets that the encoder was trained on. By
+            default the run's.
+        scores: dict of protocol to results. By default those in the run's
+            folder.
+        training: dict of plain values to add to what the run knows.
+        **arguments: further arguments of `kerassl.save_preset`, such as
+            `name`, `license`, `description` and `overwrite`.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        FileExistsError: as `kerassl.save_preset`.
+        FileNotFoundError: if the folder holds no run, or no epoch is finished.
+        PresetError: as `kerassl.save_preset`.
+        ValueError: if a file of the run is broken.
+
+    Example:
+    ```python
+    kerassl.runs.save_preset("runs/a", "presets/simclr", license="apache-2.0")
+    encoder = kerassl.load_encoder("presets/simclr")
+    ```
+    """
+    run = Path(run)
+    settings = read_settings(run)
+    if not (run / ENCODER).is_file():
+        raise FileNotFoundError(
+            f"{run} holds no {ENCODER} yet: no epoch is finished."
+        )
+    encoder = encoders.accepted(load_keras_file(run / ENCODER))
+    recipe = Recipe.from_dict(settings["recipe"])
+    data, found = str(settings["data"]), read_scores(run)
+    names = public_names(
+        [data, *(str(s["data"]) for s in found.values() if "data" in s)]
+    )
+    if datasets and not is_shared(data):
+        names[data] = datasets[0]
+    known = _training(run, settings | {"data": public_spec(data)})
+    return presets.save_preset(
+        encoder,
+        folder,
+        recipe=recipe,
+        datasets=datasets or (names[data],),
+        scores=public_scores(found, names) if scores is None else scores,
+        training=known | dict(training or {}),
+        versions=settings.get("versions", environment()["versions"]),
+        **arguments,
+    )
+
+
+def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns backend, command, device, epochs and seconds of a run."""
+    training: dict[str, Any] = {"backend": settings["backend"]}
+    if command := pretrain_command(settings):
+        training["command"] = command
+    if "device" in settings:
+        training["device"] = settings["device"]
+    if (run / HISTORY).is_file():
+        rows = read_history(run)
+        training["epochs"] = len(rows)
+        training["seconds"] = round(
+            sum(row.get("seconds", 0.0) for row in rows), 2
+        )
+    return training
