@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.augmentation import masks
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 # Few sizes: each is a program of its own on JAX.
 SIZES = st.sampled_from([8, 15, 32])
@@ -29,7 +29,7 @@ def make(kind, size, count=5, seed=0, overlap=1):
 
 
 @pytest.mark.parametrize("kind", ["blocks", "region"])
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(size=SIZES, seed=st.integers(0, 10_000))
 def test_random_masks_hide_their_share_and_differ(kind, size, seed):
     made = make(kind, size, seed=seed)

@@ -26,7 +26,7 @@ from kerassl.augmentation import (
 from kerassl.augmentation.namespace import TensorFlowNamespace
 from kerassl.augmentation.pipeline import Pipeline
 from tests.augmentation.fused import smooth_images
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -97,7 +97,7 @@ def one_by_one(operations, images, numbers):
 
 
 # JAX compiles every example.
-@settings(max_examples=4 if ON_JAX else 15, deadline=None)
+@settings(max_examples=examples(4) if ON_JAX else 15, deadline=None)
 @given(
     order=st.permutations(
         [

@@ -11,7 +11,7 @@ from kerassl import augmentation
 from kerassl.augmentation import TileAugmenter
 from kerassl.augmentation import tiles as functions
 from tests.augmentation.fused import smooth_images, still
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def view(size):
@@ -25,7 +25,7 @@ def numbered(size, channels=3):
     return (image[..., None] + np.arange(channels)).astype("float32")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     size=st.integers(4, 20),
     tile=st.integers(1, 4),

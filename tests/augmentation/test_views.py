@@ -21,7 +21,7 @@ from tests.augmentation.fused import (
     still,
     uniforms,
 )
-from tests.backends import compiled, once
+from tests.backends import compiled, examples, once
 
 
 def shift_hue(images, turns):
@@ -196,7 +196,7 @@ def test_hue_is_pils_on_photos(shift):
     ),
     turns=st.floats(-0.5, 0.5),
 )
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 def test_hue_keeps_value_and_saturation(pixels, turns):
     made = shift_hue(pixels, np.full((2, 1), turns))
     for extreme in (np.min, np.max):
@@ -264,7 +264,7 @@ def test_each_probability_is_respected():
         assert changed.mean() == pytest.approx(probability, abs=0.03), name
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     extent=st.integers(1, 40),
     size=st.integers(1, 40),

@@ -12,6 +12,7 @@ import kerassl.data
 from kerassl.data import stored
 from kerassl.data.arrays import resize_image
 from kerassl.data.load import peek_size
+from tests.backends import examples
 
 
 def images(n=6, height=8, width=8, channels=3, dtype="uint8"):
@@ -19,7 +20,7 @@ def images(n=6, height=8, width=8, channels=3, dtype="uint8"):
     return rng.integers(0, 256, (n, height, width, channels)).astype(dtype)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     shape=st.lists(st.integers(0, 5), min_size=0, max_size=5).map(tuple),
     dtype=st.sampled_from(["uint8", "float32", "float16", "int32", "bool"]),

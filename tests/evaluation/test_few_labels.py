@@ -5,11 +5,12 @@ from hypothesis import strategies as st
 
 from kerassl.evaluation import few_labels
 from kerassl.evaluation.few_labels import split_off
+from tests.backends import examples
 
 LABELS = np.repeat([3, 5, 9], [40, 60, 100])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(
     share=st.floats(0.001, 1.0),
     seed=st.integers(0, 99),

@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from kerassl.evaluation import Neighbors, knn
 from kerassl.evaluation.knn import _largest
+from tests.backends import examples
 
 
 def unclear_queries(bank, labels, queries, k, temperature):
@@ -32,7 +33,7 @@ def unclear_queries(bank, labels, queries, k, temperature):
     return count
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     train=st.integers(20, 300),
     test=st.integers(1, 600),

@@ -19,6 +19,7 @@ from kerassl.evaluation import (
 )
 from kerassl.evaluation.fine_tuning import _checked
 from kerassl.evaluation.labels import encode_labels, labels_by_name
+from tests.backends import examples
 from tests.contracts.methods import tiny_encoder
 
 EXAMPLES = int(os.environ.get("KERASSL_EXAMPLES", 40))
@@ -88,7 +89,7 @@ def numbered(train, test):
     return [[classes.index(v) for v in part] for part in (train, test)]
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(EXAMPLES), deadline=None)
 @given(two_sets())
 def test_classes_are_numbered_as_in_a_loop(sets):
     train, test, train_labels, test_labels = sets
@@ -99,7 +100,7 @@ def test_classes_are_numbered_as_in_a_loop(sets):
     assert classes == sorted(set(train + test))
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(EXAMPLES), deadline=None)
 @given(two_sets(), st.integers(1, 12), st.integers(0, 999))
 def test_knn_is_that_of_a_loop(sets, k, seed):
     train, test, train_labels, test_labels = sets
@@ -138,7 +139,7 @@ def test_knn_is_that_of_a_loop(sets, k, seed):
     assert neighbors.score() == scores
 
 
-@settings(max_examples=EXAMPLES // 4, deadline=None)
+@settings(max_examples=examples(EXAMPLES // 4), deadline=None)
 @given(two_sets(), st.integers(0, 999))
 def test_what_learns_sees_the_same_classes(sets, seed):
     """As of the numbers that a loop gives them."""

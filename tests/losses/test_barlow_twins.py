@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import barlow_twins, cross_correlation
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def standardized(z):
@@ -44,7 +44,7 @@ def by_loops(z1, z2, weight):
     return correlation, loss, diagonal, root
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     count=st.integers(2, 9),
     dim=st.integers(1, 8),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import classification
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def by_loops(logits, targets):
@@ -22,7 +22,7 @@ def by_loops(logits, targets):
     return total / len(logits), hits / len(logits)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     count=st.integers(1, 12),
     kinds=st.integers(2, 9),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses.covariance import squared_norm_of_product
+from tests.backends import examples
 
 
 def by_loops(a, b):
@@ -25,7 +26,7 @@ def draw(count, dim, seed):
     return rng.normal(size=(2, count, dim)).astype("float32")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     count=st.integers(1, 9),
     dim=st.integers(1, 9),

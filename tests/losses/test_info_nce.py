@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import info_nce
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def unit(vector):
@@ -41,7 +41,7 @@ def draw(count, dim, queue, seed):
     return [v.astype("float32") for v in (queries, keys, negatives)]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     count=st.integers(1, 9),
     dim=st.integers(2, 8),

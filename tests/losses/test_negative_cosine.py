@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import negative_cosine, output_std
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def draw(count, dim, seed):
@@ -51,7 +51,7 @@ def std_by_loops(z):
     return sum(stds) / len(stds)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     count=st.integers(1, 9),
     dim=st.integers(1, 8),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import nt_xent
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def by_loops(z1, z2, temperature):
@@ -29,7 +29,7 @@ def by_loops(z1, z2, temperature):
     return total / (2 * count), picked / (2 * count)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     count=st.integers(1, 9),
     dim=st.integers(2, 8),

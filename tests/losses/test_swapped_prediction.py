@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import sinkhorn, swapped_prediction
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def sinkhorn_by_loops(scores, epsilon, iterations):
@@ -62,7 +62,7 @@ def assigned(scores, *arguments, **kwargs):
 # === sinkhorn ===
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     count=st.integers(1, 9),
     prototypes=st.integers(2, 8),
@@ -94,7 +94,7 @@ def test_many_iterations_use_all_prototypes_equally():
     np.testing.assert_allclose(q.sum(axis=0), 4, rtol=1e-3)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     count=st.integers(1, 8),
     left_out=st.integers(1, 8),
@@ -186,7 +186,7 @@ def test_no_gradient_passes_the_assignments():
 # === swapped_prediction ===
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     count=st.integers(1, 8),
     prototypes=st.integers(2, 6),

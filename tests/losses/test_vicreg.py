@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import vicreg
-from tests.backends import compiled
+from tests.backends import compiled, examples
 
 
 def terms_of_one(z):
@@ -42,7 +42,7 @@ def by_loops(z1, z2, weights):
     return (sum(w * term for w, term in zip(weights, terms)), *terms)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     count=st.integers(2, 9),
     dim=st.integers(1, 8),
