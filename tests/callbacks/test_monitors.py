@@ -8,8 +8,13 @@ import pytest
 from PIL import Image
 
 from kerassl import data, evaluation
-from kerassl.callbacks import CollapseMonitor, KNNMonitor, LinearProbeMonitor
-from kerassl.training.monitors import Monitor, with_monitors
+from kerassl.callbacks import (
+    CollapseMonitor,
+    KNNMonitor,
+    LinearProbeMonitor,
+    Monitor,
+)
+from kerassl.training.monitors import with_monitors
 from tests.contracts.methods import METHODS, tiny_encoder
 
 

@@ -6,6 +6,7 @@ import pytest
 from keras import ops
 
 import kerassl
+from kerassl import augmentation
 from kerassl.augmentation import View, ViewAugmenter
 from tests.contracts.methods import METHODS, tiny_encoder
 
@@ -105,6 +106,17 @@ def test_an_augmenter_that_names_no_sizes_has_the_encoders(images):
     assert {tuple(x.shape) for x in model.encode_views(views).values()} == {
         (8, 24)
     }
+
+
+def test_views_that_keep_the_images_size_have_the_encoders(images):
+    flips = [augmentation.RandomHorizontalFlip()]
+    augmenter = ViewAugmenter([View(28, blur=0.0), flips])
+    assert list(augmenter.sizes.values()) == [28, None]
+    model = Mean(watched_encoder(), augmenter)
+    views = model.make_views(ops.convert_to_tensor(images[:8]))
+    Watched.seen.clear()
+    assert len(model.encode_views(views)) == 2
+    assert Watched.seen == [(16, 28, 28, 1)]
 
 
 def test_steps_are_counted_where_a_method_asks_for_it(images, tmp_path):
