@@ -315,19 +315,24 @@ def _differences(
 
 
 def _toml(value: Any) -> str:
+    words = ("true", "false", "inf", "nan")
+    if isinstance(value, str) and value not in words:
+        if _BARE_WORD.fullmatch(value):
+            return value
+    return _toml_value(value)
+
+
+def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(_toml_value, value))}]"
     if isinstance(value, dict):
-        pairs = (f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items())
+        pairs = (
+            f"{json.dumps(key)} = {_toml_value(item)}"
+            for key, item in value.items()
+        )
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, str):
-        is_bare = _BARE_WORD.fullmatch(value) and value not in (
-            "true",
-            "false",
-            "inf",
-            "nan",
-        )
-        return value if is_bare else json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False)
     return repr(value)

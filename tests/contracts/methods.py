@@ -1,5 +1,7 @@
 """The methods that the contract tests cover; add a line for a new one."""
 
+import math
+
 import keras
 from keras import layers
 
@@ -162,3 +164,22 @@ ON_VITS = {"mae"}
 # The number of moving means and variances, if it is below four: rotation has
 # only the encoder's, and a ViT has none.
 STATISTICS = {"rotation": 2, "mae": 0}
+
+# The loss of a batch of 32 images that all have the same features, or `None`.
+COLLAPSED = {
+    "simclr": math.log(63),
+    "simclr_v2": math.log(63),
+    "moco_v1": math.log(33),
+    "moco_v2": math.log(33),
+    "moco_v3": 4 * math.log(32),
+    "byol": 0,
+    "simsiam": -1,
+    "swav": math.log(12),
+    "barlow_twins": 16,
+    "vicreg": 24.75,
+    "rotation": math.log(4),
+    "jigsaw": math.log(4),
+    "context_prediction": math.log(8),
+    "context_encoder": None,
+    "mae": None,
+}

@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kerassl import names, recipes
@@ -44,6 +44,7 @@ def same(a, b):
     return repr(a) == repr(b)
 
 
+@example({"temperature": [["A"]]}, True)
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.booleans())
 def test_listed_changes_make_the_wanted_recipe(values, is_added):
     fields = find_recipe("mae", "cpu")
