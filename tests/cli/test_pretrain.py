@@ -242,6 +242,52 @@ def test_what_the_user_gives_wins(tmp_path, chosen):
             assert recipe == recipes.get("simclr", name)
 
 
+def test_any_field_is_changed(chosen, tmp_path):
+    data = ("--data", "fashion_mnist_small")
+    change = ("--set", "optimizer.learning_rate=0.8", "--set", "views.blur=0")
+    for recipe in ((), ("--recipe", "cpu")):
+        found = chosen("cpu", *data, *recipe, *change, "--epochs", "3")
+        assert found == recipes.get("simclr", "cpu").change(
+            epochs=3, optimizer={"learning_rate": 0.8}, views={"blur": 0}
+        )
+    # An image size that is set chooses the recipe, as the option does.
+    found = chosen("cuda:0", *data, "--set", "image_size=96")
+    assert (found.name, found.image_size) == ("imagenet", 96)
+    text = (ROOT / "kerassl" / "recipes" / "simclr.toml").read_text()
+    (tmp_path / "my.toml").write_text(text.replace("cifar", "mine"))
+    found = chosen("cpu", *data, "--recipe", f"{tmp_path / 'my.toml'}:mine")
+    assert found == recipes.get("simclr", "cifar").change(name="mine")
+
+
+@pytest.mark.parametrize(
+    "change, message, is_early",
+    [
+        ("optimiser.learning_rate=1", "Nearest: optimizer", True),
+        ("schedule.warmup_epoch=1", "Nearest: warmup_epochs", True),
+        ("optimizer.learning_rate=fast", "must be a number", True),
+        ("encoder=resnet_nan", "Nearest: resnet_nano", True),
+        ("epochs", "FIELD.KEY=VALUE", True),
+        ("views.blurr=0", "Nearest: blur", False),
+        ("method_args.temprature=1", "Nearest: temperature", False),
+        ("optimizer.momentun=1", "Nearest: momentum", False),
+    ],
+)
+def test_wrong_changes_are_refused(
+    change, message, is_early, capsys, monkeypatch, tmp_path
+):
+    words = "pretrain simclr --data fashion_mnist_small --recipe cpu --output"
+    if is_early:  # Before Keras is loaded.
+        monkeypatch.delattr("kerassl.cli.pretrain.load_keras")
+    monkeypatch.delattr("kerassl.runs.start")  # Before data are loaded.
+    folder = str(tmp_path / "run")
+    line = refused(capsys, *words.split(), folder, "--set", change)
+    assert message in line
+    line = refused(
+        capsys, *words.split(), folder, "--epochs", "2", "--set", "epochs=2"
+    )
+    assert "--epochs and --set epochs are the same" in line
+
+
 def test_a_chosen_recipe_is_described(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(runs, "environment", lambda: {"device": "cpu:0"})
     (tmp_path / "photos").mkdir()
@@ -417,6 +463,12 @@ def test_resume_of_a_finished_run(finished, capsys):
     assert main([*same, "--max-unreadable", "0.01"]) == 0
     line = refused(capsys, *same, "--max-unreadable", "0.5")
     assert "--max-unreadable 0.01, not 0.5" in line
+    assert main([*same, "--set", "optimizer.momentum=0.9"]) == 0
+    line = refused(capsys, *same, "--set", "optimizer.momentum=0.8")
+    assert "has optimizer" in line and "'momentum': 0.8" in line
+    resume = ("pretrain", "--resume", "--output", str(finished))
+    line = refused(capsys, *resume, "--set", "epochs=1")
+    assert "has 2 epochs. It can have more" in line
 
 
 def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
