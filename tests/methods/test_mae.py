@@ -315,7 +315,10 @@ def test_the_papers_decoder_by_default(images):
     [
         (tiny_encoder, "Take such a backbone, or `kerassl.encoders.build`"),
         (lambda: backbone(use_class_token=False), "use_class_token=True"),
-        (lambda: backbone(image_shape=(28, 14, 1)), "square"),
+        (
+            lambda: backbone(image_shape=(28, 14, 1)),
+            "square|in addition to 28x14",
+        ),
         (lambda: backbone(patch_size=(7, 14)), "square"),
         (lambda: backbone(hidden_dim=10), "multiples of 4"),
     ],
