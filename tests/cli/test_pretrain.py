@@ -468,7 +468,7 @@ def test_resume_of_a_finished_run(finished, capsys):
     assert "has optimizer" in line and "'momentum': 0.8" in line
     resume = ("pretrain", "--resume", "--output", str(finished))
     line = refused(capsys, *resume, "--set", "epochs=1")
-    assert "has 2 epochs. It can have more" in line
+    assert "has 2 epochs. It can be extended" in line
 
 
 def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
