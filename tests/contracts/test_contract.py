@@ -315,7 +315,32 @@ def graphs(monkeypatch):
         yield found
 
 
-@more("test_it_learns_and_moves_what_it_should", always_on="torch")
+def traces(graphs, model):
+    """Whether a graph has the method's code: PyTorch skips it silently."""
+    code = inspect.getfile(type(model))
+    return any(
+        code in (node.stack_trace or "")
+        for graph in graphs
+        for node in graph.graph.nodes
+    )
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="compiled in all tests")
+def test_its_own_code_is_traced(trained, graphs):
+    """What `jit_compile` traces of a method, without the rest of the step."""
+    import torch
+
+    model = trained.model
+    views = {k: ops.convert_to_tensor(v[:4]) for k, v in trained.views.items()}
+    compiled = torch.compile(
+        lambda views: model.objective(model.forward_views(views, training=True))
+    )
+    assert math.isfinite(float(compiled(views)["loss"]))
+    assert traces(graphs, model)
+
+
+# JAX and TensorFlow compile by default, as `trained` shows.
+@more("test_it_learns_and_moves_what_it_should, test_its_own_code_is_traced")
 def test_jit_compile(make, images, graphs):
     model = make(jit_compile=True)
     before = values(model.trainable_variables)
@@ -324,13 +349,7 @@ def test_jit_compile(make, images, graphs):
     assert history["loss"][-1] < history["loss"][0] * 1.1
     assert all(moved(before, model.trainable_variables))
     if BACKEND == "torch":
-        # PyTorch skips code that it can't trace, without an error.
-        code = inspect.getfile(type(model))
-        assert any(
-            code in (node.stack_trace or "")
-            for graph in graphs
-            for node in graph.graph.nodes
-        )
+        assert traces(graphs, model)
 
 
 @once
