@@ -8,6 +8,7 @@ from kerassl.methods.base import SelfSupervisedModel
 from kerassl.methods.bootstrapping.byol import BYOL
 from kerassl.methods.bootstrapping.simsiam import SimSiam
 from kerassl.methods.contrastive.moco import MoCo, MoCoV3
+from kerassl.methods.contrastive.nnclr import NNCLR
 from kerassl.methods.contrastive.simclr import SimCLR
 from kerassl.methods.generative.context_encoder import ContextEncoder
 from kerassl.methods.generative.mae import MAE
@@ -21,6 +22,7 @@ from kerassl.methods.regularization.vicreg import VICReg
 __all__ = [
     "BYOL",
     "MAE",
+    "NNCLR",
     "BarlowTwins",
     "ContextEncoder",
     "ContextPrediction",

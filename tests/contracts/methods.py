@@ -46,6 +46,12 @@ def moco_v3(encoder, **kwargs):
     )
 
 
+def nnclr(encoder, **kwargs):
+    settings = dict(temperature=0.5, hidden_dim=16, projection_dim=8)
+    settings |= dict(predictor_dim=16, queue_size=64, seed=0)
+    return kerassl.NNCLR(encoder, **(settings | kwargs))
+
+
 def byol(encoder, **kwargs):
     momentum = kerassl.layers.CosineMomentum(0.9, 32)
     return kerassl.BYOL(
@@ -141,6 +147,7 @@ METHODS = {
     "moco_v1": moco_v1,
     "moco_v2": moco_v2,
     "moco_v3": moco_v3,
+    "nnclr": nnclr,
     "byol": byol,
     "simsiam": simsiam,
     "swav": swav,
@@ -172,6 +179,7 @@ COLLAPSED = {
     "moco_v1": math.log(33),
     "moco_v2": math.log(33),
     "moco_v3": 4 * math.log(32),
+    "nnclr": math.log(32),
     "byol": 0,
     "simsiam": -1,
     "swav": math.log(12),
