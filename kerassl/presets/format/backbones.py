@@ -366,15 +366,12 @@ class ViT(Backbone):
         image_shape: tuple[int | None, ...],
         matrix: Matrix = bicubic,
     ) -> list[np.ndarray]:
-        """Interpolates the positions for images of another shape.
+        """Returns the weights, positions interpolated for another image shape.
 
         Args:
             arrays: the weights for images of `self.image_shape`.
             image_shape: `(height, width, channels)`.
             matrix: as in `resized_positions`.
-
-        Returns:
-            A list of the weights.
         """
         weights = self.layout(self.image_shape).weights
         old, new = self.grid(self.image_shape), self.grid(image_shape)
