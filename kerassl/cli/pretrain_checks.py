@@ -1,0 +1,118 @@
+"""What `kerassl pretrain` refuses before Keras is loaded."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import Any
+
+from kerassl.choices import check_choice
+from kerassl.cli.errors import UserError
+from kerassl.names import METHODS, MONITORS
+from kerassl.reading import shown
+from kerassl.recipe_fields import (
+    FIELDS,
+    changed,
+    check_recipe,
+    find_recipe,
+    is_file,
+    parse_change,
+)
+from kerassl.run_folder import read_settings, refuse_run
+from kerassl.run_lock import check_free
+
+# The options that are fields of the recipe.
+OPTIONS = ("encoder", "epochs", "batch_size", "image_size", "seed")
+# Other options that can be repeated with `--resume`, but not changed.
+FIXED = ("data", "limit", "max_unreadable")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Refuses mistakes, before Keras is loaded."""
+    for name in options.monitor:
+        check_choice("monitor", name, MONITORS)
+    if options.resume:
+        return _check_resume(options)
+    if options.method is None:
+        raise UserError(
+            f"Give a method: {', '.join(METHODS)}. Or give --resume."
+        )
+    fields = find_recipe(options.method, options.recipe or "cpu")
+    check_recipe(changed(fields, recipe_changes(options)))
+    if options.data is None:
+        raise UserError(
+            "Give the images with --data, such as fashion_mnist_small."
+        )
+    data = options.data
+    path = Path(data.removeprefix("folder:")).expanduser()
+    if data.startswith("folder:") and not path.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    if data.lower().endswith((".npz", ".npy")) and not path.is_file():
+        raise UserError(f"There is no file {path}.")
+    if options.output is None:
+        options.output = re.sub(r"[^\w.-]+", "_", data)
+        options.output = f"runs/{options.method}_{options.output}"
+    check_free(options.output)
+    if options.force:
+        return
+    try:
+        refuse_run(options.output)
+    except FileExistsError as error:
+        raise UserError(
+            f"{error} (--resume goes on with a run, --force overwrites it.)"
+        ) from error
+
+
+def _check_resume(options: argparse.Namespace) -> None:
+    """Refuses other options than the run's."""
+    if options.output is None:
+        raise UserError("Give the run's folder with --output.")
+    check_free(options.output)
+    settings = read_settings(options.output)
+    recipe = settings["recipe"]
+    pairs = [
+        ("method", recipe.get("method"), options.method),
+        *(
+            (f"--{name.replace('_', '-')}", settings.get(name), value)
+            for name in FIXED
+            if (value := getattr(options, name)) is not None
+        ),
+    ]
+    wanted = recipe
+    if options.recipe is not None:
+        fields = find_recipe(recipe["method"], options.recipe)
+        pairs.append(("--recipe", recipe["name"], fields["name"]))
+        if is_file(options.recipe):
+            wanted = {**recipe, **fields}
+    wanted = changed(wanted, recipe_changes(options))
+    pairs += [
+        (
+            f"--{name.replace('_', '-')}" if name in OPTIONS else name,
+            recipe.get(name),
+            wanted.get(name),
+        )
+        for name in FIELDS
+        if name != "epochs"  # More are allowed.
+    ]
+    for name, found, value in pairs:
+        if found != value and not (name == "method" and value is None):
+            raise UserError(
+                f"The run in {options.output} has {name} {shown(found)}, not "
+                f"{shown(value)}. A run continues as it began: leave out the "
+                "option, or start another run."
+            )
+
+
+def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the changes of the recipe, as `recipe_fields.changed` does."""
+    changes = dict(parse_change(words) for words in options.changes)
+    for name in OPTIONS:
+        value = getattr(options, name)
+        if value is None:
+            continue
+        if name in changes:
+            raise UserError(
+                f"--{name.replace('_', '-')} and --set {name} are the same: "
+                "leave out one."
+            )
+        changes[name] = value
+    return changes

@@ -1,0 +1,119 @@
+"""What a model takes from rooms above its own: recipes and presets."""
+
+from pathlib import Path
+from typing import Any
+
+from kerassl.registry import linked
+from kerassl.training.image_model import ImageModel
+
+
+class LinkedModel(ImageModel):
+    """Builds itself from a recipe, and saves its encoder as a preset.
+
+    Methods know nothing of recipes and presets. These rooms register their
+    functions in `kerassl.registry` when `kerassl` is imported.
+    """
+
+    #: The `kerassl.recipes.Recipe` of a model that `from_recipe` or
+    #: `kerassl.recipes.build_model` built in this process.
+    recipe: Any = None
+
+    @classmethod
+    def from_recipe(
+        cls,
+        name: str = "cpu",
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        steps: int,
+        encoder: Any = None,
+        **changes: Any,
+    ) -> Any:
+        """Builds a compiled model from a recipe of the method.
+
+        Sets the random seed of the process to the recipe's, so that each call
+        gives the same first weights.
+
+        Args:
+            name: str, the name of a recipe: `"cpu"`, `"cifar"` or
+                `"imagenet"`, or the path of a TOML file, as in
+                `kerassl.recipes.get`. A class with several methods takes those
+                of its default version (`MoCo`: `moco_v2`; `SimCLR`: `simclr`);
+                others are named in full, as in `"moco_v1/cpu"`.
+            image_shape: `(height, width, channels)` of the images. Not needed
+                if `encoder` is a model.
+            steps: int > 0, the number of training steps of the whole run:
+                epochs times batches per epoch. Schedules of the learning rate
+                and of momentum networks end there.
+            encoder: a model, used instead of the recipe's encoder; or the name
+                of one, as in `kerassl.encoders.names()`.
+            **changes: fields of the recipe, as in `kerassl.recipes.Recipe`.
+                Dicts are merged into the recipe's:
+                `optimizer={"learning_rate": 0.8}`, or
+                `**{"optimizer.learning_rate": 0.8}`.
+
+        Returns:
+            A compiled model. Its `recipe` has the changes.
+
+        Raises:
+            ValueError: if there is no such recipe, field or argument, with the
+                nearest names, or a value is out of its range.
+
+        Example:
+        ```python
+        steps = 10 * math.ceil(len(images) / 128)
+        model = kerassl.SimCLR.from_recipe(
+            "cpu", image_shape=(32, 32, 3), steps=steps
+        )
+        model.fit(
+            images,
+            epochs=model.recipe.epochs,
+            batch_size=model.recipe.batch_size,
+        )
+        ```
+        """
+        build = linked("build")
+        return build(cls, name, image_shape, steps, encoder, **changes)
+
+    def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
+        """Configures the model for training, as `keras.Model.compile` does.
+
+        Args:
+            optimizer: the name of an optimizer, or an instance. `"auto"` takes
+                that of the method's default recipe for the encoder's image
+                size and this device (`kerassl.recipes.default`), at the
+                recipe's learning rate for its batch size. The rate is
+                constant: for schedules use `from_recipe`, which knows the
+                length of the run.
+            **kwargs: the other arguments of `keras.Model.compile`, except
+                `loss` and the metrics: the method brings its own.
+
+        Raises:
+            ValueError: if a loss or metrics are given, or the optimizer is
+                `"auto"` and the class has no recipes.
+        """
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = linked("optimizer")(self)
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def save_to_preset(self, preset_dir: str | Path, **arguments: Any) -> Path:
+        """Saves the encoder as a preset, to publish or to load anywhere.
+
+        Args:
+            preset_dir: path of the folder to create.
+            **arguments: further arguments of `kerassl.save_preset`, such as
+                `license` and `datasets`.
+
+        Returns:
+            The folder's path.
+
+        Raises:
+            FileExistsError: as `kerassl.save_preset`.
+            PresetError: as `kerassl.save_preset`.
+
+        Example:
+        ```python
+        model.save_to_preset("presets/mine", license="apache-2.0")
+        encoder = kerassl.load_encoder("presets/mine")
+        ```
+        """
+        return linked("save_preset")(self, preset_dir, **arguments)
