@@ -129,8 +129,8 @@ def test_it_learns_and_moves_what_it_should(make, trained):
     history = trained.history
     assert history["loss"][-1] < history["loss"][0]
     assert set(trained.model.metric_names) < set(history)
-    # "auto": so other tests need not ask for it.
-    assert trained.model.jit_compile == (BACKEND != "torch")
+    # Keras's default on JAX, so other tests need not ask for it there.
+    assert trained.model.jit_compile == (BACKEND == "jax")
     assert all(trained.trainable_moved)
     assert len(trained.statistics_moved) >= make.statistics
     assert all(trained.statistics_moved)
@@ -325,7 +325,7 @@ def traces(graphs, model):
     )
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="compiled in all tests")
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's compiler")
 def test_its_own_code_is_traced(trained, graphs, monkeypatch):
     """What `jit_compile` traces of a method, without Keras's layers and step.
 
@@ -350,8 +350,10 @@ def test_its_own_code_is_traced(trained, graphs, monkeypatch):
     assert traces(graphs, model)
 
 
-# JAX and TensorFlow compile by default, as `trained` shows.
-@more("test_it_learns_and_moves_what_it_should, test_its_own_code_is_traced")
+@more(
+    "test_it_learns_and_moves_what_it_should, test_its_own_code_is_traced",
+    always_on="tensorflow",
+)
 def test_jit_compile(make, images, graphs):
     model = make(jit_compile=True)
     before = values(model.trainable_variables)
