@@ -182,14 +182,14 @@ def _build(
     views = dict(recipe.views)
     make_views = VIEWS[views.pop("preset")]
     plan = recipe.resolve(steps_per_epoch)
-    # Learning rate schedules count batches; methods count updates.
-    batches = recipe.optimizer.get("gradient_accumulation_steps") or 1
-    updates = plan["total_steps"] // batches
-    arguments = {
-        name: _method_argument(value, updates, updates / recipe.epochs)
-        for name, value in recipe.method_args.items()
-    }
     try:
+        # Learning rate schedules count batches; methods count updates.
+        batches = recipe.optimizer.get("gradient_accumulation_steps") or 1
+        updates = plan["total_steps"] // batches
+        arguments = {
+            name: _method_argument(value, updates, updates / recipe.epochs)
+            for name, value in recipe.method_args.items()
+        }
         model = cls(
             encoder,
             augmenter=make_views(encoders.image_size(encoder), **views),

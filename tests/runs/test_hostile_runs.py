@@ -11,7 +11,7 @@ import pytest
 
 from kerassl import recipes, runs
 from kerassl.cli.main import main
-from kerassl.recipes import Recipe
+from kerassl.renamed import recipe_hash
 from kerassl.run_folder import read_scores, read_settings
 from kerassl.runs.checkpoint import MEMBER
 
@@ -58,7 +58,7 @@ def set_field(folder, name, value, seal=False):
         fields = fields[part]
     fields[last] = value
     if seal:
-        settings["recipe_hash"] = Recipe.from_dict(settings["recipe"]).hash
+        settings["recipe_hash"] = recipe_hash(settings["recipe"])
     path.write_text(json.dumps(settings))
 
 
