@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from pathlib import Path
 
 from tests import xla
 
@@ -31,6 +32,11 @@ import pytest  # noqa: E402
 
 from kerassl import data  # noqa: E402
 
+# Folders of tests about files, commands and networks. Backends hardly matter to
+# them, and parity and contract tests compare backends: without --all they run
+# on PyTorch only, except for tests marked `every_backend`.
+PORTABLE = ("cli", "hub_server", "presets", "recipes", "runs")
+
 
 def pytest_addoption(parser):
     parser.addoption(
@@ -44,6 +50,9 @@ def pytest_configure(config):
         "more(covered_by, always_on): runs only with --all, or on one backend; "
         "see tests.backends.more",
     )
+    config.addinivalue_line(
+        "markers", "every_backend: runs on every backend without --all, too"
+    )
     if config.getoption("--all"):
         # Read by tests.backends.examples, also in workers of pytest-xdist.
         os.environ["KERASSL_TEST_ALL"] = "1"
@@ -55,10 +64,19 @@ def pytest_collection_modifyitems(config, items):
     kept, more = [], []
     for item in items:
         mark = item.get_closest_marker("more")
-        runs = not mark or mark.kwargs["always_on"] == keras.config.backend()
+        only_on = mark.kwargs["always_on"] if mark else _usual_backend(item)
+        runs = only_on == keras.config.backend()
         (kept if runs else more).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=more)
+
+
+def _usual_backend(item):
+    """Returns the backend that a test runs on by default."""
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    if folder in PORTABLE and not item.get_closest_marker("every_backend"):
+        return "torch"
+    return keras.config.backend()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -103,6 +103,7 @@ def assert_equal_runs(folder, other):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.every_backend
 def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     arguments = ["evaluate", str(finished), "--data", "fashion_mnist_small"]
     limits = ["--train-limit", "300", "--test-limit", "100"]
@@ -484,6 +485,7 @@ def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
     assert text in capsys.readouterr().out
 
 
+@pytest.mark.every_backend
 def test_interrupted_runs_go_on_exactly(finished, tmp_path):
     running = process(tmp_path)
     wait_for_line("epoch 1/2", running)

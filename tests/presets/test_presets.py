@@ -62,6 +62,7 @@ def tiny(tmp_path_factory):
     return kerassl.save_preset(make.randomize(make.graph_encoder()), folder)
 
 
+@pytest.mark.every_backend
 def test_saved_and_loaded(saved):
     encoder, folder = saved
     images = make.images_for(encoder.input_shape[1:])
@@ -245,6 +246,7 @@ def test_frozen(tiny):
     assert not encoder.trainable_variables
 
 
+@pytest.mark.every_backend
 def test_fine_tunes_in_a_kerashub_classifier(tmp_path):
     import keras_hub
 
@@ -398,6 +400,7 @@ def run_folder(tmp_path_factory):
     return folder, recipe, encoder
 
 
+@pytest.mark.every_backend
 def test_of_a_run(run_folder, tmp_path):
     source, recipe, encoder = run_folder
     scores = {"knn": {"accuracy": 0.75123456, "k": 20, "temperature": 0.07}}
@@ -480,6 +483,7 @@ def test_the_presets_of_the_index_are_there():
         assert 0 < info.scores["knn"]["accuracy"] <= 1
 
 
+@pytest.mark.every_backend
 def test_a_preset_of_the_zoo(tiny, monkeypatch, tmp_path):
     info = kerassl.verify_preset(tiny)
     shutil.copytree(tiny, tmp_path / "small")

@@ -38,6 +38,7 @@ def test_every_recipe_gives_a_compiled_model(method, name):
         assert model.recipe.method_args[key] == 16
 
 
+@pytest.mark.every_backend
 def test_it_is_what_the_command_line_trains(images):
     recipe = recipes.get("byol").change(optimizer={"learning_rate": 0.8})
     model = kerassl.BYOL.from_recipe(
@@ -58,6 +59,7 @@ def test_it_is_what_the_command_line_trains(images):
     assert np.isfinite(history["loss"]).all()
 
 
+@pytest.mark.every_backend
 @pytest.mark.parametrize("steps", [1, 7, 39, 391, 1001])
 def test_schedules_end_with_the_steps(steps):
     model = kerassl.BYOL.from_recipe(
@@ -130,6 +132,7 @@ def test_the_recipe_has_the_size_of_the_images():
     assert model.recipe.image_size is None  # As the recipe has it.
 
 
+@pytest.mark.every_backend
 def test_auto_is_the_default_recipes_optimizer(monkeypatch):
     model = kerassl.SimCLR(tiny_encoder())
     model.compile("auto")

@@ -78,6 +78,7 @@ def whole(tmp_path_factory):
     return run
 
 
+@pytest.mark.every_backend
 def test_a_run_leaves_its_files(whole):
     assert sorted(path.name for path in whole.folder.iterdir()) == [
         "checkpoint.keras",
@@ -102,6 +103,7 @@ def test_a_run_leaves_its_files(whole):
     )
 
 
+@pytest.mark.every_backend
 def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
     step = STEPS + 1
     monitors = [Steps(every=9)]
