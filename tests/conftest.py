@@ -32,10 +32,20 @@ import pytest  # noqa: E402
 
 from kerassl import data  # noqa: E402
 
-# Folders of tests about files, commands and networks. Backends hardly matter to
-# them, and parity and contract tests compare backends: without --all they run
-# on PyTorch only, except for tests marked `every_backend`.
-PORTABLE = ("cli", "hub_server", "presets", "recipes", "runs")
+# Backends hardly matter to the tests in these folders, and contract and parity
+# tests cover every method on every backend: without --all these run on PyTorch
+# only, except for tests marked `every_backend`.
+PORTABLE = (
+    "cli",
+    "encoders",
+    "evaluation",
+    "hub_server",
+    "methods",
+    "presets",
+    "recipes",
+    "runs",
+    "visualization",
+)
 
 
 def pytest_addoption(parser):

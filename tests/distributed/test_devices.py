@@ -25,12 +25,20 @@ BACKEND = keras.backend.backend()
 
 # Methods whose loss compares samples of the batch, each in its own way.
 ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
+# Those whose devices exchange more than gradients and batch statistics.
+EXCHANGING = [*ACROSS, "moco_v2", "moco_shuffled", "nnclr", "context_encoder"]
 TWO = more("the same methods on two devices")
+ONCE = more("methods that exchange more", always_on="torch")
 # With 16 images, each of 4 or 8 devices has 4 or 2.
 PROCESSES = "processes"
 MODEL_PARALLEL = "model_parallel"
 CASES = [
-    *((method, 2) for method in [*METHODS, "moco_shuffled"]),
+    *(
+        (method, 2)
+        if method in EXCHANGING
+        else pytest.param(method, 2, marks=ONCE)
+        for method in [*METHODS, "moco_shuffled"]
+    ),
     *(
         pytest.param(method, 4, marks=TWO)
         for method in ["simclr", "moco_v2", "context_encoder"]

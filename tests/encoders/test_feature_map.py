@@ -8,6 +8,8 @@ from keras import layers, ops
 from kerassl import encoders
 from tests.backends import once
 
+pytestmark = pytest.mark.every_backend
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), "uint8")
 
 

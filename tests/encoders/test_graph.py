@@ -9,6 +9,8 @@ from kerassl import encoders
 from kerassl.encoders import graph
 from tests.encoders.test_adapt import SIZES, features, pixels, vit
 
+pytestmark = pytest.mark.every_backend
+
 
 def nested():
     """A convolution in an inner model, between two layers."""

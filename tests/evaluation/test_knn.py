@@ -10,6 +10,8 @@ from kerassl.evaluation import Neighbors, knn
 from kerassl.evaluation.knn import _largest
 from tests.backends import examples
 
+pytestmark = pytest.mark.every_backend
+
 
 def unclear_queries(bank, labels, queries, k, temperature):
     """Counts the queries that the rounding of float32 may decide.

@@ -10,6 +10,8 @@ from kerassl import augmentation
 from kerassl.augmentation import View, ViewAugmenter
 from tests.contracts.methods import METHODS, tiny_encoder
 
+pytestmark = pytest.mark.every_backend
+
 SIZES = (28, 20, 28, 24, 20)
 
 

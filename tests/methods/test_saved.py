@@ -7,6 +7,8 @@ import pytest
 import kerassl
 from tests.saved import make
 
+pytestmark = pytest.mark.every_backend
+
 NAMES = sorted(path.stem for path in make.FOLDER.glob("*.keras"))
 
 
