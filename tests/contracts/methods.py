@@ -163,7 +163,8 @@ METHODS = {
 # The number of epochs after which the loss has fallen, if it is more than two.
 # MoCo's loss first rises, while keys replace the random queue; SimCLR's with
 # three layers falls by little more than its noise at first.
-EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5, "byol": 5}
+# NNCLR's likewise, while its queue is random.
+EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5, "nnclr": 5, "byol": 5}
 
 # Methods that use a ViT here.
 ON_VITS = {"mae"}

@@ -174,7 +174,7 @@ def test_a_kerashub_backbone_is_accepted():
     "model,message",
     [
         ("resnet_nano", "kerassl.encoders.build"),
-        (keras.Sequential([keras.layers.Dense(3)]), "not known"),
+        (keras.Sequential([keras.layers.Dense(3)]), "are unknown"),
         (keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), "N, H"),
     ],
 )
