@@ -103,7 +103,6 @@ def assert_equal_runs(folder, other):
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.every_backend
 def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     arguments = ["evaluate", str(finished), "--data", "fashion_mnist_small"]
     limits = ["--train-limit", "300", "--test-limit", "100"]

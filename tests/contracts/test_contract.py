@@ -277,7 +277,8 @@ def test_mixed_precision(make, images, policy):
         # JAX's attention has no float16 gradient on CPUs.
         policy = "mixed_bfloat16"
     keras.config.set_dtype_policy(policy)
-    model = make()
+    # Compiled, which is Keras's default only on JAX. PyTorch takes too long.
+    model = make(jit_compile=BACKEND != "torch")
     before = values(model.trainable_variables)
     history = fit(model, images, make.epochs)
     assert history["loss"][-1] < history["loss"][0]
@@ -350,10 +351,7 @@ def test_its_own_code_is_traced(trained, graphs, monkeypatch):
     assert traces(graphs, model)
 
 
-@more(
-    "test_it_learns_and_moves_what_it_should, test_its_own_code_is_traced",
-    always_on="tensorflow",
-)
+@more("test_mixed_precision, and on PyTorch test_its_own_code_is_traced")
 def test_jit_compile(make, images, graphs):
     model = make(jit_compile=True)
     before = values(model.trainable_variables)
