@@ -68,6 +68,7 @@ class FeatureQueue(keras.layers.Layer):
             if start == "random"
             else "zeros",
             trainable=False,
+            autocast=False,
         )
         self.built = True
 
