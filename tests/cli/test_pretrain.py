@@ -138,7 +138,7 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     taken = json.loads(capsys.readouterr().out.splitlines()[-1])["knn"]
     assert {"data": "fashion_mnist_small", **taken} == kept["knn"]
     for wrong, message in (
-        ([*limits, "--k", "5"], "measured with k 20, and this one would be with 5"),
+        ([*limits, "--k", "5"], "with k 20, and this one would be with 5"),
         (["--train-limit", "300"], "test_size 100"),
         (["--protocol", "linear"], "has no score linear .* It has: knn, "),
     ):
