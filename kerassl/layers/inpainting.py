@@ -147,7 +147,7 @@ def discriminate(
     """
     # All three share one read of the weights. On TensorFlow an update waits
     # only for the reads that its gradient came from (Grappler drops the other
-    # dependencies), so a read for the painter alone may see updated weights.
+    # dependencies), so a read of the painter only may see updated weights.
     weights = [ops.copy(w) for w in network.trainable_variables]
     frozen = [ops.stop_gradient(w) for w in weights]
     state = [w.value for w in network.non_trainable_variables]
