@@ -184,10 +184,10 @@ def test_it_learns_to_paint():
     model = make(mask="region", bottleneck_dim=64)
     model.compile(keras.optimizers.Adam(0.005, beta_1=0.5))
     before = model.evaluate(images[:64], verbose=0, return_dict=True)
-    model.fit(images, batch_size=32, epochs=8, verbose=0)
+    model.fit(images, batch_size=32, epochs=12, verbose=0)
     after = model.evaluate(images[:64], verbose=0, return_dict=True)
     assert before["relative_error"] > 1
-    assert after["relative_error"] < 0.8
+    assert after["relative_error"] < 0.6
 
 
 def test_the_hole_is_hidden(images):
