@@ -114,10 +114,12 @@ class SelfSupervisedModel(LinkedModel):
                 f"augmenter makes {len(found)}: {found}."
             )
         self.augmenter = augmenter
-        # Keras tracks dicts whose keys are strings.
+        sizes = getattr(augmenter, "sizes", {})
         self.encoders_by_size = {
-            str(size): encoders.at_size(self.encoder, size)
-            for size in map(self._size_of, found)
+            str(self._size_of(view)): encoders.at_size(self.encoder, size)
+            if (size := sizes.get(view))
+            else self.encoder
+            for view in found
         }
         self.objective_metrics = [
             keras.metrics.Mean(name=name) for name in self.metric_names
@@ -177,15 +179,13 @@ class SelfSupervisedModel(LinkedModel):
         by_size: dict[Any, list[str]] = {}
         for name in names:
             by_size.setdefault(self._size_of(name), []).append(name)
-        features = _joined(
-            [
-                self.encoders_by_size[str(size)](
-                    _joined([views[name] for name in same_size]),
-                    training=training,
-                )
-                for size, same_size in by_size.items()
-            ]
-        )
+        passes = [
+            self.encoders_by_size[str(size)](
+                _joined([views[name] for name in same_size]), training=training
+            )
+            for size, same_size in by_size.items()
+        ]
+        features = _joined(passes)
         if head is not None:
             features = head(features, training=training)
         order = [name for same_size in by_size.values() for name in same_size]

@@ -130,7 +130,7 @@ def test_it_learns_and_moves_what_it_should(make, trained):
     assert history["loss"][-1] < history["loss"][0]
     assert set(trained.model.metric_names) < set(history)
     # Keras's default on JAX, so other tests need not ask for it there.
-    assert trained.model.jit_compile == (BACKEND == "jax")
+    assert trained.model.jit_compile or BACKEND != "jax"
     assert all(trained.trainable_moved)
     assert len(trained.statistics_moved) >= make.statistics
     assert all(trained.statistics_moved)

@@ -137,3 +137,27 @@ def test_no_other_method_has_a_weight_more(method):
     model = METHODS[method](tiny_encoder())
     names = [weight.name for weight in model.weights]
     assert names.count("steps") == (method == "swav")
+
+
+def test_encoders_and_ready_made_views_may_be_oblong():
+    encoder = keras.Sequential(
+        [
+            keras.Input((16, 8, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+
+    class Oblong(keras.layers.Layer):
+        view_names = ("view_1", "view_2")
+
+        def call(self, images):
+            return {name: images + 0.0 for name in self.view_names}
+
+    model = kerassl.SimCLR(encoder, augmenter=Oblong(), projection_dim=4)
+    views = model.encode_views(model.make_views(np.ones((3, 16, 8, 1)) * 9.0))
+    assert {name: tuple(x.shape) for name, x in views.items()} == {
+        "view_1": (3, 4),
+        "view_2": (3, 4),
+    }
