@@ -1,6 +1,5 @@
 """Training on several devices: topology and communication."""
 
-from kerassl.distributed.batch_norm import global_statistics, local_statistics
 from kerassl.distributed.collectives import (
     gather,
     local_indices,
@@ -36,12 +35,10 @@ __all__ = [
     "failures",
     "gather",
     "global_gradients",
-    "global_statistics",
     "lacks_processes",
     "local_copy",
     "local_indices",
     "local_rows",
-    "local_statistics",
     "mean_over_devices",
     "on_one_device",
     "predict_on_one_device",

@@ -8,6 +8,7 @@ import numpy as np
 
 from kerassl.data import check_images
 from kerassl.encoders.stages import layer_features
+from kerassl.execution import lent
 from kerassl.training.inputs import Inputs
 from kerassl.training.step import weights_kept
 
@@ -48,7 +49,7 @@ def embed(
     model = encoder if layer is None else _kept(encoder, layer)
     inputs = Inputs(encoder.input_shape[1:])
     images = inputs.read(images, batch_size)
-    with inputs.named_errors(), weights_kept(model):
+    with inputs.named_errors(), weights_kept(model), lent(model):
         features = model.predict(images, batch_size=batch_size, verbose=verbose)
     return np.asarray(features, dtype="float32")
 

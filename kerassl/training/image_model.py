@@ -8,6 +8,7 @@ import keras
 
 from kerassl.data import ImageBatches, ImageData
 from kerassl.distributed import device_count, process, share_weights
+from kerassl.execution import lending
 from kerassl.training.inputs import Inputs, batch_sizes
 from kerassl.training.monitors import with_monitors
 from kerassl.training.pixels import PixelWatch
@@ -39,6 +40,10 @@ class ImageModel(keras.Model):
     metric_names: tuple[str, ...] = ()
     #: The smallest batch that the model can train on.
     min_batch: int = 1
+    # Keras's, which it makes per `compile`.
+    train_function: Any
+    test_function: Any
+    predict_function: Any
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -267,7 +272,20 @@ class ImageModel(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that `fit` and `train_on_batch` call per step."""
         build_optimizer(self)
-        return super().make_train_function(force)
+        super().make_train_function(force)
+        self.train_function = lending(
+            self, self.train_function, over_devices=self.global_batch_norm
+        )
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes the function that `evaluate` calls per step."""
+        super().make_test_function(force)
+        self.test_function = lending(self, self.test_function)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Makes the function that `predict` calls per step."""
+        super().make_predict_function(force)
+        self.predict_function = lending(self, self.predict_function)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Runs Keras's step, then `after_update`."""

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kerassl.distributed import global_gradients, global_statistics
+from kerassl.distributed import global_gradients
 from kerassl.layers import MomentumNetwork
 from kerassl.networks import all_layers
 
@@ -142,10 +142,7 @@ def _functional_step(
 def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
     # A copy, since PyTorch updates the variable's tensor in place.
     before = ops.copy(ops.convert_to_tensor(model.optimizer.iterations))
-    with contextlib.ExitStack() as stack:
-        if model.global_batch_norm:
-            stack.enter_context(global_statistics(model))
-        stack.enter_context(global_gradients(model))
+    with global_gradients(model):
         logs = keras_step(data)
     for variable, value in _changes(model, before, []):
         variable.assign(value)

@@ -12,8 +12,7 @@ import pytest
 from keras import ops
 
 from kerassl import distributed
-from kerassl.distributed import batch_norm, topology
-from kerassl.networks import all_layers
+from kerassl.distributed import topology
 from tests import xla
 from tests.backends import more, once
 from tests.contracts.methods import METHODS
@@ -312,22 +311,6 @@ def test_devices_that_are_not_there(monkeypatch):
     expected = "torchrun --nproc-per-node 99" if BACKEND == "torch" else "99"
     with pytest.raises(ValueError, match=f"not 99|{expected}"):
         distributed.devices(99).__enter__()
-
-
-@pytest.mark.skipif(BACKEND == "jax", reason="its batch is global")
-def test_global_statistics_lend_the_layer_only(monkeypatch):
-    model = METHODS["simclr"](worker.tiny_encoder())
-    monkeypatch.setattr(batch_norm, "replicas", lambda: 2)
-    kinds = lambda: [  # noqa: E731
-        type(layer).__name__
-        for layer in (*model.encoder.layers, *all_layers(model))
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    before = kinds()
-    assert set(before) == {"BatchNormalization"} and len(before) >= 4
-    with distributed.global_statistics(model):
-        assert set(kinds()) == {"GlobalBatchNormalization"}
-    assert kinds() == before
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="its variable")

@@ -13,9 +13,9 @@ from kerassl.distributed import (
     gather,
     local_indices,
     local_rows,
-    local_statistics,
     replicas,
 )
+from kerassl.execution import local_statistics
 from kerassl.layers import FeatureQueue, MomentumNetwork
 from kerassl.losses import info_nce, unit_vectors
 from kerassl.methods.base import SelfSupervisedModel

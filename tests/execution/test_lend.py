@@ -1,0 +1,188 @@
+"""Lent layers compute what Keras's do, and leave no trace."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerassl.execution import batch_norm, lent
+from kerassl.networks import all_layers
+from tests.contracts.methods import METHODS, tiny_encoder
+
+BACKEND = keras.backend.backend()
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's kernels")
+LENT = (layers.BatchNormalization, layers.Conv2D)
+
+
+def network(frozen=True):
+    """Convolutions and normalizations of all kinds, one of them frozen."""
+    inputs = keras.Input((13, 12, 3))
+    x = layers.Conv2D(8, 5, strides=2, padding="same", use_bias=False)(inputs)
+    x = layers.BatchNormalization(momentum=0.9, scale=False)(x)
+    x = layers.Conv2D(
+        8, 4, padding="same", dilation_rate=2, groups=2, activation="gelu"
+    )(x)
+    x = layers.BatchNormalization(momentum=0.9, center=False)(x)
+    x = layers.Conv2D(8, 3, use_bias=False, activation="gelu")(x)
+    x = layers.BatchNormalization(name="frozen")(x)
+    x = layers.Reshape((-1, 4))(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.ReLU()(layers.BatchNormalization(axis=1)(x))
+    x = layers.Dense(6, use_bias=False)(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.BatchNormalization(epsilon=1e-5)(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.uniform(0.2, 0.6, weight.shape))
+    model.get_layer("frozen").trainable = not frozen
+    return model
+
+
+def pass_of(model, x, training=True):
+    """Returns outputs, gradients of input and weights, moving statistics."""
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    model.zero_grad()
+    outputs = model(x, training=training).float()
+    (outputs**3 * torch.arange(1, 7)).sum().backward()
+    gradients = [weight.value.grad for weight in model.trainable_weights]
+    moving = [weight.value for weight in model.non_trainable_weights]
+    found = [outputs, x.grad, *gradients, *moving]
+    return [ops.convert_to_numpy(one).astype("float64") for one in found]
+
+
+def distances(found, expected):
+    return [
+        np.linalg.norm(one - other) / np.linalg.norm(other)
+        for one, other in zip(found, expected, strict=True)
+    ]
+
+
+@on_torch
+@pytest.mark.parametrize("training", [True, False])
+def test_it_computes_what_keras_does(training):
+    x = np.random.default_rng(1).normal(size=(6, 13, 12, 3)).astype("float32")
+    model = network()
+    weights = model.get_weights()
+    expected = pass_of(model, x, training)
+    model.set_weights(weights)
+    with lent(model):
+        found = pass_of(model, x, training)
+    assert max(distances(found, expected)) < 1e-5
+    # One value a channel: all equal the offset.
+    dense = keras.Sequential([keras.Input((3,)), layers.BatchNormalization()])
+    with lent(dense):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(dense(np.ones((1, 3)), training=True)), 0.0
+        )
+
+
+@on_torch
+@pytest.mark.parametrize(
+    "policy, error", [("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2)]
+)
+def test_half_precision_is_as_near_as_kerass(policy, error):
+    x = np.random.default_rng(1).normal(size=(6, 13, 12, 3)).astype("float32")
+    model = network()
+    truth = pass_of(model, x)
+    weights = network().get_weights()
+    keras.config.set_dtype_policy(policy)
+    half = network()
+    assert half.output.dtype == policy.removeprefix("mixed_")
+    half.set_weights(weights)
+    plain = distances(pass_of(half, x), truth)
+    half.set_weights(weights)
+    with lent(half):
+        found = distances(pass_of(half, x), truth)
+    for one, other in zip(found, plain):
+        assert one < max(1.5 * other, error)
+
+
+@on_torch
+def test_moving_statistics_honor_a_stateless_scope():
+    model = network()
+    before = model.get_weights()
+    with lent(model), keras.StatelessScope() as scope:
+        model(np.ones((4, 13, 12, 3), "float32"), training=True)
+    moving = model.layers[2].moving_mean
+    assert np.abs(scope.get_current_value(moving) - moving.value).max() > 0
+    for one, other in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(one, other)
+
+
+@on_torch
+def test_evaluation_may_precede_training_in_a_graph():
+    norm = layers.BatchNormalization()
+    norm.build((None, 3))
+    with lent(norm):
+        x = ops.convert_to_tensor(np.eye(3, dtype="float32"))
+        outputs = norm(x, training=False) + norm(x, training=True)
+        outputs.square().sum().backward()
+    assert norm.gamma.value.grad.abs().min() > 0
+
+
+def test_inputs_that_hardly_vary_give_no_nan():
+    x = 10 + 1e-3 * np.random.default_rng(0).normal(size=(256, 64))
+    model = keras.Sequential(
+        [keras.Input((64,)), layers.BatchNormalization(epsilon=1e-5)]
+    )
+    with lent(model):
+        y = ops.convert_to_numpy(model(x.astype("float32"), training=True))
+    assert 0.29 < y.std() < 0.31
+
+
+def kinds(model):
+    return {type(x) for x in all_layers(model) if isinstance(x, LENT)}
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="nothing is lent")
+@pytest.mark.parametrize("over_devices", [True, False])
+def test_classes_are_lent_to_all_layers_and_given_back(over_devices):
+    model = METHODS["byol"](tiny_encoder())
+
+    before = kinds(model)
+    with lent(model, over_devices):
+        within = kinds(model)
+    assert before == kinds(model) == set(LENT)
+    norm = batch_norm.GlobalBatchNormalization
+    assert (norm in within) == over_devices
+    assert within.isdisjoint(LENT) == (BACKEND == "torch")
+
+    class Own(layers.BatchNormalization):
+        pass
+
+    with lent(own := Own(), over_devices):
+        assert type(own) is Own
+
+
+@on_torch
+def test_a_step_lends_and_restores_after_an_error(tmp_path, monkeypatch):
+    model = METHODS["simclr"](tiny_encoder())
+    model.compile(keras.optimizers.SGD(0.1))
+    seen = []
+
+    def call(norm, inputs, training):
+        seen.append(training)
+        if len(seen) > 8:
+            raise RuntimeError("stopped")
+        return original(norm, inputs, training)
+
+    lent_class = batch_norm.BatchNormalization
+    original = lent_class._by_pytorch
+    monkeypatch.setattr(lent_class, "_by_pytorch", call)
+    images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), "uint8")
+    model.train_on_batch(images)
+    assert seen == [True] * 3
+    model.projector = model.head("projector", 24, (8,), output_bias=True)
+    model.test_on_batch(images)
+    assert seen[3:] == [False]
+    model.embed(images)
+    assert len(seen) == 5
+    model.encoder.save(tmp_path / "encoder.keras")
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(RuntimeError, match="stopped"):
+        model.fit(images, batch_size=4, epochs=99, verbose=0)
+    assert not isinstance(model.encoder.layers[3], lent_class)
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    modules = {type(layer).__module__ for layer in loaded.layers}
+    assert {name.split(".")[0] for name in modules} == {"keras"}
