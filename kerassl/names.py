@@ -35,6 +35,8 @@ VIEWS = (
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")
 #: How the learning rate grows with the batch.
 SCALINGS = ("linear", "sqrt", "none")
+#: The precisions of a recipe: Keras's dtype policies, or the device's choice.
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 #: The choices of `kerassl pretrain --monitor`.
 MONITORS = ("knn", "linear", "collapse")
 #: Columns of a run's history that measure speed.

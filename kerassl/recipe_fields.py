@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from kerassl.choices import check_choice
-from kerassl.names import ENCODERS, METHODS, OPTIMIZERS, SCALINGS, VIEWS
+from kerassl.names import (
+    ENCODERS,
+    METHODS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCALINGS,
+    VIEWS,
+)
 from kerassl.reading import Form, check_fields, items, mapping, shown, text
 from kerassl.registry import RECIPES
 
@@ -44,7 +51,10 @@ FIELDS = (
     *NESTED,
     "image_size",
     "seed",
+    "precision",
 )
+#: What the fields are that a recipe may leave out.
+DEFAULTS = {"image_size": None, "seed": 0, "precision": "float32"}
 # The key of a nested field that names what takes the other keys.
 _CHOOSERS = {"views": "preset", "optimizer": "name"}
 _BARE_WORD = re.compile(r"[A-Za-z][\w.-]*")
@@ -135,7 +145,7 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
     """
     for name in fields:
         check_choice("field of recipes", name, ("method", *FIELDS))
-    missing = {"method", *FIELDS} - {"image_size", "seed"} - set(fields)
+    missing = {"method", *FIELDS} - set(DEFAULTS) - set(fields)
     if missing:
         raise ValueError(f"The recipe lacks {', '.join(sorted(missing))}.")
     for name, forms in NESTED.items():
@@ -150,6 +160,7 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
         ("preset of views", fields["views"].get("preset", ""), VIEWS),
         ("optimizer", fields["optimizer"].get("name", ""), OPTIMIZERS),
         ("scaling", fields["schedule"].get("scaling", ""), SCALINGS),
+        ("precision", fields.get("precision") or "float32", PRECISIONS),
     ):
         check_choice(kind, name, names)
     schedule = fields["schedule"]

@@ -13,7 +13,7 @@ from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_options, recipe_changes
 from kerassl.cli.types import positive, seed, share
-from kerassl.names import MONITORS
+from kerassl.names import MONITORS, PRECISIONS
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
@@ -81,6 +81,12 @@ def add_parser(commands: Any) -> None:
         "left out (0.01)",
     )
     add("--seed", type=seed, help="default: the recipe's")
+    add(
+        "--precision",
+        help=f"{', '.join(PRECISIONS)} (default: the recipe's, or float32). "
+        "auto is mixed_bfloat16 on GPUs and TPUs that have it, and float32 "
+        "elsewhere",
+    )
     add("--data-dir", help="where TFDS keeps its data sets")
     add(
         "--keep",
@@ -308,6 +314,7 @@ def _describe(run: "Run", choice: str | None) -> None:
         f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",
         "backend": f"{settings['backend']} on {settings['device']}"
         + (f", {devices} devices" if (devices := device_count()) > 1 else ""),
+        "dtypes": run.model.dtype_policy.name,
         "output": str(run.folder),
     }
     if run.steps_done:

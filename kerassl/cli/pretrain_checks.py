@@ -10,6 +10,7 @@ from kerassl.cli.errors import UserError
 from kerassl.names import METHODS, MONITORS
 from kerassl.reading import shown
 from kerassl.recipe_fields import (
+    DEFAULTS,
     FIELDS,
     changed,
     check_recipe,
@@ -21,9 +22,17 @@ from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
 
 # The options that are fields of the recipe.
-OPTIONS = ("encoder", "epochs", "batch_size", "image_size", "seed")
+OPTIONS = (
+    "encoder",
+    "epochs",
+    "batch_size",
+    "image_size",
+    "seed",
+    "precision",
+)
 # Other options that can be repeated with `--resume`, but not changed.
 FIXED = ("data", "limit", "max_unreadable")
+AUTO = ("precision", "auto")
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -87,11 +96,12 @@ def _check_resume(options: argparse.Namespace) -> None:
     pairs += [
         (
             f"--{name.replace('_', '-')}" if name in OPTIONS else name,
-            recipe.get(name),
-            wanted.get(name),
+            recipe.get(name, DEFAULTS.get(name)),
+            wanted.get(name, DEFAULTS.get(name)),
         )
         for name in FIELDS
-        if name != "epochs"  # More are allowed.
+        # More epochs are allowed, and the device has chosen a precision.
+        if name != "epochs" and (name, wanted.get(name)) != AUTO
     ]
     for name, found, value in pairs:
         if found != value and not (name == "method" and value is None):

@@ -11,6 +11,7 @@ from kerassl.choices import check_choice
 from kerassl.environment import environment
 from kerassl.recipe_fields import find_recipe
 from kerassl.recipes.recipe import METHODS, OPTIMIZERS, VIEWS, Recipe
+from kerassl.training import precision
 
 # The `cpu` and `cifar` recipes are made for images of up to so many pixels.
 SMALL_SIZE = 64
@@ -72,6 +73,17 @@ def default(method: str, image_size: int, accelerator: bool) -> Recipe:
     return get(method, "cpu").replace(image_size=None if small else SMALL_SIZE)
 
 
+def decided(recipe: Recipe) -> Recipe:
+    """Returns a recipe whose precision is not left to the device.
+
+    Args:
+        recipe: `Recipe`. If its `precision` is `"auto"`, the device decides.
+    """
+    if recipe.precision == "auto":
+        return recipe.replace(precision=precision.best())
+    return recipe
+
+
 def build_model(
     recipe: Recipe, image_shape: tuple[int, ...], steps_per_epoch: int
 ) -> methods.SelfSupervisedModel:
@@ -88,11 +100,14 @@ def build_model(
         A `SelfSupervisedModel`, compiled.
 
     Raises:
-        ValueError: if the encoder or the views don't fit the images.
+        ValueError: if the encoder or the views don't fit the images, or the
+            device can't compute in the recipe's precision.
     """
+    recipe = decided(recipe)
     keras.utils.set_random_seed(recipe.seed)
-    encoder = encoders.build(recipe.encoder, image_shape)
-    return _build(METHODS[recipe.method], recipe, encoder, steps_per_epoch)
+    with precision.of_new_layers(recipe.precision):
+        encoder = encoders.build(recipe.encoder, image_shape)
+        return _build(METHODS[recipe.method], recipe, encoder, steps_per_epoch)
 
 
 def build_from_recipe(
@@ -112,8 +127,18 @@ def build_from_recipe(
     recipe = get(*_find_method(cls, name))
     if isinstance(encoder, str):
         changes["encoder"] = encoder
-    recipe = recipe.change(**changes)
+    recipe = decided(recipe.change(**changes))
     keras.utils.set_random_seed(recipe.seed)
+    with precision.of_new_layers(recipe.precision):
+        encoder, recipe = _encoder_for(recipe, encoder, image_shape)
+        steps_per_epoch: Any = fractions.Fraction(steps, recipe.epochs)
+        return _build(cls, recipe, encoder, steps_per_epoch)
+
+
+def _encoder_for(
+    recipe: Recipe, encoder: Any, image_shape: tuple[int, ...] | None
+) -> tuple[keras.Model, Recipe]:
+    """Builds or checks the encoder; the recipe then has its image size."""
     if encoder is None or isinstance(encoder, str):
         if image_shape is None:
             raise ValueError(
@@ -129,13 +154,14 @@ def build_from_recipe(
                 f"`image_shape` is {tuple(image_shape)}, and the encoder takes "
                 f"{found}. Leave out `image_shape`."
             )
+        if recipe.precision is not None:
+            precision.check_encoder(encoder, recipe.precision)
     height, width = encoder.input_shape[1:3]
     if recipe.image_size not in (None, height):
         # So that the recipe describes the run.
         size = height if height == width else None
         recipe = dataclasses.replace(recipe, image_size=size)
-    steps_per_epoch: Any = fractions.Fraction(steps, recipe.epochs)
-    return _build(cls, recipe, encoder, steps_per_epoch)
+    return encoder, recipe
 
 
 def build_optimizer(model: Any) -> keras.optimizers.Optimizer:
@@ -203,6 +229,7 @@ def _build(
             f"views or its optimizer can't take: {type(error).__name__}: "
             f"{error}"
         ) from error
+    precision.check_device(model)
     model.recipe = recipe
     return model
 

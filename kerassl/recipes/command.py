@@ -9,7 +9,14 @@ from kerassl.names import MAX_UNREADABLE
 from kerassl.recipe_fields import list_changes
 
 # The fields with options of their own.
-OPTIONS = ("encoder", "epochs", "batch_size", "image_size", "seed")
+OPTIONS = (
+    "encoder",
+    "epochs",
+    "batch_size",
+    "image_size",
+    "seed",
+    "precision",
+)
 
 
 def pretrain_command(

@@ -107,6 +107,10 @@ class Recipe:
         seed: int, of the first weights, the order of the images and the views.
             Masks, jigsaw's permutations and MAE's noise have one of their own,
             an argument of the method.
+        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`, the
+            dtype policy of all layers; `"auto"`, `"mixed_bfloat16"` on GPUs
+            and TPUs that have it and `"float32"` elsewhere; or `None` for
+            Keras's global policy, float32 unless it was changed.
 
     Raises:
         ValueError: if a name is unknown, with the nearest ones, or a number is
@@ -130,6 +134,7 @@ class Recipe:
     schedule: dict[str, Any]
     image_size: int | None = None
     seed: int = 0
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the names, the numbers and the names of arguments."""
@@ -201,8 +206,12 @@ class Recipe:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Returns the fields, ready for JSON; float32 is left out."""
+        fields = dataclasses.asdict(self)
+        # As in recipes of before there was a choice, whose hashes stay theirs.
+        if fields["precision"] in (None, "float32"):
+            del fields["precision"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Recipe":

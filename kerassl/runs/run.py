@@ -40,6 +40,7 @@ from kerassl.runs.files import (
     replacing,
     write_text,
 )
+from kerassl.training.precision import tensor_float32
 
 
 class DivergedError(RuntimeError):
@@ -146,7 +147,7 @@ class Run:
             OSError: if the folder can't be created or locked, or another run
                 began in it since `start`.
         """
-        with self._own_folder():
+        with self._own_folder(), tensor_float32():
             watch = Watch(self)
             run_callbacks = RunCallbacks([*callbacks, watch], self)
             run_callbacks.begin()

@@ -10,6 +10,7 @@ from kerassl import distributed, recipes
 from kerassl.environment import environment
 from kerassl.names import MAX_UNREADABLE
 from kerassl.recipes import Recipe
+from kerassl.recipes.build import decided
 from kerassl.run_folder import (
     CHECKPOINT,
     RECIPE,
@@ -20,6 +21,7 @@ from kerassl.run_lock import check_free
 from kerassl.runs.checkpoint import Position, load_checkpoint
 from kerassl.runs.files import check_writable
 from kerassl.runs.run import Run, state, steps_per_epoch
+from kerassl.training.precision import of_new_layers
 from kerassl.training.step import build_optimizer
 
 
@@ -68,6 +70,8 @@ def start(
     _check_folder(folder)
     if not overwrite:
         refuse_run(folder)
+    policy = recipe.precision or keras.config.dtype_policy().name
+    recipe = decided(recipe.replace(precision=policy))
     settings = {
         "recipe": recipe.to_dict(),
         "recipe_hash": recipe.hash,
@@ -136,6 +140,7 @@ def resume(
             f"KERAS_BACKEND={settings['backend']}; it is {backend}."
         )
     recipe = Recipe.from_dict(settings["recipe"])
+    recipe = recipe.replace(precision=recipe.precision or "float32")
     if recipe.hash != settings["recipe_hash"]:
         raise ValueError(
             f"The recipe in {folder / RECIPE} was changed: its hash is "
@@ -155,7 +160,9 @@ def resume(
             f"the run was started with {settings['images']}."
         )
     if (folder / CHECKPOINT).exists():
-        model, position = load_checkpoint(folder / CHECKPOINT)
+        # Keras saves no policy for a few layers, such as the encoder's own.
+        with of_new_layers(recipe.precision):
+            model, position = load_checkpoint(folder / CHECKPOINT)
     else:  # Killed in the first epoch: start again from the same weights.
         steps = steps_per_epoch(recipe, data)
         model = recipes.build_model(recipe, data.image_shape, steps)

@@ -159,6 +159,7 @@ def test_a_run_is_described_before_it_starts(finished):
         "simclr",
         "resnet_nano, 308,128 parameters",
         "256 of fashion_mnist_small, 28x28x1",
+        "float32",
         "16 = 2 epochs x 8, batch 32",
         keras.config.backend(),
         settings["recipe_hash"][:12],
@@ -413,6 +414,10 @@ def test_tensorboard_is_asked_for_by_name(tmp_path, monkeypatch):
             "--output /proc/x/y",
             "/proc is not writable",
         ),
+        (
+            "pretrain simclr --data cifar10 --output x --precision bfloat16",
+            "Nearest: mixed_bfloat16",
+        ),
         ("pretend", "pretrain"),
         ("evaluate nowhere --data fashion_mnist_small", "encoder.keras"),
         (
@@ -466,6 +471,10 @@ def test_resume_of_a_finished_run(finished, capsys):
     assert main([*same, "--set", "optimizer.momentum=0.9"]) == 0
     line = refused(capsys, *same, "--set", "optimizer.momentum=0.8")
     assert "has optimizer" in line and "'momentum': 0.8" in line
+    for precision in ("float32", "auto"):
+        assert main([*same, "--precision", precision]) == 0
+    line = refused(capsys, *same, "--precision", "mixed_bfloat16")
+    assert "--precision 'float32', not 'mixed_bfloat16'" in line
     resume = ("pretrain", "--resume", "--output", str(finished))
     line = refused(capsys, *resume, "--set", "epochs=1")
     assert "has 2 epochs. It can be extended" in line

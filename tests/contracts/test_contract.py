@@ -4,16 +4,18 @@ import functools
 import inspect
 import json
 import math
+from collections import defaultdict
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import backend, ops
 
 import kerassl
 from kerassl import data
 from kerassl.environment import environment
+from kerassl.networks import owners
 from tests.backends import count_waits, more, once, unordered
 from tests.contracts.methods import (
     EPOCHS,
@@ -272,7 +274,7 @@ def test_config_round_trip(trained):
         pytest.param("mixed_bfloat16", marks=more("mixed_float16")),
     ],
 )
-def test_mixed_precision(make, images, policy):
+def test_mixed_precision(make, images, policy, monkeypatch):
     if BACKEND == "jax" and make.is_vit and "cpu" in environment()["device"]:
         # JAX's attention has no float16 gradient on CPUs.
         policy = "mixed_bfloat16"
@@ -280,12 +282,41 @@ def test_mixed_precision(make, images, policy):
     # Compiled, which is Keras's default only on JAX. PyTorch takes too long.
     model = make(jit_compile=BACKEND != "torch")
     before = values(model.trainable_variables)
+    traced = note_dtypes(monkeypatch, model)
     history = fit(model, images, make.epochs)
     assert history["loss"][-1] < history["loss"][0]
     assert any(moved(before, model.trainable_variables))
-    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    # Views and layers in half precision; what is kept, and the loss, is not.
+    half = policy.removeprefix("mixed_")
+    assert traced == {"views": {half}, "scalars": {"float32"}}
+    assert {x.compute_dtype for x in owners(model.encoder)} == {half}
+    kept = [*model.variables, *model.optimizer.variables]
+    assert {v.dtype for v in kept if "int" not in v.dtype} == {"float32"}
     is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert is_scaled == (policy == "mixed_float16")
+
+
+def note_dtypes(monkeypatch, model):
+    """Notes the dtypes of views and of the objective when a step is traced."""
+    found = defaultdict(set)
+    kind = type(model)
+    forward_views, objective = kind.forward_views, kind.objective
+
+    def note(name, tensors):
+        found[name] |= {backend.standardize_dtype(t.dtype) for t in tensors}
+
+    def noting_views(self, views, training=False):
+        note("views", [views[name] for name in self.augmenter.view_names])
+        return forward_views(self, views, training=training)
+
+    def noting_scalars(self, outputs):
+        scalars = objective(self, outputs)
+        note("scalars", scalars.values())
+        return scalars
+
+    monkeypatch.setattr(kind, "forward_views", noting_views)
+    monkeypatch.setattr(kind, "objective", noting_scalars)
+    return found
 
 
 @pytest.fixture

@@ -43,6 +43,18 @@ def made_views(model, images):
     }
 
 
+def test_scores_are_float32_in_half_precision(images):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = swav()
+    outputs = model.forward_views(tensors(made_views(model, images[:8])))
+    z = ops.cast(outputs["view_1"], "bfloat16")
+    scores = ops.convert_to_numpy(model.prototypes(z))
+    exact = ops.convert_to_numpy(ops.cast(z, "float32"))
+    vectors = ops.convert_to_numpy(model.prototypes.vectors)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, exact @ vectors, atol=1e-6)
+
+
 def tensors(views):
     return {name: ops.convert_to_tensor(view) for name, view in views.items()}
 

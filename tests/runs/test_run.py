@@ -11,6 +11,9 @@ import pytest
 
 from kerassl import recipes, runs
 from kerassl.cli.signals import stop_on_signals
+from kerassl.networks import all_layers
+from kerassl.recipes.command import pretrain_command
+from kerassl.renamed import recipe_hash
 from kerassl.runs.checkpoint import MEMBER
 from kerassl.runs.files import replacing
 from kerassl.training.monitors import Monitor
@@ -121,6 +124,36 @@ def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
     run.stopping = False
     with pytest.raises(runs.InUseError, match="continued by another process"):
         run.train()
+
+
+def test_a_run_keeps_its_precision(tmp_path, monkeypatch):
+    policy = "mixed_bfloat16"
+    monkeypatch.setattr("kerassl.training.precision.best", lambda: policy)
+    run = start(tmp_path, precision="auto")
+    assert run.recipe.precision == policy
+    run.train([At(2, run.stop)])
+    settings = runs.read_settings(tmp_path)
+    assert settings["recipe"]["precision"] == policy
+    assert f" --precision {policy}" in pretrain_command(settings)
+    assert keras.config.dtype_policy().name == "float32"
+    for _ in range(2):
+        again = runs.resume(tmp_path)
+        found = {x.dtype_policy.name for x in all_layers(again.model)}
+        assert found == {policy} and again.recipe == run.recipe
+        (tmp_path / "checkpoint.keras").unlink(True)  # As if killed before.
+    # Without the field, as in runs of before there was a choice, it is float32,
+    # whatever is global now.
+    del settings["recipe"]["precision"]
+    settings["recipe_hash"] = recipe_hash(settings["recipe"])
+    (tmp_path / "recipe.json").write_text(json.dumps(settings))
+    keras.config.set_dtype_policy(policy)
+    found = {
+        x.dtype_policy.name for x in all_layers(runs.resume(tmp_path).model)
+    }
+    assert found == {"float32"}
+    keras.config.set_dtype_policy("bfloat16")
+    with pytest.raises(ValueError, match="no precision 'bfloat16'"):
+        start(tmp_path / "other")
 
 
 def test_a_folder_has_one_run_at_a_time(tmp_path):

@@ -126,7 +126,8 @@ class SwAV(SelfSupervisedModel):
             (hidden_dim, projection_dim),
             output_bias=True,
         )
-        self.prototypes = Prototypes(num_prototypes, dtype=self.dtype_policy)
+        # In half precision some images would go to other prototypes.
+        self.prototypes = Prototypes(num_prototypes, dtype="float32")
         self.prototypes.build((None, projection_dim))
         self.queues = [
             FeatureQueue(queue_size, projection_dim, start="zeros")
@@ -176,16 +177,15 @@ class SwAV(SelfSupervisedModel):
         there = ops.ones((count,), "float32")
         queued_there = is_full * ops.ones((self.queue_size,), "float32")
         taking_part = ops.concatenate([there, queued_there])
-        queued = ops.cast(self.prototypes(queue), "float32")
         return sinkhorn(
-            ops.concatenate([ops.cast(scores, "float32"), queued]),
+            ops.concatenate([scores, self.prototypes(queue)]),
             self.epsilon,
             self.sinkhorn_iterations,
             taking_part,
         )[:count]
 
     def _usage(self, scores: Any) -> Any:
-        logits = ops.cast(scores, "float32") / self.temperature
+        logits = scores / self.temperature
         mean = ops.mean(ops.softmax(ops.stop_gradient(logits)), axis=0)
         entropy = -ops.sum(mean * ops.log(ops.maximum(mean, 1e-30)))
         return ops.exp(entropy) / self.num_prototypes
