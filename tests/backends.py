@@ -45,11 +45,11 @@ def compiled(function: Callable) -> Callable:
     return jax.jit(function)
 
 
-def count_waits(function: Callable) -> int:
-    """Returns how often the host would wait for a GPU on PyTorch.
+def calls(function: Callable) -> Counter[str]:
+    """Counts PyTorch's operations by name, without those that compute nothing.
 
-    It waits when it reads a number and when it sends one. Both can be counted
-    on a CPU.
+    On a GPU each is a kernel or, with many tensors, a few. Reading a number
+    and sending one are counted too; a GPU makes the host wait for these.
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -57,13 +57,36 @@ def count_waits(function: Callable) -> int:
 
     class Count(TorchDispatchMode):
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            counter[str(function)] += 1
+            returns = [r.alias_info for r in function._schema.returns]
+            is_view = any(r and not r.is_write for r in returns)
+            name = str(function).removeprefix("aten.").split(".")[0]
+            if name in WAITS or not (is_view or name in IDLE):
+                counter[name] += 1
             return function(*args, **(kwargs or {}))
 
     with Count():
         function()
-    reads, sends = "aten._local_scalar_dense.default", "aten.lift_fresh.default"
-    return counter[reads] + counter[sends]
+    return counter
+
+
+# A number is read from the device, and sent to it.
+WAITS = ("_local_scalar_dense", "lift_fresh")
+IDLE = ("empty", "empty_like", "empty_strided", "promote_types", "detach")
+
+
+def count_kernels(function: Callable) -> int:
+    """Returns how many kernels a function starts on PyTorch, at least."""
+    return sum(n for name, n in calls(function).items() if name not in WAITS)
+
+
+def count_waits(function: Callable) -> int:
+    """Returns how often the host would wait for a GPU on PyTorch.
+
+    It waits when it reads a number and when it sends one. Both can be counted
+    on a CPU.
+    """
+    counter = calls(function)
+    return sum(counter[name] for name in WAITS)
 
 
 def unordered(function: Callable) -> tuple[list[tuple[str, str]], int]:

@@ -3,7 +3,11 @@
 from kerassl.layers.channelwise_dense import ChannelwiseDense
 from kerassl.layers.feature_queue import FeatureQueue
 from kerassl.layers.mlp_head import MLPHead
-from kerassl.layers.momentum_network import CosineMomentum, MomentumNetwork
+from kerassl.layers.momentum_network import (
+    CosineMomentum,
+    MomentumNetwork,
+    update_together,
+)
 from kerassl.layers.prototypes import Prototypes
 
 __all__ = [
@@ -13,4 +17,5 @@ __all__ = [
     "MLPHead",
     "MomentumNetwork",
     "Prototypes",
+    "update_together",
 ]

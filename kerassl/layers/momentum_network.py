@@ -2,7 +2,7 @@
 
 import math
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ from keras import ops
 
 from kerassl.image_format import channels_last, pinned
 from kerassl.networks import finalize, owners, set_trainable
+from kerassl.optimizers import multi_tensor
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -40,9 +41,10 @@ class CosineMomentum(keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: Any) -> Any:
         """Returns the float32 momentum at a (scalar, maybe traced) step."""
-        done = ops.cast(step, "float32") / self.total_steps
-        cosine = ops.cos(math.pi * ops.minimum(done, 1.0))
-        return 1.0 - (1.0 - self.base) * 0.5 * (1.0 + cosine)
+        turn = math.pi / self.total_steps
+        left = ops.relu(math.pi - turn * ops.cast(step, "float32"))
+        half = (1.0 - self.base) / 2
+        return half * ops.cos(left) + (1.0 - half)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
@@ -205,19 +207,7 @@ class MomentumNetwork(keras.layers.Layer):
             step: scalar, the optimizer steps so far, the argument of a callable
                 momentum.
         """
-        momentum = self.momentum(step) if callable(self.momentum) else None
-        sources = network.weights
-        targets = self.network.weights
-        for i in self.parameters_at:
-            target = ops.convert_to_tensor(targets[i])
-            # Otherwise PyTorch would record a graph of the averages.
-            source = ops.stop_gradient(ops.convert_to_tensor(sources[i]))
-            m = (
-                self.momentum
-                if momentum is None
-                else ops.cast(momentum, target.dtype)
-            )
-            targets[i].assign(target + (1 - m) * (source - target))
+        update_together([(self, network)], step)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
@@ -242,3 +232,40 @@ class MomentumNetwork(keras.layers.Layer):
                         config[name]
                     )
         return cls(**config)
+
+
+def update_together(
+    pairs: Sequence[tuple[MomentumNetwork, keras.layers.Layer]], step: Any
+) -> None:
+    """Updates momentum networks with the same momentum, at once on PyTorch.
+
+    Args:
+        pairs: list of momentum networks, and the networks to follow.
+        step: as in `MomentumNetwork.update`.
+    """
+    momentum = pairs[0][0].momentum
+    if callable(momentum):
+        momentum = momentum(step)
+    moves = [
+        (copy.network.weights[i], network.weights[i])
+        for copy, network in pairs
+        for i in copy.parameters_at
+    ]
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.no_grad():
+            multi_tensor.move(
+                [target.value for target, _ in moves],
+                [source.value for _, source in moves],
+                rate=momentum - 1,
+                weight_decay=-1.0,
+            )
+        return
+    for target, source in moves:
+        old = ops.convert_to_tensor(target)
+        new = ops.convert_to_tensor(source)
+        share = 1 - momentum
+        if ops.is_tensor(share):
+            share = ops.cast(share, old.dtype)
+        target.assign(old + share * (new - old))

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kerassl.optimizers import multi_tensor
 from kerassl.optimizers.adamw import NAMES
 
 
@@ -97,6 +98,77 @@ class LARS(keras.optimizers.Optimizer):
             len(variable.shape) > 1 and variable.name not in NAMES
             for variable in variables
         ]
+        if keras.backend.backend() == "torch" and variables:
+            # Numbers are sent to the device once, not in each step.
+            self._constants: dict = {}
+            self._constants_of(
+                tuple(i for i, x in enumerate(self.momentums) if x is not None)
+            )
+
+    def _backend_update_step(
+        self, grads: list, trainable_variables: list, learning_rate: Any
+    ) -> None:
+        """Updates all variables: on PyTorch together, in a few kernels."""
+        if keras.backend.backend() == "torch":
+            tensors = [variable.value for variable in trainable_variables]
+            if multi_tensor.is_uniform(tensors):
+                grads = [g.to(x.dtype) for g, x in zip(grads, tensors)]
+                indices = [
+                    self._get_variable_index(variable)
+                    for variable in trainable_variables
+                ]
+                rate = -ops.convert_to_tensor(learning_rate)
+                self._update_together(tensors, grads, indices, rate)
+                return
+        super()._backend_update_step(grads, trainable_variables, learning_rate)
+
+    def _update_together(
+        self, tensors: list, grads: list, indices: list[int], rate: Any
+    ) -> None:
+        import torch
+
+        rows, adapts, decay, plain = self._constants_of(tuple(indices))
+        with torch.no_grad():
+            weights = rows.join(tensors, tensors)
+            updates = rows.join(grads, tensors)
+            if self.l2:
+                updates.addcmul_(weights, rows.spread(decay))
+            weight_norms = rows.norms(weights)
+            update_norms = rows.norms(updates)
+            adapts = adapts & (weight_norms > 0) & (update_norms > 0)
+            ratio = self.trust_coefficient * weight_norms / update_norms
+            rates = torch.where(adapts, ratio, plain) * rate
+            updates.mul_(rows.spread(rates))
+            # The learning rate is inside the momentum, with the sign of a step.
+            multi_tensor.move(
+                tensors,
+                rows.split(updates, tensors),
+                [self.momentums[i].value for i in indices],
+                momentum=self.momentum,
+                rate=-1.0,
+            )
+
+    def _constants_of(self, indices: tuple[int, ...]) -> tuple:
+        """Returns by variable: rows, if it adapts, decay, factor if not."""
+        import torch
+
+        if indices not in self._constants:
+            slots = [self.momentums[i].value for i in indices]
+            adapts = [
+                self.is_kernel[i] or not self.exclude_bias_and_norm
+                for i in indices
+            ]
+            decay = [self.l2 * adapt for adapt in adapts]
+            plain = [1.0 if one else self.bias_rate_scale for one in adapts]
+            device = slots[0].device
+            self._constants[indices] = (
+                multi_tensor.Rows([slot.numel() for slot in slots], device),
+                *(
+                    torch.tensor(x, device=device)
+                    for x in (adapts, decay, plain)
+                ),
+            )
+        return self._constants[indices]
 
     def update_step(
         self, gradient: Any, variable: keras.Variable, learning_rate: Any

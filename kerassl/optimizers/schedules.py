@@ -1,6 +1,35 @@
 """Warmup and cosine decay, the usual learning-rate schedule."""
 
+import math
+from typing import Any
+
 import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class WarmupCosine(keras.optimizers.schedules.CosineDecay):
+    """Keras's `CosineDecay`, for which the host doesn't wait on PyTorch.
+
+    Keras sends each of its numbers to the device, in each step, and reads there
+    whether the warmup is over.
+    """
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate at a (scalar, maybe traced) step."""
+        step = ops.cast(step, keras.config.floatx())
+        peak = self.warmup_target
+        if peak is None:
+            peak = self.initial_learning_rate
+        turn = math.pi / self.decay_steps
+        left = ops.relu(math.pi + turn * self.warmup_steps - turn * step)
+        half = peak * (1 - self.alpha) / 2
+        rate = half + peak * self.alpha - half * ops.cos(left)
+        if not self.warmup_steps:
+            return rate
+        start = self.initial_learning_rate
+        rising = (peak - start) / self.warmup_steps * step + start
+        return ops.where(step < self.warmup_steps, rising, rate)
 
 
 def warmup_cosine(
@@ -19,7 +48,7 @@ def warmup_cosine(
         final: float in [0, peak]. The learning rate at the end.
 
     Returns:
-        A `keras.optimizers.schedules.CosineDecay`.
+        A schedule, a `keras.optimizers.schedules.CosineDecay`.
 
     Raises:
         ValueError: if the steps or the rates are out of range.
@@ -42,7 +71,7 @@ def warmup_cosine(
             "The rates must satisfy 0 <= final <= peak and peak > 0. "
             f"Received: final={final}, peak={peak}"
         )
-    return keras.optimizers.schedules.CosineDecay(
+    return WarmupCosine(
         initial_learning_rate=0.0 if warmup_steps else peak,
         decay_steps=total_steps - warmup_steps,
         alpha=final / peak,

@@ -144,18 +144,40 @@ def _stateful_step(model: Any, keras_step: Callable, data: Any) -> Any:
     before = ops.copy(ops.convert_to_tensor(model.optimizer.iterations))
     with global_gradients(model):
         logs = keras_step(data)
-    for variable, value in _changes(model, before, []):
-        variable.assign(value)
+    if keras.backend.backend() == "torch":
+        _follow_in_place(model, before)
+    else:
+        for variable, value in _changes(model, before, []):
+            variable.assign(value)
     return logs
+
+
+def _follow_in_place(model: Any, before: Any) -> None:
+    """Runs `after_update` where the host can know whether to: on PyTorch.
+
+    An optimizer that may skip a step has waited for the device to decide that.
+    """
+    import torch
+
+    if _may_skip(model.optimizer) and not bool(
+        ops.greater(model.optimizer.iterations, before)
+    ):
+        return
+    with torch.no_grad():
+        _follow(model)
+
+
+def _follow(model: Any) -> None:
+    if model.counts_steps:
+        model.steps.assign(ops.cast(model.optimizer.iterations, "int32"))
+    model.after_update()
 
 
 def _changes(model: Any, before: Any, scope: list) -> list[tuple[Any, Any]]:
     """Returns the assignments of `after_update` as (variable, value) pairs."""
     given = {id(variable): value for variable, value in scope}
     with keras.StatelessScope(scope) as after:
-        if model.counts_steps:
-            model.steps.assign(ops.cast(model.optimizer.iterations, "int32"))
-        model.after_update()
+        _follow(model)
         stepped = ops.greater(model.optimizer.iterations, before)
     changes = []
     for variable in model.trainable_variables + model.non_trainable_variables:

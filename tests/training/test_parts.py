@@ -17,7 +17,9 @@ from kerassl.layers import (
     FeatureQueue,
     MomentumNetwork,
     Prototypes,
+    update_together,
 )
+from tests.backends import count_kernels, count_waits
 
 
 def small_network():
@@ -69,6 +71,30 @@ def test_update_moves_parameters_alone(momentum):
         if id(weight) not in parameters:
             expected = old
         np.testing.assert_allclose(new, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_several_are_updated_together():
+    pairs = []
+    for _ in range(2):
+        network = small_network()
+        momentum = CosineMomentum(0.9, 10)
+        alone, together = (MomentumNetwork(network, momentum) for _ in "ab")
+        for weight in network.weights:
+            weight.assign(ops.ones(weight.shape))
+        alone.update(network, ops.convert_to_tensor(3))
+        pairs.append((network, alone, together))
+    step = ops.convert_to_tensor(3)
+    moves = [(together, network) for network, _, together in pairs]
+    if keras.backend.backend() == "torch":
+        assert count_kernels(lambda: update_together(moves, step)) <= 10
+        assert count_waits(lambda: update_together(moves, step)) == 0
+        for _, alone, _ in pairs:
+            alone.update(network, step)
+    else:
+        update_together(moves, step)
+    for _, alone, together in pairs:
+        for a, b in zip(arrays(alone), arrays(together)):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
 def test_it_has_statistics_of_its_own():

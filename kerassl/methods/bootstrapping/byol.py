@@ -3,10 +3,11 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 from kerassl import augmentation
 from kerassl.distributed import gather
-from kerassl.layers import MomentumNetwork
+from kerassl.layers import MomentumNetwork, update_together
 from kerassl.losses import negative_cosine, output_std
 from kerassl.methods.base import SelfSupervisedModel
 
@@ -127,9 +128,14 @@ class BYOL(SelfSupervisedModel):
     def after_update(self) -> None:
         """Moves the target toward the new online weights."""
         # The authors' schedule uses the step before the increment.
-        step = self.optimizer.iterations - 1
-        self.momentum_encoder.update(self.encoder, step)
-        self.momentum_projector.update(self.projector, step)
+        step = ops.convert_to_tensor(self.optimizer.iterations) - 1
+        update_together(
+            [
+                (self.momentum_encoder, self.encoder),
+                (self.momentum_projector, self.projector),
+            ],
+            step,
+        )
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

@@ -16,7 +16,7 @@ from kerassl.distributed import (
     replicas,
 )
 from kerassl.execution import local_statistics
-from kerassl.layers import FeatureQueue, MomentumNetwork
+from kerassl.layers import FeatureQueue, MomentumNetwork, update_together
 from kerassl.losses import info_nce, unit_vectors
 from kerassl.methods.base import SelfSupervisedModel
 
@@ -176,8 +176,13 @@ class MoCo(SelfSupervisedModel):
     def after_update(self) -> None:
         """Updates the momentum networks."""
         step = self.optimizer.iterations
-        self.momentum_encoder.update(self.encoder, step)
-        self.momentum_projector.update(self.projector, step)
+        update_together(
+            [
+                (self.momentum_encoder, self.encoder),
+                (self.momentum_projector, self.projector),
+            ],
+            step,
+        )
 
     def check_batch(self, size: int) -> None:
         """Refuses a batch that exceeds the queue or is too small for groups."""
@@ -377,8 +382,13 @@ class MoCoV3(SelfSupervisedModel):
     def after_update(self) -> None:
         """Updates the momentum networks."""
         step = self.optimizer.iterations
-        self.momentum_encoder.update(self.encoder, step)
-        self.momentum_projector.update(self.projector, step)
+        update_together(
+            [
+                (self.momentum_encoder, self.encoder),
+                (self.momentum_projector, self.projector),
+            ],
+            step,
+        )
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
