@@ -7,10 +7,15 @@ from kerassl.distributed.collectives import (
     mean_over_devices,
     scale_loss_for_keras,
 )
-from kerassl.distributed.gradients import global_gradients
+from kerassl.distributed.gradients import (
+    global_gradients,
+    share_accumulated,
+)
 from kerassl.distributed.processes import (
     any_process,
     failures,
+    from_all_processes,
+    in_step,
     local_copy,
     on_one_device,
     predict_on_one_device,
@@ -33,8 +38,10 @@ __all__ = [
     "device_count",
     "devices",
     "failures",
+    "from_all_processes",
     "gather",
     "global_gradients",
+    "in_step",
     "lacks_processes",
     "local_copy",
     "local_indices",
@@ -46,6 +53,7 @@ __all__ = [
     "process_shard",
     "replicas",
     "scale_loss_for_keras",
+    "share_accumulated",
     "share_weights",
     "started_devices",
 ]

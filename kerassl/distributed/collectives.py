@@ -127,10 +127,16 @@ def _torch_functions() -> tuple[Any, Any]:
 
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
-            total = gradients[0].clone()
-            distributed.all_reduce(total)
             rank, processes = process()
-            return total.chunk(processes)[rank]
+            parts = list(gradients[0].contiguous().chunk(processes))
+            own = torch.empty_like(parts[rank])
+            try:
+                distributed.reduce_scatter(own, parts)
+            except RuntimeError:  # Older versions of gloo can't.
+                total = torch.cat(parts)
+                distributed.all_reduce(total)
+                return total.chunk(processes)[rank]
+            return own
 
     class Mean(torch.autograd.Function):
         @staticmethod

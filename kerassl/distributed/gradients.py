@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kerassl.distributed import buckets
 from kerassl.distributed.topology import replicas
 
 
@@ -15,9 +16,10 @@ def global_gradients(model: Any) -> Iterator[None]:
     """Makes the optimizer see the gradients of the global batch.
 
     On PyTorch Keras leaves each process its own gradients; here the backward
-    pass averages them. On TensorFlow Keras sums them, but after clipping and
-    the check for overflows: for an optimizer that does either, they are summed
-    before. On JAX, and on one device, it does nothing.
+    pass averages them, unless they only accumulate in this step. On TensorFlow
+    Keras sums them, but after clipping and the check for overflows: for an
+    optimizer that does either, they are summed before. On JAX, and on one
+    device, it does nothing.
 
     Args:
         model: a compiled `keras.Model`.
@@ -29,7 +31,11 @@ def global_gradients(model: Any) -> Iterator[None]:
     if replicas() == 1:
         yield
     elif keras.backend.backend() == "torch":
-        with _averaged(model.trainable_variables):
+        parameters = [v.value for v in model.trainable_variables]
+        if _updates(model.optimizer):
+            with buckets.averaged(parameters, _own_sums(model.optimizer)):
+                yield
+        else:
             yield
     elif _accumulates(model.optimizer):
         raise ValueError(
@@ -44,35 +50,45 @@ def global_gradients(model: Any) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _averaged(variables: Iterable[Any]) -> Iterator[None]:
-    """Averages each gradient in place, as soon as the backward pass has it."""
-    from torch import distributed
-    from torch.autograd import Variable
+def share_accumulated(model: Any) -> None:
+    """Averages the gradients that processes of PyTorch have accumulated.
 
-    sent: list[tuple[Any, Any]] = []
+    Between two updates each process adds up its own. Afterwards all of them
+    hold the same, so that the first one's checkpoint holds everything.
 
-    def send(parameter: Any) -> None:
-        if not sent:  # Wait for all at the end of the backward pass.
-            Variable._execution_engine.queue_callback(receive)
-        work = distributed.all_reduce(parameter.grad, async_op=True)
-        sent.append((parameter, work))
+    Args:
+        model: a compiled `keras.Model`.
+    """
+    if replicas() > 1 and keras.backend.backend() == "torch":
+        buckets.average(_own_sums(model.optimizer))
 
-    def receive() -> None:
-        for parameter, work in sent:
-            work.wait()
-            parameter.grad /= replicas()
-        sent.clear()
 
-    hooks = [
-        variable.value.register_post_accumulate_grad_hook(send)
-        for variable in variables
+def _own_sums(optimizer: Any) -> list[Any]:
+    """Returns the tensors in which an optimizer accumulates gradients.
+
+    There are none for `LossScaleOptimizer`: it skips a step whose gradients
+    aren't finite, and all processes have to skip the same.
+    """
+    if not optimizer.gradient_accumulation_steps:
+        return []
+    return [
+        variable.value.detach()
+        for variable in optimizer.variables
+        if variable.name.endswith("gradient_accumulator")
     ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+
+
+def _updates(optimizer: Any) -> bool:
+    """Returns whether the optimizer changes the weights in this step.
+
+    `optimizer.iterations` doesn't count micro-steps. Keras waits for the same
+    number.
+    """
+    steps = optimizer.gradient_accumulation_steps
+    if not steps:
+        return True
+    count = next(v for v in optimizer.variables if v.name == "iteration")
+    return (int(count.value) + 1) % steps == 0
 
 
 def _parts(optimizer: Any) -> list[Any]:

@@ -1,14 +1,16 @@
 """Work that processes share, and work that each does on its own."""
 
 import contextlib
+import itertools
 import random
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import keras
+import numpy as np
 
 from kerassl.distributed.topology import device_count, process, replicas
 from kerassl.image_format import remade
@@ -50,24 +52,78 @@ def any_process(flag: bool) -> bool:
     Args:
         flag: bool, of this process.
     """
-    if process()[1] == 1:
-        return flag
+    return any(flag for (flag,) in from_all_processes([flag]))
+
+
+def from_all_processes(numbers: Sequence[int]) -> list[list[int]]:
+    """Returns the numbers that each process gives, by rank.
+
+    All processes must call it, with as many numbers each. On JAX no step may be
+    running; on PyTorch it doesn't wait for a GPU.
+
+    Args:
+        numbers: ints below 2^24.
+    """
+    rank, processes = process()
+    own = [int(number) for number in numbers]
+    if processes == 1:
+        return [own]
     if keras.backend.backend() == "jax":
         from jax.experimental import multihost_utils
 
-        return bool(multihost_utils.process_allgather(flag).any())
+        found = multihost_utils.process_allgather(np.array(own, "int32"))
+        return found.tolist()
+    rows = [[0] * len(own)] * processes
+    rows[rank] = own
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        strategy = tf.distribute.get_strategy()
-        votes = strategy.run(lambda: tf.constant(float(flag)))
-        return bool(strategy.reduce("SUM", votes, axis=None) > 0)
-    import torch
+        def add() -> Any:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce("SUM", tf.constant(rows, "float32"))
 
-    # NCCL needs a tensor on the device that Keras chose.
-    votes = torch.tensor(float(flag), device=keras.ops.zeros(()).device)
-    torch.distributed.all_reduce(votes)
-    return bool(votes > 0)
+        strategy = tf.distribute.get_strategy()
+        total = strategy.experimental_local_results(strategy.run(add))[0]
+        return total.numpy().astype(int).tolist()
+    import torch
+    from torch import distributed
+
+    # NCCL alone needs a tensor on the device that Keras chose.
+    is_on_host = "cpu" in distributed.get_backend_config()
+    device = "cpu" if is_on_host else keras.ops.zeros(()).device
+    total = torch.tensor(rows, device=device)
+    distributed.all_reduce(total)
+    return total.tolist()
+
+
+def in_step(
+    batches: Iterable[Any], size_of: Callable[[Any], int]
+) -> Iterator[Any]:
+    """Yields batches, if all processes have as many of the same sizes.
+
+    It asks the other processes before each batch on PyTorch, where they would
+    wait for each other forever. On other backends it asks for nothing.
+
+    Args:
+        batches: iterable.
+        size_of: callable that returns the number of images in a batch.
+
+    Raises:
+        ValueError: if the processes' batches differ; in all of them.
+    """
+    if keras.backend.backend() != "torch" or process()[1] == 1:
+        yield from batches
+        return
+    for step, batch in enumerate(itertools.chain(batches, [None])):
+        size = 0 if batch is None else size_of(batch)
+        sizes = [size for (size,) in from_all_processes([size])]
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                "All processes must read as many batches, of the same sizes. "
+                f"Found in batch {step + 1}, by process: {sizes} images."
+            )
+        if batch is not None:
+            yield batch
 
 
 def failures() -> tuple[type[Exception], ...]:

@@ -307,7 +307,8 @@ def _torch(count: int) -> Iterator[None]:
     uses_gpu = torch.cuda.is_available()
     if uses_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if uses_gpu else "gloo")
+    # Processes with GPUs also agree on things that need no GPU, through gloo.
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if uses_gpu else "gloo")
     try:
         yield
     finally:

@@ -12,6 +12,10 @@ from kerassl.training.monitors import with_monitors
 if TYPE_CHECKING:
     from kerassl.runs.run import Run
 
+# Steps after which several processes agree on whether to stop. In between they
+# wait neither for each other nor for the loss.
+VOTE_EVERY = 10
+
 
 class RunCallbacks(keras.callbacks.CallbackList):
     """Makes a run's many calls of `fit` look like one training.
@@ -36,6 +40,8 @@ class RunCallbacks(keras.callbacks.CallbackList):
             steps=run.steps_per_epoch,
             verbose=0,
         )
+        self.run = run
+        self.vote_every = 1 if distributed.process()[1] == 1 else VOTE_EVERY
         history = run.position.history
         self.last_logs = history[-1] if history else None
 
@@ -46,6 +52,24 @@ class RunCallbacks(keras.callbacks.CallbackList):
     def end(self) -> None:
         """Ends the training."""
         super().on_train_end()
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Stops the run if a callback, a user or another process wants to.
+
+        Keras calls the callbacks themselves, which wait for the loss, in
+        separate threads if they allow it.
+        """
+        super().on_train_batch_end(batch, logs)
+        run, model = self.run, self.run.model
+        run.stopping |= model.stop_training
+        # If only one process stopped, the others would wait for it forever.
+        model.stop_training = False
+        if (batch + 1) % self.vote_every == 0:
+            if self.vote_every > 1 and logs:
+                # On JAX no step may be running.
+                keras.ops.convert_to_numpy(logs["loss"])
+            if distributed.any_process(run.stopping):
+                run.stopping = model.stop_training = True
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Does nothing: this is the begin of one epoch's `fit`."""
@@ -64,8 +88,8 @@ class Watch(keras.callbacks.Callback):
     def __init__(self, run: "Run"):
         super().__init__()
         # Lets Keras call `on_train_batch_end`, which waits for the loss, in a
-        # separate thread. Several processes must agree between steps instead.
-        self.async_safe = distributed.process()[1] == 1
+        # separate thread.
+        self.async_safe = True
         self.run = run
         self.steps = 0
         self.diverged: list[int] = []
@@ -74,9 +98,6 @@ class Watch(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Resets the counters; restores the metrics of an interrupted epoch."""
         self.steps, self.diverged, self.logs = 0, [], {}
-        # `fit` has reset `model.stop_training`.
-        if distributed.any_process(self.run.stopping):
-            self.run.stop()
         variables = self.run.model.metrics_variables
         if self.run.position.metrics:
             for variable, value in zip(
@@ -91,14 +112,9 @@ class Watch(keras.callbacks.Callback):
         self.steps = batch + 1
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        """Stops if the loss isn't finite, or if a callback asks for it."""
-        # Not `self.model`, which would copy the whole state from JAX.
-        model = self.run.model
+        """Stops if the loss isn't finite."""
         if logs and not math.isfinite(logs["loss"]):
             self.diverged.append(batch)
-            model.stop_training = True
-        # If only one process stopped, the others would wait for it forever.
-        if distributed.any_process(self.run.stopping or model.stop_training):
             self.run.stop()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

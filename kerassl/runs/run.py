@@ -117,10 +117,10 @@ class Run:
     def stop(self) -> None:
         """Makes `train` save and return after the current step.
 
+        Several processes stop together, after at most ten more steps.
         May be called from a callback, another thread or a signal handler.
         """
         self.stopping = True
-        self.model.stop_training = True
 
     def train(
         self,

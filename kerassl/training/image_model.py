@@ -7,9 +7,15 @@ from typing import Any
 import keras
 
 from kerassl.data import ImageBatches, ImageData
-from kerassl.distributed import device_count, process, share_weights
+from kerassl.distributed import (
+    device_count,
+    process,
+    share_accumulated,
+    share_weights,
+)
 from kerassl.execution import lending
 from kerassl.training.inputs import Inputs, batch_sizes
+from kerassl.training.lockstep import check_lockstep
 from kerassl.training.monitors import with_monitors
 from kerassl.training.pixels import PixelWatch
 from kerassl.training.random_state import load_seeds, save_seeds
@@ -134,7 +140,7 @@ class ImageModel(keras.Model):
         )
         batch_size = given.get("batch_size")
         check_size = self._size_check(trains=True)
-        training = self.inputs_for(check_size=check_size)
+        training = self.inputs_for(check_size=check_size, in_step=True)
         given["x"] = training.read(x, batch_size, given.get("shuffle", True))
         if isinstance(x, ImageData) or hasattr(x, "read"):
             # `ImageBatches` shuffles images; Keras would shuffle batches.
@@ -144,16 +150,19 @@ class ImageModel(keras.Model):
             given.setdefault("shuffle", False)
         self.batch_size = None
         split = given.get("validation_split", 0.0)
+        check_lockstep(x, batch_size, split, given.get("steps_per_epoch"))
         for size in batch_sizes(x, batch_size, split):
             check_size(size)
-        validation = self.inputs_for(check_size=self._size_check())
+        validation = self.inputs_for(
+            check_size=self._size_check(), in_step=True
+        )
         if given.get("validation_data") is not None:
             found = keras.utils.unpack_x_y_sample_weight(
                 given["validation_data"]
             )
             size = int(given.get("validation_batch_size") or batch_size or 32)
             given["validation_data"] = (validation.read(found[0], size),)
-            _check_known(validation, size)
+            _check_known(validation, size, given.get("validation_steps"))
         share_weights(self)
         self._validation = validation
         try:
@@ -162,7 +171,9 @@ class ImageModel(keras.Model):
                 validation.named_errors(),
                 weights_kept(self),
             ):
-                return super().fit(**_without_labels(given))
+                history = super().fit(**_without_labels(given))
+            share_accumulated(self)
+            return history
         finally:
             self._validation = None
 
@@ -185,9 +196,9 @@ class ImageModel(keras.Model):
             return super().evaluate(x, *args, **kwargs)
         given = _bound(super().evaluate, x, *args, **kwargs)
         options = given.pop("kwargs", {})
-        inputs = self.inputs_for(check_size=self._size_check())
+        inputs = self.inputs_for(check_size=self._size_check(), in_step=True)
         given["x"] = inputs.read(x, given.get("batch_size"))
-        _check_known(inputs, given.get("batch_size"))
+        _check_known(inputs, given.get("batch_size"), given.get("steps"))
         with inputs.named_errors(), weights_kept(self):
             return super().evaluate(**_without_labels(given), **options)
 
@@ -328,9 +339,12 @@ def _bound(method: Callable, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return inspect.signature(method).bind(*args, **kwargs).arguments
 
 
-def _check_known(inputs: Inputs, batch_size: int | None) -> None:
+def _check_known(
+    inputs: Inputs, batch_size: int | None, steps: int | None
+) -> None:
     """Checks batch sizes of data that `Inputs` doesn't read batch by batch."""
     x = inputs.data
+    check_lockstep(x, batch_size, steps=steps)
     if inputs.check_size and (_is_array(x) or isinstance(x, ImageBatches)):
         for size in batch_sizes(x, batch_size):
             inputs.check_size(size)

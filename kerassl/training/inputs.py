@@ -12,6 +12,7 @@ import numpy as np
 
 from kerassl.data import ImageBatches, ImageData
 from kerassl.data.arrays import check_dtype, check_header, dtype_name
+from kerassl.distributed import in_step
 from kerassl.training.pixels import PixelWatch
 
 # The number of images checked in an array that isn't in memory: enough to
@@ -36,6 +37,8 @@ class Inputs:
         drawn: names that may accompany them; see `SelfSupervisedModel.draw`.
         check_size: callable that takes the number of images in a batch and
             raises a `ValueError` if it isn't allowed; or `None`.
+        in_step: bool. Whether all processes must read batches of the same
+            sizes, since their steps wait for each other.
         pixels: `PixelWatch` that has seen earlier batches, if there were any.
     """
 
@@ -45,12 +48,14 @@ class Inputs:
         views: Sequence[str] = (),
         drawn: Sequence[str] = (),
         check_size: Callable[[int], None] | None = None,
+        in_step: bool = False,
         pixels: PixelWatch | None = None,
     ):
         self.shape = tuple(shape)
         self.views = tuple(views)
         self.drawn = tuple(drawn)
         self.check_size = check_size
+        self.in_step = in_step
         self.pixels = PixelWatch() if pixels is None else pixels
         #: The result of `read`.
         self.data: Any = None
@@ -133,7 +138,7 @@ class Inputs:
         if is_loader(data):
             return self._loader(data)
         if isinstance(data, types.GeneratorType):
-            return ((self.batch(batch),) for batch in data)
+            return self._each(data)
         if isinstance(data, Mapping) or hasattr(data, "shape"):
             return self._look_at_arrays(data)
         if isinstance(data, (list, tuple)):
@@ -142,6 +147,11 @@ class Inputs:
                 f"`np.stack` makes one. Received: {type(data).__name__}"
             )
         return data
+
+    def _each(self, batches: Any) -> Iterator[tuple]:
+        if self.in_step:
+            batches = in_step(batches, lambda batch: len(_any_array(batch)))
+        return ((self.batch(batch),) for batch in batches)
 
     def _look_at_arrays(self, data: Any) -> Any:
         x = select(data, self.views, self.drawn)
@@ -195,8 +205,7 @@ class Inputs:
 
         class Batches(torch.utils.data.IterableDataset):
             def __iter__(self) -> Iterator[tuple]:
-                for batch in loader:
-                    yield (inputs.batch(batch),)
+                return inputs._each(loader)
 
         class SizedBatches(Batches):
             def __len__(self) -> int:

@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 
-from kerassl import recipes, runs
+from kerassl import distributed, recipes, runs
 from kerassl.cli.signals import stop_on_signals
 from kerassl.networks import all_layers
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
+from kerassl.runs import callbacks as run_callbacks
 from kerassl.runs.checkpoint import MEMBER
 from kerassl.runs.files import replacing
 from kerassl.training.monitors import Monitor
@@ -333,6 +334,25 @@ def test_callbacks_see_one_training(tmp_path):
     again = runs.resume(tmp_path)
     again.train([Notes()])
     assert seen[4:] == ["begin", (3, 3), "end"] and again.finished
+
+
+@once
+def test_several_processes_vote_every_few_steps(tmp_path, monkeypatch):
+    run = start(tmp_path, epochs=3)
+    monkeypatch.setattr(distributed, "process", lambda: (0, 2))
+    monkeypatch.setattr(run_callbacks, "VOTE_EVERY", 3)
+    votes = []
+
+    def any_process(flag):
+        votes.append(flag)
+        return flag
+
+    monkeypatch.setattr(distributed, "any_process", any_process)
+    run.train([At(STEPS + 1, run.stop)])
+    # In the second epoch all stop at the third step, not after the first.
+    assert (run.position.epoch, run.position.step) == (1, 3)
+    # Before the run, its first epoch, at step 3; the same again; at the end.
+    assert votes == [False] * 5 + [True] * 2
 
 
 @once
