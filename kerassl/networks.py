@@ -15,7 +15,7 @@ def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
         if isinstance(value, Mapping):
             waiting += value.values()
         elif isinstance(value, (list, tuple)):
-            waiting += value
+            waiting += list(value)
         elif isinstance(value, keras.layers.Layer) and id(value) not in found:
             found[id(value)] = value
             waiting += vars(value).values()

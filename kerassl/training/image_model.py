@@ -19,6 +19,7 @@ from kerassl.training.lockstep import check_lockstep
 from kerassl.training.monitors import with_monitors
 from kerassl.training.pixels import PixelWatch
 from kerassl.training.random_state import load_seeds, save_seeds
+from kerassl.training.rematerialization import check_rematerialized
 from kerassl.training.step import (
     build_optimizer,
     follow_frozen,
@@ -93,7 +94,8 @@ class ImageModel(keras.Model):
                 `loss` and the metrics: the method brings its own.
 
         Raises:
-            ValueError: if a loss or metrics are given.
+            ValueError: if a loss or metrics are given, or a `keras.RematScope`
+                covers layers that it can't.
         """
         given = [
             name
@@ -106,6 +108,7 @@ class ImageModel(keras.Model):
                 f"ignores labels. Leave out {', '.join(given)}; to measure "
                 "with labels, use `kerassl.callbacks.KNNMonitor`."
             )
+        check_rematerialized(self)
         super().compile(optimizer=optimizer, **kwargs)
         follow_frozen(self)
 
