@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kerassl.execution.attention import MultiHeadAttention
 from kerassl.execution.batch_norm import (
     BatchNormalization,
     GlobalBatchNormalization,
@@ -29,6 +30,7 @@ def lent(
       copy their input to another layout first.
     - On TensorFlow and PyTorch, batch normalization may use the statistics of
       the global batch. On JAX the step sees the global batch anyway.
+    - On JAX, attention may use cuDNN for odd numbers of tokens, too.
 
     Args:
         model: layer or model.
@@ -87,6 +89,8 @@ def _classes(over_devices: bool) -> dict[type, type]:
         }
     if keras.backend.backend() == "tensorflow" and over_devices:
         return {keras.layers.BatchNormalization: norm}
+    if keras.backend.backend() == "jax":
+        return {keras.layers.MultiHeadAttention: MultiHeadAttention}
     return {}
 
 
