@@ -17,6 +17,7 @@ from kerassl.presets.format.build import Preset, build_encoder
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo
 from kerassl.presets.format.verify import open_preset
 from kerassl.presets.published import plain_name, published
+from kerassl.training.precision import in_float32
 
 INDEX = "index.json"
 HUB = "hf://"
@@ -200,7 +201,7 @@ def _own_encoder(source: str | Path) -> keras.Model:
             "run's, or a .keras file."
         )
     encoder = load_keras_file(path)
-    encoder = getattr(encoder, "encoder", encoder)
+    encoder = in_float32(getattr(encoder, "encoder", encoder))
     # `encoder.keras` was an encoder, so its normalization was accepted.
     own = path.name == ENCODER and isinstance(encoder, keras.Model)
     return encoders.as_encoder(encoders.accepted(encoder) if own else encoder)

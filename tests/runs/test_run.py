@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerassl import distributed, recipes, runs
+from kerassl import distributed, load_encoder, recipes, runs
 from kerassl.cli.signals import stop_on_signals
+from kerassl.encoders import embed
 from kerassl.networks import all_layers
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
@@ -137,6 +138,12 @@ def test_a_run_keeps_its_precision(tmp_path, monkeypatch):
     assert settings["recipe"]["precision"] == policy
     assert f" --precision {policy}" in pretrain_command(settings)
     assert keras.config.dtype_policy().name == "float32"
+    # It is measured, like a preset, in float32.
+    encoder, images = load_encoder(tmp_path), run.data.images[:8]
+    assert {x.dtype_policy.name for x in all_layers(encoder)} == {"float32"}
+    halves = run.model.embed(images)
+    difference = np.abs(embed(encoder, images) - halves).max()
+    assert 0 < difference < 0.02 * np.abs(halves).max()
     for _ in range(2):
         again = runs.resume(tmp_path)
         found = {x.dtype_policy.name for x in all_layers(again.model)}
