@@ -44,6 +44,16 @@ def remade(model: keras.Model) -> Any:
     return pinned(new)
 
 
+def copied(config: dict[str, Any]) -> Any:
+    """Returns a new model, with new weights, and compiled if it was.
+
+    Args:
+        config: the result of `keras.saving.serialize_keras_object`.
+    """
+    with channels_last():
+        return pinned(keras.saving.deserialize_keras_object(config))
+
+
 def pinned(model: Any) -> Any:
     """Makes the `Rescaling` layers of a model stay channels last.
 

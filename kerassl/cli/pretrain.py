@@ -95,6 +95,13 @@ def add_parser(commands: Any) -> None:
         help="keep the checkpoints of this many epochs, in OUTPUT/checkpoints",
     )
     add(
+        "--checkpoint-every",
+        type=positive,
+        default=1,
+        metavar="EPOCHS",
+        help="write the files after every so many epochs (1), and at the end",
+    )
+    add(
         "--monitor",
         metavar="NAMES",
         type=lambda text: [name.strip() for name in text.split(",")],
@@ -181,7 +188,11 @@ def _run(options: argparse.Namespace) -> int:
             )
             return 0
         with progress(training) as callback, stop_on_signals(training) as got:
-            training.train([*callbacks, callback], keep=options.keep)
+            training.train(
+                [*callbacks, callback],
+                keep=options.keep,
+                checkpoint_every=options.checkpoint_every,
+            )
     except (runs.DivergedError, runs.SaveError) as error:
         print_error(error)
         return 1

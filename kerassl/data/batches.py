@@ -101,6 +101,7 @@ class ImageBatches(keras.utils.PyDataset):
         self._order: tuple[int, np.ndarray] | None = None
         # Only decoding is worth a thread.
         self._reader = Threads(1) if isinstance(images, ImageFolder) else None
+        self._uploads: Any = None
         self._ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None
         self._within_epoch = False
         self._fit_reset = False
@@ -109,7 +110,19 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state without the batch that is being read ahead."""
-        return self.__dict__ | {"_ahead": None}
+        return self.__dict__ | {"_ahead": None, "_uploads": None}
+
+    def upload(self, uploads: Any) -> None:
+        """Makes the batches tensors on a device, each copied ahead.
+
+        Args:
+            uploads: has the methods `begin`, which a thread calls with a batch
+                and one step ahead, and `end`, which turns the result into what
+                is returned.
+        """
+        self._uploads = uploads
+        self._reader = self._reader or Threads(1)
+        self._ahead = None
 
     @property
     def workers(self) -> int:
@@ -156,17 +169,22 @@ class ImageBatches(keras.utils.PyDataset):
         step = index + self.start_step
         if self._reader is None:
             return self._read(self.epoch, step)
-        # Decode the next batch while the model trains on this one. The process
+        # Read the next batch while the model trains on this one. The process
         # is part of the key: a forked one can't wait for its parent's thread.
         key = (os.getpid(), self.epoch, step)
         if self._ahead is not None and self._ahead[0] == key:
             future = self._ahead[1]
         else:
-            future = self._reader.submit(self._read, self.epoch, step)
+            future = self._reader.submit(self._begin, self.epoch, step)
         if step + 1 < self.steps_per_epoch:
-            ahead = self._reader.submit(self._read, self.epoch, step + 1)
+            ahead = self._reader.submit(self._begin, self.epoch, step + 1)
             self._ahead = (os.getpid(), self.epoch, step + 1), ahead
-        return future.result()
+        batch = future.result()
+        return batch if self._uploads is None else self._uploads.end(batch)
+
+    def _begin(self, epoch: int, step: int) -> Any:
+        batch = self._read(epoch, step)
+        return batch if self._uploads is None else self._uploads.begin(batch)
 
     def _read(self, epoch: int, step: int) -> Batch:
         start = step * self.batch_size

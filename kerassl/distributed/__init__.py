@@ -13,6 +13,7 @@ from kerassl.distributed.gradients import (
 )
 from kerassl.distributed.processes import (
     any_process,
+    copy_variables,
     failures,
     from_all_processes,
     in_step,
@@ -35,6 +36,7 @@ from kerassl.distributed.topology import (
 __all__ = [
     "DeviceSeedGenerator",
     "any_process",
+    "copy_variables",
     "device_count",
     "devices",
     "failures",

@@ -206,6 +206,29 @@ def local_copy(model: keras.Model) -> keras.Model:
     return on_one_device(copy)
 
 
+def copy_variables(
+    sources: Sequence[keras.Variable], targets: Sequence[keras.Variable]
+) -> None:
+    """Copies the values of variables to others made on one device.
+
+    They stay on the device, unless several devices of JAX or TensorFlow hold
+    them.
+
+    Args:
+        sources: variables of a model.
+        targets: as many variables of the same shapes, made in
+            `on_one_device`.
+    """
+    is_spread = device_count() > 1 and keras.backend.backend() != "torch"
+    value = keras.ops.convert_to_numpy if is_spread else keras.ops.copy
+
+    def copy() -> None:
+        for source, target in zip(sources, targets, strict=True):
+            target.assign(value(source))
+
+    on_one_device(copy)
+
+
 def predict_on_one_device(model: keras.Model, inputs: Any) -> Any:
     """Returns the result of `model.predict` in this process, on one device.
 

@@ -1,7 +1,10 @@
 """Checkpoints: the model, its optimizer and the run's position in one file."""
 
+import csv
 import dataclasses
+import io
 import json
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,14 @@ from kerassl.reading import (
     items,
     number,
 )
-from kerassl.runs.files import replacing
+from kerassl.run_folder import (
+    CHECKPOINT,
+    CHECKPOINTS,
+    ENCODER,
+    HISTORY,
+    read_settings,
+)
+from kerassl.runs.files import replacing, write_text
 
 # The position is stored as this member of the `.keras` file, a zip archive.
 # Keras ignores members that it doesn't know.
@@ -68,6 +78,45 @@ def save_checkpoint(path: Path, model: keras.Model, position: Position) -> None:
             archive.writestr(MEMBER, json.dumps(dataclasses.asdict(position)))
 
 
+def keep_checkpoint(folder: Path, position: Position, count: int) -> None:
+    """Copies the checkpoint of a finished epoch, and removes the oldest copies.
+
+    Args:
+        folder: the run's folder.
+        position: `Position` of the checkpoint.
+        count: int >= 0, the number of copies to keep.
+    """
+    if count == 0 or position.step:
+        return
+    kept = folder / CHECKPOINTS
+    kept.mkdir(exist_ok=True)
+    with replacing(kept / f"epoch_{position.epoch:04d}.keras") as new:
+        shutil.copyfile(folder / CHECKPOINT, new)
+    for old in sorted(kept.glob("epoch_*.keras"))[:-count]:
+        old.unlink()
+
+
+def write_outputs(
+    folder: Path, encoder: keras.Model, position: Position
+) -> None:
+    """Writes the encoder and the history.
+
+    Args:
+        folder: the run's folder.
+        encoder: `keras.Model`.
+        position: `Position` of the checkpoint.
+    """
+    with replacing(folder / ENCODER) as temporary:
+        encoder.save(temporary)
+    text = io.StringIO()
+    if history := position.history:
+        columns = list(dict.fromkeys(key for row in history for key in row))
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+    write_text(folder / HISTORY, text.getvalue())
+
+
 def load_checkpoint(path: Path) -> tuple[keras.Model, Position]:
     """Loads a checkpoint.
 
@@ -114,3 +163,16 @@ def read_position(path: Path) -> Position:
         raise ValueError(
             f"{path} is not a checkpoint of a kerassl run: {error}"
         ) from error
+
+
+def state_of(folder: Path) -> tuple:
+    """Returns the state of the run that a folder holds."""
+    path, position = folder / CHECKPOINT, Position()
+    if path.exists():
+        position = read_position(path)
+    return state(read_settings(folder), position)
+
+
+def state(settings: dict[str, Any], position: Position) -> tuple:
+    """Returns a value that identifies a state of a run."""
+    return settings.get("recipe_hash"), position.epoch, position.step

@@ -1,8 +1,6 @@
 """A pretraining run in a folder, which can stop and resume exactly."""
 
 import contextlib
-import csv
-import io
 import json
 import shutil
 import time
@@ -24,23 +22,26 @@ from kerassl.run_folder import (
     REPORT,
     SCORES,
     TENSORBOARD,
-    read_settings,
     refuse_run,
 )
 from kerassl.run_lock import InUseError, locked
+from kerassl.runs.background import Background, background
 from kerassl.runs.callbacks import RunCallbacks, Watch
 from kerassl.runs.checkpoint import (
     Position,
-    read_position,
+    keep_checkpoint,
     save_checkpoint,
+    state,
+    state_of,
+    write_outputs,
 )
 from kerassl.runs.files import (
     folder_at,
     remove_partial,
-    replacing,
     write_text,
 )
 from kerassl.training.precision import tensor_float32
+from kerassl.training.step import not_finite
 
 
 class DivergedError(RuntimeError):
@@ -58,7 +59,8 @@ class Run:
 
     - `recipe.json`: the recipe, the data and the versions;
     - `checkpoint.keras`: the training model with its optimizer and the run's
-      position, written after each epoch and when the run stops;
+      position, written after each epoch (or some; see `train`) and when the
+      run stops;
     - `encoder.keras`: the encoder without the rest of the model;
     - `history.csv`: a row for each epoch;
     - `checkpoints/epoch_0010.keras` and so on, if `keep` is given.
@@ -126,6 +128,7 @@ class Run:
         self,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         keep: int = 0,
+        checkpoint_every: int = 1,
     ) -> None:
         """Trains until the last epoch, or until `stop` is called.
 
@@ -136,6 +139,9 @@ class Run:
             keep: int >= 0, the number of older checkpoints to keep in
                 `checkpoints/`. To go back to one, copy it over
                 `checkpoint.keras`.
+            checkpoint_every: int > 0, the number of epochs after which the
+                files are written. A thread writes them while the training goes
+                on. They are also written at the end, and when the run stops.
 
         Raises:
             DivergedError: if the loss or a weight becomes NaN or infinite. The
@@ -147,7 +153,7 @@ class Run:
             OSError: if the folder can't be created or locked, or another run
                 began in it since `start`.
         """
-        with self._own_folder(), tensor_float32():
+        with self._own_folder(), tensor_float32(), background() as writer:
             watch = Watch(self)
             run_callbacks = RunCallbacks([*callbacks, watch], self)
             run_callbacks.begin()
@@ -155,10 +161,11 @@ class Run:
                 self.stopping
             ):
                 self._train_epoch(run_callbacks, watch)
-                if self.is_writer:
-                    with self._writing():
-                        distributed.on_one_device(self._save)
-                        self._keep(keep)
+                ends = self.finished or self.stopping or self.position.step
+                if not ends and self.position.epoch % checkpoint_every == 0:
+                    self._save_beside(writer, keep)
+            writer.wait()
+            self._save(keep)
             run_callbacks.end()
 
     @property
@@ -207,13 +214,18 @@ class Run:
                 f"The run in {self.folder} was continued by another process "
                 "since it was loaded. Resume it again."
             )
-        with self._writing():
-            if self.saved != state(self.settings, self.position):
-                # It was extended: write the new schedule before the recipe.
-                distributed.on_one_device(self._save)
+        if self.saved != state(self.settings, self.position):
+            # It was extended: write the new schedule before the recipe.
+            self._save()
+            with self._writing():
                 self._save_settings()
+        with self._writing():
             # If the run was killed, they may be older than the checkpoint.
-            distributed.on_one_device(self._save_outputs)
+            distributed.on_one_device(
+                lambda: write_outputs(
+                    self.folder, self.model.encoder, self.position
+                )
+            )
 
     @contextlib.contextmanager
     def _removed_if_unused(self) -> Iterator[None]:
@@ -300,14 +312,13 @@ class Run:
             raise self._diverged(
                 "The loss", self.steps_done + first, batches[first]
             )
-        for weight in self.model.weights:
-            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
-                last = watch.steps - 1
-                raise self._diverged(
-                    f"The weight {weight.path}",
-                    self.steps_done + last,
-                    batches[last],
-                )
+        for weight in not_finite(self.model.weights):
+            last = watch.steps - 1
+            raise self._diverged(
+                f"The weight {weight.path}",
+                self.steps_done + last,
+                batches[last],
+            )
 
     def _diverged(self, what: str, step: int, batch: tuple) -> DivergedError:
         images = np.asarray(batch[0], "float32")
@@ -321,54 +332,47 @@ class Run:
             + "A lower learning rate or a longer warmup may help."
         )
 
-    def _save(self) -> None:
+    def _save_beside(self, writer: Background, keep: int) -> None:
+        """Writes the files while the training goes on.
+
+        But for the first ones, so that a run that can't be saved ends early.
+        """
+        if not self._has_checkpoint:
+            self._save(keep)
+            return
+        position = self.position
+
+        def write(model: keras.Model) -> None:
+            try:
+                with self._writing():
+                    self._write(model, position, keep)
+            except BaseException:
+                self.stop()
+                raise
+
+        if self.is_writer:
+            writer.start(write, self.model)
+
+    def _save(self, keep: int = 0) -> None:
+        """Writes the files, if they aren't of this position already."""
+        if self.is_writer and self.saved != state(self.settings, self.position):
+            with self._writing():
+                distributed.on_one_device(
+                    lambda: self._write(self.model, self.position, keep)
+                )
+
+    def _write(self, model: keras.Model, position: Position, keep: int) -> None:
         # They belong to the previous encoder.
         (self.folder / SCORES).unlink(missing_ok=True)
-        save_checkpoint(self.folder / CHECKPOINT, self.model, self.position)
-        self.saved = state(self.settings, self.position)
-        self._save_outputs()
+        save_checkpoint(self.folder / CHECKPOINT, model, position)
+        self.saved = state(self.settings, position)
+        write_outputs(self.folder, model.encoder, position)
+        keep_checkpoint(self.folder, position, keep)
 
     def _save_settings(self) -> None:
         text = json.dumps(self.settings, indent=2) + "\n"
         write_text(self.folder / RECIPE, text)
         self.saved = state(self.settings, self.position)
-
-    def _keep(self, count: int) -> None:
-        if count == 0 or self.position.step:
-            return
-        folder = self.folder / CHECKPOINTS
-        folder.mkdir(exist_ok=True)
-        with replacing(
-            folder / f"epoch_{self.position.epoch:04d}.keras"
-        ) as new:
-            shutil.copyfile(self.folder / CHECKPOINT, new)
-        for old in sorted(folder.glob("epoch_*.keras"))[:-count]:
-            old.unlink()
-
-    def _save_outputs(self) -> None:
-        with replacing(self.folder / ENCODER) as temporary:
-            self.model.encoder.save(temporary)
-        history = self.position.history
-        text = io.StringIO()
-        if history:
-            columns = list(dict.fromkeys(key for row in history for key in row))
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(history)
-        write_text(self.folder / HISTORY, text.getvalue())
-
-
-def state_of(folder: Path) -> tuple:
-    """Returns the state of the run that a folder holds."""
-    path, position = folder / CHECKPOINT, Position()
-    if path.exists():
-        position = read_position(path)
-    return state(read_settings(folder), position)
-
-
-def state(settings: dict[str, Any], position: Position) -> tuple:
-    """Returns a value that identifies a state of a run."""
-    return settings.get("recipe_hash"), position.epoch, position.step
 
 
 def steps_per_epoch(recipe: Recipe, data: Any) -> int:

@@ -18,9 +18,9 @@ from kerassl.run_folder import (
     refuse_run,
 )
 from kerassl.run_lock import check_free
-from kerassl.runs.checkpoint import Position, load_checkpoint
+from kerassl.runs.checkpoint import Position, load_checkpoint, state
 from kerassl.runs.files import check_writable
-from kerassl.runs.run import Run, state, steps_per_epoch
+from kerassl.runs.run import Run, steps_per_epoch
 from kerassl.training.precision import of_new_layers
 from kerassl.training.step import build_optimizer
 

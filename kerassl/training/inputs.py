@@ -14,6 +14,7 @@ from kerassl.data import ImageBatches, ImageData
 from kerassl.data.arrays import check_dtype, check_header, dtype_name
 from kerassl.distributed import in_step
 from kerassl.training.pixels import PixelWatch
+from kerassl.training.uploads import uploads
 
 # The number of images checked in an array that isn't in memory: enough to
 # notice another scale.
@@ -127,8 +128,10 @@ class Inputs:
             batches = ImageData(data.images).batches
             data = batches(batch_size or 32, shuffle=shuffle)
         if isinstance(data, ImageBatches):
-            # Passed on unchanged, since its owner reads its epoch counter.
+            # Passed on itself, since its owner reads its epoch counter.
             self._look_at_arrays({"image": data.images})
+            if found := uploads():
+                data.upload(found)
             return data
         if isinstance(data, keras.utils.PyDataset):
             return _ReadBatches(data, self)
@@ -151,7 +154,9 @@ class Inputs:
     def _each(self, batches: Any) -> Iterator[tuple]:
         if self.in_step:
             batches = in_step(batches, lambda batch: len(_any_array(batch)))
-        return ((self.batch(batch),) for batch in batches)
+        checked = ((self.batch(batch),) for batch in batches)
+        found = uploads()
+        return found.ahead(checked) if found else checked
 
     def _look_at_arrays(self, data: Any) -> Any:
         x = select(data, self.views, self.drawn)
@@ -277,13 +282,17 @@ class _ReadBatches(keras.utils.PyDataset):
         )
         self.data = data
         self.inputs = inputs
+        # Other processes than this one can't use its GPU.
+        self.uploads = None if data.use_multiprocessing else uploads()
 
     @property
     def num_batches(self) -> int | None:
         return self.data.num_batches
 
     def __getitem__(self, index: int) -> tuple:
-        return (self.inputs.batch(self.data[index]),)
+        batch = (self.inputs.batch(self.data[index]),)
+        found = self.uploads
+        return found.end(found.begin(batch)) if found else batch
 
     def on_epoch_begin(self) -> None:
         self.data.on_epoch_begin()

@@ -1,8 +1,9 @@
 """The training step on three backends: Keras's own, then `after_update`."""
 
 import contextlib
+import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -198,6 +199,35 @@ def _may_skip(optimizer: Any) -> bool:
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         return True
     return bool(optimizer.gradient_accumulation_steps)
+
+
+def not_finite(variables: Sequence[Any]) -> list[Any]:
+    """Returns the variables that hold NaN or infinite values.
+
+    The values stay on the device.
+
+    Args:
+        variables: sequence of `keras.Variable`.
+    """
+    floats = [v for v in variables if keras.backend.is_float_dtype(v.dtype)]
+    values = [ops.convert_to_tensor(variable) for variable in floats]
+    finite = ops.convert_to_numpy(_are_finite()(values))
+    return [
+        variable for variable, is_finite in zip(floats, finite) if not is_finite
+    ]
+
+
+@functools.cache
+def _are_finite() -> Callable[[list], Any]:
+    def are_finite(values: list) -> Any:
+        return ops.stack([ops.all(ops.isfinite(value)) for value in values])
+
+    if keras.backend.backend() != "jax":
+        return are_finite
+    import jax
+
+    # Otherwise JAX compiles each operation for each shape.
+    return jax.jit(are_finite)
 
 
 def follow_frozen(model: keras.Model) -> None:

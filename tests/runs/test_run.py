@@ -1,10 +1,14 @@
+import io
 import json
 import operator
 import os
+import random
 import shutil
 import signal
+import threading
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -16,7 +20,9 @@ from kerassl.networks import all_layers
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
 from kerassl.runs import callbacks as run_callbacks
-from kerassl.runs.checkpoint import MEMBER
+from kerassl.runs import run as run_module
+from kerassl.runs.background import Background
+from kerassl.runs.checkpoint import MEMBER, read_position
 from kerassl.runs.files import replacing
 from kerassl.training.monitors import Monitor
 from tests.backends import once
@@ -284,6 +290,91 @@ def test_divergence_keeps_the_last_checkpoint(whole, tmp_path):
     for words in ("of simclr became", "of 8 (epoch 2)", "The 32 images"):
         assert words in str(error.value)
     assert (tmp_path / "checkpoint.keras").read_bytes() == before
+
+
+def h5_values(path):
+    """Returns the arrays in a `.keras` file by name."""
+    with zipfile.ZipFile(path) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    found = {}
+    with h5py.File(content) as file:
+        file.visititems(
+            lambda name, item: (
+                found.update({name: item[()]})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
+        )
+    return found
+
+
+@pytest.mark.every_backend
+def test_checkpoints_are_written_while_the_training_goes_on(
+    tmp_path, monkeypatch
+):
+    """From a copy: a thread writes what the model was, not what it is."""
+    save, begin = run_module.save_checkpoint, Background.start
+    saved, goes_on = [], threading.Event()
+
+    def start_writing(self, work, model):
+        model.save(tmp_path / "now.keras")
+        begin(self, work, model)
+
+    def save_later(path, model, position):
+        if model is not run.model:
+            assert goes_on.wait(60)  # The third epoch has begun.
+            save(tmp_path / "later.keras", model, position)
+        save(path, model, position)
+        is_main = threading.current_thread() is threading.main_thread()
+        saved.append((position.epoch, is_main))
+
+    monkeypatch.setattr(Background, "start", start_writing)
+    monkeypatch.setattr(run_module, "save_checkpoint", save_later)
+    run = start(tmp_path, epochs=3)
+    random_state = random.getstate()
+    run.train([At(2 * STEPS + 2, goes_on.set)])
+    assert random.getstate() == random_state
+    assert saved == [(1, True), (2, False), (3, True)]
+    expected, found = (
+        h5_values(tmp_path / f"{name}.keras") for name in ("now", "later")
+    )
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value)
+
+
+@once
+def test_a_checkpoint_that_a_thread_cannot_write_stops_the_run(
+    tmp_path, monkeypatch
+):
+    run = start(tmp_path, epochs=9)
+    save = run_module.save_checkpoint
+
+    def full(path, model, position):
+        if position.epoch == 2:
+            raise OSError(28, "No space left on device")
+        save(path, model, position)
+
+    monkeypatch.setattr(run_module, "save_checkpoint", full)
+    with pytest.raises(runs.SaveError, match="No space left.* is kept"):
+        run.train()
+    assert runs.resume(tmp_path).position.epoch == 1
+    assert run.position.epoch < 5
+
+
+@once
+def test_checkpoints_every_few_epochs(tmp_path):
+    run = start(tmp_path, epochs=3)
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            path = tmp_path / "checkpoint.keras"
+            seen.append(read_position(path).epoch if path.exists() else 0)
+
+    run.train([Look(), At(2 * STEPS + 1, run.stop)], checkpoint_every=2)
+    assert seen == [0, 0, 2]
+    assert runs.resume(tmp_path).steps_done == 2 * STEPS + 1
 
 
 def test_checkpoints_are_kept(whole, tmp_path):
