@@ -14,6 +14,7 @@ import pytest
 from keras import layers
 
 import kerassl
+from kerassl.environment import environment
 from tests.backends import once
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
@@ -157,3 +158,77 @@ def test_a_training_may_save_when_the_script_is_stopped(number, tmp_path):
     send(process.pid, number)
     assert process.wait(timeout=30) != 0
     assert saved.exists()
+
+
+@once
+def test_the_gpu_check_measures_and_trains(load, monkeypatch, tmp_path):
+    script, results = load("gpu_check"), load("results")
+    monkeypatch.setattr(script, "METHODS", ("simclr",))
+    lines = tmp_path / "lines.jsonl"
+    script.measure_all("torch", lines, small=True)
+    script.train(lines, small=True, compiled=False, seconds=60)
+    *steps, training = results.read_lines(lines)
+    assert [step["batch"] for step in steps] == [16, 8]
+    assert all(step["images_per_second"] > 0 for step in steps)
+    assert training["epochs"] == 1 and training["precision"] == "float32"
+    assert training["knn"] > training["untrained"] > 0.3
+    missing = script.not_run(steps, small=True)
+    assert "jax simclr 8" in missing and "training" in missing
+    assert "torch simclr 8" not in missing
+    # A part that fails is recorded, and the next one runs.
+    monkeypatch.setattr(script, "METHODS", ("nothing", "simclr"))
+    script.measure_all("torch", lines, small=True)
+    failed = results.read_lines(lines)[3]
+    assert "nothing" in failed["error"] and failed["method"] == "nothing"
+    assert script.fastest([failed, *steps]) == "torch"
+    assert script.fastest([]) == "torch"
+
+
+@once
+def test_calls_of_a_gpu_are_counted(load):
+    count = load("gpu_check").count_calls
+    calls = [
+        ("cudaLaunchKernel", 7),
+        ("cudaLaunchKernelExC", 2),
+        ("cudaMemcpyAsync", 3),
+        ("cudaMemcpy", 1),
+        ("cudaStreamSynchronize", 4),
+        ("aten::add", 9),
+    ]
+    assert count(calls) == {"kernels": 9, "waits": 5}
+
+
+@once
+def test_the_gpu_check_stops_in_time_and_saves(load, monkeypatch, tmp_path):
+    script = load("gpu_check")
+    started = []
+
+    def run_part(part, backend, lines, small, seconds):
+        started.append((part, backend, seconds))
+        if part == "jax":
+            line = {"part": part, "method": "simclr", "batch": 16}
+            load("results").append_line(
+                lines, {**line, "images_per_second": 9.0}
+            )
+
+    monkeypatch.setattr(script, "run_part", run_part)
+    output = tmp_path / "check.json"
+    script.check(output, small=True, seconds=100)
+    assert [part for part, _, _ in started][-1] == "training"
+    # The training runs on the fastest, and has what is left of the time.
+    assert started[-1][1] == "jax" and 90 < started[-1][2] <= 100
+    assert sum(seconds for _, _, seconds in started[:-1]) < 70
+    saved = load("results").read_json(output)
+    assert len(saved["lines"]) == 1 and "jax simclr 16" not in saved["not_run"]
+    assert os.listdir(tmp_path) == ["check.json"]
+
+
+@once
+@pytest.mark.skipif(
+    "cpu" not in environment()["device"], reason="there is a GPU"
+)
+def test_the_gpu_check_needs_a_gpu(load, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["gpu_check.py"])
+    with pytest.raises(SystemExit):
+        load("gpu_check").main()
+    assert "found no GPU. --small" in capsys.readouterr().err
