@@ -86,10 +86,26 @@ class ViewAugmenter(keras.layers.Layer):
             )
             for name, view in self.views.items()
         }
+        # Equal views are made as one batch, which takes fewer operations.
+        together: list[list[str]] = []
+        for name, made in self._pipelines.items():
+            for names in together:
+                other = self._pipelines[names[0]]
+                if made.is_fused and made.operations == other.operations:
+                    names.append(name)
+                    break
+            else:
+                together.append([name])
+        self._together = together
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
         self._generator: Any = None
         self.built = True
+
+    @property
+    def num_uniforms(self) -> int:
+        """How many random numbers an image needs."""
+        return sum(made.num_uniforms for made in self._pipelines.values())
 
     @property
     def view_names(self) -> list[str]:
@@ -143,14 +159,27 @@ class ViewAugmenter(keras.layers.Layer):
         single = len(images.shape) == 3
         if single:
             images = images[None]
+        made = {}
         count = xp.shape(images)[0]
-        made = {
-            name: pipeline(xp, images, draw(count, pipeline.num_uniforms))
-            for name, pipeline in self._pipelines.items()
-        }
+        drawn = draw(count, self.num_uniforms)
+
+        def take(count: Any, numbers: int) -> Any:
+            nonlocal drawn
+            taken, drawn = drawn[:, :numbers], drawn[:, numbers:]
+            return taken
+
+        for names in self._together:
+            pipeline, copies = self._pipelines[names[0]], len(names)
+            numbers = take(count, copies * pipeline.num_uniforms)
+            if copies > 1 and pipeline.num_uniforms:
+                numbers = xp.reshape(numbers, (-1, pipeline.num_uniforms))
+            views = pipeline(xp, images, numbers, copies)
+            views = xp.reshape(views, (-1, copies, *views.shape[1:]))
+            made |= {name: views[:, i] for i, name in enumerate(names)}
+        made = {name: made[name] for name in self._pipelines}
         return {
             name: xp.cast(view[0] if single else view, self.compute_dtype)
-            for name, view in self.finish(xp, made, draw).items()
+            for name, view in self.finish(xp, made, take).items()
         }
 
     def finish(
@@ -162,7 +191,8 @@ class ViewAugmenter(keras.layers.Layer):
             xp: namespace of array functions: `keras.ops`, or TensorFlow's.
             views: dict of name to float32 images `(B, size, size, C)`.
             draw: function of the batch's size and a count. Returns that many
-                float32 numbers in [0, 1) per image, `(B, count)`.
+                float32 numbers in [0, 1) per image, `(B, count)`. There are
+                those that the subclass adds to `num_uniforms`.
 
         Returns:
             A dict with the names in `view_names`.

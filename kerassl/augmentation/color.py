@@ -7,20 +7,14 @@ TensorFlow's in a `tf.data` pipeline. Pixels are in [0, 1], channels first.
 import math
 from typing import Any
 
-import numpy as np
-
-from kerassl.augmentation.namespace import constant, one_hot
+from kerassl.augmentation.namespace import array, one_hot
 
 # ITU-R 601, as PIL and torchvision have it.
 LUMA = (0.299, 0.587, 0.114)
 
-# The index of an operation among the uniform numbers for the order.
-CONTRAST, HUE = 1, 3
-
-# A rotation about the gray axis of RGB: `GRAY + cos * COSINE + sin * SINE`.
-_GRAY = np.full((3, 3), 1 / 3)
-_COSINE = np.eye(3) - _GRAY
-_SINE = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+# By their index among the uniform numbers for the order.
+OPERATIONS = ("brightness", "contrast", "saturation", "hue")
+SATURATION, HUE = 2, 3
 
 
 def jitter(
@@ -50,63 +44,67 @@ def jitter(
     Returns:
         Float32 tensor `(B, C, P)` in [0, 1].
     """
-
-    def factor(name: str) -> Any:
-        strength = strengths[name]
-        low = max(0.0, 1.0 - strength)
-        value = low + (1.0 + strength - low) * uniforms[name]
-        return 1.0 + applied * (value - 1.0)  # (B, 1)
-
-    brightness, contrast = factor("brightness"), factor("contrast")
-    # Constants are made on the device: none is copied there in each step.
-    black, white = constant(xp, 0.0), constant(xp, 1.0)
-    identity = one_hot(xp, xp.arange(channels), channels)
-    identity = xp.reshape(identity, (1, -1)) + 0.0 * brightness
-    saturation = identity
-    if channels == 3:
-        keep = factor("saturation")
-        luma_rows = xp.concatenate([w + 0.0 * keep for w in LUMA * 3], axis=-1)
-        saturation = keep * identity + (1.0 - keep) * luma_rows
-    operations = xp.stack(
-        [brightness * identity, contrast * identity, saturation, identity],
-        axis=1,
-    )  # (B, 4, C * C)
-    steps = xp.cast(xp.argsort(uniforms["order"], axis=-1), "int32")
+    # (B, 4): the factors of the operations, 1 where nothing changes.
+    spans = [_span(strengths[name]) for name in OPERATIONS]
+    spans[HUE] = (0.0, 0.0)
+    if channels == 1:
+        spans[SATURATION] = (0.0, 0.0)
+    lows, widths = (tuple(column) for column in zip(*spans))
+    drawn = xp.concatenate([uniforms[name] for name in OPERATIONS], axis=-1)
+    changes = array(xp, lows, x) + array(xp, widths, x) * drawn
+    factors = 1.0 + applied * changes
+    # A matrix for the pixels, and one for their mean: (B, 4, 2, C * C).
+    gray = LUMA * 3 if channels == 3 else (1.0,)
+    one = tuple(float(i == j) for i in range(channels) for j in range(channels))
+    grayed = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.0))
+    grays = (1.0 - factors)[:, :, None] * array(xp, grayed, x)
+    scales = factors[:, :, None] * array(xp, (1.0, 0.0), x)
+    operations = scales[..., None] * array(xp, one, x)
+    operations = operations + grays[..., None] * array(xp, gray, x)
+    operations = xp.reshape(operations, (-1, 4, 2 * channels**2))
+    order = xp.argsort(uniforms["order"], axis=-1)
+    chosen = one_hot(xp, order, 4)  # (B, steps, 4)
     with_hue = bool(strengths["hue"]) and channels == 3
     if with_hue:
-        steps = _around_hue(xp, steps)
-    chosen = one_hot(xp, steps, 4)  # (B, steps, 4)
+        chosen = _around_hue(xp, chosen)
+    steps = chosen.shape[1]
     matrices = xp.reshape(
-        xp.matmul(chosen, operations), (-1, steps.shape[1], channels, channels)
+        xp.matmul(chosen, operations), (-1, steps, 2, channels, channels)
     )
-    # The share of the mean luma in a contrast step; 0 in the others.
-    means = chosen[:, :, CONTRAST] * (1.0 - contrast)
-    for step in range(steps.shape[1]):
+    black, white = array(xp, 0.0, x), array(xp, 1.0, x)
+    for step in range(steps):
         if with_hue and step == 3:
-            turns = applied * strengths["hue"] * (2.0 * uniforms["hue"] - 1.0)
+            widest = 2.0 * strengths["hue"]
+            turns = applied * (widest * uniforms["hue"] - strengths["hue"])
             x = shift_hue(xp, x, turns)
-        mean = luma(xp.mean(x, axis=-1, keepdims=True), channels)
-        x = xp.matmul(matrices[:, step], x)
-        x = xp.clip(x + means[:, step, None, None] * mean, black, white)
+        mean = xp.mean(x, axis=-1, keepdims=True)
+        mean = xp.matmul(matrices[:, step, 1], mean)
+        x = xp.clip(xp.matmul(matrices[:, step, 0], x) + mean, black, white)
     return x
 
 
-def _around_hue(xp: Any, steps: Any) -> Any:
-    """Returns `(B, 6)`: three steps before the hue, and three after it.
+def _span(strength: float) -> tuple[float, float]:
+    """Returns the smallest change of a factor from 1, and the changes' span."""
+    low = max(0.0, 1.0 - strength)
+    return low - 1.0, 1.0 + strength - low
 
-    Images with fewer steps there get the hue's index, whose matrix is the
-    identity.
+
+def _around_hue(xp: Any, chosen: Any) -> Any:
+    """Returns `(B, 6, 4)`: three steps before the hue, and three after it.
+
+    Images with fewer steps there get the hue, whose matrix is the identity.
     """
-    index = xp.cast(xp.arange(4), "int32")
-    hue_at = xp.sum(
-        xp.where(steps == HUE, index, xp.zeros_like(steps)),
-        axis=-1,
-        keepdims=True,
+    # By the hue's position (a row): which steps take part.
+    taking_part = tuple(
+        tuple(float(step < at) for step in range(3))
+        + tuple(float(step > at) for step in range(1, 4))
+        for at in range(4)
     )
-    idle = xp.zeros_like(steps) + HUE
-    before = xp.where(index < hue_at, steps, idle)
-    after = xp.where(index > hue_at, steps, idle)
-    return xp.concatenate([before[:, :3], after[:, 1:]], axis=-1)
+    taking_part = array(xp, taking_part, chosen)
+    taking_part = xp.matmul(chosen[:, :, HUE], taking_part)[..., None]
+    idle = array(xp, (0.0, 0.0, 0.0, 1.0), chosen)
+    steps = xp.concatenate([chosen[:, :3], chosen[:, 1:]], axis=1)
+    return idle + taking_part * (steps - idle)
 
 
 def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
@@ -125,35 +123,29 @@ def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
     Returns:
         Float32 tensor `(B, 3, P)` in [0, 1], up to rounding.
     """
-    angle = 2.0 * math.pi * turns[:, 0]
-    cosine, sine = xp.cos(angle), xp.sin(angle)
-    matrix = xp.stack(
-        [
-            float(g) + float(c) * cosine + float(s) * sine
-            for g, c, s in zip(_GRAY.flat, _COSINE.flat, _SINE.flat)
-        ],
-        axis=-1,
-    )
-    turned = xp.matmul(xp.reshape(matrix, (-1, 3, 3)), x)
+    # Each entry is a cosine, of the angle and a third of the circle for each
+    # column to the right.
+    thirds = tuple((j - i) / 3 for i in range(3) for j in range(3))
+    angles = 2.0 * math.pi * (turns + array(xp, thirds, turns))
+    matrix = xp.reshape((1.0 + 2.0 * xp.cos(angles)) / 3.0, (-1, 3, 3))
+    turned = xp.matmul(matrix, x)
     low = xp.amin(x, axis=1, keepdims=True)
     turned_low = xp.amin(turned, axis=1, keepdims=True)
     spread = xp.amax(x, axis=1, keepdims=True) - low
     turned_spread = xp.amax(turned, axis=1, keepdims=True) - turned_low
     # Grays stay unchanged: their spread is 0 or a rounding error.
-    scale = spread / xp.maximum(turned_spread, constant(xp, 1e-6))
+    scale = spread / xp.maximum(turned_spread, array(xp, 1e-6, x))
     return turned * scale + (low - turned_low * scale)
 
 
-def luma(x: Any, channels: int) -> Any:
-    """Returns the luma `(B, 1, P)` of pixels `(B, C, P)`."""
-    if channels == 1:
-        return x
-    return sum(LUMA[i] * x[:, i : i + 1] for i in range(3))
+def luma(xp: Any, x: Any) -> Any:
+    """Returns the luma `(B, 1, P)` of pixels `(B, 3, P)`."""
+    return xp.matmul(array(xp, (LUMA,), x)[None], x)
 
 
 def grayscale(xp: Any, x: Any, uniform: Any, probability: float) -> Any:
     """Makes some images `(B, 3, P)` gray; `uniform` is `(B, 1)`."""
-    return xp.where(uniform[:, :, None] < probability, luma(x, 3), x)
+    return xp.where(uniform[:, :, None] < probability, luma(xp, x), x)
 
 
 def solarize(

@@ -7,7 +7,7 @@ TensorFlow's in a `tf.data` pipeline.
 import math
 from typing import Any
 
-from kerassl.augmentation.namespace import constant, one_hot
+from kerassl.augmentation.namespace import array, one_hot
 
 # torchvision and TensorFlow draw up to ten boxes and take the first that fits.
 CANDIDATES = 10
@@ -35,26 +35,32 @@ def draw_box(
     Returns:
         Top, left, box height and box width: float32 whole numbers, `(B,)`.
     """
-    areas = height * width * (area[0] + (area[1] - area[0]) * uniforms["area"])
+    low, high = (share * height * width for share in area)
+    areas = (low + (high - low) * uniforms["area"])[:, None]
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    ratios = xp.exp(low + (high - low) * uniforms["ratio"])
-    widths = xp.round(xp.sqrt(areas * ratios))
-    heights = xp.round(xp.sqrt(areas / ratios))
-    fits = (widths >= 1) & (widths <= width)
-    fits = fits & (heights >= 1) & (heights <= height)
-    fits = xp.cast(fits, "float32")
+    ratios = (low + (high - low) * uniforms["ratio"])[:, None]
+    # Height, then width, along axis 1: (B, 2, 10).
+    ratios = xp.exp(ratios * array(xp, ((-1.0,), (1.0,)), ratios))
+    sides = xp.round(xp.sqrt(areas * ratios))
+    limits = array(xp, ((height,), (width,)), sides)
+    fits = xp.cast((sides >= 1) & (sides <= limits), "float32")
+    fits = xp.amin(fits, axis=1)
     # One-hot sums instead of a gather: (B, 10) is tiny, gathers are slow.
     first = one_hot(xp, xp.argmax(fits, axis=1), CANDIDATES)
-    none = xp.sum(fits, axis=1) < 0.5
+    none = xp.amax(fits, axis=1, keepdims=True) < 0.5
+    limits = limits[:, 0]
     central = _central_box(height, width, ratio)
-    whole_height, whole_width = (constant(xp, side) for side in central)
-    box_height = xp.where(none, whole_height, xp.sum(heights * first, axis=1))
-    box_width = xp.where(none, whole_width, xp.sum(widths * first, axis=1))
-    top = _offset(xp, uniforms["top"][:, 0], height - box_height)
-    left = _offset(xp, uniforms["left"][:, 0], width - box_width)
-    top = xp.where(none, xp.floor((height - whole_height) / 2), top)
-    left = xp.where(none, xp.floor((width - whole_width) / 2), left)
-    return top, left, box_height, box_width
+    boxes = xp.where(
+        none,
+        array(xp, central, sides),
+        xp.sum(sides * first[:, None], axis=-1),
+    )
+    room = limits - boxes
+    drawn = xp.concatenate([uniforms["top"], uniforms["left"]], axis=-1)
+    # The minimum is needed where the product rounds up to room + 1.
+    starts = xp.minimum(xp.floor(drawn * (room + 1.0)), room)
+    starts = xp.where(none, xp.floor(room / 2), starts)
+    return starts[:, 0], starts[:, 1], boxes[:, 0], boxes[:, 1]
 
 
 def _central_box(
@@ -66,11 +72,6 @@ def _central_box(
     if width / height > ratio[1]:
         return float(height), float(round(height * ratio[1]))
     return float(height), float(width)
-
-
-def _offset(xp: Any, uniform: Any, room: Any) -> Any:
-    # The minimum is needed where the product rounds up to room + 1.
-    return xp.minimum(xp.floor(uniform * (room + 1.0)), room)
 
 
 def resize_matrix(
@@ -105,9 +106,9 @@ def resize_matrix(
     center = start + (out + 0.5) * scale
     # Shrinking widens the filter: antialiasing.
     distance = xp.abs(pixel + 0.5 - center)
-    distance = distance / xp.maximum(scale, constant(xp, 1.0))
+    distance = distance / xp.maximum(scale, array(xp, 1.0, scale))
     if interpolation == "bilinear":
-        weights = xp.maximum(1.0 - distance, constant(xp, 0.0))
+        weights = xp.maximum(1.0 - distance, array(xp, 0.0, distance))
     else:
         weights = _cubic(xp, distance)
     inside = (pixel >= start) & (pixel < start + length)
@@ -117,7 +118,7 @@ def resize_matrix(
 
 def _cubic(xp: Any, distance: Any) -> Any:
     """Returns Keys's cubic kernel with a = -0.5, as in PIL and TensorFlow."""
-    d = xp.minimum(distance, constant(xp, 2.0))
+    d = xp.minimum(distance, array(xp, 2.0, distance))
     near = (1.5 * d - 2.5) * d * d + 1.0
     far = ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0
     return xp.where(d < 1.0, near, far)
@@ -161,7 +162,9 @@ def flip_matrix(xp: Any, flip: Any, size: int) -> Any:
     return one_hot(xp, source, size)
 
 
-def resample(xp: Any, images: Any, rows: Any, columns: Any) -> Any:
+def resample(
+    xp: Any, images: Any, rows: Any, columns: Any, copies: int = 1
+) -> Any:
     """Applies a matrix to the rows and one to the columns of each image.
 
     Args:
@@ -169,17 +172,27 @@ def resample(xp: Any, images: Any, rows: Any, columns: Any) -> Any:
         images: float32 tensor `(B, H, W, C)`.
         rows: float32 tensor `(B, h, H)`, or `None` for all rows as they are.
         columns: float32 tensor `(B, w, W)`, or `None` likewise.
+        copies: int, n. For n results of each image, one after the other, there
+            are `B * n` matrices.
 
     Returns:
-        Float32 tensor `(B, C, h * w)`: channels first, as the colors need it.
+        Float32 tensor `(B * n, C, h * w)`: channels first, as the colors need
+        it.
     """
     _, height, width, channels = images.shape
     # The inner matmul must never be `channels` wide: rows first, on the whole
     # lines of (W * C), then channels to the front for the columns.
     x = images
-    if rows is not None:
+    if rows is None:
+        x = repeat(xp, x, copies)
+    else:
+        # An image's copies are more rows of one product.
+        new_height = rows.shape[1]
+        if rows.shape[0] == 1:
+            rows = xp.concatenate([rows] * copies, axis=1)
+        rows = xp.reshape(rows, (-1, copies * new_height, height))
         x = xp.matmul(rows, xp.reshape(x, (-1, height, width * channels)))
-        height = rows.shape[1]
+        height = new_height
         x = xp.reshape(x, (-1, height, width, channels))
     x = xp.transpose(x, (0, 3, 1, 2))
     if columns is not None:
@@ -187,6 +200,14 @@ def resample(xp: Any, images: Any, rows: Any, columns: Any) -> Any:
         x = xp.matmul(x, xp.transpose(columns, (0, 2, 1)))
         width = columns.shape[1]
     return xp.reshape(x, (-1, channels, height * width))
+
+
+def repeat(xp: Any, images: Any, copies: int) -> Any:
+    """Returns images `(B * copies, H, W, C)`, each so often in a row."""
+    if copies == 1:
+        return images
+    shape = (-1, *images.shape[1:])
+    return xp.reshape(xp.stack([images] * copies, axis=1), shape)
 
 
 def resample_planes(xp: Any, x: Any, rows: Any, columns: Any) -> Any:

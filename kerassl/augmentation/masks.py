@@ -9,7 +9,7 @@ from typing import Any
 from keras import ops
 
 from kerassl.augmentation import geometry
-from kerassl.augmentation.namespace import constant
+from kerassl.augmentation.namespace import array
 from kerassl.image_format import LAST
 
 # Four blocks of at most a quarter of the size: they hide at most a quarter of
@@ -83,7 +83,7 @@ def blocks(uniforms: Any, size: int) -> Any:
     smallest = max(1, size // 6)
     # The minima are needed where products round up.
     sides = smallest + ops.floor(u[:, :2] * (largest - smallest + 1.0))
-    sides = ops.minimum(sides, constant(ops, largest))
+    sides = ops.minimum(sides, array(ops, largest, sides))
     room = size - sides
     starts = ops.minimum(ops.floor(u[:, 2:] * (room + 1.0)), room)[..., None]
     pixel = ops.cast(ops.arange(size), "float32")
@@ -91,7 +91,8 @@ def blocks(uniforms: Any, size: int) -> Any:
     inside = ops.cast(inside, "float32")
     # How many blocks cover a pixel: rows times columns, summed over blocks.
     rows, columns = ops.transpose(inside[:, 0], (0, 2, 1)), inside[:, 1]
-    return ops.minimum(ops.matmul(rows, columns), constant(ops, 1.0))[..., None]
+    holes = ops.matmul(rows, columns)
+    return ops.minimum(holes, array(ops, 1.0, holes))[..., None]
 
 
 def region(uniforms: Any, size: int) -> Any:

@@ -4,8 +4,8 @@
 are then made with TensorFlow. It is always imported by then: it made the
 tensors.
 
-`constant` and `one_hot` replace two ways of `keras.ops` that make the host wait
-for a GPU under PyTorch: a number among tensors, which is copied to the device
+`array` and `one_hot` replace two ways of `keras.ops` that make the host wait
+for a GPU under PyTorch: numbers among tensors, which are copied to the device
 each time, and `keras.ops.one_hot`, which reads its indices. Use `amax` and
 `amin`: `torch.compile` can't trace `keras.ops.max` and `min` without a break.
 """
@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 import keras
+import numpy as np
 
 
 def is_foreign(x: Any) -> bool:
@@ -23,15 +24,34 @@ def is_foreign(x: Any) -> bool:
     return module.startswith("tensorflow.") and not keras.ops.is_tensor(x)
 
 
-def constant(xp: Any, value: float) -> Any:
-    """Returns a float32 tensor of shape `()`, made on the device."""
-    return xp.zeros((), "float32") + value
+def array(xp: Any, values: Any, like: Any) -> Any:
+    """Returns numbers as a float32 tensor; PyTorch sends them only once.
+
+    Args:
+        xp: namespace of array functions.
+        values: number, or tuple of numbers or of such tuples.
+        like: tensor on the device where the result is needed.
+    """
+    if xp is not keras.ops or keras.backend.backend() != "torch":
+        return xp.cast(np.array(values, "float32"), "float32")
+    import torch
+
+    key = values, like.device
+    if key not in _SENT:
+        _SENT[key] = torch.tensor(
+            values, dtype=torch.float32, device=like.device
+        )
+    return _SENT[key]
+
+
+_SENT: dict = {}
 
 
 def one_hot(xp: Any, indices: Any, count: int) -> Any:
     """Returns float32 rows, `indices.shape + (count,)`, with one 1 in each."""
-    positions = xp.cast(xp.arange(count), "int32")
-    return xp.cast(xp.cast(indices, "int32")[..., None] == positions, "float32")
+    positions = array(xp, tuple(range(count)), indices)
+    indices = xp.cast(indices, "float32")
+    return xp.cast(indices[..., None] == positions, "float32")
 
 
 class TensorFlowNamespace:

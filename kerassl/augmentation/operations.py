@@ -57,6 +57,22 @@ class BoxOperation(SpatialOperation):
         """Returns the weights; `flip`, 0 or 1 per image, reverses columns."""
         top, left, box_height, box_width = self.box(xp, uniforms, height, width)
         kind = self.interpolation
+        same = flip is None or flip.shape[0] == top.shape[0]
+        if height == width and same:
+            # Both at once: columns after rows.
+            if flip is not None:
+                flip = xp.concatenate([xp.zeros_like(flip), flip], axis=0)
+            made = geometry.resize_matrix(
+                xp,
+                xp.concatenate([top, left], axis=0),
+                xp.concatenate([box_height, box_width], axis=0),
+                flip,
+                self.size,
+                height,
+                kind,
+            )
+            made = xp.reshape(made, (2, -1, self.size, height))
+            return made[0], made[1]
         return (
             geometry.resize_matrix(
                 xp, top, box_height, None, self.size, height, kind

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kerassl.augmentation import geometry
-from kerassl.augmentation.namespace import constant
+from kerassl.augmentation.namespace import array
 from kerassl.augmentation.operation import Operation, SpatialOperation
 from kerassl.augmentation.operations import (
     BoxOperation,
@@ -44,19 +44,30 @@ class Pipeline:
                 self._runs.append((kind, []))
             self._runs[-1][1].append((operation, first, last))
 
-    def __call__(self, xp: Any, images: Any, uniforms: Any) -> Any:
-        """Makes one view of each image.
+    @property
+    def is_fused(self) -> bool:
+        """Whether it has no operation that works on whole images."""
+        return all(kind is not Operation for kind, _ in self._runs)
+
+    def __call__(
+        self, xp: Any, images: Any, uniforms: Any, copies: int = 1
+    ) -> Any:
+        """Makes views of each image.
 
         Args:
             xp: namespace of array functions: `keras.ops`, or TensorFlow's.
             images: tensor `(B, H, W, C)` in [0, 255].
-            uniforms: float32 tensor `(B, num_uniforms)` in [0, 1).
+            uniforms: float32 tensor `(B * copies, num_uniforms)` in [0, 1).
+            copies: int, the number of views of an image.
 
         Returns:
-            Float32 tensor `(B, size, size, C)` in [0, 255].
+            Float32 tensor `(B * copies, size, size, C)` in [0, 255]: the first
+            image's views, those of the second, and so on.
         """
         _, height, width, channels = images.shape
         x = xp.cast(images, "float32")
+        if not self._runs or self._runs[0][0] is not SpatialOperation:
+            x, copies = geometry.repeat(xp, x, copies), 1
         # Images are `(B, H, W, C)` in [0, 255], planes are `(B, C, H * W)` in
         # [0, 1]: the layout of colors, which resampling makes for free.
         planes = False
@@ -69,11 +80,12 @@ class Pipeline:
                     x = xp.reshape(x, (-1, channels, height, width))
                     x = geometry.resample_planes(xp, x, rows, columns)
                 else:
-                    x = geometry.resample(xp, x, rows, columns)
+                    x = geometry.resample(xp, x, rows, columns, copies)
+                    copies = 1
                 height = height if rows is None else rows.shape[1]
                 width = width if columns is None else columns.shape[1]
                 # Bicubic weights overshoot.
-                x = xp.clip(x, constant(xp, 0.0), constant(xp, 1.0))
+                x = xp.clip(x, array(xp, 0.0, x), array(xp, 1.0, x))
             elif kind is ColorOperation:
                 if not planes:
                     x = geometry.to_planes(xp, x)
@@ -91,7 +103,7 @@ class Pipeline:
                     width = operation.size or width
                     _check_result(operation, x, (height, width, channels))
                     x = xp.cast(x, "float32")
-                    x = xp.clip(x, constant(xp, 0.0), constant(xp, 255.0))
+                    x = xp.clip(x, array(xp, 0.0, x), array(xp, 255.0, x))
             planes = kind is not Operation
         if planes:
             x = geometry.to_images(xp, x, height, width, channels) * 255.0

@@ -12,7 +12,7 @@ from kerassl.augmentation.augmenter import (
     from_config_of,
     operations_of,
 )
-from kerassl.augmentation.namespace import constant, one_hot
+from kerassl.augmentation.namespace import array, one_hot
 from kerassl.renamed import current_names
 
 # Chromatic aberration shifts green against red and blue, and more so far from
@@ -126,6 +126,14 @@ class TileAugmenter(ViewAugmenter):
             )
 
     @property
+    def num_uniforms(self) -> int:
+        """How many random numbers an image needs, if it has three channels."""
+        tiles = self.grid**2
+        along_an_axis = 1 + tiles + (3 * tiles if self.channel_shift else 0)
+        colors = 2 + tiles
+        return super().num_uniforms + 2 * along_an_axis + colors
+
+    @property
     def view_names(self) -> list[str]:
         """The name of the output, `["tiles"]`."""
         return ["tiles"]
@@ -141,7 +149,7 @@ class TileAugmenter(ViewAugmenter):
         def whole(numbers: int, largest: int) -> Any:
             # The minimum is needed where the product rounds up.
             drawn = xp.floor(draw(count, numbers) * (largest + 1.0))
-            return xp.minimum(drawn, constant(xp, largest))
+            return xp.minimum(drawn, array(xp, largest, drawn))
 
         if self.project_colors and channels == 3:
             chosen = xp.cast(draw(count, 1) < self.project_colors, "float32")

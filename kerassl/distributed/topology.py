@@ -151,7 +151,12 @@ class DeviceSeedGenerator(keras.random.SeedGenerator):
 
     def next(self, ordered: bool = True) -> Any:
         """Returns this replica's next seed."""
-        seed = super().next(ordered)
+        if ordered and keras.backend.backend() == "torch":
+            # Keras sends the increment to the device each time.
+            seed = keras.ops.copy(keras.ops.convert_to_tensor(self.state))
+            self.state.assign(seed + keras.ops.arange(2, dtype=seed.dtype))
+        else:
+            seed = super().next(ordered)
         if replicas() == 1:
             return seed
         offset = keras.ops.cast(replica(), seed.dtype) * STRIDE

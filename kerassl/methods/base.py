@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kerassl import augmentation, encoders
-from kerassl.augmentation.namespace import constant
+from kerassl.augmentation.namespace import array
 from kerassl.distributed import (
     local_copy,
     mean_over_devices,
@@ -318,7 +318,7 @@ class SelfSupervisedModel(LinkedModel):
         }
         count = ops.shape(keras.tree.flatten(x)[0])[0]
         if isinstance(count, int):
-            count = constant(ops, count)
+            count = array(ops, count, scalars["loss"])
         count = ops.cast(count, "float32")
         for metric in self.objective_metrics:
             metric.update_state(scalars[metric.name], sample_weight=count)

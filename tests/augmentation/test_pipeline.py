@@ -153,6 +153,46 @@ def test_the_order_is_the_one_given():
     np.testing.assert_allclose(last[0, 0, -1], 255 - 187.5, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [RandomResizedCrop(8), RandomHorizontalFlip(), ColorJitter()],
+        [RandomHorizontalFlip(), Resize(8)],
+        [Resize(8), Solarize(0.5)],
+        [ColorJitter(), RandomResizedCrop(8), GaussianBlur()],
+    ],
+)
+def test_views_made_together_are_those_made_alone(operations):
+    pipeline = Pipeline(operations)
+    images = ops.convert_to_tensor(smooth_images(4, size=16))
+    numbers = numbers_for(operations, 12)
+    together = pipeline(ops, images, ops.convert_to_tensor(numbers), 3)
+    together = np.reshape(ops.convert_to_numpy(together), (4, 3, 8, 8, 3))
+    for i in range(3):
+        alone = pipeline(ops, images, ops.convert_to_tensor(numbers[i::3]))
+        np.testing.assert_allclose(
+            together[:, i], ops.convert_to_numpy(alone), atol=1e-3
+        )
+
+
+def test_equal_views_are_made_together(monkeypatch):
+    made = []
+    call = Pipeline.__call__
+
+    def count(self, xp, images, uniforms, copies=1):
+        made.append(copies)
+        return call(self, xp, images, uniforms, copies)
+
+    monkeypatch.setattr(Pipeline, "__call__", count)
+    names = list("abcdef")
+    views = [View(8), View(9), View(8), [Halve(8)], [Halve(8)], View(8)]
+    views = ViewAugmenter(dict(zip(names, views)))(smooth_images(2, size=16))
+    # An operation on whole images may not treat each on its own.
+    assert made == [3, 1, 1, 1] and list(views) == names
+    same = np.stack([ops.convert_to_numpy(views[name]) for name in "acf"])
+    assert len(np.unique(same.reshape(6, -1), axis=0)) == 6
+
+
 def test_adjacent_spatial_operations_resample_once(monkeypatch):
     from kerassl.augmentation import geometry
 
@@ -164,7 +204,7 @@ def test_adjacent_spatial_operations_resample_once(monkeypatch):
     ViewAugmenter(
         [RandomResizedCrop(8), Roll(), GaussianBlur(), ColorJitter()]
     )(smooth_images(2))
-    assert len(calls) == 2  # One for each view.
+    assert len(calls) == 1  # For both views.
 
 
 @pytest.mark.parametrize("operation", RANDOM, ids=lambda o: type(o).__name__)
@@ -178,7 +218,7 @@ def test_images_and_calls_differ(operation):
     assert np.abs(first - second).max() > 1
 
 
-def test_a_view_takes_one_draw(monkeypatch):
+def test_all_views_take_one_draw(monkeypatch):
     drawn = []
     uniform = keras.random.uniform
 
@@ -188,10 +228,8 @@ def test_a_view_takes_one_draw(monkeypatch):
 
     monkeypatch.setattr(keras.random, "uniform", count)
     ViewAugmenter([RANDOM, RANDOM[:2]])(smooth_images(2))
-    assert drawn == [
-        sum(operation.num_uniforms for operation in operations)
-        for operations in (RANDOM, RANDOM[:2])
-    ]
+    used = [operation.num_uniforms for operation in [*RANDOM, *RANDOM[:2]]]
+    assert drawn == [sum(used)]
 
 
 def test_a_view_is_a_list_of_operations():

@@ -21,7 +21,13 @@ from tests.augmentation.fused import (
     still,
     uniforms,
 )
-from tests.backends import compiled, examples, once
+from tests.backends import (
+    compiled,
+    count_kernels,
+    count_waits,
+    examples,
+    once,
+)
 
 
 def shift_hue(images, turns):
@@ -207,6 +213,24 @@ def test_hue_keeps_value_and_saturation(pixels, turns):
     np.testing.assert_allclose(
         shift_hue(gray, np.full((2, 1), turns)), gray, atol=1e-3
     )
+
+
+@once
+@pytest.mark.parametrize(
+    "augmenter, kernels",
+    [
+        (augmentation.simclr(32), 180),
+        (augmentation.byol(32), 350),
+        (augmentation.swav(32), 350),
+    ],
+    ids=["simclr", "byol", "swav"],
+)
+def test_views_take_few_kernels_and_a_wait(augmenter, kernels):
+    images = ops.convert_to_tensor(smooth_images(4))
+    augmenter(images)
+    assert count_kernels(lambda: augmenter(images)) <= kernels
+    # Keras's generators read their seed.
+    assert count_waits(lambda: augmenter(images)) <= 1
 
 
 @once
