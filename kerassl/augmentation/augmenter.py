@@ -159,7 +159,7 @@ class ViewAugmenter(keras.layers.Layer):
         single = len(images.shape) == 3
         if single:
             images = images[None]
-        made = {}
+        made: dict[str, Any] = {}
         count = xp.shape(images)[0]
         drawn = draw(count, self.num_uniforms)
 
