@@ -247,7 +247,7 @@ def main() -> int:
             metavar="JSON",
             help="changes to the recipe's, such as '{\"queue_size\": 65536}'",
         )
-    add("--policy", default="float32", help="such as mixed_bfloat16 (float32)")
+    add("--precision", default="float32", help="such as auto (float32)")
     add("--steps", type=int, default=10, help="steps of a round (10)")
     add("--rounds", type=int, default=10)
     arguments = parser.parse_args()
@@ -255,13 +255,13 @@ def main() -> int:
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} must be at least 1")
     try:
-        keras.config.set_dtype_policy(arguments.policy)
         recipe = recipes.get(arguments.method, arguments.recipe)
         size = arguments.image_size or recipe.image_size or 32
         shape = (size, size, arguments.channels)
         recipe = recipe.replace(
             encoder=arguments.encoder,
             batch_size=arguments.batch_size,
+            precision=arguments.precision,
             method_args={**recipe.method_args, **arguments.method_args},
             views={**recipe.views, **arguments.views},
         )
@@ -297,7 +297,7 @@ def main() -> int:
         "batch_size": arguments.batch_size,
         "image_size": size,
         "channels": arguments.channels,
-        "policy": arguments.policy,
+        "precision": model.recipe.precision,
         "steps": arguments.steps,
         "rounds": arguments.rounds,
         **runs.environment(),

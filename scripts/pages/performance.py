@@ -67,7 +67,7 @@ def measured_on_gpus(
         speed = line["samples_per_second"]
         rows.append(
             f"| `{line['method']}` | {BACKENDS[line['backend']]} | "
-            f"{line['policy']} | {line['batch_size']} | {speed:,.0f} | "
+            f"{line['precision']} | {line['batch_size']} | {speed:,.0f} | "
             f"{PEAK * SHARE / flops:,.0f} | {speed * flops / PEAK:.0%} | "
             f"{line['step_ratio']:.2f} | {line['method_ratio']:.2f} | "
             f"{line['views_per_second']:,.0f} | "
