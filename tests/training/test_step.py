@@ -8,6 +8,7 @@ from keras import ops
 from kerassl.augmentation import View, ViewAugmenter
 from kerassl.layers import FeatureQueue, MomentumNetwork
 from kerassl.methods import SelfSupervisedModel
+from kerassl.training.step import not_finite
 from tests.contracts.methods import tiny_encoder
 
 MOMENTUM = 0.75
@@ -194,3 +195,22 @@ def test_the_step_is_traced_once(images, monkeypatch):
     assert len(traced) == 1
     step(follower(keras.optimizers.Adam()), images[:16])
     assert len(traced) == 2
+
+
+def test_weights_are_checked_with_one_read(monkeypatch):
+    weights = [
+        keras.Variable(np.array(values, dtype), dtype=dtype, trainable=False)
+        for values, dtype in (
+            ([0.0, 1e30], "float32"),
+            ([0.0, np.nan], "float32"),
+            ([2**31 - 1], "int32"),
+            ([[np.inf]], "float32"),
+        )
+    ]
+    reads = []
+    convert = ops.convert_to_numpy
+    monkeypatch.setattr(
+        ops, "convert_to_numpy", lambda x: reads.append(x) or convert(x)
+    )
+    assert not_finite(weights) == [weights[1], weights[3]]
+    assert len(reads) == 1 and tuple(reads[0].shape) == (3,)
