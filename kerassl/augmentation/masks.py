@@ -114,7 +114,7 @@ def region(uniforms: Any, size: int) -> Any:
     enlarge = geometry.resize_matrix(
         ops,
         ops.zeros((1,)),
-        ops.full((1,), float(NOISE)),
+        ops.zeros((1,)) + float(NOISE),
         None,
         size,
         NOISE,

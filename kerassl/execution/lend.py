@@ -13,6 +13,7 @@ from kerassl.execution.batch_norm import (
     GlobalBatchNormalization,
 )
 from kerassl.execution.convolution import Conv2D
+from kerassl.execution.rescaling import Rescaling
 from kerassl.networks import all_layers
 
 
@@ -26,8 +27,8 @@ def lent(
     the same. The class is restored on exit, so files contain plain Keras
     layers.
 
-    - On PyTorch, batch normalization is PyTorch's own, and convolutions don't
-      copy their input to another layout first.
+    - On PyTorch, batch normalization is PyTorch's own, convolutions don't copy
+      their input to another layout first, and rescaling sends no numbers.
     - On TensorFlow and PyTorch, batch normalization may use the statistics of
       the global batch. On JAX the step sees the global batch anyway.
     - On JAX, attention may use cuDNN for odd numbers of tokens, too.
@@ -86,6 +87,7 @@ def _classes(over_devices: bool) -> dict[type, type]:
         return {
             keras.layers.BatchNormalization: norm,
             keras.layers.Conv2D: Conv2D,
+            keras.layers.Rescaling: Rescaling,
         }
     if keras.backend.backend() == "tensorflow" and over_devices:
         return {keras.layers.BatchNormalization: norm}

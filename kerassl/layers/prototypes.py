@@ -68,7 +68,8 @@ class Prototypes(keras.layers.Layer):
     def normalize(self) -> None:
         """Scales the vectors back to norm 1."""
         vectors = ops.stop_gradient(ops.convert_to_tensor(self.vectors))
-        self.vectors.assign(ops.normalize(vectors, axis=0))
+        norms = ops.sqrt(ops.sum(ops.square(vectors), axis=0, keepdims=True))
+        self.vectors.assign(vectors / (norms + 1e-12))
 
     def compute_output_shape(self, input_shape: Sequence[int]) -> tuple:
         """Returns `(N, count)`."""

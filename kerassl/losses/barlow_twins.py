@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from kerassl.losses.covariance import squared_norm_of_product
+from kerassl.losses.numbers import row_count
 
 # As in the authors' batch normalization.
 EPSILON = 1e-5
@@ -45,12 +46,12 @@ def barlow_twins(
         - facebookresearch/barlowtwins, `main.py`
     """
     z1, z2 = standardize(projection_1), standardize(projection_2)
-    count = ops.cast(ops.shape(z1)[0], "float32")
+    count = row_count(z1)
     dim = z1.shape[-1]
     diagonal = ops.sum(z1 * z2, axis=0) / count
     all_squares = squared_norm_of_product(z1, z2) / count**2
     # Rounding may make the difference slightly negative.
-    off_diagonal = ops.maximum(all_squares - ops.sum(ops.square(diagonal)), 0.0)
+    off_diagonal = ops.relu(all_squares - ops.sum(ops.square(diagonal)))
     loss = (
         ops.sum(ops.square(1.0 - diagonal)) + off_diagonal_weight * off_diagonal
     )

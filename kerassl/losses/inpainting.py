@@ -4,6 +4,8 @@ from typing import Any
 
 from keras import ops
 
+from kerassl.losses.numbers import at_least
+
 
 def inpainting(painted: Any, target: Any, weights: Any) -> dict[str, Any]:
     """Computes the weighted mean of squared errors.
@@ -26,7 +28,7 @@ def inpainting(painted: Any, target: Any, weights: Any) -> dict[str, Any]:
         - [Pathak et al., 2016](https://arxiv.org/abs/1604.07379), equation 1
     """
     weights = ops.cast(weights, "float32")
-    total = ops.maximum(ops.sum(weights), 1e-6)
+    total = at_least(ops.sum(weights), 1e-6)
     return {"loss": ops.sum(weights * _squared(painted, target)) / total}
 
 
@@ -55,7 +57,7 @@ def relative_error(painted: Any, target: Any, masks: Any, colors: Any) -> Any:
     masks = ops.cast(masks, "float32")
     error = ops.sum(masks * _squared(painted, target))
     plain = ops.sum(masks * _squared(colors, target))
-    return error / ops.maximum(plain, 1e-6)
+    return error / at_least(plain, 1e-6)
 
 
 def _squared(a: Any, b: Any) -> Any:

@@ -64,8 +64,8 @@ def nt_xent(
         partners = ops.take(partners, index, axis=0)
     logits = ops.matmul(anchors, ops.transpose(projections)) / temperature
     itself = ops.equal(index[:, None], everyone[None, :])
-    logits = ops.where(itself, ops.cast(MASKED, "float32"), logits)
-    partner = ops.mod(index + total // 2, total)
+    logits = logits + MASKED * ops.cast(itself, "float32")
+    partner = (index + total // 2) % total
     loss = ops.mean(
         ops.logsumexp(logits, axis=-1)
         - ops.sum(anchors * partners, axis=-1) / temperature

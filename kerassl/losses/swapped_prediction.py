@@ -42,15 +42,15 @@ def sinkhorn(
         columns = ops.logsumexp(logits, axis=0, keepdims=True)
         q = ops.softmax(logits - columns, axis=1)
     else:
-        takes_part = taking_part[:, None] > 0
+        takes_part = taking_part[:, None]
         columns = ops.logsumexp(
-            ops.where(takes_part, logits, -1e9), axis=0, keepdims=True
+            logits - 1e9 * (1.0 - takes_part), axis=0, keepdims=True
         )
-        q = ops.where(takes_part, ops.softmax(logits - columns, axis=1), 0.0)
+        q = takes_part * ops.softmax(logits - columns, axis=1)
     for _ in range(iterations - 1):
         q = q / ops.sum(q, axis=0, keepdims=True)
         # The sum of a row that is left out is 0.
-        q = q / ops.maximum(ops.sum(q, axis=1, keepdims=True), 1e-30)
+        q = q / (ops.sum(q, axis=1, keepdims=True) + 1e-30)
     return q
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from keras import ops
 
 from kerassl.losses.covariance import squared_norm_of_product
+from kerassl.losses.numbers import at_least, row_count
 
 
 def vicreg(
@@ -69,7 +70,7 @@ def vicreg(
 def _variance_and_covariance(z: Any) -> tuple[Any, Any]:
     z = z - ops.mean(z, axis=0)
     # N - 1, but at least 1, for a batch of a single image in `evaluate`.
-    degrees = ops.relu(ops.cast(ops.shape(z)[0], "float32") - 2.0) + 1.0
+    degrees = at_least(row_count(z) - 1.0, 1.0)
     variances = ops.sum(ops.square(z), axis=0) / degrees
     # The small number keeps the root's gradient finite.
     shortfall = ops.mean(ops.relu(1.0 - ops.sqrt(variances + 1e-4)))

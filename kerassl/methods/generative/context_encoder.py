@@ -8,6 +8,7 @@ from keras import ops
 
 from kerassl import augmentation, encoders, losses
 from kerassl.augmentation import masks
+from kerassl.augmentation.namespace import array
 from kerassl.choices import check_choice
 from kerassl.distributed import (
     DeviceSeedGenerator,
@@ -15,6 +16,7 @@ from kerassl.distributed import (
     predict_on_one_device,
 )
 from kerassl.layers import inpainting
+from kerassl.losses.numbers import at_least
 from kerassl.methods.base import SelfSupervisedModel
 
 # The authors' color of holes, by number of channels, in [0, 255].
@@ -210,7 +212,7 @@ class ContextEncoder(SelfSupervisedModel):
         )
         mask = ops.cast(views["mask"], "float32")
         seen = 1.0 - mask
-        hole = ops.convert_to_tensor(HOLE[images.shape[-1]], "float32")
+        hole = array(ops, tuple(HOLE[images.shape[-1]]), images)
         maps = self.feature_map(images * seen + hole * mask, training=training)
         painted = self.decoder(
             self.bottleneck(maps, training=training), training=training
@@ -218,7 +220,7 @@ class ContextEncoder(SelfSupervisedModel):
         painted = ops.cast(painted, "float32")
         pixels = images / 127.5 - 1.0
         colors = ops.sum(pixels * seen, axis=(1, 2), keepdims=True)
-        colors = colors / ops.maximum(
+        colors = colors / at_least(
             ops.sum(seen, axis=(1, 2), keepdims=True), 1.0
         )
         weights = masks.hole_weights(mask, self.overlap)
@@ -246,7 +248,7 @@ class ContextEncoder(SelfSupervisedModel):
         error = losses.inpainting(painted, target, weights)["loss"]
         # Holes differ in size, so take the mean over pixels of all devices.
         hidden = ops.mean(weights)
-        error = error * hidden / ops.maximum(mean_over_devices(hidden), 1e-6)
+        error = error * hidden / at_least(mean_over_devices(hidden), 1e-6)
         scalars = {
             "loss": self.reconstruction_weight * error,
             "reconstruction_error": error,
@@ -319,6 +321,6 @@ def _cross_entropy(logits: Any, target: float) -> Any:
     logits = ops.cast(logits, "float32")
     return ops.mean(
         keras.losses.binary_crossentropy(
-            ops.full_like(logits, target), logits, from_logits=True
+            ops.zeros_like(logits) + target, logits, from_logits=True
         )
     )

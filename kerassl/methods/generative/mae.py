@@ -23,6 +23,7 @@ from kerassl.losses import (
     normalize_patches,
     visible_color,
 )
+from kerassl.losses.numbers import at_least
 from kerassl.methods.base import SelfSupervisedModel
 
 
@@ -266,7 +267,7 @@ class MAE(SelfSupervisedModel):
         worst = masked_reconstruction(one_color, targets, mask)["loss"]
         return {
             "loss": loss,
-            "relative_error": loss / ops.maximum(worst, 1e-6),
+            "relative_error": loss / at_least(worst, 1e-6),
         }
 
     def reconstruct(self, images: Any, noise: Any = None) -> dict[str, Any]:

@@ -141,7 +141,8 @@ class SwAV(SelfSupervisedModel):
         outputs = self.encode_views(
             views, head=self._project, training=training
         )
-        started = ops.cast(self.steps >= self.queue_start_step, "float32")
+        steps = ops.convert_to_tensor(self.steps)
+        started = ops.cast(steps >= self.queue_start_step, "float32")
         for i, queue in enumerate(self.queues):
             outputs[f"queue_{i}"] = queue.snapshot()
             if training:
@@ -155,7 +156,8 @@ class SwAV(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Predicts the assignments of the first views from the others."""
-        frozen = self.steps < self.freeze_prototypes_steps
+        steps = ops.convert_to_tensor(self.steps)
+        frozen = steps < self.freeze_prototypes_steps
         scores = [
             self.prototypes(gather(outputs[name]), frozen=frozen)
             for name in self.augmenter.view_names
@@ -187,7 +189,7 @@ class SwAV(SelfSupervisedModel):
     def _usage(self, scores: Any) -> Any:
         logits = scores / self.temperature
         mean = ops.mean(ops.softmax(ops.stop_gradient(logits)), axis=0)
-        entropy = -ops.sum(mean * ops.log(ops.maximum(mean, 1e-30)))
+        entropy = -ops.sum(mean * ops.log(mean + 1e-30))
         return ops.exp(entropy) / self.num_prototypes
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
