@@ -1,6 +1,6 @@
-"""The layers of a network, and what belongs to each."""
+"""The layers of a network, what belongs to each, and its graph."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -118,3 +118,67 @@ def freeze_parts(model: keras.layers.Layer, frozen: list[int]) -> None:
     for i, layer in enumerate(owners(model)):
         if layer.trainable == (i in frozen):
             layer.trainable = i not in frozen
+
+
+def is_graph(model: Any) -> bool:
+    """Returns whether a model is a graph from one tensor to one tensor.
+
+    Built Functional and Sequential models are; subclassed models are not.
+    """
+    if not isinstance(model, keras.Model):
+        return False
+    ends = [getattr(model, end, None) for end in ("inputs", "outputs")]
+    return all(isinstance(end, list) and len(end) == 1 for end in ends)
+
+
+def replay(
+    model: keras.Model, inputs: Any, call: Callable[..., Any] | None = None
+) -> Any:
+    """Calls the layers of a model again, on another input.
+
+    Layers and weights are shared. An inner model is called as one layer, unless
+    `call` replays it in turn.
+
+    Args:
+        model: Functional or Sequential `keras.Model`.
+        inputs: Keras tensor, or a structure that holds one.
+        call: function that is called in place of each layer, in topological
+            order, with the layer and the arguments of its call. The value that
+            it returns is the layer's output for the rest of the graph. By
+            default it calls the layer.
+
+    Returns:
+        The output, a Keras tensor.
+
+    Raises:
+        ValueError: if the model is not a graph.
+    """
+    try:
+        # For `Sequential` models, Keras has no `call_function`: wrap them.
+        graph = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{model.name!r} is not a Functional or Sequential model."
+        ) from error
+    # Some KerasHub backbones take a dict of one tensor.
+    (inputs,) = keras.tree.flatten(inputs)
+    output = inputs
+
+    def kept(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal output
+        output = (call or _plain)(layer, *args, **kwargs)
+        return output
+
+    keras.models.clone_model(
+        graph,
+        input_tensors=inputs,
+        clone_function=lambda layer: layer,
+        call_function=kept,
+    )
+    # The output of the last call, not that of the clone: if `inputs` is the
+    # output of another layer, Keras gives the clone an input of its own.
+    return output
+
+
+def _plain(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    return layer(*args, **kwargs)

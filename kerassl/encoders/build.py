@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from kerassl.choices import check_choice
-from kerassl.encoders.graph import first_tokens, replay
+from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.kerashub import (
     RESNETS,
     VITS,
@@ -18,6 +18,7 @@ from kerassl.encoders.kerashub import (
 from kerassl.encoders.normalization import standardization
 from kerassl.encoders.resnet import small_resnet
 from kerassl.image_format import LAST, pinned
+from kerassl.networks import replay
 
 SMALL_RESNETS: dict[str, dict] = {
     "resnet_nano": dict(widths=(32, 64, 128), blocks=(1, 1, 1), stem_strides=2),

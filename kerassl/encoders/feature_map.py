@@ -6,7 +6,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from kerassl.encoders.graph import first_tokens, replay
+from kerassl.encoders.graph import first_tokens
+from kerassl.networks import replay
 
 POOLS_OF_MAPS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
 POOLS_OF_TOKENS = (layers.GlobalAveragePooling1D, layers.GlobalMaxPooling1D)

@@ -9,6 +9,7 @@ from keras import layers
 
 from kerassl.encoders.kerashub import hub_name
 from kerassl.image_format import flat_layers
+from kerassl.networks import is_graph, replay
 
 # Layers that keep the number and the order of tokens.
 SAME_TOKENS = (
@@ -28,70 +29,6 @@ FIRST_TOKENS: dict[str, Callable[[Any], int]] = {
     "SwinTransformerBackbone": lambda model: 0,
     "ViTBackbone": lambda model: int(model.use_class_token),
 }
-
-
-def is_graph(model: Any) -> bool:
-    """Returns whether a model is a graph from one tensor to one tensor.
-
-    Built Functional and Sequential models are; subclassed models are not.
-    """
-    if not isinstance(model, keras.Model):
-        return False
-    ends = [getattr(model, end, None) for end in ("inputs", "outputs")]
-    return all(isinstance(end, list) and len(end) == 1 for end in ends)
-
-
-def replay(
-    model: keras.Model, inputs: Any, call: Callable[..., Any] | None = None
-) -> Any:
-    """Calls the layers of a model again, on another input.
-
-    Layers and weights are shared. An inner model is called as one layer, unless
-    `call` replays it in turn.
-
-    Args:
-        model: Functional or Sequential `keras.Model`.
-        inputs: Keras tensor, or a structure that holds one.
-        call: function that is called in place of each layer, in topological
-            order, with the layer and the arguments of its call. The value that
-            it returns is the layer's output for the rest of the graph. By
-            default it calls the layer.
-
-    Returns:
-        The output, a Keras tensor.
-
-    Raises:
-        ValueError: if the model is not a graph.
-    """
-    try:
-        # For `Sequential` models, Keras has no `call_function`: wrap them.
-        graph = keras.Model(model.inputs[0], model.outputs[0])
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{model.name!r} is not a Functional or Sequential model."
-        ) from error
-    # Some KerasHub backbones take a dict of one tensor.
-    (inputs,) = keras.tree.flatten(inputs)
-    output = inputs
-
-    def kept(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        nonlocal output
-        output = (call or _plain)(layer, *args, **kwargs)
-        return output
-
-    keras.models.clone_model(
-        graph,
-        input_tensors=inputs,
-        clone_function=lambda layer: layer,
-        call_function=kept,
-    )
-    # The output of the last call, not that of the clone: if `inputs` is the
-    # output of another layer, Keras gives the clone an input of its own.
-    return output
-
-
-def _plain(layer: Any, *args: Any, **kwargs: Any) -> Any:
-    return layer(*args, **kwargs)
 
 
 def part_before(model: keras.Model, layer: keras.layers.Layer) -> keras.Model:

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from kerassl.encoders.graph import replay
 from kerassl.encoders.kerashub import hub_name
 from kerassl.image_format import flat_layers, pinned
+from kerassl.networks import replay
 
 # The mean and standard deviation of ImageNet's channels, for pixels in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

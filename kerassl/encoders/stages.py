@@ -13,8 +13,9 @@ from keras import layers
 
 from kerassl.choices import check_choice
 from kerassl.encoders.build import pooled
-from kerassl.encoders.graph import has_class_token, is_graph, replay
+from kerassl.encoders.graph import has_class_token
 from kerassl.encoders.kerashub import hub_name
+from kerassl.networks import is_graph, replay
 
 
 def stages(encoder: keras.Model) -> list[str]:

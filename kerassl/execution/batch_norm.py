@@ -81,10 +81,15 @@ class BatchNormalization(keras.layers.BatchNormalization):
             for weight in (self.gamma, self.beta)
         )
         if in_training:
-            y, mean, variance = pytorch.normalize(
-                x, scale, offset, self.epsilon
+            mean, variance = ops.unstack(
+                ops.zeros((2, x.shape[1]), pytorch.wide_dtype(x)), 2
             )
-            self.keep(mean, variance)
+            y = pytorch.normalize(
+                x, mean, variance, scale, offset, self.epsilon
+            )
+            # PyTorch gives the unbiased variance, Keras keeps the biased one.
+            count = x.numel() // x.shape[1]
+            self.keep(mean, variance * ((count - 1) / count))
         else:
             y = pytorch.normalize_by(
                 x,

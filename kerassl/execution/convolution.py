@@ -20,11 +20,11 @@ class Conv2D(keras.layers.Conv2D):
         from kerassl.execution import pytorch
 
         y = pytorch.convolve(
-            inputs.permute(0, 3, 1, 2),
+            pytorch.channels_second(inputs),
             ops.convert_to_tensor(kernel),
             self.strides,
             self.padding == "same",
             self.dilation_rate,
             self.groups,
         )
-        return y.permute(0, 2, 3, 1)
+        return pytorch.channels_last(y)

@@ -38,7 +38,7 @@ def lent(
         over_devices: bool. Whether batch normalization uses the statistics of
             all devices in training.
     """
-    with _swapped(_found(model, _classes(over_devices))):
+    with _swapped(_found(model, over_devices)):
         yield
 
 
@@ -56,8 +56,7 @@ def lending(
             already is returned as it is.
         over_devices: as in `lent`.
     """
-    classes = _classes(over_devices)
-    if not classes or hasattr(function, "lends"):
+    if not _classes(over_devices) or hasattr(function, "lends"):
         return function
     known: list[Any] = []
     pairs: list[tuple[keras.layers.Layer, type]] = []
@@ -68,7 +67,7 @@ def lending(
         # The layers themselves, since an `id` may be given twice.
         present = model.layers
         if len(known) != len(present) or any(map(_differ, known, present)):
-            known, pairs = present, _found(model, classes)
+            known, pairs = present, _found(model, over_devices)
         with _swapped(pairs):
             return function(*args, **kwargs)
 
@@ -78,6 +77,25 @@ def lending(
 
 def _differ(one: Any, other: Any) -> bool:
     return one is not other
+
+
+def _found(
+    model: keras.layers.Layer, over_devices: bool
+) -> list[tuple[keras.layers.Layer, type]]:
+    """Returns layers with the classes to lend to them."""
+    classes = _classes(over_devices)
+    layers = all_layers(model) if classes else []
+    # A subclass may do more than the class, and keeps it.
+    pairs = [
+        (layer, classes[type(layer)])
+        for layer in layers
+        if type(layer) in classes
+    ]
+    if keras.backend.backend() == "torch":
+        pairs += [
+            (network, _running(network)) for network in _outermost(layers)
+        ]
+    return pairs
 
 
 def _classes(over_devices: bool) -> dict[type, type]:
@@ -96,15 +114,37 @@ def _classes(over_devices: bool) -> dict[type, type]:
     return {}
 
 
-def _found(
-    model: keras.layers.Layer, classes: dict[type, type]
-) -> list[tuple[keras.layers.Layer, type]]:
-    # A subclass may do more than the class, and keeps it.
-    return [
-        (layer, classes[type(layer)])
-        for layer in (all_layers(model) if classes else ())
-        if type(layer) in classes
-    ]
+def _outermost(layers: list[keras.layers.Layer]) -> list[Any]:
+    """Returns the networks that aren't part of another one."""
+    from kerassl.execution.graph import is_network
+
+    networks = [layer for layer in layers if is_network(layer)]
+    parts = {
+        id(layer)
+        for network in networks
+        for layer in all_layers(network)
+        if layer is not network
+    }
+    return [network for network in networks if id(network) not in parts]
+
+
+def _running(network: Any) -> type:
+    """Returns a class for one network, which runs its graph."""
+    from kerassl.execution.graph import Graph
+
+    kind, graph = type(network), Graph(network)
+
+    def call(
+        self: Any, inputs: Any, training: bool | None = None, **kwargs: Any
+    ) -> Any:
+        # Such as a mask. Without `training`, the graph may fix it.
+        others = [value for value in kwargs.values() if value is not None]
+        if training is not None and not others and graph.takes(inputs):
+            return graph(inputs, bool(training))
+        return kind.call(self, inputs, training=training, **kwargs)
+
+    names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), {**names, "call": call, "graph": graph})
 
 
 @contextlib.contextmanager
@@ -113,6 +153,9 @@ def _swapped(pairs: list[tuple[keras.layers.Layer, type]]) -> Iterator[None]:
     try:
         for layer, kind in pairs:
             object.__setattr__(layer, "__class__", kind)
+        for _, kind in pairs:
+            if hasattr(kind, "graph"):
+                kind.graph.refresh()
         yield
     finally:
         for layer, kind in before:

@@ -12,6 +12,16 @@ from torch.nn import functional
 HALF = (torch.float16, torch.bfloat16)
 
 
+def channels_second(x: torch.Tensor) -> torch.Tensor:
+    """Returns a view `(N, C, H, W)` of maps `(N, H, W, C)`."""
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
+
+
+def channels_last(x: torch.Tensor) -> torch.Tensor:
+    """Returns a view `(N, H, W, C)` of maps `(N, C, H, W)`."""
+    return x.permute(0, 2, 3, 1) if x.ndim == 4 else x
+
+
 def convolve(
     x: torch.Tensor,
     kernel: torch.Tensor,
@@ -19,6 +29,7 @@ def convolve(
     same: bool,
     dilation: Sequence[int],
     groups: int,
+    bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Convolves maps `(N, C, H, W)` with Keras's kernel `(H, W, C, D)`."""
     kernel = kernel.permute(3, 2, 0, 1)
@@ -29,7 +40,7 @@ def convolve(
     return functional.conv2d(
         x.contiguous(memory_format=layout),
         kernel.contiguous(memory_format=layout),
-        None,
+        bias,
         tuple(strides),
         tuple(padding),
         tuple(dilation),
@@ -62,33 +73,35 @@ def pad_same(
 
 def normalize(
     x: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
     scale: torch.Tensor | None,
     offset: torch.Tensor | None,
     epsilon: float,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Normalizes a batch `(N, C, ...)` of at least two values a channel.
 
-    Returns:
-        The normalized batch, and its mean and biased variance `(C,)`, in
-        float32 if `x` has half precision.
+    Args:
+        x: batch.
+        mean: zeros `(C,)`, which become the batch's mean; float32 if `x` has
+            half precision.
+        variance: zeros `(C,)`, which become the batch's unbiased variance.
+        scale: tensor `(C,)` or `None`.
+        offset: tensor `(C,)` or `None`.
+        epsilon: float.
     """
     x, dtype = _widened(x)
-    count = x.numel() // x.shape[1]
-    # A momentum of 1 keeps nothing of what is there.
-    moments = torch.zeros((2, x.shape[1]), dtype=dtype, device=x.device)
-    mean, variance = moments.unbind()
-    y = functional.batch_norm(
+    return functional.batch_norm(
         x,
         mean,
         variance,
         _in(scale, dtype),
         _in(offset, dtype),
         training=True,
+        # Nothing is kept of the zeros.
         momentum=1.0,
         eps=epsilon,
     )
-    # PyTorch keeps the unbiased variance, Keras the biased one.
-    return y, mean, variance * ((count - 1) / count)
 
 
 def normalize_by(
@@ -126,9 +139,14 @@ def normalize_by(
     )
 
 
+def wide_dtype(x: torch.Tensor) -> torch.dtype:
+    """Returns the dtype of a batch's statistics: at least float32."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def _widened(x: torch.Tensor) -> tuple[torch.Tensor, torch.dtype]:
     """Returns a batch and the dtype of its statistics and weights."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    dtype = wide_dtype(x)
     return (x if x.dtype in HALF else x.to(dtype)), dtype
 
 

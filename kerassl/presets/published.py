@@ -9,9 +9,9 @@ import numpy as np
 from keras import layers
 
 from kerassl import encoders
-from kerassl.encoders.graph import replay
 from kerassl.encoders.normalization import ARITHMETIC
 from kerassl.image_format import LAST
+from kerassl.networks import replay
 from kerassl.presets.format.architecture import (
     FLOAT32,
     Architecture,

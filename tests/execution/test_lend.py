@@ -58,9 +58,18 @@ def distances(found, expected):
     ]
 
 
+@pytest.fixture(params=["graph", "layers"])
+def way(request, monkeypatch):
+    """Lends whole graphs, or layers only."""
+    if request.param == "layers":
+        from kerassl.execution.graph import Graph
+
+        monkeypatch.setattr(Graph, "takes", lambda graph, inputs: False)
+
+
 @on_torch
 @pytest.mark.parametrize("training", [True, False])
-def test_it_computes_what_keras_does(training):
+def test_it_computes_what_keras_does(way, training):
     x = np.random.default_rng(1).normal(size=(6, 13, 12, 3)).astype("float32")
     model = network()
     weights = model.get_weights()
@@ -81,7 +90,7 @@ def test_it_computes_what_keras_does(training):
 @pytest.mark.parametrize(
     "policy, error", [("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2)]
 )
-def test_half_precision_is_as_near_as_kerass(policy, error):
+def test_half_precision_is_as_near_as_kerass(way, policy, error):
     x = np.random.default_rng(1).normal(size=(6, 13, 12, 3)).astype("float32")
     model = network()
     truth = pass_of(model, x)
@@ -99,7 +108,7 @@ def test_half_precision_is_as_near_as_kerass(policy, error):
 
 
 @on_torch
-def test_moving_statistics_honor_a_stateless_scope():
+def test_moving_statistics_honor_a_stateless_scope(way):
     model = network()
     before = model.get_weights()
     with lent(model), keras.StatelessScope() as scope:
@@ -161,28 +170,31 @@ def test_a_step_lends_and_restores_after_an_error(tmp_path, monkeypatch):
     model.compile(keras.optimizers.SGD(0.1))
     seen = []
 
-    def call(norm, inputs, training):
-        seen.append(training)
+    def call(graph, inputs, training):
+        seen.append((graph.network.name, training))
         if len(seen) > 8:
             raise RuntimeError("stopped")
-        return original(norm, inputs, training)
+        return original(graph, inputs, training)
 
-    lent_class = batch_norm.BatchNormalization
-    original = lent_class._by_pytorch
-    monkeypatch.setattr(lent_class, "_by_pytorch", call)
+    from kerassl.execution.graph import Graph
+
+    original = Graph.__call__
+    monkeypatch.setattr(Graph, "__call__", call)
     images = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), "uint8")
     model.train_on_batch(images)
-    assert seen == [True] * 3
+    encoder = model.encoder.name
+    assert seen == [(encoder, True), ("projector", True)]
     model.projector = model.head("projector", 24, (8,), output_bias=True)
     model.test_on_batch(images)
-    assert seen[3:] == [False]
+    assert seen[2:] == [(encoder, False), ("projector", False)]
     model.embed(images)
-    assert len(seen) == 5
+    assert seen[4:] == [(encoder, False)]
     model.encoder.save(tmp_path / "encoder.keras")
     model.compile(keras.optimizers.SGD(0.1))
     with pytest.raises(RuntimeError, match="stopped"):
         model.fit(images, batch_size=4, epochs=99, verbose=0)
-    assert not isinstance(model.encoder.layers[3], lent_class)
+    assert kinds(model) == set(LENT)
+    assert not hasattr(type(model.encoder), "graph")
     loaded = keras.saving.load_model(tmp_path / "encoder.keras")
     modules = {type(layer).__module__ for layer in loaded.layers}
     assert {name.split(".")[0] for name in modules} == {"keras"}

@@ -1,0 +1,284 @@
+"""One maker for each kind of layer: what PyTorch computes for it.
+
+A maker takes the layer, the shapes of its inputs and the network's moving
+statistics. It returns a function of the pass and of tensors, with channels
+second in maps, or `None` to leave the layer to Keras.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import torch
+from keras import layers
+from torch.nn import functional
+
+from kerassl.execution import pytorch
+from kerassl.execution.batch_norm import (
+    BatchNormalization,
+    GlobalBatchNormalization,
+)
+from kerassl.execution.convolution import Conv2D
+from kerassl.execution.moving import MovingStatistics
+
+Run = Callable[..., torch.Tensor]
+FUNCTIONS: dict[Callable, Callable] = {
+    keras.activations.linear: lambda x: x,
+    keras.activations.relu: functional.relu,
+    keras.activations.sigmoid: torch.sigmoid,
+    keras.activations.tanh: torch.tanh,
+    keras.activations.silu: functional.silu,
+    keras.activations.gelu: functional.gelu,
+}
+
+
+class Pass:
+    """One pass of a batch through a network.
+
+    Attributes:
+        training: bool.
+    """
+
+    def __init__(self, training: bool, moving: MovingStatistics):
+        self.training = training
+        self._moving = moving
+        self._moments: tuple[torch.Tensor, ...] = ()
+        self._counts: dict[int, int] = {}
+
+    def moments(
+        self, index: int, x: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns zeros for the mean and variance of a layer's inputs."""
+        if not self._moments:
+            self._moments = self._moving.moments(x.device)
+        self._counts[index] = x.numel() // x.shape[1]
+        half = len(self._moments) // 2
+        return self._moments[index], self._moments[half + index]
+
+    def finish(self) -> None:
+        """Moves the moving statistics."""
+        if self._counts:
+            self._moving.move(self._moments, self._counts)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Returns PyTorch's dtype of Keras's name."""
+    return getattr(torch, name)
+
+
+def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Casts where that changes anything."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def value(variable: Any, dtype: torch.dtype | None = None) -> Any:
+    """Returns the present value of a layer's variable, or `None`."""
+    if variable is None:
+        return None
+    return variable.value if dtype is None else cast(variable.value, dtype)
+
+
+def _convolution(layer: Any, shapes: list, moving: Any) -> Run | None:
+    function = FUNCTIONS.get(layer.activation)
+    if function is None:
+        return None
+    kernel, bias = layer.kernel, layer.bias
+    same = layer.padding == "same"
+    options = (layer.strides, same, layer.dilation_rate, layer.groups)
+    dtype = torch_dtype(layer.compute_dtype)
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        kernel_now, bias_now = value(kernel, dtype), value(bias, dtype)
+        return function(pytorch.convolve(x, kernel_now, *options, bias_now))
+
+    return run
+
+
+def _batch_norm(
+    layer: Any, shapes: list, moving: MovingStatistics
+) -> Run | None:
+    rank = len(shapes[0])
+    is_last = layer.axis % rank == rank - 1
+    if not is_last or rank not in (2, 4) or layer.renorm:
+        return None
+    index = moving.add(layer)
+    epsilon, dtype = layer.epsilon, torch_dtype(layer.compute_dtype)
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        scale, offset = value(layer.gamma), value(layer.beta)
+        in_training = state.training and layer.trainable
+        if not in_training:
+            y = pytorch.normalize_by(
+                x,
+                layer.moving_mean.value,
+                layer.moving_variance.value,
+                scale,
+                offset,
+                epsilon,
+                will_move=layer.trainable,
+            )
+        elif (
+            layer.is_global()
+            or x.numel() <= x.shape[1]
+            or x.dtype == torch.float64
+        ):
+            y = layer.call(pytorch.channels_last(x), training=True)
+            return pytorch.channels_second(y)
+        else:
+            moments = state.moments(index, x)
+            y = pytorch.normalize(x, *moments, scale, offset, epsilon)
+        return cast(y, dtype)
+
+    return run
+
+
+def _layer_norm(layer: Any, shapes: list, moving: Any) -> Run | None:
+    rank = len(shapes[0])
+    axes = [axis % rank for axis in layer.axis]
+    if axes != [rank - 1] or layer.rms_scaling:
+        return None
+    epsilon, dtype = layer.epsilon, torch_dtype(layer.compute_dtype)
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        wide = pytorch.wide_dtype(x)
+        scale, offset = value(layer.gamma, wide), value(layer.beta, wide)
+        x = cast(pytorch.channels_last(x), wide)
+        y = functional.layer_norm(x, x.shape[-1:], scale, offset, epsilon)
+        return pytorch.channels_second(cast(y, dtype))
+
+    return run
+
+
+def _dense(layer: Any, shapes: list, moving: Any) -> Run | None:
+    function = FUNCTIONS.get(layer.activation)
+    if function is None or len(shapes[0]) > 3:
+        return None
+    kernel, bias = layer.kernel, layer.bias
+    dtype = torch_dtype(layer.compute_dtype)
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        weight = value(kernel, dtype).t()
+        return function(functional.linear(x, weight, value(bias, dtype)))
+
+    return run
+
+
+def _relu(layer: Any, shapes: list, moving: Any) -> Run | None:
+    if layer.max_value is not None or layer.negative_slope or layer.threshold:
+        return None
+    return lambda state, x: functional.relu(x)
+
+
+def _activation(layer: Any, shapes: list, moving: Any) -> Run | None:
+    function = FUNCTIONS.get(layer.activation)
+    return None if function is None else lambda state, x: function(x)
+
+
+def _pool(layer: Any, shapes: list, moving: Any) -> Run:
+    size, strides = tuple(layer.pool_size), tuple(layer.strides)
+    same, is_max = layer.padding == "same", type(layer) is layers.MaxPooling2D
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        padding: Any = (0, 0)
+        if same:
+            x, padding = pytorch.pad_same(x, size, strides, mode="replicate")
+        if is_max:
+            return functional.max_pool2d(x, size, strides, padding)
+        return functional.avg_pool2d(
+            x, size, strides, padding, count_include_pad=False
+        )
+
+    return run
+
+
+def _global_pool(layer: Any, shapes: list, moving: Any) -> Run:
+    keep = layer.keepdims
+    if type(layer) is layers.GlobalMaxPooling2D:
+        return lambda state, x: x.amax((2, 3), keepdim=keep)
+    return lambda state, x: x.mean((2, 3), keepdim=keep)
+
+
+def _zero_padding(layer: Any, shapes: list, moving: Any) -> Run:
+    (top, bottom), (left, right) = layer.padding
+    return lambda state, x: functional.pad(x, (left, right, top, bottom))
+
+
+def _rescaling(layer: Any, shapes: list, moving: Any) -> Run | None:
+    layout = keras.config.image_data_format()
+    if len(shapes[0]) != 4 or layout != "channels_last":
+        return None
+    dtype = torch_dtype(layer.compute_dtype)
+    scale, offset = (
+        keras.ops.convert_to_tensor(x, layer.compute_dtype).reshape(-1, 1, 1)
+        for x in (layer.scale, layer.offset)
+    )
+    return lambda state, x: torch.addcmul(offset, cast(x, dtype), scale)
+
+
+def _add(layer: Any, shapes: list, moving: Any) -> Run | None:
+    if len({len(shape) for shape in shapes}) != 1:
+        return None
+
+    def run(state: Pass, *inputs: torch.Tensor) -> torch.Tensor:
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total
+
+    return run
+
+
+def _concatenate(layer: Any, shapes: list, moving: Any) -> Run:
+    rank = len(shapes[0])
+    axis = layer.axis % rank
+    if rank == 4:
+        axis = (0, 2, 3, 1)[axis]
+    return lambda state, *inputs: torch.cat(inputs, axis)
+
+
+def _reshape(layer: Any, shapes: list, moving: Any) -> Run:
+    shape = getattr(layer, "target_shape", (-1,))
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        x = pytorch.channels_last(x)
+        return pytorch.channels_second(x.reshape(x.shape[0], *shape))
+
+    return run
+
+
+def _dropout(layer: Any, shapes: list, moving: Any) -> Run:
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        if not state.training or not layer.rate:
+            return x
+        y = layer(pytorch.channels_last(x), training=True)
+        return pytorch.channels_second(y)
+
+    return run
+
+
+def _identity(layer: Any, shapes: list, moving: Any) -> Run:
+    return lambda state, x: x
+
+
+MAKERS: dict[type, Callable[[Any, list, MovingStatistics], Run | None]] = {
+    # As they are lent.
+    Conv2D: _convolution,
+    BatchNormalization: _batch_norm,
+    GlobalBatchNormalization: _batch_norm,
+    layers.LayerNormalization: _layer_norm,
+    layers.Dense: _dense,
+    layers.ReLU: _relu,
+    layers.Activation: _activation,
+    layers.MaxPooling2D: _pool,
+    layers.AveragePooling2D: _pool,
+    layers.GlobalAveragePooling2D: _global_pool,
+    layers.GlobalMaxPooling2D: _global_pool,
+    layers.ZeroPadding2D: _zero_padding,
+    layers.Rescaling: _rescaling,
+    layers.Add: _add,
+    layers.Concatenate: _concatenate,
+    layers.Flatten: _reshape,
+    layers.Reshape: _reshape,
+    layers.Dropout: _dropout,
+    layers.Identity: _identity,
+}

@@ -1,0 +1,186 @@
+"""Graphs run with PyTorch alone as Keras runs them."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from kerassl import encoders
+from kerassl.execution import lent
+from kerassl.execution.lend import lending
+from kerassl.layers import MLPHead
+from tests.backends import count_kernels
+from tests.execution.test_lend import distances, pass_of
+
+if keras.backend.backend() != "torch":
+    pytest.skip("PyTorch's graphs", allow_module_level=True)
+
+
+def of_all_kinds():
+    """A network with all layers that are known, and some that aren't."""
+    inner = keras.Sequential(
+        [
+            keras.Input((None, None, 8)),
+            layers.Conv2D(8, 3, padding="same", activation="relu"),
+            layers.BatchNormalization(momentum=0.8, name="shared"),
+            layers.Activation("silu"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((14, 13, 3))
+    x = layers.Rescaling(0.5, offset=[0.1, -0.1, 0.3])(inputs)
+    x = layers.ZeroPadding2D(((1, 0), (2, 1)))(x)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
+    x = layers.LayerNormalization()(x)
+    x = layers.Add()([inner(inner(x)), x])
+    x = layers.Concatenate()(
+        [
+            layers.MaxPooling2D(2, 2, padding="same")(x),
+            layers.AveragePooling2D(3, strides=2, padding="same")(x),
+        ]
+    )
+    x = layers.BatchNormalization(momentum=0.9)(
+        layers.DepthwiseConv2D(2, use_bias=False)(x)
+    )
+    x = layers.ReLU(name="hooked")(x) * 2.0
+    y = layers.GlobalMaxPooling2D(keepdims=True)(x)
+    y = layers.Flatten()(layers.Identity()(y))
+    z = layers.Dropout(0.0)(layers.GlobalAveragePooling2D()(x))
+    x = layers.Add()([layers.Dense(16, activation="tanh")(y), z])
+    x = layers.Reshape((4, 4))(x)
+    x = layers.LayerNormalization(center=False)(x)
+    x = layers.Dense(6, activation="gelu")(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.BatchNormalization()(x))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(weight + rng.uniform(0, 0.3, weight.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def network():
+    return of_all_kinds()
+
+
+X = np.random.default_rng(1).normal(size=(5, 14, 13, 3)).astype("float32")
+
+
+def called(model):
+    """Returns the layers that Keras calls, once the model is lent."""
+    with lent(model):
+        graph = type(model).graph
+        return [] if not graph.steps else graph.called
+
+
+def test_layers_of_all_kinds(network):
+    weights = network.get_weights()
+    for training in (True, False):
+        network.set_weights(weights)
+        expected = pass_of(network, X, training)
+        network.set_weights(weights)
+        with lent(network):
+            found = pass_of(network, X, training)
+        assert max(distances(found, expected)) < 1e-4
+    network.set_weights(weights)
+    assert [name.split("_")[0] for name in called(network)] == [
+        "depthwise",
+        "multiply",
+    ]
+
+
+def test_a_change_of_a_layer_is_noticed(network):
+    hooked = network.get_layer("hooked")
+    seen = []
+    runs = lending(network, lambda: network(X, training=True))
+    runs()
+    hook = hooked.register_forward_hook(lambda *args: seen.append(args))
+    runs()
+    assert len(seen) == 1 and "hooked" in called(network)
+    hook.remove()
+    runs()
+    assert len(seen) == 1
+    # A frozen layer keeps its statistics.
+    norm = network.get_layer("inner").get_layer("shared")
+    moved = []
+    for trainable in (True, False, True):
+        norm.trainable = trainable
+        before = ops.convert_to_numpy(norm.moving_mean).copy()
+        runs()
+        after = ops.convert_to_numpy(norm.moving_mean)
+        moved.append(np.abs(after - before).max() > 0)
+    assert moved == [True, False, True]
+
+
+def test_what_does_more_than_its_class_is_left_to_keras():
+    class Own(layers.Dense):
+        pass
+
+    inputs = keras.Input((4,))
+    with keras.RematScope(mode="full"):
+        x = layers.Dense(4, name="again")(inputs)
+    x = layers.Dense(4, activity_regularizer="l2", name="regularized")(x)
+    x = layers.Dense(4, name="lora")(Own(4, name="own")(x))
+    x = layers.Dense(4, dtype="bfloat16", name="half")(x)
+    model = keras.Model(inputs, layers.Dense(4, name="plain")(x))
+    model.get_layer("lora").enable_lora(2)
+    names = ["again", "regularized", "own", "lora", "half"]
+    assert called(model) == names
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    expected = ops.convert_to_numpy(model(x, training=False))
+    with lent(model):
+        np.testing.assert_array_equal(
+            ops.convert_to_numpy(model(x, training=False)), expected
+        )
+        assert len(model.losses) == 1
+
+
+def test_masks_and_several_inputs_are_left_to_keras():
+    inputs = keras.Input((3, 4))
+    masked = layers.Masking()(inputs)
+    model = keras.Model(inputs, layers.BatchNormalization()(masked))
+    two = keras.Model(
+        [inputs, inputs2 := keras.Input((3, 4))], inputs + inputs2
+    )
+    x = np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    x[0, 0] = 0.0
+    expected = ops.convert_to_numpy(model(x, training=True))
+    with lent(model), lent(two):
+        found = ops.convert_to_numpy(model(x, training=True))
+        assert ops.convert_to_numpy(two([x, x])).shape == x.shape
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_head(monkeypatch):
+    head = MLPHead((6, 6, 6), output_normalization="batch_no_affine")
+    head.build((None, 5))
+    x = np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
+    weights = head.get_weights()
+    expected = pass_of(head, x)
+    head.set_weights(weights)
+    with lent(head):
+        assert type(head).graph.steps and not type(head).graph.called
+        found = pass_of(head, x)
+    assert max(distances(found, expected)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["resnet_nano", "resnet_18"])
+def test_the_kernels_of_an_encoder(name):
+    """One a convolution, a normalization and a sum, and a kernel's copies."""
+    encoder = encoders.build(name, (32, 32, 3))
+    count = lambda kind: sum(  # noqa: E731
+        isinstance(layer, kind) for layer in encoders.graph.flat_layers(encoder)
+    )
+    convolutions, norms = count(layers.Conv2D), count(layers.BatchNormalization)
+    x = ops.convert_to_tensor(np.ones((4, 32, 32, 3), "float32"))
+    with lent(encoder):
+        encoder(x, training=True)
+        outputs = []
+        forward = count_kernels(
+            lambda: outputs.append(encoder(x, training=True))
+        )
+        loss = outputs[0].sum()
+        backward = count_kernels(loss.backward)
+    others = count(layers.ReLU) + count(layers.Activation) + count(layers.Add)
+    assert forward <= 2 * convolutions + norms + others + 16
+    # Sums have no gradient of their own, but those of branches are added.
+    assert backward <= 2 * convolutions + norms + others + 16
