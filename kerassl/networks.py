@@ -182,3 +182,16 @@ def replay(
 
 def _plain(layer: Any, *args: Any, **kwargs: Any) -> Any:
     return layer(*args, **kwargs)
+
+
+def is_rematerialized(layer: keras.layers.Layer) -> bool:
+    """Returns whether a layer was made in a `keras.RematScope`."""
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        """Stands for the layer's own."""
+
+    try:
+        return layer.rematerialized_call(call) is not call
+    except Exception:
+        # The mode "larger_than" asks for the layer's inputs, to know its size.
+        return True

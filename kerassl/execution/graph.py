@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import keras
 import torch
 
-from kerassl.execution.makers import MAKERS, Pass, Run, cast, torch_dtype
+from kerassl.execution.blocks import input_shape, is_plain, make
+from kerassl.execution.makers import Pass, Run, cast, torch_dtype
 from kerassl.execution.moving import MovingStatistics
 from kerassl.execution.pytorch import channels_last, channels_second
-from kerassl.layers import MLPHead
-from kerassl.networks import is_graph, replay
+from kerassl.networks import all_layers, is_graph, replay
 
 
 class Step(NamedTuple):
@@ -42,7 +42,8 @@ class Graph:
     that isn't known, or does more than its class says, is called as always.
 
     Args:
-        network: Functional or Sequential model, or `MLPHead`.
+        network: Functional or Sequential model, or one of the layers with
+            an `input_shape` in `blocks`.
     """
 
     def __init__(self, network: keras.layers.Layer):
@@ -82,22 +83,19 @@ class Graph:
         return channels_last(values[self._output])
 
     def _record(self) -> None:
+        network: Any = self.network
         self.steps, self.called = [], []
-        self._seen = [_look(self.network)]
+        self._seen = [_look(network)]
         self._moving = MovingStatistics()
-        network = self.network
-        if is_graph(network):
-            model: Any = network
-            given = keras.KerasTensor(
-                model.inputs[0].shape, model.inputs[0].dtype
-            )
-            self._dtype = torch_dtype(given.dtype)
-        else:
-            given = keras.KerasTensor(
-                (None, network.stack[0].kernel.shape[0]), network.compute_dtype
-            )
-            self._dtype = None
-        self._rank = len(given.shape)
+        shape = input_shape(network)
+        if shape is not None:
+            self._rank, self._output = len(shape), 1
+            run = self._make(network, [shape])
+            if run is not None:
+                self.steps = [Step(run, (0,), 1)]
+            return
+        given = network.inputs[0]
+        self._rank, self._dtype = len(given.shape), torch_dtype(given.dtype)
         try:
             self._output = self._inline(network, given, 0)
         except NotImplementedError:
@@ -125,7 +123,7 @@ class Graph:
             outputs = _Noted(layer)(*args, **kwargs)
             if not _is_symbolic(outputs):
                 raise NotImplementedError("several outputs")
-            if is_network(layer) and _is_plain(layer) and len(flat) == 1:
+            if _runs_its_graph(layer) and is_plain(layer) and len(flat) == 1:
                 self._seen.append(_look(layer))
                 place = self._inline(layer, flat[0], sources[0])
             else:
@@ -140,39 +138,28 @@ class Graph:
         )
         places[id(inputs)] = source
         kept.append(inputs)
-        if is_graph(network):
-            outputs = replay(network, inputs, call)
-        else:
-            outputs = inputs
-            for layer in network.stack:
-                outputs = call(layer, outputs)
-        return places[id(outputs)]
+        return places[id(replay(network, inputs, call))]
 
     def _add(
         self, layer: Any, args: tuple, kwargs: dict, sources: list[int]
     ) -> None:
+        flat = keras.tree.flatten(args)
         run = None
-        if self._knows(layer) and not kwargs:
-            shapes = [x.shape for x in keras.tree.flatten(args)]
-            run = MAKERS[type(layer)](layer, shapes, self._moving)
+        if not kwargs and all(map(_is_symbolic, flat)):
+            run = self._make(layer, [x.shape for x in flat])
         if run is None:
             run = _called(layer, args, kwargs)
             self.called.append(layer.name)
-        else:
-            self._seen.append(_look(layer))
-            if layer.autocast:
-                run = _casting(run, torch_dtype(layer.compute_dtype))
         self.steps.append(Step(run, tuple(sources), len(self.steps) + 1))
 
-    def _knows(self, layer: Any) -> bool:
-        if type(layer) not in MAKERS or not _is_plain(layer):
-            return False
-        # Within a network's call Keras casts variables to the network's dtype,
-        # except for those of batch normalization.
-        if isinstance(layer, keras.layers.BatchNormalization):
-            return True
-        fits = layer.compute_dtype == self.network.compute_dtype
-        return fits or not layer.variables
+    def _make(self, layer: Any, shapes: list) -> Run | None:
+        if not isinstance(layer, keras.layers.Layer):
+            return None
+        dtype = self.network.compute_dtype
+        run = make(layer, shapes, self._moving, dtype)
+        if run is not None:
+            self._seen += map(_look, all_layers(layer))
+        return run
 
     def _note_last_uses(self) -> None:
         used = {self._output}
@@ -199,15 +186,16 @@ class _Noted(keras.Operation):
 
 def is_network(layer: Any) -> bool:
     """Returns whether a layer is nothing but a graph or chain of others."""
-    if type(layer) is MLPHead:
-        return True
-    if not is_graph(layer):
+    return input_shape(layer) is not None or _runs_its_graph(layer)
+
+
+def _runs_its_graph(model: Any) -> bool:
+    if not is_graph(model):
         return False
     # A structure of one output isn't a Keras tensor.
-    is_functional = type(layer).call is _functional_call()
-    return (is_functional and _is_symbolic(layer.output)) or type(
-        layer
-    ).call is keras.Sequential.call
+    if type(model).call is _functional_call():
+        return _is_symbolic(model.output)
+    return type(model).call is keras.Sequential.call
 
 
 @functools.cache
@@ -218,8 +206,8 @@ def _functional_call() -> Callable:
 
 def _called(layer: Any, args: tuple, kwargs: dict) -> Run:
     """Returns a function that calls a layer as its graph does."""
-    makes_masks = type(layer).__dict__.get("compute_mask") is not None
-    if isinstance(layer, keras.layers.Layer) and makes_masks:
+    makers = (keras.layers.Masking, keras.layers.Embedding)
+    if isinstance(layer, makers) or "compute_mask" in vars(type(layer)):
         raise NotImplementedError("masks between layers")
     takes_training = "training" in inspect.signature(layer.call).parameters
     structure = (args, kwargs)
@@ -238,33 +226,8 @@ def _called(layer: Any, args: tuple, kwargs: dict) -> Run:
     return run
 
 
-def _casting(run: Run, dtype: torch.dtype) -> Run:
-    def casting(state: Pass, *inputs: torch.Tensor) -> torch.Tensor:
-        return run(
-            state,
-            *[cast(x, dtype) if x.is_floating_point() else x for x in inputs],
-        )
-
-    return casting
-
-
 def _is_symbolic(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
-
-
-def _is_plain(layer: Any) -> bool:
-    """Returns whether a layer does nothing beside what its class says."""
-    # Hooks and rematerialization have no public names to ask for.
-    own = vars(layer)
-    return not (
-        {"call", "forward"} & set(own)
-        or any(own[name] for name in own if name.endswith("hooks"))
-        or any(own[name] for name in own if "remat" in name)
-        or layer.activity_regularizer
-        or layer.quantization_mode
-        or getattr(layer, "lora_enabled", False)
-        or getattr(layer, "data_format", None) == "channels_first"
-    )
 
 
 def _look(layer: Any) -> tuple:

@@ -93,7 +93,7 @@ def _found(
     ]
     if keras.backend.backend() == "torch":
         pairs += [
-            (network, _running(network)) for network in _outermost(layers)
+            (network, _running(network)) for network in _networks(model, layers)
         ]
     return pairs
 
@@ -114,17 +114,21 @@ def _classes(over_devices: bool) -> dict[type, type]:
     return {}
 
 
-def _outermost(layers: list[keras.layers.Layer]) -> list[Any]:
-    """Returns the networks that aren't part of another one."""
+def _networks(model: Any, layers: list[keras.layers.Layer]) -> list[Any]:
+    """Returns the networks that a model calls."""
     from kerassl.execution.graph import is_network
 
+    if is_network(model):
+        return [model]
     networks = [layer for layer in layers if is_network(layer)]
+    # It runs the parts of a network with the network, unless it has them too.
     parts = {
         id(layer)
         for network in networks
         for layer in all_layers(network)
         if layer is not network
     }
+    parts -= {id(layer) for layer in getattr(model, "layers", [])}
     return [network for network in networks if id(network) not in parts]
 
 

@@ -20,6 +20,7 @@ from kerassl.execution.batch_norm import (
 )
 from kerassl.execution.convolution import Conv2D
 from kerassl.execution.moving import MovingStatistics
+from kerassl.execution.rescaling import Rescaling
 
 Run = Callable[..., torch.Tensor]
 FUNCTIONS: dict[Callable, Callable] = {
@@ -263,6 +264,7 @@ def _identity(layer: Any, shapes: list, moving: Any) -> Run:
 MAKERS: dict[type, Callable[[Any, list, MovingStatistics], Run | None]] = {
     # As they are lent.
     Conv2D: _convolution,
+    Rescaling: _rescaling,
     BatchNormalization: _batch_norm,
     GlobalBatchNormalization: _batch_norm,
     layers.LayerNormalization: _layer_norm,
@@ -274,7 +276,6 @@ MAKERS: dict[type, Callable[[Any, list, MovingStatistics], Run | None]] = {
     layers.GlobalAveragePooling2D: _global_pool,
     layers.GlobalMaxPooling2D: _global_pool,
     layers.ZeroPadding2D: _zero_padding,
-    layers.Rescaling: _rescaling,
     layers.Add: _add,
     layers.Concatenate: _concatenate,
     layers.Flatten: _reshape,

@@ -5,7 +5,8 @@ from typing import Any
 
 import keras
 import torch
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kerassl.optimizers import multi_tensor
 
 
 class MovingStatistics:
@@ -64,7 +65,9 @@ class MovingStatistics:
             old += [norm.moving_mean.value, norm.moving_variance.value]
             new += [mean, variance]
         for (_, momentum), (old, new) in groups.items():
-            get_ema_multi_avg_fn(momentum)(old, new, None)
+            multi_tensor.move(
+                old, new, rate=momentum - 1, weight_decay=-1.0
+            )
 
     def _biased(
         self, variances: list[torch.Tensor], counts: list[int]

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from kerassl.networks import all_layers
+from kerassl.networks import all_layers, is_rematerialized
 
 
 def check_rematerialized(model: keras.Model) -> None:
@@ -21,7 +21,7 @@ def check_rematerialized(model: keras.Model) -> None:
         ValueError: if such a layer was made in a `keras.RematScope`, or is
             part of one that was.
     """
-    for layer in filter(_is_rematerialized, all_layers(model)):
+    for layer in filter(is_rematerialized, all_layers(model)):
         changing = list(filter(_changes_when_called, all_layers(layer)))
         if changing:
             inner = min(changing, key=lambda each: len(each.variables))
@@ -31,17 +31,6 @@ def check_rematerialized(model: keras.Model) -> None:
                 f"{inner.name!r}, a {type(inner).__name__}, changes a weight. "
                 "Build both outside of the scope."
             )
-
-
-def _is_rematerialized(layer: keras.layers.Layer) -> bool:
-    def call(*args: Any, **kwargs: Any) -> None:
-        """Stands for the layer's own."""
-
-    try:
-        return layer.rematerialized_call(call) is not call
-    except Exception:
-        # The mode "larger_than" asks for the layer's inputs, to know its size.
-        return True
 
 
 def _changes_when_called(layer: keras.layers.Layer) -> bool:

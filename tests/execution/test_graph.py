@@ -150,7 +150,7 @@ def test_masks_and_several_inputs_are_left_to_keras():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-def test_a_head(monkeypatch):
+def test_a_head():
     head = MLPHead((6, 6, 6), output_normalization="batch_no_affine")
     head.build((None, 5))
     x = np.random.default_rng(0).normal(size=(7, 5)).astype("float32")
@@ -161,6 +161,38 @@ def test_a_head(monkeypatch):
         assert type(head).graph.steps and not type(head).graph.called
         found = pass_of(head, x)
     assert max(distances(found, expected)) < 1e-5
+
+
+def test_transformer_blocks():
+    from keras_hub.models import ViTBackbone
+
+    vit = ViTBackbone((16, 16, 3), 8, 2, 2, 8, 16, dropout_rate=0.0)
+    rng = np.random.default_rng(0)
+    for weight in vit.weights:
+        weight.assign(weight + rng.normal(0, 0.3, weight.shape))
+    x = rng.normal(size=(3, 16, 16, 3)).astype("float32")
+    model = keras.Model(vit.input, vit.output[:, 0, :6])
+    expected = pass_of(model, x)
+    blocks = vit.get_layer("vit_encoder")
+    with lent(model):
+        found = pass_of(model, x)
+        assert "vit_encoder" not in type(model).graph.called
+    # The bias of keys changes nothing.
+    near = [
+        np.linalg.norm(one - other) < 1e-4 * np.linalg.norm(other) + 1e-4
+        for one, other in zip(found, expected, strict=True)
+    ]
+    assert all(near)
+    with lent(blocks):
+        assert type(blocks).graph.steps
+    # If KerasHub changed, Keras would call them.
+    kind = type(blocks)
+    before, kind.call = kind.call, lambda self, x: self.layer_norm(x)
+    try:
+        with lent(blocks):
+            assert not type(blocks).graph.steps
+    finally:
+        kind.call = before
 
 
 @pytest.mark.parametrize("name", ["resnet_nano", "resnet_18"])

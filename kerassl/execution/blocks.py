@@ -1,0 +1,237 @@
+"""Makers for layers made of layers: attention, transformer blocks, heads."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import torch
+from keras import layers
+from torch.nn import functional
+
+from kerassl.execution.makers import (
+    MAKERS,
+    Pass,
+    Run,
+    cast,
+    torch_dtype,
+    value,
+)
+from kerassl.execution.moving import MovingStatistics
+from kerassl.layers import MLPHead
+from kerassl.networks import all_layers, is_rematerialized
+
+# A disagreement that rounding in half precision doesn't explain.
+UNLIKE = 0.05
+
+
+def make(
+    layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    """Returns what PyTorch computes for a layer, or `None` to leave it.
+
+    Args:
+        layer: Keras layer.
+        shapes: the shapes of its inputs.
+        moving: the moving statistics of its network.
+        dtype: str, the network's compute dtype.
+    """
+    maker = COMPOSED.get(kind_of(layer)) or MAKERS.get(type(layer))
+    if maker is None or not all(map(is_plain, all_layers(layer))):
+        return None
+    if maker in COMPOSED.values():
+        run = maker(layer, shapes, moving, dtype)
+    elif not _fits(layer, dtype):
+        return None
+    else:
+        run = maker(layer, shapes, moving)
+    if run is None or not layer.autocast:
+        return run
+    return _casting(run, torch_dtype(layer.compute_dtype))
+
+
+def kind_of(layer: Any) -> Any:
+    """Returns a layer's class, or the name of one of KerasHub's.
+
+    For a lent class it is the layer's own.
+    """
+    kind = type(layer)
+    if hasattr(kind, "graph"):
+        (kind,) = kind.__bases__
+    if kind.__module__.startswith("keras_hub."):
+        return f"keras_hub.{kind.__name__}"
+    return kind
+
+
+def is_plain(layer: Any) -> bool:
+    """Returns whether a layer does nothing beside what its class says."""
+    # PyTorch has no public name to ask for hooks.
+    own = vars(layer)
+    return not (
+        {"call", "forward"} & set(own)
+        or any(own[name] for name in own if name.endswith("hooks"))
+        or is_rematerialized(layer)
+        or layer.activity_regularizer
+        or layer.quantization_mode
+        or getattr(layer, "lora_enabled", False)
+        or getattr(layer, "data_format", None) == "channels_first"
+    )
+
+
+def _fits(layer: Any, dtype: str) -> bool:
+    # Within a network's call Keras casts variables to the network's dtype,
+    # except for those of batch normalization.
+    if isinstance(layer, layers.BatchNormalization) or not layer.variables:
+        return True
+    return layer.compute_dtype == dtype
+
+
+def _casting(run: Run, dtype: torch.dtype) -> Run:
+    def casting(state: Pass, *inputs: torch.Tensor) -> torch.Tensor:
+        return run(
+            state,
+            *[cast(x, dtype) if x.is_floating_point() else x for x in inputs],
+        )
+
+    return casting
+
+
+def _chain(
+    stack: Sequence[Any], shape: Any, moving: MovingStatistics, dtype: str
+) -> Run | None:
+    """Returns what layers that keep the rank compute one after another."""
+    return _joined([make(layer, [shape], moving, dtype) for layer in stack])
+
+
+def _joined(runs: Sequence[Run | None]) -> Run | None:
+    known = [run for run in runs if run is not None]
+    if len(known) < len(runs):
+        return None
+
+    def joined(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        for run in known:
+            x = run(state, x)
+        return x
+
+    return joined
+
+
+def _head(
+    head: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    return _chain(head.stack, shapes[0], moving, dtype)
+
+
+def _attention(
+    layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    """Self-attention over all tokens of `(N, T, D)`."""
+    parts = (
+        layer.query_dense,
+        layer.key_dense,
+        layer.value_dense,
+        layer.output_dense,
+    )
+    if [len(shape) for shape in shapes] != [3] or layer.dropout:
+        return None
+    if not _fits(layer, dtype):
+        return None
+    compute = torch_dtype(layer.compute_dtype)
+    scale = layer.key_dim**-0.5
+
+    def project(dense: Any, x: torch.Tensor, width: int) -> torch.Tensor:
+        weight = value(dense.kernel, compute).reshape(x.shape[-1], width).t()
+        bias = value(dense.bias, compute)
+        return functional.linear(
+            x, weight, None if bias is None else bias.reshape(width)
+        )
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        heads = []
+        for dense in parts[:3]:
+            count, width = dense.kernel.shape[1:]
+            y = project(dense, x, count * width)
+            heads.append(y.unflatten(-1, (count, width)).transpose(1, 2))
+        q, k, v = heads
+        y = functional.scaled_dot_product_attention(q, k, v, scale=scale)
+        y = y.transpose(1, 2).flatten(2)
+        return project(parts[3], y, x.shape[-1])
+
+    return run
+
+
+def _vit_mlp(
+    layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    stack = (layer.dense_1, layer.dropout, layer.dense_2, layer.dropout)
+    return _chain(stack, shapes[0], moving, dtype)
+
+
+def _vit_block(
+    block: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    first = (block.layer_norm_1, block.mha, block.dropout)
+    second = (block.layer_norm_2, block.mlp)
+    attend = _chain(first, shapes[0], moving, dtype)
+    think = _chain(second, shapes[0], moving, dtype)
+    if attend is None or think is None:
+        return None
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        x = x + attend(state, x)
+        return x + think(state, x)
+
+    return run
+
+
+def _vit_encoder(
+    encoder: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    runs = [make(encoder.dropout, shapes, moving, dtype)]
+    for block in encoder.encoder_layers:
+        if kind_of(block) != "keras_hub.ViTEncoderBlock":
+            return None
+        runs.append(_vit_block(block, shapes, moving, dtype))
+    runs.append(make(encoder.layer_norm, shapes, moving, dtype))
+    return _joined(runs)
+
+
+def _checked(maker: Callable) -> Callable:
+    """Leaves a layer to Keras if its library computes something else now."""
+
+    def checked(
+        layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+    ) -> Run | None:
+        run = maker(layer, shapes, moving, dtype)
+        if run is None:
+            return None
+        with torch.no_grad():
+            x = keras.random.normal(
+                (1, 3, shapes[0][-1]), dtype=layer.compute_dtype, seed=0
+            )
+            expected = layer(x, training=False).float()
+            error = run(Pass(False, moving), x).float() - expected
+            agrees = error.norm() < UNLIKE * expected.norm()
+        return run if agrees else None
+
+    return checked
+
+
+COMPOSED: dict[Any, Callable] = {
+    MLPHead: _head,
+    layers.MultiHeadAttention: _attention,
+    "keras_hub.MLP": _vit_mlp,
+    "keras_hub.ViTEncoderBlock": _checked(_vit_block),
+    "keras_hub.ViTEncoder": _checked(_vit_encoder),
+}
+
+
+def input_shape(layer: Any) -> tuple[int | None, ...] | None:
+    """Returns the shape of what a layer takes that is run on its own.
+
+    It is `None` for kinds of layers that aren't worth it.
+    """
+    if kind_of(layer) is MLPHead:
+        return (None, layer.stack[0].kernel.shape[0])
+    if kind_of(layer) in ("keras_hub.ViTEncoderBlock", "keras_hub.ViTEncoder"):
+        return (None, None, layer.hidden_dim)
+    return None
