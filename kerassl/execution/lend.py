@@ -27,7 +27,8 @@ def lent(
     the same. The class is restored on exit, so files contain plain Keras
     layers.
 
-    - On PyTorch, batch normalization is PyTorch's own, convolutions don't copy
+    - On PyTorch networks run without a Keras call a layer (see `Graph`).
+      Elsewhere batch normalization is PyTorch's own, convolutions don't copy
       their input to another layout first, and rescaling sends no numbers.
     - On TensorFlow and PyTorch, batch normalization may use the statistics of
       the global batch. On JAX the step sees the global batch anyway.

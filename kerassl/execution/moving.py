@@ -65,9 +65,7 @@ class MovingStatistics:
             old += [norm.moving_mean.value, norm.moving_variance.value]
             new += [mean, variance]
         for (_, momentum), (old, new) in groups.items():
-            multi_tensor.move(
-                old, new, rate=momentum - 1, weight_decay=-1.0
-            )
+            multi_tensor.move(old, new, rate=momentum - 1, weight_decay=-1.0)
 
     def _biased(
         self, variances: list[torch.Tensor], counts: list[int]

@@ -1,7 +1,5 @@
 """What `keras.RematScope` may recompute in the backward pass."""
 
-from typing import Any
-
 import keras
 
 from kerassl.networks import all_layers, is_rematerialized
