@@ -71,7 +71,10 @@ def calls(function: Callable) -> Counter[str]:
 
 # A number is read from the device, and sent to it.
 WAITS = ("_local_scalar_dense", "lift_fresh")
-IDLE = ("_unsafe_view", "detach", "empty", "empty_like", "promote_types")
+IDLE = (
+    *("empty", "empty_like", "empty_strided", "new_empty_strided"),
+    *("_unsafe_view", "detach", "promote_types"),
+)
 
 
 def count_kernels(function: Callable) -> int:

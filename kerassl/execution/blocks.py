@@ -131,9 +131,10 @@ def _attention(
         layer.value_dense,
         layer.output_dense,
     )
-    if [len(shape) for shape in shapes] != [3] or layer.dropout:
+    if [len(shape) for shape in shapes] != [3] or not _fits(layer, dtype):
         return None
-    if not _fits(layer, dtype):
+    unknown = ("dropout", "sliding_window", "use_gate")
+    if any(map(layer.get_config().get, unknown)):
         return None
     compute = torch_dtype(layer.compute_dtype)
     scale = layer.key_dim**-0.5
@@ -233,5 +234,7 @@ def input_shape(layer: Any) -> tuple[int | None, ...] | None:
     if kind_of(layer) is MLPHead:
         return (None, layer.stack[0].kernel.shape[0])
     if kind_of(layer) in ("keras_hub.ViTEncoderBlock", "keras_hub.ViTEncoder"):
-        return (None, None, layer.hidden_dim)
+        # Their own `call` isn't told whether to drop out.
+        if not (layer.dropout_rate or layer.attention_dropout):
+            return (None, None, layer.hidden_dim)
     return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ def lent(
     the same. The class is restored on exit, so files contain plain Keras
     layers.
 
+    - On PyTorch networks run without a Keras call a layer (see `Graph`).
     - On PyTorch networks run without a Keras call a layer (see `Graph`).
       Elsewhere batch normalization is PyTorch's own, convolutions don't copy
       their input to another layout first, and rescaling sends no numbers.
@@ -138,15 +140,19 @@ def _running(network: Any) -> type:
     from kerassl.execution.graph import Graph
 
     kind, graph = type(network), Graph(network)
+    takes_training = "training" in inspect.signature(kind.call).parameters
 
-    def call(
-        self: Any, inputs: Any, training: bool | None = None, **kwargs: Any
-    ) -> Any:
-        # Such as a mask. Without `training`, the graph may fix it.
-        others = [value for value in kwargs.values() if value is not None]
-        if training is not None and not others and graph.takes(inputs):
+    def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Keras gives what the layer's own `call` takes. Without `training` the
+        # graph may fix it, unless nothing depends on it.
+        training = kwargs.get("training") if takes_training else False
+        is_usual = not args and all(
+            value is None or name == "training"
+            for name, value in kwargs.items()
+        )
+        if is_usual and training is not None and graph.takes(inputs):
             return graph(inputs, bool(training))
-        return kind.call(self, inputs, training=training, **kwargs)
+        return kind.call(self, inputs, *args, **kwargs)
 
     names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
     return type(kind.__name__, (kind,), {**names, "call": call, "graph": graph})

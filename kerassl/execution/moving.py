@@ -31,7 +31,9 @@ class MovingStatistics:
         """Returns zeros for the means of all layers, then for variances."""
         sizes = self._sizes()
         total = 2 * sum(sizes)
-        return torch.zeros(total, device=device).split(2 * sizes)
+        return torch.zeros(total, dtype=torch.float32, device=device).split(
+            2 * sizes
+        )
 
     @torch.no_grad()
     def move(
@@ -81,7 +83,7 @@ class MovingStatistics:
                 for _ in range(size)
             ]
             self._factors[key] = torch.tensor(
-                factors, device=variances[0].device
+                factors, dtype=torch.float32, device=variances[0].device
             )
         return (torch.cat(variances) * self._factors[key]).split(sizes)
 

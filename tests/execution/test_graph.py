@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from kerassl import encoders
+from kerassl import SimCLR, encoders
+from kerassl.encoders.resnet import small_resnet
 from kerassl.execution import lent
 from kerassl.execution.lend import lending
 from kerassl.layers import MLPHead
+from kerassl.optimizers import LARS
 from tests.backends import count_kernels
 from tests.execution.test_lend import distances, pass_of
 
@@ -183,8 +185,12 @@ def test_transformer_blocks():
         for one, other in zip(found, expected, strict=True)
     ]
     assert all(near)
+    tokens = rng.normal(size=(2, 4, 8)).astype("float32")
+    expected = ops.convert_to_numpy(blocks(tokens))
     with lent(blocks):
         assert type(blocks).graph.steps
+        found = ops.convert_to_numpy(blocks(tokens, training=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     # If KerasHub changed, Keras would call them.
     kind = type(blocks)
     before, kind.call = kind.call, lambda self, x: self.layer_norm(x)
@@ -216,3 +222,17 @@ def test_the_kernels_of_an_encoder(name):
     assert forward <= 2 * convolutions + norms + others + 16
     # Sums have no gradient of their own, but those of branches are added.
     assert backward <= 2 * convolutions + norms + others + 16
+
+
+def test_the_kernels_of_a_step():
+    """A step of SimCLR on ready views, with ResNet-50's 53 convolutions."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = small_resnet(
+        x, (8, 8, 8, 8), (3, 4, 6, 3), bottleneck=True, stem_strides=2
+    )
+    model = SimCLR(keras.Model(inputs, x), projection_dim=8)
+    model.compile(LARS(0.1, weight_decay=1e-6))
+    views = {name: np.ones((4, 32, 32, 3)) for name in ("view_1", "view_2")}
+    model.train_on_batch(views)
+    assert count_kernels(lambda: model.train_on_batch(views)) <= 700
