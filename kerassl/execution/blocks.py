@@ -35,15 +35,15 @@ def make(
         moving: the moving statistics of its network.
         dtype: str, the network's compute dtype.
     """
-    maker = COMPOSED.get(kind_of(layer)) or MAKERS.get(type(layer))
-    if maker is None or not all(map(is_plain, all_layers(layer))):
+    kind = kind_of(layer)
+    if not all(map(is_plain, all_layers(layer))):
         return None
-    if maker in COMPOSED.values():
-        run = maker(layer, shapes, moving, dtype)
-    elif not _fits(layer, dtype):
-        return None
+    if kind in COMPOSED:
+        run = COMPOSED[kind](layer, shapes, moving, dtype)
+    elif kind in MAKERS and _fits(layer, dtype):
+        run = MAKERS[kind](layer, shapes, moving)
     else:
-        run = maker(layer, shapes, moving)
+        return None
     if run is None or not layer.autocast:
         return run
     return _casting(run, torch_dtype(layer.compute_dtype))
