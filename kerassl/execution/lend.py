@@ -29,7 +29,6 @@ def lent(
     layers.
 
     - On PyTorch networks run without a Keras call a layer (see `Graph`).
-    - On PyTorch networks run without a Keras call a layer (see `Graph`).
       Elsewhere batch normalization is PyTorch's own, convolutions don't copy
       their input to another layout first, and rescaling sends no numbers.
     - On TensorFlow and PyTorch, batch normalization may use the statistics of
