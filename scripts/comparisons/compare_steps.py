@@ -51,7 +51,8 @@ def plain_steps(
 ) -> Callable[[], None]:
     """Returns a function that takes so many steps of plain PyTorch."""
     torch.manual_seed(0)
-    model = SimCLR().train().to(memory_format=layout)
+    model: torch.nn.Module = SimCLR().train()
+    model.to(memory_format=layout)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
     batch = to_tensor(images).contiguous(memory_format=layout)
     views = batch, batch.flip(-1).contiguous(memory_format=layout)
