@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kerassl.distributed.topology import replicas
@@ -83,10 +83,29 @@ def average(tensors: Sequence[Any]) -> None:
     Args:
         tensors: tensors of the same shapes in all processes.
     """
-    for bucket in in_buckets(tensors):
-        flat, parts = _flat(bucket)
+
+    def send(flat: Any) -> None:
         _sum(flat).wait()
         flat /= replicas()
+
+    _replace(tensors, send)
+
+
+def share(tensors: Sequence[Any]) -> None:
+    """Replaces tensors by those of the first process.
+
+    Args:
+        tensors: tensors of the same shapes in all processes.
+    """
+    distributed = sys.modules["torch"].distributed
+    _replace(tensors, lambda flat: distributed.broadcast(flat, src=0))
+
+
+def _replace(tensors: Sequence[Any], send: Callable[[Any], Any]) -> None:
+    """Changes tensors in buckets, each in place by a function."""
+    for bucket in in_buckets(tensors):
+        flat, parts = _flat(bucket)
+        send(flat)
         for tensor, part in zip(bucket, parts):
             tensor.copy_(part)
 

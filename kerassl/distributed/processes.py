@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
+from kerassl.distributed import buckets
 from kerassl.distributed.topology import device_count, process, replicas
 from kerassl.image_format import remade
 from kerassl.networks import set_weights
@@ -243,7 +244,4 @@ def predict_on_one_device(model: keras.Model, inputs: Any) -> Any:
 def share_weights(model: keras.Model) -> None:
     """Copies the first process's variables to all processes of PyTorch."""
     if replicas() > 1 and keras.backend.backend() == "torch":
-        from torch import distributed
-
-        for variable in model.variables:
-            distributed.broadcast(variable.value.detach(), src=0)
+        buckets.share([variable.value.detach() for variable in model.variables])

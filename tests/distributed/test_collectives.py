@@ -34,7 +34,7 @@ class World:
         self.can_scatter = can_scatter
         monkeypatch.setattr(library, "get_world_size", lambda: size)
         monkeypatch.setattr(library, "new_group", lambda: "own")
-        for name in ("all_reduce", "all_gather", "reduce_scatter"):
+        for name in ("all_reduce", "all_gather", "reduce_scatter", "broadcast"):
             monkeypatch.setattr(library, name, getattr(self, name))
 
     def _note(self, name, tensor, group):
@@ -45,6 +45,11 @@ class World:
         self._note("all_reduce", tensor, group)
         tensor *= self.size
         return SimpleNamespace(wait=lambda: None) if async_op else None
+
+    def broadcast(self, tensor, src):
+        assert src == 0
+        self._note("broadcast", tensor, None)
+        tensor.zero_()
 
     def all_gather(self, parts, own):
         self._note("all_gather", own, None)
@@ -124,6 +129,15 @@ def test_gradients_keep_their_strides_and_none_stays_none(world):
     assert unused.grad is None
     assert one.grad == (kernel * factor).sum()
     assert around.counts == {("all_reduce", "own"): 1}
+
+
+def test_weights_of_the_first_process_come_in_buckets(world):
+    model = trained(keras.optimizers.SGD(0.1), 0)
+    around = world(2)
+    distributed.share_weights(model)
+    dtypes = {variable.dtype for variable in model.variables}
+    assert around.counts == {("broadcast", None): len(dtypes)}
+    assert not any(weight.any() for weight in model.get_weights())
 
 
 def test_micro_steps_send_no_gradients(world):
