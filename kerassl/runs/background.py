@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import keras
 
 from kerassl import distributed
 from kerassl.image_format import copied
+from kerassl.reading import one_line
 
 
 @contextlib.contextmanager
@@ -44,20 +46,32 @@ class Background:
 
     def start(
         self, work: Callable[[keras.Model], None], model: keras.Model
-    ) -> None:
+    ) -> bool:
         """Begins work with a copy of a model, after that of before.
 
         Args:
             work: callable that takes the copy.
             model: a compiled model.
 
+        Returns:
+            Whether it began. It warns if the copy can't be made.
+
         Raises:
             Exception: what went wrong in the work of before.
         """
         self.wait()
-        distributed.on_one_device(lambda: self._follow(model))
-        distributed.copy_variables(_state(model), _state(self._copy))
+        try:
+            distributed.on_one_device(lambda: self._follow(model))
+            distributed.copy_variables(_state(model), _state(self._copy))
+        except distributed.failures() as error:
+            warnings.warn(
+                "The training waits for its files, since the model can't be "
+                f"copied (out of memory?): {one_line(str(error), 200)}"
+            )
+            self._copy, self._config = None, ""
+            return False
         self._work = self._thread.submit(work, self._copy)
+        return True
 
     def _follow(self, model: keras.Model) -> None:
         config = keras.saving.serialize_keras_object(model)

@@ -350,8 +350,8 @@ class Run:
                 self.stop()
                 raise
 
-        if self.is_writer:
-            writer.start(write, self.model)
+        if self.is_writer and not writer.start(write, self.model):
+            self._save(keep)
 
     def _save(self, keep: int = 0) -> None:
         """Writes the files, if they aren't of this position already."""

@@ -78,7 +78,10 @@ class Uploads:
 
         if isinstance(value, np.ndarray) and value.dtype in _dtypes():
             pinned = torch.empty(
-                value.shape, dtype=_dtypes()[value.dtype], pin_memory=True
+                value.shape,
+                dtype=_dtypes()[value.dtype],
+                device="cpu",
+                pin_memory=True,
             )
             # `torch.from_numpy` warns about arrays that can't be written to.
             np.copyto(pinned.numpy(), value)

@@ -19,6 +19,7 @@ from kerassl.encoders import embed
 from kerassl.networks import all_layers
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
+from kerassl.runs import background as background_module
 from kerassl.runs import callbacks as run_callbacks
 from kerassl.runs import run as run_module
 from kerassl.runs.background import Background
@@ -318,7 +319,7 @@ def test_checkpoints_are_written_while_the_training_goes_on(
 
     def start_writing(self, work, model):
         model.save(tmp_path / "now.keras")
-        begin(self, work, model)
+        return begin(self, work, model)
 
     def save_later(path, model, position):
         if model is not run.model:
@@ -360,6 +361,21 @@ def test_a_checkpoint_that_a_thread_cannot_write_stops_the_run(
         run.train()
     assert runs.resume(tmp_path).position.epoch == 1
     assert run.position.epoch < 5
+
+
+@once
+def test_the_training_waits_where_there_is_no_memory_for_a_copy(
+    tmp_path, monkeypatch
+):
+    def fail(config):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(background_module, "copied", fail)
+    seen = []
+    run = start(tmp_path, epochs=3)
+    with pytest.warns(UserWarning, match="training waits .* CUDA out of"):
+        run.train([At(2 * STEPS + 1, lambda: seen.append(run.saved[1]))])
+    assert seen == [2] and runs.resume(tmp_path).finished
 
 
 @once
