@@ -26,6 +26,7 @@ from kerassl.training.step import (
     train_step,
     weights_kept,
 )
+from kerassl.training.uploads import rows_ahead
 
 
 class ImageModel(keras.Model):
@@ -166,6 +167,9 @@ class ImageModel(keras.Model):
             size = int(given.get("validation_batch_size") or batch_size or 32)
             given["validation_data"] = (validation.read(found[0], size),)
             _check_known(validation, size, given.get("validation_steps"))
+            if _is_array(validation.data):
+                validation.data = rows_ahead(validation.data, size)
+            given["validation_data"] = (validation.data,)
         share_weights(self)
         self._validation = validation
         try:
@@ -174,7 +178,7 @@ class ImageModel(keras.Model):
                 validation.named_errors(),
                 weights_kept(self),
             ):
-                history = super().fit(**_without_labels(given))
+                history = super().fit(**_for_keras(given, trains=True))
             share_accumulated(self)
             return history
         finally:
@@ -203,7 +207,7 @@ class ImageModel(keras.Model):
         given["x"] = inputs.read(x, given.get("batch_size"))
         _check_known(inputs, given.get("batch_size"), given.get("steps"))
         with inputs.named_errors(), weights_kept(self):
-            return super().evaluate(**_without_labels(given), **options)
+            return super().evaluate(**_for_keras(given), **options)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the model's outputs, as `keras.Model.predict` does.
@@ -223,7 +227,7 @@ class ImageModel(keras.Model):
         inputs = self.inputs_for()
         given["x"] = inputs.read(x, given.get("batch_size"))
         with inputs.named_errors(), weights_kept(self):
-            return super().predict(**given)
+            return super().predict(**_for_keras(given))
 
     def train_on_batch(
         self, x: Any, y: Any = None, *args: Any, **kwargs: Any
@@ -353,10 +357,26 @@ def _check_known(
             inputs.check_size(size)
 
 
-def _without_labels(given: dict[str, Any]) -> dict[str, Any]:
-    """Drops labels given with arrays; Keras refuses them with data sets."""
-    is_array = _is_array(given["x"])
-    return {k: v for k, v in given.items() if k != "y" or not is_array}
+def _for_keras(given: dict[str, Any], trains: bool = False) -> dict[str, Any]:
+    """Drops labels given with arrays, and copies these to a GPU ahead.
+
+    Keras refuses labels with data sets.
+    """
+    if not _is_array(given["x"]):
+        return given
+    given = {name: value for name, value in given.items() if name != "y"}
+    shuffle = given.get("shuffle", trains)
+    weights = (given.get("sample_weight"), given.get("class_weight"))
+    if (
+        any(weight is not None for weight in weights)
+        or given.get("validation_split")
+        or shuffle == "batch"
+    ):
+        return given
+    x = rows_ahead(given["x"], given.get("batch_size") or 32, shuffle)
+    if x is not given["x"]:
+        given |= {"x": x, **({"shuffle": False} if trains else {})}
+    return given
 
 
 def _is_array(x: Any) -> bool:

@@ -85,7 +85,7 @@ class Uploads:
             )
             # `torch.from_numpy` warns about arrays that can't be written to.
             np.copyto(pinned.numpy(), value)
-        elif isinstance(value, torch.Tensor) and value.device.type == "cpu":
+        elif isinstance(value, torch.Tensor) and _is_on_host(value):
             pinned = value.pin_memory()
         else:
             return value
@@ -101,6 +101,55 @@ def uploads() -> Uploads | None:
         return None
     device = keras.ops.zeros(()).device
     return _uploads(device) if device.type == "cuda" else None
+
+
+def rows_ahead(x: Any, batch_size: int, shuffle: bool = False) -> Any:
+    """Returns arrays as a `DataLoader` that copies batches to the GPU in use.
+
+    Args:
+        x: array or tensor `(N, ...)`, or a dict of them.
+        batch_size: int > 0.
+        shuffle: bool. Whether each epoch has its own order, as in Keras.
+
+    Returns:
+        The loader; `x` itself without a GPU, or if `x` isn't in the host's
+        memory as NumPy's or PyTorch's.
+    """
+    found, arrays = uploads(), keras.tree.flatten(x)
+    if found is None or not all(map(_is_on_host, arrays)):
+        return x
+    ahead = found.ahead
+    from torch.utils import data
+
+    class Rows(data.Dataset):
+        def __len__(self) -> int:
+            return len(arrays[0])
+
+        def __getitems__(self, places: list[int]) -> Any:
+            return keras.tree.map_structure(lambda array: array[places], x)
+
+    order = data.RandomSampler if shuffle else data.SequentialSampler
+    batches = data.DataLoader(
+        Rows(),
+        batch_sampler=data.BatchSampler(order(Rows()), batch_size, False),
+        collate_fn=lambda batch: (batch,),
+    )
+
+    class Ahead(data.IterableDataset):
+        def __len__(self) -> int:
+            return len(batches)
+
+        def __iter__(self) -> Iterator[Any]:
+            return ahead(batches)
+
+    return data.DataLoader(Ahead(), batch_size=None)
+
+
+def _is_on_host(x: Any) -> bool:
+    import torch
+
+    is_tensor = isinstance(x, torch.Tensor) and x.device.type == "cpu"
+    return is_tensor or isinstance(x, np.ndarray)
 
 
 @functools.cache

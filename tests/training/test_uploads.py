@@ -1,7 +1,6 @@
 """Copies to a GPU: a fake one notes what is copied, and when."""
 
 import contextlib
-from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,8 +8,10 @@ import pytest
 
 from kerassl import data
 from kerassl.training import inputs as inputs_module
+from kerassl.training import uploads as uploads_module
 from kerassl.training.inputs import Inputs
-from kerassl.training.uploads import Uploads, uploads
+from kerassl.training.uploads import Uploads, rows_ahead, uploads
+from tests.contracts.methods import simclr, tiny_encoder
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(
@@ -58,12 +59,15 @@ def gpu(monkeypatch):
     monkeypatch.setattr(
         torch.Tensor, "pin_memory", lambda x: notes.append("pin") or x
     )
-    cuda = SimpleNamespace(
-        Stream=Stream, stream=stream, current_stream=lambda device: Stream(None)
-    )
-    monkeypatch.setattr(torch, "cuda", cuda)
+    for name, fake in (
+        ("Stream", Stream),
+        ("stream", stream),
+        ("current_stream", Stream),
+    ):
+        monkeypatch.setattr(torch.cuda, name, fake)
     fake = Uploads("a gpu")
-    monkeypatch.setattr(inputs_module, "uploads", lambda: fake)
+    for module in (inputs_module, uploads_module):
+        monkeypatch.setattr(module, "uploads", lambda: fake)
     return notes
 
 
@@ -164,3 +168,34 @@ def test_batches_of_a_py_dataset_are_copied(gpu):
     # A process of its own has no GPU.
     read = Inputs((8, 8, 3)).read(Batches(use_multiprocessing=True))
     assert type(read[1][0]) is np.ndarray and not gpu
+
+
+def test_arrays_are_copied_one_step_ahead(gpu):
+    model = simclr(tiny_encoder())
+    model.compile("sgd")
+    images = np.zeros((6, 28, 28, 1), "uint8")
+    images += np.arange(6, dtype="uint8").reshape(-1, 1, 1, 1)
+    views = {"view_1": images, "view_2": images[::-1]}
+    model.fit(images, np.zeros(6), batch_size=4, verbose=0)
+    assert_ahead(gpu, 2)
+    gpu.clear()
+    model.fit(views, batch_size=2, verbose=0, validation_data=images)
+    assert gpu.count("copy") == gpu.count("pin") == 2 * 3 + 3
+    gpu.clear()
+    model.evaluate(images, np.zeros(6), batch_size=2, verbose=0)
+    assert_ahead(gpu, 3)
+    gpu.clear()
+    found = model.predict(views, batch_size=4, verbose=0)
+    assert gpu.count("copy") == 4
+    gpu.clear()
+    # What Keras weighs or splits by itself stays an array.
+    model.fit(images, batch_size=4, verbose=0, validation_split=0.3)
+    assert not gpu
+    for batches, is_whole in (
+        (rows_ahead(images, 4), True),
+        (rows_ahead(torch.tensor(images), 4, shuffle=True), False),
+    ):
+        first, last = (batch[:, 0, 0, 0].tolist() for (batch,) in batches)
+        assert len(first) == 4 and sorted(first + last) == list(range(6))
+        assert not is_whole or first + last == list(range(6))
+    assert set(found) >= {"projection_1", "projection_2"}
