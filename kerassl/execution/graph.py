@@ -51,6 +51,8 @@ class Graph:
         self.steps: list[Step] = []
         #: Names of the layers that Keras still calls.
         self.called: list[str] = []
+        #: Whether a call of the network does nothing else.
+        self.is_whole = False
         self._seen: list[tuple] = []
         self._dtype: torch.dtype | None = None
 
@@ -64,8 +66,12 @@ class Graph:
         return (
             bool(self.steps)
             and isinstance(inputs, torch.Tensor)
-            and inputs.ndim == self._rank
+            and len(inputs.shape) == len(self._shape)
             and inputs.device.type != "meta"
+            and all(
+                known is None or size == known
+                for size, known in zip(inputs.shape, self._shape)
+            )
         )
 
     def __call__(self, inputs: torch.Tensor, training: bool) -> torch.Tensor:
@@ -84,24 +90,26 @@ class Graph:
 
     def _record(self) -> None:
         network: Any = self.network
-        self.steps, self.called = [], []
+        self.steps, self.called, self.is_whole = [], [], False
         self._seen = [_look(network)]
         self._moving = MovingStatistics()
         shape = input_shape(network)
         if shape is not None:
-            self._rank, self._output = len(shape), 1
+            self._shape, self._output = shape, 1
             run = self._make(network, [shape])
             if run is not None:
                 self.steps = [Step(run, (0,), 1)]
+                self.is_whole = True
             return
         given = network.inputs[0]
-        self._rank, self._dtype = len(given.shape), torch_dtype(given.dtype)
+        self._shape, self._dtype = given.shape, torch_dtype(given.dtype)
         try:
             self._output = self._inline(network, given, 0)
         except NotImplementedError:
             self.steps = []
             return
         self._note_last_uses()
+        self.is_whole = not self.called and is_plain(network)
 
     def _inline(
         self, network: Any, given: keras.KerasTensor, source: int
@@ -234,12 +242,14 @@ def _look(layer: Any) -> tuple:
     """Returns what tells whether a layer is still as it is now."""
     own = vars(layer)
     hooks = [own[name] for name in own if name.endswith("hooks")]
-    return layer, list(own.values()), hooks
+    return layer, list(own.values()), hooks, any(hooks)
 
 
 def _is_unchanged(seen: tuple) -> bool:
-    layer, values, hooks = seen
+    layer, values, hooks, had_hooks = seen
     now = vars(layer).values()
-    return (len(now) == len(values) and all(map(is_, now, values))) and not any(
-        hooks
+    return (
+        len(now) == len(values)
+        and all(map(is_, now, values))
+        and any(hooks) == had_hooks
     )

@@ -141,20 +141,32 @@ def _running(network: Any) -> type:
     kind, graph = type(network), Graph(network)
     takes_training = "training" in inspect.signature(kind.call).parameters
 
+    def is_usual(inputs: Any, args: tuple, kwargs: dict) -> bool:
+        # Without `training` the graph may fix it, unless nothing depends on it.
+        if args or (takes_training and kwargs.get("training") is None):
+            return False
+        others = [kwargs[name] for name in kwargs if name != "training"]
+        return all(x is None for x in others) and graph.takes(inputs)
+
     def call(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        # Keras gives what the layer's own `call` takes. Without `training` the
-        # graph may fix it, unless nothing depends on it.
-        training = kwargs.get("training") if takes_training else False
-        is_usual = not args and all(
-            value is None or name == "training"
-            for name, value in kwargs.items()
-        )
-        if is_usual and training is not None and graph.takes(inputs):
-            return graph(inputs, bool(training))
+        if is_usual(inputs, args, kwargs):
+            return graph(inputs, bool(kwargs.get("training")))
         return kind.call(self, inputs, *args, **kwargs)
 
-    names = {"__module__": kind.__module__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind,), {**names, "call": call, "graph": graph})
+    def call_at_once(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Layers that Keras calls may look for its context.
+        if graph.is_whole and is_usual(inputs, args, kwargs):
+            return graph(inputs, bool(kwargs.get("training")))
+        return kind.__call__(self, inputs, *args, **kwargs)
+
+    contents = {
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+        "__call__": call_at_once,
+        "call": call,
+        "graph": graph,
+    }
+    return type(kind.__name__, (kind,), contents)
 
 
 @contextlib.contextmanager

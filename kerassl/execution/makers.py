@@ -89,8 +89,8 @@ def _convolution(layer: Any, shapes: list, moving: Any) -> Run | None:
     dtype = torch_dtype(layer.compute_dtype)
 
     def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
-        kernel_now, bias_now = value(kernel, dtype), value(bias, dtype)
-        return function(pytorch.convolve(x, kernel_now, *options, bias_now))
+        y = pytorch.convolve(x, kernel.value, *options, value(bias, dtype))
+        return function(y)
 
     return run
 

@@ -39,7 +39,7 @@ def convolve(
         x, padding = pad_same(x, kernel.shape[2:], strides, dilation)
     return functional.conv2d(
         x.contiguous(memory_format=layout),
-        kernel.contiguous(memory_format=layout),
+        kernel.to(x.dtype, memory_format=layout),
         bias,
         tuple(strides),
         tuple(padding),

@@ -101,6 +101,10 @@ def test_a_change_of_a_layer_is_noticed(network):
     hook.remove()
     runs()
     assert len(seen) == 1
+    hook = network.register_forward_hook(lambda *args: seen.append(args))
+    runs()
+    assert len(seen) == 2
+    hook.remove()
     # A frozen layer keeps its statistics.
     norm = network.get_layer("inner").get_layer("shared")
     moved = []
@@ -134,6 +138,11 @@ def test_what_does_more_than_its_class_is_left_to_keras():
             ops.convert_to_numpy(model(x, training=False)), expected
         )
         assert len(model.losses) == 1
+
+
+def test_inputs_of_another_shape_are_refused_as_by_keras(network):
+    with lent(network), pytest.raises(ValueError, match="expected shape"):
+        network(X[:, 1:], training=True)
 
 
 def test_masks_and_several_inputs_are_left_to_keras():
