@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import keras
 import torch
 
-from kerassl.execution.blocks import input_shape, is_plain, make
+from kerassl.execution.blocks import input_shape, is_plain, kind_of, make
 from kerassl.execution.makers import Pass, Run, cast, torch_dtype
 from kerassl.execution.moving import MovingStatistics
 from kerassl.execution.pytorch import channels_last, channels_second
+from kerassl.layers import MomentumNetwork
 from kerassl.networks import all_layers, is_graph, replay
 
 
@@ -42,8 +43,8 @@ class Graph:
     that isn't known, or does more than its class says, is called as always.
 
     Args:
-        network: Functional or Sequential model, or one of the layers with
-            an `input_shape` in `blocks`.
+        network: Functional or Sequential model, one of the layers with an
+            `input_shape` in `blocks`, or a `MomentumNetwork` of one of these.
     """
 
     def __init__(self, network: keras.layers.Layer):
@@ -76,6 +77,12 @@ class Graph:
 
     def __call__(self, inputs: torch.Tensor, training: bool) -> torch.Tensor:
         """Runs all layers with the present values of their variables."""
+        if self._follows:
+            with torch.no_grad():
+                return self._run(inputs, training)
+        return self._run(inputs, training)
+
+    def _run(self, inputs: torch.Tensor, training: bool) -> torch.Tensor:
         # A Functional model casts to the type of its input.
         x = inputs if self._dtype is None else cast(inputs, self._dtype)
         state = Pass(training, self._moving)
@@ -92,12 +99,19 @@ class Graph:
         network: Any = self.network
         self.steps, self.called, self.is_whole = [], [], False
         self._seen = [_look(network)]
+        is_alone = is_plain(network)
+        self._follows = kind_of(network) is MomentumNetwork
+        if self._follows:
+            network = network.network
+            self._seen.append(_look(network))
+            is_alone &= is_plain(network)
+        self._compute_dtype = network.compute_dtype
         self._moving = MovingStatistics()
         shape = input_shape(network)
         if shape is not None:
             self._shape, self._output = shape, 1
             run = self._make(network, [shape])
-            if run is not None:
+            if run is not None and is_alone:
                 self.steps = [Step(run, (0,), 1)]
                 self.is_whole = True
             return
@@ -109,7 +123,10 @@ class Graph:
             self.steps = []
             return
         self._note_last_uses()
-        self.is_whole = not self.called and is_plain(network)
+        self.is_whole = is_alone and not self.called
+        if self._follows and not self.is_whole:
+            # The network that it holds has a graph of its own.
+            self.steps = []
 
     def _inline(
         self, network: Any, given: keras.KerasTensor, source: int
@@ -163,8 +180,7 @@ class Graph:
     def _make(self, layer: Any, shapes: list) -> Run | None:
         if not isinstance(layer, keras.layers.Layer):
             return None
-        dtype = self.network.compute_dtype
-        run = make(layer, shapes, self._moving, dtype)
+        run = make(layer, shapes, self._moving, self._compute_dtype)
         if run is not None:
             self._seen += map(_look, all_layers(layer))
         return run
@@ -194,6 +210,8 @@ class _Noted(keras.Operation):
 
 def is_network(layer: Any) -> bool:
     """Returns whether a layer is nothing but a graph or chain of others."""
+    if type(layer) is MomentumNetwork:
+        return is_network(layer.network)
     return input_shape(layer) is not None or _runs_its_graph(layer)
 
 

@@ -15,6 +15,7 @@ from kerassl.execution.batch_norm import (
 )
 from kerassl.execution.convolution import Conv2D
 from kerassl.execution.rescaling import Rescaling
+from kerassl.layers import MomentumNetwork
 from kerassl.networks import all_layers
 
 
@@ -127,6 +128,7 @@ def _networks(model: Any, layers: list[keras.layers.Layer]) -> list[Any]:
     parts = {
         id(layer)
         for network in networks
+        if not isinstance(network, MomentumNetwork)
         for layer in all_layers(network)
         if layer is not network
     }

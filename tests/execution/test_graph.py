@@ -9,9 +9,10 @@ from kerassl import SimCLR, encoders
 from kerassl.encoders.resnet import small_resnet
 from kerassl.execution import lent
 from kerassl.execution.lend import lending
-from kerassl.layers import MLPHead
+from kerassl.layers import MLPHead, MomentumNetwork
 from kerassl.optimizers import LARS
 from tests.backends import count_kernels
+from tests.contracts.methods import METHODS, tiny_encoder
 from tests.execution.test_lend import distances, pass_of
 
 if keras.backend.backend() != "torch":
@@ -245,3 +246,45 @@ def test_the_kernels_of_a_step():
     views = {name: np.ones((4, 32, 32, 3)) for name in ("view_1", "view_2")}
     model.train_on_batch(views)
     assert count_kernels(lambda: model.train_on_batch(views)) <= 700
+
+
+def test_the_forward_pass_and_loss_are_traced_without_a_break():
+    import torch
+
+    model = METHODS["byol"](tiny_encoder())
+    rng = np.random.default_rng(0)
+    views = {
+        name: ops.convert_to_tensor(rng.uniform(0, 255, (4, 28, 28, 1)))
+        for name in model.augmenter.view_names
+    }
+    weights = model.get_weights()
+
+    def loss(views):
+        outputs = model.forward_views(views, training=True)
+        return model.objective(outputs)["loss"]
+
+    expected = float(loss(views))
+    model.set_weights(weights)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    with lent(model):
+        assert float(compiled(views)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_momentum_network_and_its_hooks():
+    momentum = MomentumNetwork(tiny_encoder(), 0.9)
+    x = np.random.default_rng(0).uniform(0, 255, (3, 28, 28, 1))
+    weights = momentum.get_weights()
+    runs = lending(
+        keras.Sequential([keras.Input((28, 28, 1)), momentum]),
+        lambda: ops.convert_to_numpy(momentum(x, training=True)),
+    )
+    expected = ops.convert_to_numpy(momentum(x, training=True))
+    moved = momentum.get_weights()
+    momentum.set_weights(weights)
+    np.testing.assert_allclose(runs(), expected, rtol=1e-5, atol=1e-6)
+    for one, other in zip(momentum.get_weights(), moved, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    seen = []
+    momentum.register_forward_hook(lambda *args: seen.append(args))
+    runs()
+    assert len(seen) == 1
