@@ -1,6 +1,7 @@
 """The layer that makes random views of images, fused into a few matmuls."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from kerassl.augmentation.operation import Operation
 from kerassl.augmentation.pipeline import Pipeline
 from kerassl.augmentation.view import View
 from kerassl.distributed import DeviceSeedGenerator
+from kerassl.environment import environment
 
 Operations = View | Sequence[Operation]
 
@@ -86,17 +88,11 @@ class ViewAugmenter(keras.layers.Layer):
             )
             for name, view in self.views.items()
         }
-        # Equal views are made as one batch, which takes fewer operations.
-        together: list[list[str]] = []
-        for name, made in self._pipelines.items():
-            for names in together:
-                other = self._pipelines[names[0]]
-                if made.is_fused and made.operations == other.operations:
-                    names.append(name)
-                    break
-            else:
-                together.append([name])
-        self._together = together
+        self._together = (
+            [[name] for name in self._pipelines]
+            if _is_cpu()
+            else _equal(self._pipelines)
+        )
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
         self._generator: Any = None
@@ -168,10 +164,15 @@ class ViewAugmenter(keras.layers.Layer):
             taken, drawn = drawn[:, :numbers], drawn[:, numbers:]
             return taken
 
+        columns = {
+            name: take(count, pipeline.num_uniforms)
+            for name, pipeline in self._pipelines.items()
+        }
         for names in self._together:
             pipeline, copies = self._pipelines[names[0]], len(names)
-            numbers = take(count, copies * pipeline.num_uniforms)
+            numbers = columns[names[0]]
             if copies > 1 and pipeline.num_uniforms:
+                numbers = xp.stack([columns[name] for name in names], axis=1)
                 numbers = xp.reshape(numbers, (-1, pipeline.num_uniforms))
             views = pipeline(xp, images, numbers, copies)
             views = xp.reshape(views, (-1, copies, *views.shape[1:]))
@@ -224,6 +225,30 @@ class ViewAugmenter(keras.layers.Layer):
             name: from_config_of(view) for name, view in config["views"].items()
         }
         return cls(**{**config, "views": views})
+
+
+@functools.cache
+def _is_cpu() -> bool:
+    """Says whether views are made on a CPU.
+
+    There, one view after the other fits the caches better. Elsewhere the number
+    of operations counts, and equal views are made as one batch.
+    """
+    return "cpu" in environment()["device"]
+
+
+def _equal(pipelines: Mapping[str, Pipeline]) -> list[list[str]]:
+    """Returns the names of the views, those that are equal side by side."""
+    groups: list[list[str]] = []
+    for name, made in pipelines.items():
+        for names in groups:
+            other = pipelines[names[0]]
+            if made.is_fused and made.operations == other.operations:
+                names.append(name)
+                break
+        else:
+            groups.append([name])
+    return groups
 
 
 def _by_name(views: Any, num_views: int | None) -> Mapping[str, Operations]:

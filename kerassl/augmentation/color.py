@@ -7,7 +7,7 @@ TensorFlow's in a `tf.data` pipeline. Pixels are in [0, 1], channels first.
 import math
 from typing import Any
 
-from kerassl.augmentation.namespace import array, one_hot
+from kerassl.augmentation.namespace import array, clip, one_hot
 
 # ITU-R 601, as PIL and torchvision have it.
 LUMA = (0.299, 0.587, 0.114)
@@ -53,33 +53,35 @@ def jitter(
     drawn = xp.concatenate([uniforms[name] for name in OPERATIONS], axis=-1)
     changes = array(xp, lows, x) + array(xp, widths, x) * drawn
     factors = 1.0 + applied * changes
-    # A matrix for the pixels, and one for their mean: (B, 4, 2, C * C).
-    gray = LUMA * 3 if channels == 3 else (1.0,)
+    # A matrix for the pixels, and what the contrast adds of the mean luma.
+    gray = LUMA if channels == 3 else (1.0,)
     one = tuple(float(i == j) for i in range(channels) for j in range(channels))
-    grayed = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (0.0, 0.0))
-    grays = (1.0 - factors)[:, :, None] * array(xp, grayed, x)
-    scales = factors[:, :, None] * array(xp, (1.0, 0.0), x)
-    operations = scales[..., None] * array(xp, one, x)
-    operations = operations + grays[..., None] * array(xp, gray, x)
-    operations = xp.reshape(operations, (-1, 4, 2 * channels**2))
+    changes = (1.0 - factors)[:, :, None]  # (B, 4, 1)
+    grayed = changes * array(xp, ((0.0,), (0.0,), (1.0,), (0.0,)), x)
+    matrices = factors[:, :, None] * array(xp, one, x)
+    matrices = matrices + grayed * array(xp, gray * channels, x)
+    lumas = changes * array(xp, gray, x)
+    lumas = lumas * array(xp, ((0.0,), (1.0,), (0.0,), (0.0,)), x)
+    operations = xp.concatenate([matrices, lumas], axis=-1)
     order = xp.argsort(uniforms["order"], axis=-1)
     chosen = one_hot(xp, order, 4)  # (B, steps, 4)
     with_hue = bool(strengths["hue"]) and channels == 3
     if with_hue:
         chosen = _around_hue(xp, chosen)
     steps = chosen.shape[1]
+    operations = xp.matmul(chosen, operations)
     matrices = xp.reshape(
-        xp.matmul(chosen, operations), (-1, steps, 2, channels, channels)
+        operations[:, :, : channels**2], (-1, steps, channels, channels)
     )
-    black, white = array(xp, 0.0, x), array(xp, 1.0, x)
+    lumas = operations[:, :, channels**2 :, None]  # (B, steps, C, 1)
     for step in range(steps):
         if with_hue and step == 3:
             widest = 2.0 * strengths["hue"]
             turns = applied * (widest * uniforms["hue"] - strengths["hue"])
             x = shift_hue(xp, x, turns)
         mean = xp.mean(x, axis=-1, keepdims=True)
-        mean = xp.matmul(matrices[:, step, 1], mean)
-        x = xp.clip(xp.matmul(matrices[:, step, 0], x) + mean, black, white)
+        offset = xp.sum(lumas[:, step] * mean, axis=1, keepdims=True)
+        x = clip(xp, xp.matmul(matrices[:, step], x) + offset, 0.0, 1.0)
     return x
 
 
@@ -138,14 +140,16 @@ def shift_hue(xp: Any, x: Any, turns: Any) -> Any:
     return turned * scale + (low - turned_low * scale)
 
 
-def luma(xp: Any, x: Any) -> Any:
+def luma(x: Any) -> Any:
     """Returns the luma `(B, 1, P)` of pixels `(B, 3, P)`."""
-    return xp.matmul(array(xp, (LUMA,), x)[None], x)
+    # Compilers fuse a sum of slices, and not one along an axis.
+    red, green, blue = LUMA
+    return red * x[:, 0:1] + green * x[:, 1:2] + blue * x[:, 2:3]
 
 
 def grayscale(xp: Any, x: Any, uniform: Any, probability: float) -> Any:
     """Makes some images `(B, 3, P)` gray; `uniform` is `(B, 1)`."""
-    return xp.where(uniform[:, :, None] < probability, luma(xp, x), x)
+    return xp.where(uniform[:, :, None] < probability, luma(x), x)
 
 
 def solarize(

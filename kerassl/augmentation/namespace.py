@@ -4,10 +4,11 @@
 are then made with TensorFlow. It is always imported by then: it made the
 tensors.
 
-`array` and `one_hot` replace two ways of `keras.ops` that make the host wait
-for a GPU under PyTorch: numbers among tensors, which are copied to the device
-each time, and `keras.ops.one_hot`, which reads its indices. Use `amax` and
-`amin`: `torch.compile` can't trace `keras.ops.max` and `min` without a break.
+`array`, `clip` and `one_hot` replace ways of `keras.ops` that make the host
+wait for a GPU under PyTorch: numbers among tensors, which are copied to the
+device each time, and `keras.ops.one_hot`, which reads its indices. Use `amax`
+and `amin`: `torch.compile` can't trace `keras.ops.max` and `min` without a
+break.
 """
 
 import sys
@@ -24,6 +25,10 @@ def is_foreign(x: Any) -> bool:
     return module.startswith("tensorflow.") and not keras.ops.is_tensor(x)
 
 
+def _is_torch(xp: Any) -> bool:
+    return xp is keras.ops and keras.backend.backend() == "torch"
+
+
 def array(xp: Any, values: Any, like: Any) -> Any:
     """Returns numbers as a float32 tensor; PyTorch sends them only once.
 
@@ -32,7 +37,7 @@ def array(xp: Any, values: Any, like: Any) -> Any:
         values: number, or tuple of numbers or of such tuples.
         like: tensor on the device where the result is needed.
     """
-    if xp is not keras.ops or keras.backend.backend() != "torch":
+    if not _is_torch(xp):
         return xp.cast(np.array(values, "float32"), "float32")
     import torch
 
@@ -45,6 +50,14 @@ def array(xp: Any, values: Any, like: Any) -> Any:
 
 
 _SENT: dict = {}
+
+
+def clip(xp: Any, x: Any, low: float, high: float) -> Any:
+    """Returns a tensor's values, limited to a range of numbers."""
+    if _is_torch(xp):
+        # PyTorch has a quicker way for numbers than for tensors.
+        return x.clamp(low, high)
+    return xp.clip(x, low, high)
 
 
 def one_hot(xp: Any, indices: Any, count: int) -> Any:

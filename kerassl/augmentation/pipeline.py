@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kerassl.augmentation import geometry
-from kerassl.augmentation.namespace import array
+from kerassl.augmentation.namespace import clip
 from kerassl.augmentation.operation import Operation, SpatialOperation
 from kerassl.augmentation.operations import (
     BoxOperation,
@@ -85,7 +85,7 @@ class Pipeline:
                 height = height if rows is None else rows.shape[1]
                 width = width if columns is None else columns.shape[1]
                 # Bicubic weights overshoot.
-                x = xp.clip(x, array(xp, 0.0, x), array(xp, 1.0, x))
+                x = clip(xp, x, 0.0, 1.0)
             elif kind is ColorOperation:
                 if not planes:
                     x = geometry.to_planes(xp, x)
@@ -103,7 +103,7 @@ class Pipeline:
                     width = operation.size or width
                     _check_result(operation, x, (height, width, channels))
                     x = xp.cast(x, "float32")
-                    x = xp.clip(x, array(xp, 0.0, x), array(xp, 255.0, x))
+                    x = clip(xp, x, 0.0, 255.0)
             planes = kind is not Operation
         if planes:
             x = geometry.to_images(xp, x, height, width, channels) * 255.0

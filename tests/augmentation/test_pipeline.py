@@ -176,6 +176,11 @@ def test_views_made_together_are_those_made_alone(operations):
 
 
 def test_equal_views_are_made_together(monkeypatch):
+    views = [View(8), View(9), View(8), [Halve(8)], [Halve(8)], View(8)]
+    views = dict(zip("abcdef", views))
+    alone = ViewAugmenter(views, seed=1)
+    monkeypatch.setattr("kerassl.augmentation.augmenter._is_cpu", lambda: False)
+    together = ViewAugmenter(views, seed=1)
     made = []
     call = Pipeline.__call__
 
@@ -184,13 +189,20 @@ def test_equal_views_are_made_together(monkeypatch):
         return call(self, xp, images, uniforms, copies)
 
     monkeypatch.setattr(Pipeline, "__call__", count)
-    names = list("abcdef")
-    views = [View(8), View(9), View(8), [Halve(8)], [Halve(8)], View(8)]
-    views = ViewAugmenter(dict(zip(names, views)))(smooth_images(2, size=16))
+    images = smooth_images(2, size=16)
+    together = together(images)
     # An operation on whole images may not treat each on its own.
-    assert made == [3, 1, 1, 1] and list(views) == names
-    same = np.stack([ops.convert_to_numpy(views[name]) for name in "acf"])
+    assert made == [3, 1, 1, 1] and list(together) == list(views)
+    same = np.stack([ops.convert_to_numpy(together[name]) for name in "acf"])
     assert len(np.unique(same.reshape(6, -1), axis=0)) == 6
+    # On a CPU, where it doesn't pay, the views are the same.
+    for name, view in alone(images).items():
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(view),
+            ops.convert_to_numpy(together[name]),
+            atol=1e-3,
+        )
+    assert made == [3, 1, 1, 1] + [1] * 6
 
 
 def test_adjacent_spatial_operations_resample_once(monkeypatch):
@@ -204,7 +216,7 @@ def test_adjacent_spatial_operations_resample_once(monkeypatch):
     ViewAugmenter(
         [RandomResizedCrop(8), Roll(), GaussianBlur(), ColorJitter()]
     )(smooth_images(2))
-    assert len(calls) == 1  # For both views.
+    assert len(calls) == 2  # One for each view.
 
 
 @pytest.mark.parametrize("operation", RANDOM, ids=lambda o: type(o).__name__)
