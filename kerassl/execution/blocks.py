@@ -17,6 +17,7 @@ from kerassl.execution.makers import (
     value,
 )
 from kerassl.execution.moving import MovingStatistics
+from kerassl.execution.pytorch import channels_last, channels_second
 from kerassl.layers import MLPHead
 from kerassl.networks import all_layers, is_rematerialized
 
@@ -160,6 +161,26 @@ def _attention(
     return run
 
 
+def _vit_embedding(
+    layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    """Tokens of patches, after the class token, with their positions."""
+    patches = make(layer.patch_embedding, shapes, moving, dtype)
+    if patches is None or not _fits(layer, dtype):
+        return None
+    compute = torch_dtype(layer.compute_dtype)
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        tokens = patches(state, x).flatten(2).transpose(1, 2)
+        if layer.use_class_token:
+            first = value(layer.class_token, compute)
+            first = first.expand(len(tokens), -1, -1)
+            tokens = torch.cat([first, tokens], 1)
+        return tokens + value(layer.position_embedding.embeddings, compute)
+
+    return run
+
+
 def _vit_mlp(
     layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
 ) -> Run | None:
@@ -206,11 +227,11 @@ def _checked(maker: Callable) -> Callable:
         if run is None:
             return None
         with torch.no_grad():
-            x = keras.random.normal(
-                (1, 3, shapes[0][-1]), dtype=layer.compute_dtype, seed=0
-            )
+            shape = [size or 3 for size in shapes[0]]
+            x = keras.random.normal(shape, dtype=layer.compute_dtype, seed=0)
             expected = layer(x, training=False).float()
-            error = run(Pass(False, moving), x).float() - expected
+            found = run(Pass(False, moving), channels_second(x))
+            error = channels_last(found).float() - expected
             agrees = error.norm() < UNLIKE * expected.norm()
         return run if agrees else None
 
@@ -221,6 +242,7 @@ COMPOSED: dict[Any, Callable] = {
     MLPHead: _head,
     layers.MultiHeadAttention: _attention,
     "keras_hub.MLP": _vit_mlp,
+    "keras_hub.ViTPatchingAndEmbedding": _checked(_vit_embedding),
     "keras_hub.ViTEncoderBlock": _checked(_vit_block),
     "keras_hub.ViTEncoder": _checked(_vit_encoder),
 }

@@ -52,7 +52,7 @@ class Graph:
         self.steps: list[Step] = []
         #: Names of the layers that Keras still calls.
         self.called: list[str] = []
-        #: Whether a call of the network does nothing else.
+        #: Whether a call does nothing else, and Keras calls none of the layers.
         self.is_whole = False
         self._seen: list[tuple] = []
         self._dtype: torch.dtype | None = None
@@ -98,6 +98,7 @@ class Graph:
     def _record(self) -> None:
         network: Any = self.network
         self.steps, self.called, self.is_whole = [], [], False
+        self._calls_layers = False
         self._seen = [_look(network)]
         is_alone = is_plain(network)
         self._follows = kind_of(network) is MomentumNetwork
@@ -123,7 +124,7 @@ class Graph:
             self.steps = []
             return
         self._note_last_uses()
-        self.is_whole = is_alone and not self.called
+        self.is_whole = is_alone and not self._calls_layers
         if self._follows and not self.is_whole:
             # The network that it holds has a graph of its own.
             self.steps = []
@@ -175,6 +176,7 @@ class Graph:
         if run is None:
             run = _called(layer, args, kwargs)
             self.called.append(layer.name)
+            self._calls_layers |= isinstance(layer, keras.layers.Layer)
         self.steps.append(Step(run, tuple(sources), len(self.steps) + 1))
 
     def _make(self, layer: Any, shapes: list) -> Run | None:
