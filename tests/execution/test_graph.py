@@ -21,6 +21,7 @@ if keras.backend.backend() != "torch":
 
 def of_all_kinds():
     """A network with all layers that are known, and some that aren't."""
+    keras.utils.set_random_seed(0)
     inner = keras.Sequential(
         [
             keras.Input((None, None, 8)),
@@ -34,7 +35,8 @@ def of_all_kinds():
     x = layers.Rescaling(0.5, offset=[0.1, -0.1, 0.3])(inputs)
     x = layers.ZeroPadding2D(((1, 0), (2, 1)))(x)
     x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(x)
-    x = layers.LayerNormalization()(x)
+    # An offset would be taken away by later layers, but for rounding.
+    x = layers.LayerNormalization(center=False)(x)
     x = layers.Add()([inner(inner(x)), x])
     x = layers.Concatenate()(
         [
@@ -51,7 +53,7 @@ def of_all_kinds():
     z = layers.Dropout(0.0)(layers.GlobalAveragePooling2D()(x))
     x = layers.Add()([layers.Dense(16, activation="tanh")(y), z])
     x = layers.Reshape((4, 4))(x)
-    x = layers.LayerNormalization(center=False)(x)
+    x = layers.LayerNormalization()(x)
     x = layers.Dense(6, activation="gelu")(layers.Flatten()(x))
     model = keras.Model(inputs, layers.BatchNormalization()(x))
     rng = np.random.default_rng(0)
@@ -83,7 +85,7 @@ def test_layers_of_all_kinds(network):
         network.set_weights(weights)
         with lent(network):
             found = pass_of(network, X, training)
-        assert max(distances(found, expected)) < 1e-4
+        assert max(distances(found, expected)) < 2e-5
     network.set_weights(weights)
     assert [name.split("_")[0] for name in called(network)] == [
         "depthwise",
