@@ -6,13 +6,18 @@ from typing import Any
 import keras
 from keras import layers
 
+from kerassl.choices import check_choice
 from kerassl.encoders.build import (
     accepted,
     encoder_around,
     is_accepted,
     names,
 )
-from kerassl.encoders.kerashub import backbone_and_converter
+from kerassl.encoders.kerashub import (
+    OF_IMAGENET,
+    backbone_and_converter,
+    hub_name,
+)
 from kerassl.encoders.normalization import (
     INCLUDED,
     is_converter,
@@ -39,6 +44,7 @@ def as_encoder(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     normalization: Any = None,
+    pooling: str | None = None,
 ) -> keras.Model:
     """Makes an encoder of a model: from images in [0, 255] to features.
 
@@ -48,14 +54,16 @@ def as_encoder(
     is the case for MobileNetV3, EfficientNet and ConvNeXt of
     `keras.applications`, and for KerasCV's backbones with `include_rescaling`.
     Of a KerasHub classifier the backbone is taken, with the normalization of
-    its preset's image converter. For any other model, pass the normalization
-    that it was trained with.
+    its preset's image converter. KerasHub's `DINOV2Backbone` gets ImageNet's
+    mean and standard deviation, as all its presets. For any other model, pass
+    the normalization that it was trained with.
 
     Features `(N, D)` are returned as they are. A feature map `(N, H, W, D)` is
     averaged. Of tokens `(N, T, D)` the class token is taken, as the authors of
     ViT, DeiT, DINO, DINOv2 and DINOv3 do, if the model is a KerasHub class
-    known to have one, or has a true attribute `use_class_token`. Otherwise
-    tokens are averaged.
+    known to have one, or has a true attribute `use_class_token`. Tokens that
+    are known to belong to patches alone are averaged. Of others nothing is
+    known, and `pooling` has to say what to do.
 
     Args:
         model: `keras.Model` with one input `(N, H, W, C)` and one output, a
@@ -70,6 +78,9 @@ def as_encoder(
             such as `keras.applications.mobilenet_v2.preprocess_input`; or
             `"included"`, if the model normalizes images in a way that isn't
             found.
+        pooling: `"class"`, the class token; or `"mean"`, the mean over the
+            tokens of patches, without class, distillation and register tokens.
+            Only for models that return tokens.
 
     Returns:
         A `keras.Model` from images `(N, H, W, C)` to features `(N, D)`: the
@@ -77,8 +88,8 @@ def as_encoder(
 
     Raises:
         ValueError: if the model isn't built, is a classifier, or has other
-            inputs or outputs; if its normalization isn't known; or if images
-            would be normalized twice.
+            inputs or outputs; if its normalization or its tokens aren't known;
+            or if images would be normalized twice.
 
     Example:
     ```python
@@ -87,12 +98,20 @@ def as_encoder(
     )
     encoder = kerassl.encoders.as_encoder(classifier)
 
-    backbone = keras_hub.models.Backbone.from_preset("dinov2_base")
+    backbone = keras_hub.models.Backbone.from_preset(
+        "dinov2_small", image_shape=(224, 224, 3)
+    )
+    encoder = kerassl.encoders.as_encoder(backbone)    # (N, 384)
+
+    backbone = keras_hub.models.Backbone.from_preset(
+        "vit_base_patch16_224_imagenet"
+    )
     encoder = kerassl.encoders.as_encoder(
         backbone,
         normalization=keras_hub.layers.ImageConverter.from_preset(
-            "dinov2_base"
+            "vit_base_patch16_224_imagenet"
         ),
+        pooling="mean",
     )
 
     encoder = kerassl.encoders.as_encoder(
@@ -101,7 +120,9 @@ def as_encoder(
     )
     ```
     """
-    given = any(value is not None for value in (mean, std, normalization))
+    given = any(x is not None for x in (mean, std, normalization, pooling))
+    if pooling is not None:
+        check_choice("pooling", pooling, ["class", "mean"])
     if not isinstance(model, keras.Model):
         raise ValueError(
             "An encoder is a `keras.Model` from images to features. Build one "
@@ -114,10 +135,15 @@ def as_encoder(
     inputs, outputs = _shapes(model)
     _check_format(model, inputs)
     _check_features(model)
+    if pooling is not None and len(outputs) != 3:
+        raise ValueError(
+            "`pooling` is for models that return tokens (N, T, D). "
+            f"{model.name!r} returns {outputs}."
+        )
     before = _before(model, inputs[-1], mean, std, normalization, converter)
     if before is None and len(outputs) == 2:
         return accepted(model)
-    return encoder_around(model, before, inputs[1:], model.name)
+    return encoder_around(model, before, inputs[1:], model.name, pooling)
 
 
 def _shapes(model: keras.Model) -> tuple[tuple, tuple]:
@@ -221,6 +247,8 @@ def _before(
     if converter is not None:
         found = normalization_layer(converter, channels)
     if found is None and not normalizes(model):
+        if hub_name(model) in OF_IMAGENET and channels == 3:
+            return standardization(channels, None, None)
         raise ValueError(
             f"{model.name!r} isn't seen to normalize images, which are in "
             "[0, 255]. Pass the normalization that it was trained with: "

@@ -129,7 +129,11 @@ def build(
 
 
 def encoder_around(
-    body: keras.Model, normalization: Any, image_shape: tuple, name: str
+    body: keras.Model,
+    normalization: Any,
+    image_shape: tuple,
+    name: str,
+    pooling: str | None = None,
 ) -> keras.Model:
     """Adds normalization before a network, and pooling after it.
 
@@ -138,17 +142,45 @@ def encoder_around(
         normalization: a layer or function, or `None`.
         image_shape: `(height, width, channels)`.
         name: str.
+        pooling: of tokens, as in `as_encoder`.
 
     Returns:
         A Functional `keras.Model`.
+
+    Raises:
+        ValueError: if it isn't known how to pool the tokens.
     """
     images = keras.Input(image_shape, name="images")
     x = images if normalization is None else normalization(images)
     # KerasHub's DINO backbones take a dict of one tensor.
     inputs = getattr(body, "input", None)
     x = body(dict.fromkeys(inputs, x) if isinstance(inputs, dict) else x)
-    class_token = len(x.shape) == 3 and first_tokens(body) > 0
-    return accepted(keras.Model(images, pooled(x, class_token), name=name))
+    class_token, left_out = False, 0
+    if len(x.shape) == 3:
+        class_token, left_out = _of_tokens(body, pooling)
+    features = pooled(x, class_token, left_out=left_out)
+    return accepted(keras.Model(images, features, name=name))
+
+
+def _of_tokens(body: Any, pooling: str | None) -> tuple[bool, int]:
+    """Returns whether to take the class token; if not, how many to leave out.
+
+    The mean is over the tokens of patches: those before them are left out.
+    """
+    first = first_tokens(body)
+    if first is None and pooling is None:
+        raise ValueError(
+            f"{body.name!r} returns tokens, and which of them are the image's "
+            'features isn\'t known. Pass `pooling="class"` to `as_encoder` if '
+            'the first is a class token, or `pooling="mean"` if all belong to '
+            "patches."
+        )
+    if first == 0 and pooling == "class":
+        raise ValueError(
+            f'{body.name!r} has no class token. Pass `pooling="mean"`.'
+        )
+    class_token = bool(first) if pooling is None else pooling == "class"
+    return class_token, 0 if class_token else first or 0
 
 
 def at_size(encoder: keras.Model, size: int) -> keras.Model:
@@ -184,15 +216,20 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
 
 
 def pooled(
-    x: Any, class_token: bool, name: str = "pool", dtype: Any = None
+    x: Any,
+    class_token: bool,
+    name: str = "pool",
+    dtype: Any = None,
+    left_out: int = 0,
 ) -> Any:
     """Pools a map or tokens to features, as `as_encoder` describes.
 
     Args:
         x: tensor `(N, H, W, D)`, `(N, T, D)` or `(N, D)`.
-        class_token: bool. Whether the first token is a class token.
+        class_token: bool. Whether to take the first token, a class token.
         name: str, of the layer that returns the features.
         dtype: dtype of the layers; by default Keras's global policy.
+        left_out: int, how many of the first tokens to leave out of the mean.
 
     Returns:
         A tensor `(N, D)`.
@@ -204,6 +241,10 @@ def pooled(
     if len(x.shape) == 4:
         return layers.GlobalAveragePooling2D(LAST, **same)(x)
     if not class_token:
+        if left_out:
+            x = layers.Cropping1D(
+                (left_out, 0), name=f"{name}_patches", dtype=dtype
+            )(x)
         return layers.GlobalAveragePooling1D(LAST, **same)(x)
     if x.shape[1] is None:
         raise ValueError(

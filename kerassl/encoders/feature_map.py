@@ -77,7 +77,7 @@ def _before_pooling(calls: list[tuple[keras.layers.Layer, Any]]) -> Any:
         and layer.cropping == (0, tokens.shape[1] - 1)
     ):
         producer = calls[-3][0] if len(calls) > 2 else None
-        first = max(1, first_tokens(producer) if producer is not None else 1)
+        first = (producer is not None and first_tokens(producer)) or 1
         return layers.Cropping1D((first, 0), name="patches")(tokens)
     return None
 

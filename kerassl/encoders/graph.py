@@ -117,15 +117,16 @@ def vit_layers(encoder: keras.Model) -> list[str]:
     return [x.name for x in (vit.embedding, *vit.blocks)] if vit else []
 
 
-def first_tokens(model: Any) -> int:
+def first_tokens(model: Any) -> int | None:
     """Returns how many tokens come before those of the patches.
 
-    If there are any, the features of the model are its class token, the first
-    of them: the authors of DeiT, DINO, DINOv2 and DINOv3 evaluate that one.
-    Otherwise they are the mean of all tokens.
+    If there are any, the first of them is the class token.
 
     Args:
         model: a layer or model that returns tokens `(N, T, D)`.
+
+    Returns:
+        An int, or `None` if nothing is known about the tokens.
 
     Raises:
         ValueError: if it is a KerasHub model whose tokens are not known.
@@ -144,13 +145,13 @@ def first_tokens(model: Any) -> int:
         )
     for layer in reversed(list(flat_layers(model, whole=hub_name))):
         if layer is model:
-            return 0
+            break
         if not isinstance(layer, SAME_TOKENS):
             return first_tokens(layer)
-    return 0
+    return None
 
 
 def has_class_token(layer: Any) -> bool:
     """Returns whether a layer or model is known to return a class token."""
     known = hub_name(layer) in FIRST_TOKENS or hasattr(layer, "use_class_token")
-    return known and first_tokens(layer) > 0
+    return known and bool(first_tokens(layer))

@@ -19,6 +19,12 @@ RESNETS = {
 }
 
 
+# Of whose presets each was trained with ImageNet's mean and deviation. Image
+# converters have their values from a preset, and a backbone doesn't know its
+# own. DINOv3 isn't here: its satellite presets have others.
+OF_IMAGENET = ("DINOV2Backbone",)
+
+
 def hub_name(thing: Any) -> str | None:
     """Returns the name of an object's KerasHub class, or `None`.
 

@@ -54,7 +54,7 @@ def stage_features(encoder: keras.Model, names: Sequence[str]) -> keras.Model:
     It shares the encoder's layers and weights, and runs only layers that one of
     the stages needs. Feature maps `(N, H, W, D)` are averaged. Of tokens
     `(N, T, D)` the class token is taken if the model has one, otherwise the
-    mean, as in `as_encoder`.
+    mean, as in `as_encoder`; and the mean of patches if the encoder ends so.
 
     Args:
         encoder: Functional or Sequential `keras.Model` from images to features.
@@ -89,9 +89,10 @@ def stage_features(encoder: keras.Model, names: Sequence[str]) -> keras.Model:
     features = {
         name: pooled(
             trace.tensors[name],
-            trace.class_token,
+            trace.class_token and not trace.left_out,
             name=f"{name}_pool",
             dtype="float32",
+            left_out=trace.left_out.get(trace.tensors[name].shape[1], 0),
         )
         for name in names
     }
@@ -138,6 +139,8 @@ class _Trace:
         self.images = keras.Input(encoder.input_shape[1:], name="images")
         self.tensors: dict[str, Any] = {}
         self.class_token = False
+        # How many of the first tokens aren't pooled, by their number.
+        self.left_out: dict[int, int] = {}
         self.named: list[str] = []
         self.resolutions: dict[tuple, str] = {}
         if is_graph(encoder):
@@ -179,6 +182,10 @@ class _Trace:
         if re.fullmatch(r"stage\d+", layer.name):
             self._name(layer.name, outputs)
         rank = len(outputs.shape)
+        if isinstance(layer, layers.Cropping1D):
+            first, last = layer.cropping
+            if first and not last:
+                self.left_out[args[0].shape[1]] = first
         if rank in (2, 3, 4):
             self.tensors[layer.name] = outputs
         if rank == 4 and not isinstance(layer, layers.ZeroPadding2D):

@@ -146,7 +146,10 @@ def test_any_model_is_accepted():
     assert pooled.output_shape == (None, 7)
     tokens = layers.Reshape((4, 16, 3))(x)
     tokens = layers.Reshape((64, 3))(tokens)
-    mean = encoders.as_encoder(keras.Model(inputs, tokens))
+    tokens = keras.Model(inputs, tokens)
+    with pytest.raises(ValueError, match='isn.t known.*pooling="class"'):
+        encoders.as_encoder(tokens)
+    mean = encoders.as_encoder(tokens, pooling="mean")
     images = pixels((8, 8, 3))
     np.testing.assert_allclose(
         encoders.embed(mean, images),

@@ -94,7 +94,7 @@ def test_what_as_encoder_pooled():
     tokens = layers.Reshape((128, 5))(convolved(inputs))
     body = keras.Model(inputs, tokens)
     model = encoders.feature_map(
-        encoders.as_encoder(body, normalization="included")
+        encoders.as_encoder(body, normalization="included", pooling="mean")
     )
     assert model.output_shape == (None, 16, 8, 5)
 

@@ -124,13 +124,13 @@ def test_a_deit_or_the_layers_of_a_vit_are_no_backbone():
 # === Tokens ===
 
 
-def dinov2():
+def dinov2(registers=2):
     import keras_hub
 
     return keras_hub.models.DINOV2Backbone(
         patch_size=8,
         intermediate_dim=16,
-        num_register_tokens=2,
+        num_register_tokens=registers,
         image_shape=(16, 16, 3),
         position_embedding_shape=(16, 16, 3),
         **SIZES,
@@ -180,6 +180,12 @@ def test_features_are_the_class_token(make, first, key):
     np.testing.assert_allclose(
         maps.reshape(2, 4, 8), tokens[:, first:], **close
     )
+    mean = encoders.as_encoder(
+        backbone, mean=[0.5] * 3, std=[0.2] * 3, pooling="mean"
+    )
+    patches = tokens[:, first:].mean(1)
+    np.testing.assert_allclose(features(mean, x), patches, **close)
+    np.testing.assert_array_equal(features(encoders.feature_map(mean), x), maps)
     # It is seen through a model around it, too.
     inputs = keras.Input((16, 16, 3))
     given = layers.Rescaling(1 / 255)(inputs)
@@ -221,5 +227,6 @@ def test_tokens_of_which_nothing_is_known_are_refused():
     backbone = vit()
     blocks = backbone.get_layer("vit_encoder").output
     inner = keras.Model(backbone.input, blocks)
-    with pytest.raises(ValueError, match="isn't known.*model.output"):
-        encoders.as_encoder(inner, mean=[0.5] * 3)
+    for pooling in (None, "class", "mean"):
+        with pytest.raises(ValueError, match="isn't known.*model.output"):
+            encoders.as_encoder(inner, mean=[0.5] * 3, pooling=pooling)

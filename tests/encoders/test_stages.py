@@ -211,7 +211,8 @@ def test_a_sequential_model():
     assert len(encoders.stages(encoder)) == 2
 
 
-def test_tokens_without_a_class_token_are_averaged():
+@pytest.mark.parametrize("class_token", [False, True])
+def test_tokens_of_patches_are_averaged(class_token):
     import keras_hub
 
     backbone = keras_hub.models.ViTBackbone(
@@ -221,9 +222,11 @@ def test_tokens_without_a_class_token_are_averaged():
         num_heads=2,
         hidden_dim=8,
         mlp_dim=16,
-        use_class_token=False,
+        use_class_token=class_token,
     )
-    encoder = encoders.as_encoder(backbone, mean=[0.5] * 3, std=[0.5] * 3)
+    encoder = encoders.as_encoder(
+        backbone, mean=[0.5] * 3, std=[0.5] * 3, pooling="mean"
+    )
     x = pixels((16, 16, 3)).astype("float32") / 255
     np.testing.assert_allclose(
         encoders.embed(encoder, x * 255, layer="transformer_block_2"),
