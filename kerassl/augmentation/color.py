@@ -73,14 +73,14 @@ def jitter(
     matrices = xp.reshape(
         operations[:, :, : channels**2], (-1, steps, channels, channels)
     )
-    lumas = operations[:, :, channels**2 :, None]  # (B, steps, C, 1)
+    lumas = operations[:, :, None, channels**2 :]  # (B, steps, 1, C)
     for step in range(steps):
         if with_hue and step == 3:
             widest = 2.0 * strengths["hue"]
             turns = applied * (widest * uniforms["hue"] - strengths["hue"])
             x = shift_hue(xp, x, turns)
         mean = xp.mean(x, axis=-1, keepdims=True)
-        offset = xp.sum(lumas[:, step] * mean, axis=1, keepdims=True)
+        offset = xp.matmul(lumas[:, step], mean)
         x = clip(xp, xp.matmul(matrices[:, step], x) + offset, 0.0, 1.0)
     return x
 

@@ -42,11 +42,13 @@ def array(xp: Any, values: Any, like: Any) -> Any:
     import torch
 
     key = values, like.device
-    if key not in _SENT:
-        _SENT[key] = torch.tensor(
-            values, dtype=torch.float32, device=like.device
-        )
-    return _SENT[key]
+    if key in _SENT:
+        return _SENT[key]
+    made = torch.tensor(values, dtype=torch.float32, device=like.device)
+    if not torch.compiler.is_compiling():
+        # Inside a compiled function this would make it compile once more.
+        _SENT[key] = made
+    return made
 
 
 _SENT: dict = {}
