@@ -133,8 +133,7 @@ class LARS(keras.optimizers.Optimizer):
             updates = rows.join(grads, tensors)
             if self.l2:
                 updates.addcmul_(weights, rows.spread(decay))
-            weight_norms = rows.norms(weights)
-            update_norms = rows.norms(updates)
+            weight_norms, update_norms = rows.norms(weights, updates)
             adapts = adapts & (weight_norms > 0) & (update_norms > 0)
             ratio = self.trust_coefficient * weight_norms / update_norms
             rates = torch.where(adapts, ratio, plain) * rate

@@ -5,11 +5,12 @@ optimizers: `torch.optim.sgd.sgd` is public, and moves a list of tensors in one
 kernel. Norms have no such way, so tensors are joined to a matrix for them.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
-# Many short sums are exact and quick, and a tensor wastes half a row.
-WIDTH = 1024
+# Many short sums are exact and quick. A tensor wastes half a row.
+WIDTH = 4096
 
 
 def is_uniform(tensors: Sequence[Any]) -> bool:
@@ -82,6 +83,8 @@ def _order(tensor: Any) -> list[int]:
 class Rows:
     """The rows of a matrix that holds tensors, each from a new row on.
 
+    The last row is empty: zeros.
+
     Args:
         sizes: the number of elements of each tensor.
         device: `torch.device`.
@@ -93,12 +96,18 @@ class Rows:
         counts = [-(-size // WIDTH) for size in sizes]
         self.sizes = sizes
         self.spans = [WIDTH * count for count in counts]
-        self.counts = torch.tensor(counts, device=device)
-        index = torch.arange(len(counts), device=device)
         self.zeros: dict = {}
-        self.owners = torch.repeat_interleave(
-            index, self.counts, output_size=sum(counts)
-        )
+        owners = [i for i, count in enumerate(counts) for _ in range(count)]
+        total, longest = len(owners), max(counts)
+        edges = itertools.accumulate(counts, initial=0)
+        # Each tensor's rows, filled up with the last row of the matrix.
+        table = [
+            [first + i if i < count else total for i in range(longest)]
+            for first, count in zip(edges, counts)
+        ]
+        # The last row, of zeros, belongs to the first tensor as well.
+        self.owners = torch.tensor([*owners, 0], device=device)
+        self.table = torch.tensor(table, device=device)
 
     def join(self, tensors: Sequence[Any], like: Sequence[Any]) -> Any:
         """Returns the matrix of tensors, each in another's memory order."""
@@ -114,12 +123,12 @@ class Rows:
             parts.append(in_memory_order(tensor, other).reshape(-1))
             if span > size:
                 parts.append(self.zeros[dtype][: span - size])
-        return torch.cat(parts).view(-1, WIDTH)
+        return torch.cat([*parts, self.zeros[dtype]]).view(-1, WIDTH)
 
     def split(self, matrix: Any, like: Sequence[Any]) -> list[Any]:
         """Returns the tensors of a matrix, as views with the given shapes."""
         views = []
-        spans = matrix.view(-1).split(self.spans)
+        spans = matrix.view(-1)[:-WIDTH].split(self.spans)
         for span, size, other in zip(spans, self.sizes, like):
             shape = in_memory_order(other, other).shape
             view = span[:size].view(shape)
@@ -129,17 +138,22 @@ class Rows:
             views.append(view)
         return views
 
-    def norms(self, matrix: Any) -> Any:
-        """Returns each tensor's norm, `(tensors,)`, at least in float32."""
+    def norms(self, *matrices: Any) -> Any:
+        """Returns tensors' norms, `(matrices, tensors)`, at least in float32.
+
+        PyTorch's `segment_reduce` would do without a table, but not on all
+        devices.
+        """
         import torch
 
-        dtype = torch.promote_types(matrix.dtype, torch.float32)
-        norms = torch.linalg.vector_norm(matrix, dim=1, dtype=dtype)
-        # `unsafe` skips a check for which the host would wait.
-        squares = torch.segment_reduce(
-            norms.square(), "sum", lengths=self.counts, unsafe=True
+        dtype = torch.promote_types(matrices[0].dtype, torch.float32)
+        norms = torch.stack(
+            [
+                torch.linalg.vector_norm(matrix, dim=1, dtype=dtype)
+                for matrix in matrices
+            ]
         )
-        return squares.sqrt()
+        return norms.square()[:, self.table].sum(-1).sqrt()
 
     def spread(self, values: Any) -> Any:
         """Returns a column with each tensor's value in its rows."""
