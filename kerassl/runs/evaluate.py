@@ -20,6 +20,13 @@ from kerassl.presets.load import open_source
 from kerassl.run_folder import read_scores
 from kerassl.runs.journal import Seen, ignore
 from kerassl.runs.splits import LabeledSplits
+from kerassl.runs.subject import (
+    add_encoder,
+    add_images,
+    check_channels,
+    load_size,
+    open_encoder,
+)
 
 
 class Evaluation:
@@ -65,13 +72,12 @@ class Evaluation:
         data_dir: str | None = None,
         max_unreadable: float | None = None,
     ):
-        self.encoder = load_encoder(source)
-        height, width, channels = self.encoder.input_shape[1:]
+        self.encoder = open_encoder(source)
         splits = LabeledSplits(
             data,
             train,
             test,
-            image_size=None if None in (height, width) else (height, width),
+            image_size=load_size(self.encoder),
             train_limit=train_limit,
             test_limit=test_limit,
             data_dir=data_dir,
@@ -85,22 +91,8 @@ class Evaluation:
         self.data = splits.name
         self.settings = splits.settings
         self.notes = splits.notes
-        broken = [
-            weight.path
-            for weight in self.encoder.weights
-            if not np.isfinite(keras.ops.convert_to_numpy(weight)).all()
-        ]
-        if broken:
-            raise ValueError(
-                f"{source} has {len(broken)} weights that hold NaN or infinite "
-                f"values, such as {broken[0]}: its training has diverged."
-            )
         for part in self.splits.values():
-            if part.image_shape[-1] != channels:
-                raise ValueError(
-                    f"The encoder takes images of {channels} channels; those "
-                    f"of {part.name} have {part.image_shape[-1]}."
-                )
+            check_channels(self.encoder, part)
 
     def batches(
         self, split: str, batch_size: int = 256, seen: Seen = ignore
@@ -151,20 +143,14 @@ class Evaluation:
 
         Of large arrays it covers a thousand images, and of files the names.
         """
-        found = hashlib.sha256(self.encoder.to_json().encode())
-        for weight in self.encoder.get_weights():
-            found.update(weight.tobytes())
+        found = hashlib.sha256()
+        add_encoder(found, self.encoder)
         for split, part in self.splits.items():
             classes, (numbers,) = encode_labels({split: part.labels})
             words = repr((split, part.name, part.images.shape, classes))
             found.update(words.encode("utf-8", "surrogateescape"))
             found.update(numbers.tobytes())
-            if isinstance(part.images, np.ndarray):
-                step = -(-len(part.images) // 1000)
-                found.update(part.images[::step].tobytes())
-            else:
-                names = "\0".join(map(str, part.paths or ()))
-                found.update(names.encode("utf-8", "surrogateescape"))
+            add_images(found, part)
         return found.hexdigest()
 
 

@@ -1,0 +1,70 @@
+"""The encoder and the images of a command, checked and identified."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerassl.data import ImageData
+from kerassl.presets import load_encoder
+
+
+def open_encoder(source: str | Path) -> keras.Model:
+    """Loads an encoder whose weights are finite.
+
+    Args:
+        source: as in `kerassl.load_encoder`.
+
+    Raises:
+        ValueError: if a weight isn't finite.
+        FileNotFoundError: if the encoder doesn't exist.
+    """
+    encoder = load_encoder(source)
+    broken = [
+        weight.path
+        for weight in encoder.weights
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all()
+    ]
+    if broken:
+        raise ValueError(
+            f"{source} has {len(broken)} weights that hold NaN or infinite "
+            f"values, such as {broken[0]}: its training has diverged."
+        )
+    return encoder
+
+
+def load_size(encoder: keras.Model) -> tuple[int, int] | None:
+    """Returns the size to load images in, `None` if the encoder takes any."""
+    height, width = encoder.input_shape[1:3]
+    return None if None in (height, width) else (height, width)
+
+
+def check_channels(encoder: keras.Model, part: ImageData) -> None:
+    """Checks that images have as many channels as the encoder takes.
+
+    Raises:
+        ValueError: if not.
+    """
+    channels = encoder.input_shape[-1]
+    if part.image_shape[-1] != channels:
+        raise ValueError(
+            f"The encoder takes images of {channels} channels; those of "
+            f"{part.name} have {part.image_shape[-1]}."
+        )
+
+
+def add_encoder(digest: Any, encoder: keras.Model) -> None:
+    """Adds the architecture and the weights to a hash."""
+    digest.update(encoder.to_json().encode())
+    for weight in encoder.get_weights():
+        digest.update(weight.tobytes())
+
+
+def add_images(digest: Any, part: ImageData) -> None:
+    """Adds the paths to a hash, and at most a thousand images of an array."""
+    if isinstance(part.images, np.ndarray):
+        step = -(-len(part.images) // 1000)
+        digest.update(part.images[::step].tobytes())
+    names = "\0".join(map(str, part.paths or ()))
+    digest.update(names.encode("utf-8", "surrogateescape"))
