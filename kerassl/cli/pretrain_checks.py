@@ -51,14 +51,9 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(
             "Give the images with --data, such as fashion_mnist_small."
         )
-    data = options.data
-    path = Path(data.removeprefix("folder:")).expanduser()
-    if data.startswith("folder:") and not path.is_dir():
-        raise UserError(f"There is no folder {path}.")
-    if data.lower().endswith((".npz", ".npy")) and not path.is_file():
-        raise UserError(f"There is no file {path}.")
+    check_data(options.data)
     if options.output is None:
-        options.output = re.sub(r"[^\w.-]+", "_", data)
+        options.output = re.sub(r"[^\w.-]+", "_", options.data)
         options.output = f"runs/{options.method}_{options.output}"
     check_free(options.output)
     if options.force:
@@ -69,6 +64,15 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(
             f"{error} (--resume goes on with a run, --force overwrites it.)"
         ) from error
+
+
+def check_data(data: str) -> None:
+    """Refuses the path of a folder or a file that doesn't exist."""
+    path = Path(data.removeprefix("folder:")).expanduser()
+    if data.startswith("folder:") and not path.is_dir():
+        raise UserError(f"There is no folder {path}.")
+    if data.lower().endswith((".npz", ".npy")) and not path.is_file():
+        raise UserError(f"There is no file {path}.")
 
 
 def _check_resume(options: argparse.Namespace) -> None:

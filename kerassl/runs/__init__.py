@@ -4,6 +4,7 @@ from kerassl.environment import environment
 from kerassl.run_folder import read_history, read_settings
 from kerassl.run_lock import InUseError
 from kerassl.runs.evaluate import Evaluation, earlier_scores
+from kerassl.runs.features import FeatureFile
 from kerassl.runs.monitoring import monitors, tensorboard
 from kerassl.runs.preset import save_preset
 from kerassl.runs.protocols import protocol
@@ -13,6 +14,7 @@ from kerassl.runs.starting import resume, start
 __all__ = [
     "DivergedError",
     "Evaluation",
+    "FeatureFile",
     "InUseError",
     "Run",
     "SaveError",

@@ -16,7 +16,7 @@ PARTIAL = ".partial-"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """Yields the path of a temporary file that then replaces `path`.
 
     The file replaces `path` at the end of the block, and is removed if the
@@ -25,12 +25,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Args:
         path: path of the file to replace, in an existing folder.
+        folder: path of the temporary file's folder, on the same file system;
+            by default that of `path`.
 
     Yields:
-        A path in the same folder, with the same suffix.
+        A path in that folder, with the same suffix.
     """
     name = f"{PARTIAL}{uuid.uuid4().hex[:12]}-{path.name}"
-    temporary = path.with_name(name)
+    temporary = (folder or path.parent) / name
     try:
         yield temporary
         _flush(temporary)

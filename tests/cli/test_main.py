@@ -68,6 +68,9 @@ def answer(words, start=MODULE):
         ("pretrain simclr --data x --monitor k-NN", 2, "Nearest: knn"),
         ("pretrain --resume --output nowhere", 2, "holds no run"),
         ("evaluate nowhere --data cifar10 --protocol kn", 2, "knn"),
+        ("embed a fashion_mnist_small --output a.csv", 2, ".npz, .npy or"),
+        ("embed a folder:nowhere --output a.npz", 2, "no folder nowhere"),
+        ("embed a cifar10 --output README.md/a.npy --limit 0", 2, "'0' is not"),
         ("report nowhere", 2, "holds no run"),
     ],
 )

@@ -1,0 +1,113 @@
+"""`kerassl embed`: writes the features of images to a file."""
+
+import argparse
+from typing import Any
+
+from kerassl.cli.errors import UserError, print_note, user_errors
+from kerassl.cli.loading import load_keras
+from kerassl.cli.pretrain_checks import check_data
+from kerassl.cli.types import positive, share
+from kerassl.feature_files import check_feature_file
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "embed",
+        help="write the features of images to a file",
+        description="Writes the features of images to a file, with their "
+        "labels, if any, and the paths of a folder's files. After an "
+        "interruption the same command continues, with the same result.",
+    )
+    parser.set_defaults(command=run)
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        help="a run's folder, a preset (its name, hf://owner/name or its "
+        "folder), or a .keras file of an encoder",
+    )
+    add(
+        "data",
+        metavar="DATA",
+        help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
+        "or a .npz or .npy file",
+    )
+    add(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="the file to write: .npz, .parquet, or .npy for the features only",
+    )
+    add("--overwrite", action="store_true", help="replace the file")
+    add(
+        "--split",
+        default="train",
+        help="train (the default), test, validation, or with TFDS a slice "
+        "such as 'train[:1000]'",
+    )
+    add("--limit", type=positive, help="embed this many images at most")
+    add(
+        "--layer",
+        help="the stage whose features to write, or `stages` to concatenate "
+        "all (the encoder's output)",
+    )
+    add(
+        "--batch-size",
+        type=positive,
+        default=256,
+        help="the images that are embedded at once (256)",
+    )
+    add(
+        "--max-unreadable",
+        type=share,
+        metavar="SHARE",
+        help="as in `kerassl pretrain` (0.01)",
+    )
+    add("--data-dir", help="where TFDS keeps its data sets")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    try:
+        with user_errors():
+            check_feature_file(options.output, options.overwrite)
+    except ImportError as error:
+        raise UserError(str(error)) from error
+    check_data(options.data)
+    load_keras()
+    from kerassl import runs
+    from kerassl.cli.time_left import time_left
+
+    with user_errors():
+        file = runs.FeatureFile(
+            options.source,
+            options.data,
+            options.output,
+            split=options.split,
+            layer=options.layer,
+            limit=options.limit,
+            batch_size=options.batch_size,
+            data_dir=options.data_dir,
+            max_unreadable=options.max_unreadable,
+            overwrite=options.overwrite,
+        )
+    if file.done:
+        print_note(
+            f"continuing what was interrupted: the features of {file.done:,} "
+            f"of {file.count:,} images are written."
+        )
+    try:
+        with time_left() as show:
+            path = file.write(show)
+    except OSError as error:
+        raise UserError(f"The features can't be written: {error}") from error
+    except KeyboardInterrupt:
+        print_note(
+            f"interrupted. The same command continues after {file.done:,} of "
+            f"{file.count:,} images."
+        )
+        raise
+    count, dim = file.shape
+    print(f"Wrote {path}: {dim:,} features of each of {count:,} images")
+    return 0

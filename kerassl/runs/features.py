@@ -1,0 +1,349 @@
+"""Writes the features of many images to a file."""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from kerassl import data as kerassl_data
+from kerassl import encoders
+from kerassl.data import ImageBatches
+from kerassl.environment import environment
+from kerassl.execution import lent
+from kerassl.feature_files import check_feature_file
+from kerassl.names import MAX_UNREADABLE
+from kerassl.reading import (
+    PLAIN_DICT,
+    Form,
+    check_fields,
+    integer,
+    load_json,
+    mapping,
+)
+from kerassl.run_lock import check_free, locked
+from kerassl.runs.files import (
+    folder_at,
+    remove_partial,
+    replacing,
+    write_text,
+)
+from kerassl.runs.subject import (
+    add_encoder,
+    add_images,
+    check_channels,
+    load_size,
+    open_encoder,
+)
+
+JOURNAL, ROWS = "journal.json", "features.npy"
+FORMS: dict[str, Form] = {
+    "settings": PLAIN_DICT,
+    "done": integer(1),
+    "replaced": mapping(integer(0)),
+}
+# Seconds between notes of how many features are written.
+EVERY = 5
+# Numbers in a row group of a Parquet file.
+GROUP = 2**22
+
+
+class FeatureFile:
+    """A file to which the features of images are written, piece by piece.
+
+    Until it is complete, features are in the folder `.NAME.unfinished` beside
+    it, and the memory in use doesn't grow with them. If writing is interrupted,
+    an object with the same arguments continues, and the file has the same
+    bytes as without the interruption.
+
+    - `.npz` has the arrays `features`, float32 `(N, D)`; `labels`, int64
+      `(N,)`, and `class_names`, if there are any; and for folders `paths`.
+    - `.parquet` has the columns `paths`, `labels` and `features`, and the class
+      names as JSON in the schema's metadata. It needs `pyarrow`.
+    - `.npy` has only the features.
+
+    If an image has become unreadable since it was found, another one replaces
+    it, and the row has the path and the label of that one.
+
+    Args:
+        source: a run, a preset or another source that `kerassl.load_encoder`
+            takes.
+        data: str, as in `kerassl.data.load`.
+        path: path of the file, whose suffix is its format.
+        split: str, as in `kerassl.data.load`.
+        layer: str, as in `kerassl.encoders.embed`.
+        limit: int or `None`, as in `kerassl.data.load`.
+        batch_size: int > 0.
+        data_dir: as in `kerassl.data.load`.
+        max_unreadable: as in `kerassl.data.load`.
+        overwrite: bool. Whether to replace the file if it exists, and what an
+            interruption with other arguments has left.
+
+    Attributes:
+        done: int, the number of images whose features are written.
+        count: int, the number of all images.
+
+    Raises:
+        ValueError: if the file has another suffix, it is left unfinished by
+            other arguments, or the encoder, the images or the layer are
+            refused.
+        FileExistsError: if the file exists.
+        FileNotFoundError: if the encoder or the data don't exist.
+        InUseError: if another process writes the file.
+
+    Example:
+    ```python
+    kerassl.runs.FeatureFile("runs/a", "folder:photos", "photos.npz").write()
+    features = np.load("photos.npz")["features"]
+    ```
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        data: str,
+        path: str | Path,
+        *,
+        split: str = "train",
+        layer: str | None = None,
+        limit: int | None = None,
+        batch_size: int = 256,
+        data_dir: str | None = None,
+        max_unreadable: float | None = None,
+        overwrite: bool = False,
+    ):
+        self.path = Path(path)
+        self.overwrite = overwrite
+        check_feature_file(self.path, overwrite)
+        self.folder = self.path.with_name(f".{self.path.name}.unfinished")
+        check_free(self.folder)
+        encoder = open_encoder(source)
+        self.model = encoder
+        if layer is not None:
+            self.model = encoders.layer_features(encoder, layer)
+        self.data = kerassl_data.load(
+            data,
+            split,
+            image_size=load_size(encoder),
+            limit=limit,
+            data_dir=data_dir,
+            max_unreadable=(
+                MAX_UNREADABLE if max_unreadable is None else max_unreadable
+            ),
+        )
+        check_channels(encoder, self.data)
+        self.count = len(self.data.images)
+        self.batch_size = batch_size
+        weights, images = hashlib.sha256(), hashlib.sha256()
+        add_encoder(weights, encoder)
+        add_images(images, self.data)
+        self.settings = {
+            "encoder": weights.hexdigest(),
+            "data": data,
+            "split": split,
+            "images": [*self.data.images.shape, images.hexdigest()],
+            "layer": layer,
+            "batch size": batch_size,
+            **environment(),
+        }
+        self.done = 0
+        # Rows that belong to another image than their own.
+        self.replaced: dict[str, int] = {}
+        self._read_journal()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape `(N, D)` of the features."""
+        return self.count, self.model.output_shape[-1]
+
+    def write(
+        self, show: Callable[[str, float, float], None] = lambda *what: None
+    ) -> Path:
+        """Writes the file.
+
+        Args:
+            show: called with `"features"`, the number of images done by this
+                call, and the number of those that it has to do.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            InUseError: if another process writes it.
+            OSError: if it can't be written.
+        """
+        try:
+            with folder_at(self.folder), locked(self.folder):
+                self._write(show)
+        finally:
+            # `folder_at` keeps a folder that an interruption has left.
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+        return self.path
+
+    def _write(self, show: Callable) -> None:
+        # Another process may have changed them before the lock was ours.
+        check_feature_file(self.path, self.overwrite)
+        self._read_journal()
+        remove_partial(self.folder)
+        rows, journal = self.folder / ROWS, self.folder / JOURNAL
+        if not self.done:
+            journal.unlink(missing_ok=True)
+        try:
+            with open(rows, "r+b" if self.done else "wb") as file:
+                self._embed(file, show)
+        finally:
+            if not self.done:
+                rows.unlink(missing_ok=True)
+        with replacing(self.path, self.folder) as temporary:
+            if self.path.suffix == ".npy":
+                os.replace(rows, temporary)
+            else:
+                self._complete(rows, temporary)
+        journal.unlink()
+        rows.unlink(missing_ok=True)
+
+    def _embed(self, file: IO[bytes], show: Callable) -> None:
+        """Appends the features that are missing."""
+        np.lib.format.write_array_header_1_0(
+            file,
+            {"descr": "<f4", "fortran_order": False, "shape": self.shape},
+        )
+        # What was written after the last note may be incomplete.
+        file.seek(4 * self.done * self.shape[1], os.SEEK_CUR)
+        file.truncate()
+        if self.done == self.count:
+            return
+        first = self.done
+        # The labels are the numbers of the images that were read.
+        batches = ImageBatches(
+            self.data.images,
+            np.arange(self.count),
+            batch_size=self.batch_size,
+            start_step=first // self.batch_size,
+        )
+        show("features", 0, self.count - first)
+        with lent(self.model), self._notes(file) as note:
+            for i in range(len(batches)):
+                images, read = batches[i]
+                features = self.model.predict_on_batch(images)
+                file.write(np.asarray(features, "<f4").tobytes())
+                for row, image in enumerate(read.tolist(), self.done):
+                    if row != image:
+                        self.replaced[str(row)] = image
+                self.done += len(read)
+                note()
+                show("features", self.done - first, self.count - first)
+
+    @contextlib.contextmanager
+    def _notes(self, file: IO[bytes]) -> Iterator[Callable[[], None]]:
+        """Yields a function that notes what is done every few seconds."""
+        last = time.monotonic()
+
+        def note(every: float = EVERY) -> None:
+            nonlocal last
+            if time.monotonic() - last < every or not self.done:
+                return
+            file.flush()
+            os.fsync(file.fileno())
+            found = {name: getattr(self, name) for name in FORMS}
+            write_text(self.folder / JOURNAL, json.dumps(found))
+            last = time.monotonic()
+
+        try:
+            yield note
+        finally:
+            note(0)
+
+    def _read_journal(self) -> None:
+        """Finds out how much is done, or refuses to continue it."""
+        self.done, self.replaced = 0, {}
+        try:
+            found = load_json(self.folder / JOURNAL)
+            check_fields(found, FORMS, JOURNAL, tuple(FORMS))
+            size = os.path.getsize(self.folder / ROWS)
+        except (OSError, ValueError):
+            return
+        before = found["settings"]
+        other = [
+            name
+            for name in {**before, **self.settings}
+            if before.get(name) != self.settings.get(name)
+        ]
+        if other and not self.overwrite:
+            raise ValueError(
+                f"{self.path} was left unfinished with other settings "
+                f"({', '.join(other)}). Give the same ones, or `overwrite` "
+                "(--overwrite) to start anew."
+            )
+        done = found["done"]
+        whole = done == self.count or done % self.batch_size == 0
+        if other or not whole or size < 4 * done * self.shape[1]:
+            return
+        self.done, self.replaced = done, found["replaced"]
+
+    def _complete(self, rows: Path, path: Path) -> None:
+        """Writes features, labels and paths to one file."""
+        order = np.arange(self.count)
+        for row, image in self.replaced.items():
+            order[int(row)] = image
+        columns: dict[str, Any] = {}
+        if self.data.paths is not None:
+            columns["paths"] = np.array(list(map(str, self.data.paths)))[order]
+        if self.data.labels is not None:
+            columns["labels"] = np.asarray(self.data.labels)[order]
+        features = np.load(rows, mmap_mode="r")
+        classes = list(self.data.class_names or ())
+        if self.path.suffix == ".parquet":
+            _write_parquet(path, columns, features, classes)
+            return
+        if classes:
+            columns["class_names"] = np.array(classes)
+        with open(path, "wb") as file:
+            np.savez(file, features=features, **columns)
+
+
+def _write_parquet(
+    path: Path,
+    columns: dict[str, np.ndarray],
+    features: np.ndarray,
+    classes: list[str],
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    count, dim = features.shape
+    kinds = {"paths": pa.string(), "labels": pa.int64()}
+    schema = pa.schema(
+        [
+            *((name, kinds[name]) for name in columns),
+            ("features", pa.list_(pa.float32(), dim)),
+        ],
+        {"class_names": json.dumps(classes)} if classes else None,
+    )
+    rows = max(1, GROUP // dim)
+    with parquet.ParquetWriter(path, schema) as writer:
+        for start in range(0, count, rows):
+            part = slice(start, start + rows)
+            values: list[Any] = [
+                # Names of files may not be UTF-8.
+                [str(v).encode("utf-8", "replace").decode() for v in all_[part]]
+                if name == "paths"
+                else all_[part]
+                for name, all_ in columns.items()
+            ]
+            arrays = [
+                pa.array(value, kinds[name])
+                for name, value in zip(columns, values)
+            ]
+            arrays.append(
+                pa.FixedSizeListArray.from_arrays(
+                    pa.array(features[part].ravel()), dim
+                )
+            )
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
