@@ -18,6 +18,7 @@ from kerassl.training.inputs import Inputs, batch_sizes
 from kerassl.training.lockstep import check_lockstep
 from kerassl.training.monitors import with_monitors
 from kerassl.training.pixels import PixelWatch
+from kerassl.training.positions import keep_positions
 from kerassl.training.random_state import load_seeds, save_seeds
 from kerassl.training.rematerialization import check_rematerialized
 from kerassl.training.step import (
@@ -180,6 +181,7 @@ class ImageModel(keras.Model):
             ):
                 history = super().fit(**_for_keras(given, trains=True))
             share_accumulated(self)
+            keep_positions(self)
             return history
         finally:
             self._validation = None
@@ -311,6 +313,7 @@ class ImageModel(keras.Model):
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the model's own weights and the state of all its seeds."""
+        keep_positions(self)
         super().save_own_variables(store)
         save_seeds(self, store)
 
