@@ -154,8 +154,9 @@ def test_without_the_stopped_gradient_the_outputs_collapse():
         # About 1 if the outputs are spread over the sphere.
         stds = np.multiply(history["output_std"], 64**0.5)
         assert stds[0] > 0.9
-        spread[stop_gradient] = stds[-1]
-        loss[stop_gradient] = history["loss"][-1]
+        # One epoch alone may be an outlier at this learning rate.
+        spread[stop_gradient] = np.median(stds[-9:])
+        loss[stop_gradient] = np.median(history["loss"][-9:])
     assert spread[True] > 0.9 and loss[True] > -0.5
     # The last batch normalization keeps a few images apart for a long time.
     assert spread[False] < 0.5 and loss[False] < -0.8
