@@ -17,6 +17,8 @@ ENCODERS = (
     "vit_tiny",
     "vit_small",
     "vit_base",
+    "dinov2_small",
+    "dinov2_base",
 )
 #: The file of a run that holds its encoder.
 ENCODER = "encoder.keras"

@@ -10,8 +10,10 @@ from keras import layers
 from kerassl.choices import check_choice
 from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.kerashub import (
+    DINOV2S,
     RESNETS,
     VITS,
+    dinov2_backbone,
     resnet_backbone,
     vit_backbone,
 )
@@ -51,7 +53,7 @@ def is_accepted(model: keras.Model) -> bool:
 
 def names() -> list[str]:
     """Returns the names that `build` knows."""
-    return [*SMALL_RESNETS, *RESNETS, *VITS]
+    return [*SMALL_RESNETS, *RESNETS, *VITS, *DINOV2S]
 
 
 def build(
@@ -79,6 +81,8 @@ def build(
     | `vit_tiny` | 192 | 5.5 M | |
     | `vit_small` | 384 | 21.7 M | |
     | `vit_base` | 768 | 85.8 M | MAE's and MoCo v3's |
+    | `dinov2_small` | 384 | 21.6 M | DINOv2's, patches of 14 px |
+    | `dinov2_base` | 768 | 85.7 M | the same, larger |
 
     The small ResNets are graphs of core Keras layers with a 3x3 stem. The
     others contain a stock KerasHub backbone, `encoder.get_layer("backbone")`.
@@ -90,7 +94,7 @@ def build(
             ImageNet's, or 0.5 for one channel.
         std: the standard deviation likewise. By default ImageNet's, or 0.25 for
             one channel.
-        patch_size: int, only for ViTs. By default 4 up to 48 px, 8 up to
+        patch_size: int, only for `vit_...`. By default 4 up to 48 px, 8 up to
             112 px, and 16 above.
 
     Returns:
@@ -114,7 +118,9 @@ def build(
             f"channels. Received: {image_shape}"
         )
     if patch_size is not None and name not in VITS:
-        raise ValueError(f"`patch_size` is only for ViTs, not for {name}.")
+        raise ValueError(
+            f"`patch_size` is only for ViTs `vit_...`, not for {name}."
+        )
     normalization = standardization(shape[-1], mean, std)
     if name in SMALL_RESNETS:
         inputs = keras.Input(shape, name="images")
@@ -123,6 +129,8 @@ def build(
     if name in RESNETS:
         # Without a fixed size, so that `at_size` works.
         backbone = resnet_backbone(name, (None, None, shape[-1]))
+    elif name in DINOV2S:
+        backbone = dinov2_backbone(name, shape)
     else:
         backbone = vit_backbone(name, shape, patch_size)
     return encoder_around(backbone, normalization, shape, name)

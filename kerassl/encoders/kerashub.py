@@ -13,6 +13,10 @@ VITS = {
     "vit_small": dict(hidden_dim=384, num_layers=12, num_heads=6),
     "vit_base": dict(hidden_dim=768, num_layers=12, num_heads=12),
 }
+DINOV2S = {
+    "dinov2_small": dict(hidden_dim=384, num_layers=12, num_heads=6),
+    "dinov2_base": dict(hidden_dim=768, num_layers=12, num_heads=12),
+}
 RESNETS = {
     "resnet_18": ("basic_block", (2, 2, 2, 2)),
     "resnet_50": ("bottleneck_block", (3, 4, 6, 3)),
@@ -123,6 +127,31 @@ def vit_backbone(
     )
     linear_xavier(backbone)
     return backbone
+
+
+def dinov2_backbone(name: str, image_shape: tuple[int, int, int]) -> Any:
+    """Returns an untrained `keras_hub.models.DINOV2Backbone`."""
+    import keras_hub
+
+    height, width = image_shape[:2]
+    if height != width or height % 14:
+        raise ValueError(
+            f"{name} takes square images of a multiple of its patches of 14 "
+            f"px, such as 28, 56 or 224. Received: {height}x{width}"
+        )
+    size = DINOV2S[name]
+    return keras_hub.models.DINOV2Backbone(
+        image_shape=image_shape,
+        position_embedding_shape=image_shape,
+        patch_size=14,
+        intermediate_dim=4 * size["hidden_dim"],
+        # The authors start training so. Released weights have their own.
+        layer_scale_init_value=1e-5,
+        use_mask_token=False,
+        data_format="channels_last",
+        name="backbone",
+        **size,
+    )
 
 
 def linear_xavier(model: keras.layers.Layer) -> None:

@@ -139,6 +139,7 @@ class _Trace:
         self.images = keras.Input(encoder.input_shape[1:], name="images")
         self.tensors: dict[str, Any] = {}
         self.class_token = False
+        self.blocks: dict[str, Any] = {}
         # How many of the first tokens aren't pooled, by their number.
         self.left_out: dict[int, int] = {}
         self.named: list[str] = []
@@ -157,6 +158,11 @@ class _Trace:
     def _run(self, model: keras.Model, inputs: Any) -> Any:
         self.class_token |= has_class_token(model)
         outputs = replay(model, inputs, self._call)
+        if hub_name(model) in ("DINOV2Backbone", "DINOV3Backbone"):
+            # Not the stem, whose class token hasn't seen the image.
+            for name, tokens in self.blocks.items():
+                self._name(name, model.layernorm(tokens))
+            return outputs
         # These tensors belong to the model's original graph: match by layer.
         for name, tensor in getattr(model, "pyramid_outputs", {}).items():
             for layer in model.layers:
@@ -177,6 +183,8 @@ class _Trace:
             outputs = self.tensors[block.name]
         else:
             outputs = layer(*args, **kwargs)
+        if hub_name(layer) in ("DINOV2Encoder", "DINOV3Encoder"):
+            self.blocks = outputs[1]
         if not isinstance(outputs, keras.KerasTensor):
             return outputs
         if re.fullmatch(r"stage\d+", layer.name):

@@ -21,9 +21,11 @@ WIDTHS = {
     "vit_tiny": 192,
     "vit_small": 384,
     "vit_base": 768,
+    "dinov2_small": 384,
+    "dinov2_base": 768,
 }
 # Built of the same layers as others, and slow to build.
-LARGEST = {"resnet_50", "vit_small", "vit_base"}
+LARGEST = {"resnet_50", "vit_small", "vit_base", "dinov2_base"}
 
 
 def pixels(shape, count=2):
@@ -39,7 +41,7 @@ def test_the_names():
     "name,shape",
     [
         pytest.param(
-            *(name, (32, 32, 3)),
+            *(name, (28, 28, 3) if "dino" in name else (32, 32, 3)),
             marks=[
                 *([once] if WIDTHS[name] > 200 else []),
                 *([more("smaller ones")] if name in LARGEST else []),
@@ -67,6 +69,15 @@ def test_each_name_gives_features(name, shape):
 def test_sizes_are_as_documented(name, millions):
     count = encoders.build(name, (32, 32, 3)).count_params() / 1e6
     assert count == pytest.approx(millions, rel=0.02)
+
+
+def test_dinov2_is_as_large_as_kerashubs_preset():
+    import keras_hub
+
+    encoder = encoders.build("dinov2_small", (518, 518, 3))
+    preset = keras_hub.models.DINOV2Backbone.presets["dinov2_small"]
+    # All but the mask token.
+    assert encoder.count_params() == preset["metadata"]["params"] - 384
 
 
 def test_normalization_is_inside():
@@ -208,6 +219,9 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_patches_must_fit():
     with pytest.raises(ValueError, match="patch_size"):
         encoders.build("vit_nano", (30, 30, 3))
+    for shape in ((32, 32, 3), (28, 56, 3)):
+        with pytest.raises(ValueError, match="square.*multiple.*14 px"):
+            encoders.build("dinov2_small", shape)
 
 
 def test_a_kerascv_backbone_is_accepted():

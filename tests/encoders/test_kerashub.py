@@ -5,7 +5,23 @@ import pytest
 
 from kerassl import encoders
 from tests.encoders.test_adapt import features, pixels, vit
-from tests.encoders.test_graph import dinov2, nested
+from tests.encoders.test_graph import dinov2, dinov3, nested
+
+
+@pytest.mark.parametrize("make", [dinov2, dinov3])
+@pytest.mark.parametrize("pooling", ["class", "mean"])
+def test_the_last_stage_of_dino_is_the_encoders_output(make, pooling):
+    encoder = encoders.as_encoder(
+        make(), mean=[0.5] * 3, std=[0.5] * 3, pooling=pooling
+    )
+    assert encoders.stages(encoder) == ["stage1"]
+    x = pixels()
+    np.testing.assert_allclose(
+        encoders.embed(encoder, x, layer="stage1"),
+        encoders.embed(encoder, x),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("registers", [0, 2])

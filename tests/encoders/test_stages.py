@@ -10,6 +10,7 @@ from keras import layers, ops
 
 import kerassl
 from kerassl import encoders
+from tests.backends import more
 from tests.contracts.methods import tiny_encoder
 
 # Of each encoder: the first stage, how many there are, and their widths.
@@ -23,6 +24,8 @@ STAGES = {
     "vit_tiny": ("transformer_block_1", [192] * 12),
     "vit_small": ("transformer_block_1", [384] * 12),
     "vit_base": ("transformer_block_1", [768] * 12),
+    "dinov2_small": ("stage1", [384] * 12),
+    "dinov2_base": ("stage1", [768] * 12),
 }
 
 
@@ -35,12 +38,21 @@ def test_all_names_are_tested():
     assert list(STAGES) == encoders.names()
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            n, marks=more("dinov2_small") if n == "dinov2_base" else []
+        )
+        for n in STAGES
+    ],
+)
 def test_each_encoder_has_stages(name):
     small = ("resnet_nano", "resnet_18", "vit_nano")
     if keras.backend.backend() != "torch" and name not in small:
         pytest.skip("its graph is the same, and slow to build")
-    encoder = encoders.build(name, (32, 32, 3))
+    side = 28 if name in ("dinov2_small", "dinov2_base") else 32
+    encoder = encoders.build(name, (side, side, 3))
     found = encoders.stages(encoder)
     first, widths = STAGES[name]
     assert found[0] == first and len(found) == len(widths)
