@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import layers
 
-from kerassl.encoders.kerashub import hub_name
+from kerassl.encoders.kerashub import DINOS, hub_name
 from kerassl.image_format import flat_layers
 from kerassl.networks import is_graph, replay
 
@@ -111,10 +111,16 @@ def vit_layers(encoder: keras.Model) -> list[str]:
         encoder: `keras.Model`.
 
     Returns:
-        A list of layer names, empty if the encoder holds no ViT.
+        A list of layer names, empty if the encoder holds no ViT, DeiT or DINO
+        of KerasHub.
     """
-    vit = find_vit(encoder)
-    return [x.name for x in (vit.embedding, *vit.blocks)] if vit else []
+    if vit := find_vit(encoder):
+        return [x.name for x in (vit.embedding, *vit.blocks)]
+    for layer in flat_layers(encoder, whole=hub_name):
+        if hub_name(layer) in DINOS:
+            parts = (layer.embeddings, *layer.encoder.layers)
+            return [x.name for x in parts]
+    return []
 
 
 def first_tokens(model: Any) -> int | None:

@@ -14,7 +14,7 @@ from keras import layers
 from kerassl.choices import check_choice
 from kerassl.encoders.build import pooled
 from kerassl.encoders.graph import has_class_token
-from kerassl.encoders.kerashub import hub_name
+from kerassl.encoders.kerashub import DINOS, hub_name
 from kerassl.networks import is_graph, replay
 
 
@@ -158,7 +158,7 @@ class _Trace:
     def _run(self, model: keras.Model, inputs: Any) -> Any:
         self.class_token |= has_class_token(model)
         outputs = replay(model, inputs, self._call)
-        if hub_name(model) in ("DINOV2Backbone", "DINOV3Backbone"):
+        if hub_name(model) in DINOS:
             # Not the stem, whose class token hasn't seen the image.
             for name, tokens in self.blocks.items():
                 self._name(name, model.layernorm(tokens))

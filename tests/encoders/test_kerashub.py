@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kerassl import encoders
+from kerassl.encoders import graph
 from tests.encoders.test_adapt import features, pixels, vit
 from tests.encoders.test_graph import dinov2, dinov3, nested
 
@@ -15,6 +16,12 @@ def test_the_last_stage_of_dino_is_the_encoders_output(make, pooling):
         make(), mean=[0.5] * 3, std=[0.5] * 3, pooling=pooling
     )
     assert encoders.stages(encoder) == ["stage1"]
+    # By these names, parts get their own learning rates.
+    parts = graph.vit_layers(encoder)
+    assert parts == ["embeddings", "layers_0"]
+    paths = [v.path for v in encoder.trainable_weights]
+    for name in parts:
+        assert any(f"/{name}/" in f"/{path}" for path in paths)
     x = pixels()
     np.testing.assert_allclose(
         encoders.embed(encoder, x, layer="stage1"),
