@@ -175,13 +175,12 @@ class MoCo(SelfSupervisedModel):
 
     def after_update(self) -> None:
         """Updates the momentum networks."""
-        step = self.optimizer.iterations
         update_together(
             [
                 (self.momentum_encoder, self.encoder),
                 (self.momentum_projector, self.projector),
             ],
-            step,
+            self.optimizer.iterations,
         )
 
     def check_batch(self, size: int) -> None:
@@ -381,13 +380,12 @@ class MoCoV3(SelfSupervisedModel):
 
     def after_update(self) -> None:
         """Updates the momentum networks."""
-        step = self.optimizer.iterations
         update_together(
             [
                 (self.momentum_encoder, self.encoder),
                 (self.momentum_projector, self.projector),
             ],
-            step,
+            self.optimizer.iterations,
         )
 
     def get_config(self) -> dict:
