@@ -3,8 +3,11 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
+import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +18,6 @@ from kerassl import data as kerassl_data
 from kerassl import encoders
 from kerassl.data import ImageBatches
 from kerassl.environment import environment
-from kerassl.execution import lent
 from kerassl.feature_files import check_feature_file
 from kerassl.names import MAX_UNREADABLE
 from kerassl.reading import (
@@ -49,8 +51,8 @@ FORMS: dict[str, Form] = {
 }
 # Seconds between notes of how many features are written.
 EVERY = 5
-# Numbers in a row group of a Parquet file.
-GROUP = 2**22
+# Bytes of images, or of their features, that are handled at once.
+BLOCK = 2**24
 
 
 class FeatureFile:
@@ -139,6 +141,10 @@ class FeatureFile:
         check_channels(encoder, self.data)
         self.count = len(self.data.images)
         self.batch_size = batch_size
+        pixels = math.prod(self.data.image_shape)
+        image = max(pixels * self.data.images.dtype.itemsize, 4 * self.shape[1])
+        # Images are read and embedded in blocks of whole batches.
+        self.block = batch_size * max(1, BLOCK // (batch_size * image))
         weights, images = hashlib.sha256(), hashlib.sha256()
         add_encoder(weights, encoder)
         add_images(images, self.data)
@@ -221,18 +227,20 @@ class FeatureFile:
             return
         first = self.done
         # The labels are the numbers of the images that were read.
-        batches = ImageBatches(
+        blocks = ImageBatches(
             self.data.images,
             np.arange(self.count),
-            batch_size=self.batch_size,
-            start_step=first // self.batch_size,
+            batch_size=self.block,
+            start_step=first // self.block,
         )
         show("features", 0, self.count - first)
-        with lent(self.model), self._notes(file) as note:
-            for i in range(len(batches)):
-                images, read = batches[i]
-                features = self.model.predict_on_batch(images)
-                file.write(np.asarray(features, "<f4").tobytes())
+        with self._notes(file) as note:
+            for i in range(len(blocks)):
+                images, read = blocks[i]
+                features = encoders.embed(
+                    self.model, images, batch_size=self.batch_size
+                )
+                file.write(features.astype("<f4", copy=False).tobytes())
                 for row, image in enumerate(read.tolist(), self.done):
                     if row != image:
                         self.replaced[str(row)] = image
@@ -282,7 +290,7 @@ class FeatureFile:
                 "(--overwrite) to start anew."
             )
         done = found["done"]
-        whole = done == self.count or done % self.batch_size == 0
+        whole = done == self.count or done % self.block == 0
         if other or not whole or size < 4 * done * self.shape[1]:
             return
         self.done, self.replaced = done, found["replaced"]
@@ -297,27 +305,31 @@ class FeatureFile:
             columns["paths"] = np.array(list(map(str, self.data.paths)))[order]
         if self.data.labels is not None:
             columns["labels"] = np.asarray(self.data.labels)[order]
-        features = np.load(rows, mmap_mode="r")
         classes = list(self.data.class_names or ())
         if self.path.suffix == ".parquet":
-            _write_parquet(path, columns, features, classes)
+            _write_parquet(path, columns, rows, self.shape[1], classes)
             return
         if classes:
             columns["class_names"] = np.array(classes)
-        with open(path, "wb") as file:
-            np.savez(file, features=features, **columns)
+        with zipfile.ZipFile(path, "w") as archive:
+            with rows.open("rb") as file:
+                with archive.open(ROWS, "w", force_zip64=True) as member:
+                    shutil.copyfileobj(file, member, 2**20)
+            for name, values in columns.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as to:
+                    np.lib.format.write_array(to, values, allow_pickle=False)
 
 
 def _write_parquet(
     path: Path,
-    columns: dict[str, np.ndarray],
-    features: np.ndarray,
+    columns: dict[str, Any],
+    rows: Path,
+    dim: int,
     classes: list[str],
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    count, dim = features.shape
     kinds = {"paths": pa.string(), "labels": pa.int64()}
     schema = pa.schema(
         [
@@ -326,24 +338,21 @@ def _write_parquet(
         ],
         {"class_names": json.dumps(classes)} if classes else None,
     )
-    rows = max(1, GROUP // dim)
-    with parquet.ParquetWriter(path, schema) as writer:
-        for start in range(0, count, rows):
-            part = slice(start, start + rows)
-            values: list[Any] = [
-                # Names of files may not be UTF-8.
-                [str(v).encode("utf-8", "replace").decode() for v in all_[part]]
-                if name == "paths"
-                else all_[part]
-                for name, all_ in columns.items()
-            ]
-            arrays = [
-                pa.array(value, kinds[name])
-                for name, value in zip(columns, values)
-            ]
-            arrays.append(
-                pa.FixedSizeListArray.from_arrays(
-                    pa.array(features[part].ravel()), dim
-                )
-            )
+    size = max(1, BLOCK // (4 * dim))
+    with rows.open("rb") as file, parquet.ParquetWriter(path, schema) as writer:
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        start = 0
+        # Mapped into memory, they would count as memory in use.
+        while (numbers := np.fromfile(file, "<f4", size * dim)).size:
+            stop = start + len(numbers) // dim
+            part = {name: v[start:stop] for name, v in columns.items()}
+            if "paths" in part:  # Names of files may not be UTF-8.
+                part["paths"] = [
+                    str(name).encode("utf-8", "replace").decode()
+                    for name in part["paths"]
+                ]
+            arrays = [pa.array(v, kinds[name]) for name, v in part.items()]
+            arrays.append(pa.FixedSizeListArray.from_arrays(numbers, dim))
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            start = stop

@@ -52,18 +52,24 @@ def table(path):
     return found.to_pydict() | {"class_names": classes}
 
 
-def interrupt(monkeypatch, batch):
-    """Makes the model stop at a batch, as by Ctrl-C."""
-    before = keras.Model.predict_on_batch
+@pytest.fixture
+def blocks(monkeypatch):
+    """Makes each batch a block of its own."""
+    monkeypatch.setattr(written, "BLOCK", 1)
+
+
+def interrupt(monkeypatch, block):
+    """Stops at a block, as by Ctrl-C."""
+    before = encoders.embed
     calls = []
 
-    def predict(self, x):
-        calls.append(len(x))
-        if len(calls) > batch:
+    def embed(model, images, **options):
+        calls.append(len(images))
+        if len(calls) > block:
             raise KeyboardInterrupt
-        return before(self, x)
+        return before(model, images, **options)
 
-    monkeypatch.setattr(keras.Model, "predict_on_batch", predict)
+    monkeypatch.setattr(encoders, "embed", embed)
     return calls
 
 
@@ -131,7 +137,7 @@ def test_the_rows_of_a_folder_have_paths(photos, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["npz", "npy", "parquet"])
 def test_what_was_interrupted_goes_on(
-    source, suffix, tmp_path, capsys, monkeypatch
+    source, suffix, tmp_path, capsys, monkeypatch, blocks
 ):
     words = (source, FASHION, "--limit", 40, "--batch-size", 16, "--output")
     whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"f.{suffix}"
@@ -156,7 +162,7 @@ def test_what_was_interrupted_goes_on(
 
 
 def test_it_goes_on_only_with_the_same_settings(
-    source, tmp_path, capsys, monkeypatch
+    source, tmp_path, capsys, monkeypatch, blocks
 ):
     path = tmp_path / "f.npy"
     words = (source, FASHION, "--limit", 40, "--batch-size", 16, "--output")
@@ -183,7 +189,7 @@ def test_it_goes_on_only_with_the_same_settings(
     assert embed(*words, path) == 0 and np.load(path).shape == (40, 128)
 
 
-def test_notes_are_written_on_the_way(source, tmp_path, monkeypatch):
+def test_notes_are_written_on_the_way(source, tmp_path, monkeypatch, blocks):
     def file():
         return runs.FeatureFile(
             source, FASHION, tmp_path / "f.npy", limit=40, batch_size=16
