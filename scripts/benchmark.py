@@ -142,13 +142,20 @@ def passes_alone(model: Any) -> Any:
 
 
 def measure(
-    model: Any, bare: Any, images: np.ndarray, steps: int, rounds: int
+    model: Any,
+    same: Any,
+    bare: Any,
+    images: np.ndarray,
+    steps: int,
+    rounds: int,
 ) -> dict:
     """Returns the best seconds of each part, of `steps` steps.
 
     Args:
         model: the method.
-        bare: another of its kind, through `passes_alone`.
+        same: another of its kind, for ready views: after images TensorFlow
+            would trace views of any size, which are slower.
+        bare: a third one, through `passes_alone`.
         images: uint8 images of one batch.
         steps: int, of a round.
         rounds: int.
@@ -156,7 +163,7 @@ def measure(
     make_views = compiled_augmenter(model.augmenter, images)
     views = make_views()
 
-    def fit(batches: Any, which: Any = model) -> None:
+    def fit(which: Any, batches: Any) -> None:
         which.fit(batches, shuffle=False, verbose=0)
 
     def augment() -> None:
@@ -164,14 +171,14 @@ def measure(
             make_views()
 
     parts: dict[str, Callable[[], None]] = {
-        "whole": lambda: fit(RandomBatches(images, steps)),
-        "encoder": lambda: fit(ready(views, steps)),
-        "passes": lambda: fit(ready(views, steps), bare),
+        "whole": lambda: fit(model, RandomBatches(images, steps)),
+        "encoder": lambda: fit(same, ready(views, steps)),
+        "passes": lambda: fit(bare, ready(views, steps)),
         "views": augment,
     }
-    for batches in (RandomBatches(images, 2), ready(views, 2)):
-        fit(batches)
-    fit(ready(views, 2), bare)
+    fit(model, RandomBatches(images, 2))
+    fit(same, ready(views, 2))
+    fit(bare, ready(views, 2))
     best = dict.fromkeys(parts, float("inf"))
     for _ in range(rounds):
         for name, part in parts.items():
@@ -265,9 +272,9 @@ def main() -> int:
             method_args={**recipe.method_args, **arguments.method_args},
             views={**recipe.views, **arguments.views},
         )
-        model, bare = (
+        model, same, bare = (
             recipes.build_model(recipe, shape, arguments.steps)
-            for _ in range(2)
+            for _ in range(3)
         )
     except ValueError as error:
         parser.error(str(error))
@@ -275,7 +282,12 @@ def main() -> int:
         0, 256, (arguments.batch_size, *shape), dtype="uint8"
     )
     seconds = measure(
-        model, passes_alone(bare), images, arguments.steps, arguments.rounds
+        model,
+        same,
+        passes_alone(bare),
+        images,
+        arguments.steps,
+        arguments.rounds,
     )
     samples = arguments.batch_size * arguments.steps
     ratio = seconds["whole"] / seconds["encoder"]
