@@ -127,7 +127,8 @@ class SwAV(SelfSupervisedModel):
             output_bias=True,
         )
         # In half precision some images would go to other prototypes.
-        self.prototypes = Prototypes(num_prototypes, dtype="float32")
+        dtype = keras.backend.result_type(self.variable_dtype, "float32")
+        self.prototypes = Prototypes(num_prototypes, dtype=dtype)
         self.prototypes.build((None, projection_dim))
         self.queues = [
             FeatureQueue(queue_size, projection_dim, start="zeros")
