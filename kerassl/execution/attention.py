@@ -28,10 +28,11 @@ class MultiHeadAttention(keras.layers.MultiHeadAttention):
         **kwargs: Any,
     ) -> Any:
         """Attends as Keras does, with one more token where that helps."""
-        # Masks and biases need Keras.
+        # Masks and biases need Keras; so does the traced `training` of a layer
+        # that is recomputed.
         given = (key, *args, *kwargs.values())
         if (
-            training
+            training is True
             and all(each is None or each is False for each in given)
             and self._is_plain(query, value)
         ):
