@@ -147,16 +147,16 @@ def test_without_the_stopped_gradient_the_outputs_collapse():
     for stop_gradient in (True, False):
         model = simsiam(dim=64, stop_gradient=stop_gradient)
         same_start_everywhere(model)
-        model.compile(keras.optimizers.SGD(0.5, momentum=0.9))
+        # At 0.5 a single epoch may be an outlier.
+        model.compile(keras.optimizers.SGD(0.2, momentum=0.9))
         history = model.fit(
-            pairs, batch_size=256, epochs=25, shuffle=False, verbose=0
+            pairs, batch_size=256, epochs=40, shuffle=False, verbose=0
         ).history
         # About 1 if the outputs are spread over the sphere.
         stds = np.multiply(history["output_std"], 64**0.5)
         assert stds[0] > 0.9
-        # One epoch alone may be an outlier at this learning rate.
-        spread[stop_gradient] = np.median(stds[-9:])
-        loss[stop_gradient] = np.median(history["loss"][-9:])
+        spread[stop_gradient] = stds[-1]
+        loss[stop_gradient] = history["loss"][-1]
     assert spread[True] > 0.9 and loss[True] > -0.5
     # The last batch normalization keeps a few images apart for a long time.
     assert spread[False] < 0.5 and loss[False] < -0.8
