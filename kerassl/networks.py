@@ -5,6 +5,11 @@ from typing import Any
 
 import keras
 
+from kerassl.image_format import channels_last, pinned
+
+# Dtype policies that compute in half precision.
+HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+
 
 def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns a model and all layers in it, including those in attributes."""
@@ -40,6 +45,22 @@ def owners(network: keras.layers.Layer) -> list[keras.layers.Layer]:
         for weight in layer.weights:
             found[id(weight)] = layer
     return [found[id(weight)] for weight in network.weights]
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns a model whose layers compute in float32: itself, or a copy."""
+    if not any(
+        layer.dtype_policy.name in HALVES for layer in all_layers(model)
+    ):
+        return model
+    config = keras.tree.map_structure(
+        lambda value: "float32" if str(value) in HALVES else value,
+        keras.saving.serialize_keras_object(model),
+    )
+    with channels_last():
+        copy = keras.saving.deserialize_keras_object(config)
+    set_weights(copy, model.get_weights())
+    return pinned(copy)
 
 
 def set_weights(model: keras.layers.Layer, arrays: Any) -> None:

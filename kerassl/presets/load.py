@@ -12,12 +12,11 @@ import keras
 from kerassl import encoders
 from kerassl.image_format import load_keras_file
 from kerassl.names import ENCODER
-from kerassl.networks import set_trainable
+from kerassl.networks import in_float32, set_trainable
 from kerassl.presets.format.build import Preset, build_encoder
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo
 from kerassl.presets.format.verify import open_preset
 from kerassl.presets.published import plain_name, published
-from kerassl.training.precision import in_float32
 
 INDEX = "index.json"
 HUB = "hf://"

@@ -6,10 +6,7 @@ from collections.abc import Iterator
 import keras
 
 from kerassl.environment import environment
-from kerassl.image_format import channels_last, pinned
-from kerassl.networks import all_layers, owners, set_weights
-
-HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+from kerassl.networks import all_layers, owners
 
 
 def best() -> str:
@@ -59,22 +56,6 @@ def of_new_layers(policy: str | None) -> Iterator[None]:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """Returns a model whose layers compute in float32: itself, or a copy."""
-    if not any(
-        layer.dtype_policy.name in HALVES for layer in all_layers(model)
-    ):
-        return model
-    config = keras.tree.map_structure(
-        lambda value: "float32" if str(value) in HALVES else value,
-        keras.saving.serialize_keras_object(model),
-    )
-    with channels_last():
-        copy = keras.saving.deserialize_keras_object(config)
-    set_weights(copy, model.get_weights())
-    return pinned(copy)
 
 
 @contextlib.contextmanager
