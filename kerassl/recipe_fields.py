@@ -53,6 +53,15 @@ FIELDS = (
     "seed",
     "precision",
 )
+#: Those that are options of `kerassl pretrain`. `--set` takes the others.
+OPTIONS = (
+    "encoder",
+    "epochs",
+    "batch_size",
+    "image_size",
+    "seed",
+    "precision",
+)
 #: What the fields are that a recipe may leave out.
 DEFAULTS = {"image_size": None, "seed": 0, "precision": "float32"}
 # The key of a nested field that names what takes the other keys.

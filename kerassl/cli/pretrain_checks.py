@@ -12,6 +12,7 @@ from kerassl.reading import shown
 from kerassl.recipe_fields import (
     DEFAULTS,
     FIELDS,
+    OPTIONS,
     changed,
     check_recipe,
     find_recipe,
@@ -21,15 +22,6 @@ from kerassl.recipe_fields import (
 from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
 
-# The options that are fields of the recipe.
-OPTIONS = (
-    "encoder",
-    "epochs",
-    "batch_size",
-    "image_size",
-    "seed",
-    "precision",
-)
 # Other options that can be repeated with `--resume`, but not changed.
 FIXED = ("data", "limit", "max_unreadable")
 AUTO = ("precision", "auto")

@@ -89,7 +89,7 @@ def from_all_processes(numbers: Sequence[int]) -> list[list[int]]:
     import torch
     from torch import distributed
 
-    # NCCL alone needs a tensor on the device that Keras chose.
+    # With NCCL only, it has to be a tensor on the device that Keras chose.
     is_on_host = "cpu" in distributed.get_backend_config()
     device = "cpu" if is_on_host else keras.ops.zeros(()).device
     total = torch.tensor(rows, device=device)

@@ -62,7 +62,7 @@ def as_encoder(
     averaged. Of tokens `(N, T, D)` the class token is taken, as the authors of
     ViT, DeiT, DINO, DINOv2 and DINOv3 do, if the model is a KerasHub class
     known to have one, or has a true attribute `use_class_token`. Tokens that
-    are known to belong to patches alone are averaged. Of others nothing is
+    are known to belong only to patches are averaged. Of others nothing is
     known, and `pooling` has to say what to do.
 
     Args:

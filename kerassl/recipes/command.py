@@ -6,17 +6,7 @@ from typing import Any
 
 from kerassl import recipes
 from kerassl.names import MAX_UNREADABLE
-from kerassl.recipe_fields import list_changes
-
-# The fields with options of their own.
-OPTIONS = (
-    "encoder",
-    "epochs",
-    "batch_size",
-    "image_size",
-    "seed",
-    "precision",
-)
+from kerassl.recipe_fields import OPTIONS, list_changes
 
 
 def pretrain_command(
