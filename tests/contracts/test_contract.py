@@ -276,20 +276,12 @@ def test_config_round_trip(trained):
     )
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        "mixed_float16",
-        pytest.param("mixed_bfloat16", marks=more("mixed_float16")),
-    ],
-)
-def test_mixed_precision(make, images, policy, monkeypatch):
+def check_mixed_precision(make, images, policy, monkeypatch, **compiled):
     if BACKEND == "jax" and make.is_vit and "cpu" in environment()["device"]:
         # JAX's attention has no float16 gradient on CPUs.
         policy = "mixed_bfloat16"
     keras.config.set_dtype_policy(policy)
-    # Compiled, which is Keras's default only on JAX. PyTorch takes too long.
-    model = make(jit_compile=BACKEND != "torch")
+    model = make(**compiled)
     before = values(model.trainable_variables)
     traced = note_dtypes(monkeypatch, model)
     history = fit(model, images, make.epochs)
@@ -303,6 +295,28 @@ def test_mixed_precision(make, images, policy, monkeypatch):
     assert {v.dtype for v in kept if "int" not in v.dtype} == {"float32"}
     is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     assert is_scaled == (policy == "mixed_float16")
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX always compiles")
+def test_mixed_precision(make, images, monkeypatch):
+    check_mixed_precision(make, images, "mixed_float16", monkeypatch)
+
+
+# XLA takes up to 15 s for a step.
+@A_FEW
+@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch's compiler takes long")
+def test_mixed_precision_compiled(make, images, monkeypatch):
+    check_mixed_precision(
+        make, images, "mixed_float16", monkeypatch, jit_compile=True
+    )
+
+
+@more("test_mixed_precision and test_mixed_precision_compiled")
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_every_mixed_precision(make, images, policy, monkeypatch):
+    check_mixed_precision(
+        make, images, policy, monkeypatch, jit_compile=BACKEND != "torch"
+    )
 
 
 def note_dtypes(monkeypatch, model):
@@ -391,7 +405,7 @@ def test_its_own_code_is_traced(trained, graphs, monkeypatch):
     assert traces(graphs, model)
 
 
-@more("test_mixed_precision, and on PyTorch test_its_own_code_is_traced")
+@more("test_mixed_precision_compiled and, on PyTorch, its_own_code_is_traced")
 def test_jit_compile(make, images, graphs):
     model = make(jit_compile=True)
     before = values(model.trainable_variables)
