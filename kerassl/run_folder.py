@@ -47,6 +47,16 @@ SETTINGS: dict[str, Form] = {
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),
 }
+
+
+def _is_beside(value: Any) -> bool:
+    return (
+        ANY_DICT.is_valid(value)
+        and ANY_NUMBER.is_valid(value.get("accuracy"))
+        and items(ANY_NUMBER).is_valid(value.get("draws", []))
+    )
+
+
 # The fields of one protocol's scores, in `scores.json` and in presets.
 SCORE: dict[str, Form] = {
     "accuracy": ANY_NUMBER,
@@ -55,6 +65,10 @@ SCORE: dict[str, Form] = {
     "untrained_stages": mapping(ANY_NUMBER),
     "best_stage": optional(text(200)),
     "settings": optional(ANY_DICT),
+    "draws": items(ANY_NUMBER),
+    "untrained_draws": items(ANY_NUMBER),
+    "test_size": integer(1),
+    "beside": mapping(Form(_is_beside, "a dict with an accuracy")),
     "data": text(4096),
 }
 

@@ -95,6 +95,15 @@ def add_parser(commands: Any) -> None:
         help="another run or preset of this architecture, whose scores of "
         "random weights are reused instead of measured again",
     )
+    add(
+        "--beside",
+        default="",
+        metavar="SOURCES",
+        help="frozen encoders to measure under the same protocols, separated "
+        "by commas: runs, presets, hub:NAME for a preset of KerasHub, "
+        "dinov2_small, dinov2_base or imagenet (a ResNet-50) for released "
+        "weights. Random weights are always measured",
+    )
     add("--data-dir", help="where TFDS keeps its data sets")
     add(
         "--json",
@@ -115,6 +124,8 @@ def run(options: argparse.Namespace) -> int:
     load_keras()
     from kerassl import runs
     from kerassl.cli.time_left import time_left
+    from kerassl.runs import rivals
+    from kerassl.runs.comparison import statements
     from kerassl.runs.files import encoder_mark, write_scores
     from kerassl.runs.journal import Journal, journal_path
 
@@ -137,6 +148,13 @@ def run(options: argparse.Namespace) -> int:
             data_dir=options.data_dir,
             max_unreadable=options.max_unreadable,
         )
+        names_beside = rivals.rival_names(
+            [s.strip() for s in options.beside.split(",") if s.strip()]
+        )
+        beside = {
+            name: subject.beside(rivals.open_rival(source))
+            for name, source in names_beside.items()
+        }
         floors = {}
         if options.untrained_from is not None:
             floors = runs.earlier_scores(
@@ -152,6 +170,8 @@ def run(options: argparse.Namespace) -> int:
             floors = {name: floors[score] for name, score in known.items()}
         for name, protocol in protocols.items():
             protocol.check(subject, floors.get(name))
+            for other in beside.values():
+                protocol.check(other)
         settings = None
         if (Path(options.source) / RECIPE).is_file():
             # Broken files fail now instead of after the measurement.
@@ -171,11 +191,12 @@ def run(options: argparse.Namespace) -> int:
     plan = {
         f"{name}{protocol.suffix}, {what}": cost
         for name, protocol in protocols.items()
-        for what, cost in protocol.plan(subject, floors.get(name)).items()
+        for what, cost in protocol.plan(
+            subject, floors.get(name), beside
+        ).items()
     }
-    path = journal_path(
-        options.source, subject.digest(), subject.data, protocols
-    )
+    digests = [one.digest() for one in (subject, *beside.values())]
+    path = journal_path(options.source, *digests, subject.data, protocols)
     scores, code = {}, 0
     with time_left() as show:
         journal = Journal(path, plan, show)
@@ -184,8 +205,11 @@ def run(options: argparse.Namespace) -> int:
                 f"continuing an interrupted evaluation: {journal.known} of "
                 f"{len(plan)} measurements are done."
             )
+        titles = [name + p.suffix for name, p in protocols.items()]
+        rows = [f"{title} of {rival}" for title in titles for rival in beside]
+        width = max([24, *(len(row) + 1 for row in rows)])
         print(
-            f"{'protocol':24}{'accuracy':>10}{'untrained':>11}  settings",
+            f"{'protocol':{width}}{'accuracy':>10}{'untrained':>11}  settings",
             flush=True,
         )
         for name, protocol in protocols.items():
@@ -195,6 +219,7 @@ def run(options: argparse.Namespace) -> int:
                     subject,
                     floors.get(name),
                     lambda what, one: journal.measure(f"{title}, {what}", one),
+                    beside,
                 )
             except KeyboardInterrupt:
                 print_note(
@@ -203,7 +228,7 @@ def run(options: argparse.Namespace) -> int:
                 )
                 raise
             scores[title] = found
-            _print({title: found})
+            _print({title: found}, width)
             # Stored immediately, since the next protocol may take an hour.
             if settings is not None:
                 is_own = subject.data == settings["data"]
@@ -214,6 +239,8 @@ def run(options: argparse.Namespace) -> int:
                 except (OSError, ValueError) as error:
                     code = 1
                     print_error(f"{title} isn't stored: {error}")
+    for statement in statements(scores):
+        print(statement)
     if not code:
         journal.remove()
     if options.json:
@@ -244,10 +271,10 @@ def _given(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
     return given
 
 
-def _print(scores: dict[str, dict[str, Any]]) -> None:
+def _print(scores: dict[str, dict[str, Any]], width: int) -> None:
     from kerassl.runs.protocols import score_rows
 
     for name, accuracy, floor, words in score_rows(scores):
         untrained = "" if floor is None else f"{floor:.4f}"
-        line = f"{name:24}{accuracy:>10.4f}{untrained:>11}  {words}"
+        line = f"{name:{width}}{accuracy:>10.4f}{untrained:>11}  {words}"
         print(line.rstrip(), flush=True)

@@ -26,6 +26,7 @@ from kerassl.report.html import (
 )
 from kerassl.report.subject import Subject
 from kerassl.run_folder import CHECKPOINT
+from kerassl.runs.comparison import statements
 from kerassl.runs.protocols import score_rows
 from kerassl.visualization.attention import attention_maps, vit_of
 from kerassl.visualization.correlation import cross_correlation
@@ -172,7 +173,8 @@ def _scores(run: Subject, features: np.ndarray) -> str:
         '<table><thead><tr><th scope="col">protocol</th>'
         '<th scope="col" class="number">accuracy</th>'
         '<th scope="col" class="number">untrained</th></tr></thead>\n'
-        f"<tbody>{lines}</tbody></table>",
+        f"<tbody>{lines}</tbody></table>"
+        + "".join(f"<p>{html.escape(s)}</p>" for s in statements(run.scores)),
     )
 
 

@@ -8,6 +8,7 @@ from kerassl.runs.features import FeatureFile
 from kerassl.runs.monitoring import monitors, tensorboard
 from kerassl.runs.preset import save_preset
 from kerassl.runs.protocols import protocol
+from kerassl.runs.rivals import open_rival
 from kerassl.runs.run import DivergedError, Run, SaveError
 from kerassl.runs.starting import resume, start
 
@@ -21,6 +22,7 @@ __all__ = [
     "earlier_scores",
     "environment",
     "monitors",
+    "open_rival",
     "protocol",
     "read_history",
     "read_settings",

@@ -1,5 +1,7 @@
 """An encoder and labeled images to measure it on."""
 
+import copy
+import functools
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ import keras
 import numpy as np
 
 from kerassl import encoders
+from kerassl.data.load import peek_size
 from kerassl.encoders.kerashub import restart_backbones
 from kerassl.evaluation.labels import encode_labels
 from kerassl.image_format import remade
@@ -19,6 +22,7 @@ from kerassl.presets import load_encoder
 from kerassl.presets.load import open_source
 from kerassl.run_folder import read_scores
 from kerassl.runs.journal import Seen, ignore
+from kerassl.runs.rivals import Rival
 from kerassl.runs.splits import LabeledSplits
 from kerassl.runs.subject import (
     add_encoder,
@@ -73,18 +77,23 @@ class Evaluation:
         max_unreadable: float | None = None,
     ):
         self.encoder = open_encoder(source)
-        splits = LabeledSplits(
-            data,
-            train,
-            test,
-            image_size=load_size(self.encoder),
-            train_limit=train_limit,
-            test_limit=test_limit,
-            data_dir=data_dir,
-            max_unreadable=(
-                MAX_UNREADABLE if max_unreadable is None else max_unreadable
-            ),
+        self._load = functools.cache(
+            functools.partial(
+                LabeledSplits,
+                data,
+                train,
+                test,
+                train_limit=train_limit,
+                test_limit=test_limit,
+                data_dir=data_dir,
+                max_unreadable=(
+                    MAX_UNREADABLE if max_unreadable is None else max_unreadable
+                ),
+            )
         )
+        self._specs = {spec for spec in (data, train, test) if spec is not None}
+        self._data_dir = data_dir
+        splits = self._load(image_size=load_size(self.encoder))
         self.splits = splits.parts
         # The name of the data in scores; then what is unusual about the
         # splits, as entries of the scores and as sentences.
@@ -93,6 +102,30 @@ class Evaluation:
         self.notes = splits.notes
         for part in self.splits.values():
             check_channels(self.encoder, part)
+
+    def beside(self, rival: Rival) -> "Evaluation":
+        """Returns the evaluation of another encoder on the same images.
+
+        Photos of a folder are decoded for the size that it takes. Images that
+        are all of one size are resized for it from that size.
+
+        Args:
+            rival: the result of `kerassl.runs.open_rival`.
+
+        Raises:
+            ValueError: if it doesn't take such images.
+        """
+        other = copy.copy(self)
+        size = load_size(self.encoder)
+        if rival.size != size:
+            vary = len(self._specs) > 1 or any(
+                peek_size(spec, data_dir=self._data_dir)[1]
+                for spec in self._specs
+            )
+            size = rival.size if vary else None
+        other.splits = self._load(image_size=size).parts
+        other.encoder = rival.at(other.splits["train"].image_shape)
+        return other
 
     def batches(
         self, split: str, batch_size: int = 256, seen: Seen = ignore

@@ -117,11 +117,12 @@ class FewLabels(Protocol):
         return evaluation.few_labels(labels, share, self.per_class, seed)
 
     def _summary(self, scores: list[dict[str, Any]]) -> dict[str, Any]:
-        """Returns the mean and the standard deviation over the seeds."""
+        """Returns mean and standard deviation over the seeds, and each one."""
         accuracies = [score["accuracy"] for score in scores]
-        summary = {"accuracy": float(np.mean(accuracies))}
+        summary: dict[str, Any] = {"accuracy": float(np.mean(accuracies))}
         if self.seeds > 1:
             summary["std"] = float(np.std(accuracies, ddof=1))
+            summary["draws"] = accuracies
         return summary
 
 
@@ -234,7 +235,7 @@ class FineTuneProtocol(FewLabels):
     epochs: int | None = None
     frozen: bool = False
 
-    compared = ("accuracy", "std", "learning_rate")
+    compared = ("accuracy", "std", "draws", "learning_rate")
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
         """Returns the entries of the scores that are known in advance."""

@@ -1,5 +1,7 @@
 """The base of the protocols that measure encoders."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -9,13 +11,16 @@ from kerassl.runs.journal import Measure, measure_now
 
 # The names of the two encoders in progress messages.
 ENCODERS = ("encoder", "random weights")
+# The scores that are reported for other encoders.
+BESIDE = ("accuracy", "std", "draws")
+NONE: Mapping[str, Evaluation] = MappingProxyType({})
 
 
 class Protocol:
     """Measures an encoder, and the same one with random weights."""
 
     # The scores that are also reported for random weights, as `untrained_...`.
-    compared: tuple[str, ...] = ("accuracy", "std")
+    compared: tuple[str, ...] = ("accuracy", "std", "draws")
 
     def settings(self, subject: Evaluation) -> dict[str, Any]:
         """Returns the entries of the scores that are known in advance."""
@@ -71,14 +76,19 @@ class Protocol:
         return []
 
     def plan(
-        self, subject: Evaluation, floor: dict[str, Any] | None = None
+        self,
+        subject: Evaluation,
+        floor: dict[str, Any] | None = None,
+        beside: Mapping[str, Evaluation] = NONE,
     ) -> dict[str, float]:
         """Returns the names and the costs of all that `measure` measures."""
-        costs = self.costs(subject)
+        own = dict.fromkeys(
+            ENCODERS if floor is None else ENCODERS[:1], subject
+        )
         return {
             _joined(which, name): cost
-            for which in (ENCODERS if floor is None else ENCODERS[:1])
-            for name, cost in costs.items()
+            for which, one in {**own, **beside}.items()
+            for name, cost in self.costs(one).items()
         }
 
     def measure(
@@ -86,6 +96,7 @@ class Protocol:
         subject: Evaluation,
         floor: dict[str, Any] | None = None,
         measure: Measure = measure_now,
+        beside: Mapping[str, Evaluation] = NONE,
     ) -> dict[str, Any]:
         """Returns the scores and the settings.
 
@@ -95,27 +106,38 @@ class Protocol:
                 data. Its scores of random weights are reused.
             measure: called with one of the names in `plan` and a function
                 that measures it.
+            beside: dict from the name of another encoder to what
+                `Evaluation.beside` returned for it.
 
         Returns:
-            A dict: the entries of `score` and `settings`, and scores of random
-            weights as `untrained_...`.
+            A dict: the entries of `score` and `settings`, scores of random
+            weights as `untrained_...`, and as `beside` a dict of the scores
+            of the other encoders.
         """
 
-        def score(which: str, encoder: keras.Model) -> dict[str, Any]:
+        def score(
+            which: str, subject: Evaluation, encoder: keras.Model
+        ) -> dict[str, Any]:
             return self.score(
                 subject,
                 encoder,
                 lambda name, one: measure(_joined(which, name), one),
             )
 
-        scores = score(ENCODERS[0], subject.encoder)
+        scores = score(ENCODERS[0], subject, subject.encoder)
         if floor is None:
-            found = score(ENCODERS[1], untrained(subject.encoder))
+            found = score(ENCODERS[1], subject, untrained(subject.encoder))
             floor = {
                 f"untrained_{name}": found[name]
                 for name in self.compared
                 if name in found
             }
+        rivals = {}
+        for rival, one in beside.items():
+            found = score(rival, one, one.encoder)
+            rivals[rival] = {k: found[k] for k in BESIDE if k in found}
+        if rivals:
+            scores["beside"] = rivals
         return {
             **scores,
             **self.settings(subject),

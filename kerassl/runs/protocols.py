@@ -10,6 +10,7 @@ import numpy as np
 
 from kerassl import encoders, evaluation
 from kerassl.choices import check_choice
+from kerassl.runs.comparison import standard_error
 from kerassl.runs.evaluate import Evaluation
 from kerassl.runs.few_labels import FineTuneProtocol, LinearProtocol
 from kerassl.runs.journal import Measure, Seen, measure_now
@@ -151,14 +152,15 @@ def protocol(name: str, **settings: Any) -> Any:
 def score_rows(
     scores: dict[str, dict[str, Any]],
 ) -> Iterator[tuple[str, Any, Any, str]]:
-    """Yields the rows of a table of scores: each protocol, then its stages.
+    """Yields the rows of a table of scores.
 
     Args:
         scores: dict from a protocol's name to its scores.
 
     Yields:
         A name, the accuracy, that of random weights or `None`, and the other
-        entries as text.
+        entries as text: of each protocol, then of its stages, then of the
+        encoders that were measured beside it.
     """
     for name, score in scores.items():
         rest = dict(score)
@@ -167,14 +169,26 @@ def score_rows(
         stages = rest.pop("stages", {})
         floors = rest.pop("untrained_stages", {})
         best = rest.pop("best_stage", None)
+        beside = rest.pop("beside", {})
         rest |= rest.pop("settings", None) or {}
-        words = [
-            f"{key.replace('_', ' ')} "
-            + (f"{value:.4g}" if isinstance(value, float) else str(value))
-            for key, value in rest.items()
-            if value is not None
-        ]
-        yield name, accuracy, floor, ", ".join(words)
+        yield name, accuracy, floor, _words(rest)
         for stage, value in stages.items():
             note = "best stage" if stage == best else ""
             yield f"{name}, {stage}", value, floors.get(stage), note
+        for rival, found in beside.items():
+            words = {k: v for k, v in found.items() if k != "accuracy"}
+            yield f"{name} of {rival}", found["accuracy"], None, _words(words)
+
+
+def _words(entries: dict[str, Any]) -> str:
+    entries = dict(entries)
+    for which in ("", "untrained_"):
+        error = standard_error(entries.pop(f"{which}draws", ()))
+        if error is not None:
+            entries[f"{which}standard error"] = error
+    return ", ".join(
+        f"{key.replace('_', ' ')} "
+        + (f"{value:.4g}" if isinstance(value, float) else str(value))
+        for key, value in entries.items()
+        if value is not None
+    )

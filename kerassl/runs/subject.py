@@ -21,6 +21,16 @@ def open_encoder(source: str | Path) -> keras.Model:
         FileNotFoundError: if the encoder doesn't exist.
     """
     encoder = load_encoder(source)
+    check_finite(encoder, source)
+    return encoder
+
+
+def check_finite(encoder: keras.Model, source: str | Path) -> None:
+    """Checks that the weights of an encoder are finite.
+
+    Raises:
+        ValueError: if not.
+    """
     broken = [
         weight.path
         for weight in encoder.weights
@@ -31,7 +41,6 @@ def open_encoder(source: str | Path) -> keras.Model:
             f"{source} has {len(broken)} weights that hold NaN or infinite "
             f"values, such as {broken[0]}: its training has diverged."
         )
-    return encoder
 
 
 def load_size(encoder: keras.Model) -> tuple[int, int] | None:

@@ -1,0 +1,144 @@
+"""Frozen encoders of others, to measure beside one's own."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers
+
+from kerassl import encoders
+from kerassl.image_format import LAST
+from kerassl.presets import load_encoder
+from kerassl.runs.subject import check_finite, load_size
+
+# Released weights by short names: presets of KerasHub.
+RELEASED = {
+    "dinov2_small": "hub:dinov2_small",
+    "dinov2_base": "hub:dinov2_base",
+    "imagenet": "hub:resnet_50_imagenet",
+}
+HUB = "hub:"
+# The random weights, which every protocol measures anyway.
+RANDOM = "random"
+
+
+class Rival(NamedTuple):
+    """A frozen encoder, and how it wants its images.
+
+    Attributes:
+        encoder: `keras.Model` from images to features.
+        size: `(height, width)` of the images that it was trained on, or
+            `None` if it takes any.
+        resizing: dict of arguments of `keras.layers.Resizing`, as images were
+            resized for its training.
+    """
+
+    encoder: keras.Model
+    size: tuple[int, int] | None
+    resizing: dict[str, Any]
+
+    def at(self, image_shape: tuple[int, int, int]) -> keras.Model:
+        """Returns the encoder for images of another shape.
+
+        Args:
+            image_shape: `(height, width, channels)` of the images. They are
+                resized as the rival's own preprocessing does, and gray ones
+                are repeated if it takes colors.
+
+        Raises:
+            ValueError: if the images have colors, and it takes gray ones.
+        """
+        channels = self.encoder.input_shape[-1]
+        size = self.size or image_shape[:2]
+        if image_shape == (*size, channels):
+            return self.encoder
+        if image_shape[-1] not in (1, channels):
+            raise ValueError(
+                f"The encoder takes images of {channels} channels. Received: "
+                f"{image_shape}"
+            )
+        x = images = keras.Input(image_shape, name="images")
+        if image_shape[:2] != size:
+            resize = layers.Resizing(*size, **self.resizing, data_format=LAST)
+            x = resize(x)
+        if image_shape[-1] != channels:
+            x = layers.Concatenate()([x] * channels)
+        return encoders.accepted(
+            keras.Model(images, self.encoder(x), name=self.encoder.name)
+        )
+
+
+def open_rival(source: str | Path) -> Rival:
+    """Loads an encoder to measure beside another one.
+
+    Args:
+        source: a source that `kerassl.load_encoder` takes; `"hub:NAME"`, a
+            preset of KerasHub; or a name in `RELEASED`.
+
+    Returns:
+        A `Rival`.
+
+    Raises:
+        ValueError: if its weights aren't finite, or it isn't an encoder.
+        FileNotFoundError: if it doesn't exist, or can't be fetched.
+    """
+    name = RELEASED.get(str(source), str(source))
+    if name.startswith(HUB):
+        return _released(name.removeprefix(HUB))
+    encoder = load_encoder(source)
+    check_finite(encoder, source)
+    # As `kerassl.data.load` resizes.
+    resizing = dict(
+        interpolation="bilinear", antialias=True, crop_to_aspect_ratio=True
+    )
+    return Rival(encoder, load_size(encoder), resizing)
+
+
+def rival_names(sources: list[str]) -> dict[str, str]:
+    """Returns short names of rivals, for tables and files.
+
+    Args:
+        sources: list of str, as in `open_rival`; `"random"` is left out.
+
+    Returns:
+        A dict from a name to its source.
+
+    Raises:
+        ValueError: if two have the same name.
+    """
+    names: dict[str, str] = {}
+    for source in sources:
+        if source == RANDOM:
+            continue
+        # Not the path, which may say more than should be published.
+        name = source if ":" in source else Path(source).name
+        if names.setdefault(name, source) != source:
+            raise ValueError(
+                f"Two encoders to compare are called {name}: {names[name]} "
+                f"and {source}. Rename one."
+            )
+    return names
+
+
+def _released(name: str) -> Rival:
+    """Loads a preset of KerasHub."""
+    import keras_hub
+
+    try:
+        backbone = keras_hub.models.Backbone.from_preset(name)
+        converter = keras_hub.layers.ImageConverter.from_preset(name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"KerasHub's preset {name} can't be fetched "
+            f"({type(error).__name__}). Without a connection, give the folder "
+            f"of a copy: {HUB}PATH."
+        ) from error
+    encoder = encoders.as_encoder(backbone, normalization=converter)
+    size = load_size(encoder) or converter.image_size
+    resizing = dict(
+        interpolation=converter.interpolation,
+        antialias=converter.antialias,
+        crop_to_aspect_ratio=converter.crop_to_aspect_ratio,
+        pad_to_aspect_ratio=converter.pad_to_aspect_ratio,
+    )
+    return Rival(encoder, size, resizing)
