@@ -37,9 +37,11 @@ def owners(network: keras.layers.Layer) -> list[keras.layers.Layer]:
         A list of layers, in the order of `network.weights`.
     """
     found = {}
-    # The innermost layer of a weight has the fewest weights, and comes last.
+    # The innermost layer of a weight has the fewest weights, and comes last; of
+    # two with the same ones, that with fewer layers.
     largest_first = sorted(
-        all_layers(network), key=lambda layer: -len(layer.weights)
+        all_layers(network),
+        key=lambda layer: (-len(layer.weights), -len(all_layers(layer))),
     )
     for layer in largest_first:
         for weight in layer.weights:

@@ -1,9 +1,10 @@
 """Encoders by name, and any `keras.Model` or backbone as an encoder."""
 
 from kerassl.encoders.adapt import as_encoder
-from kerassl.encoders.build import accepted, at_size, build, names
+from kerassl.encoders.build import accepted, build, names
 from kerassl.encoders.embed import checked_images, embed, image_size
 from kerassl.encoders.feature_map import feature_map
+from kerassl.encoders.sizes import at_size
 from kerassl.encoders.stages import layer_features, stage_features, stages
 
 __all__ = [

@@ -20,7 +20,6 @@ from kerassl.encoders.kerashub import (
 from kerassl.encoders.normalization import standardization
 from kerassl.encoders.resnet import small_resnet
 from kerassl.image_format import LAST, pinned
-from kerassl.networks import replay
 
 SMALL_RESNETS: dict[str, dict] = {
     "resnet_nano": dict(widths=(32, 64, 128), blocks=(1, 1, 1), stem_strides=2),
@@ -189,38 +188,6 @@ def _of_tokens(body: Any, pooling: str | None) -> tuple[bool, int]:
         )
     class_token = bool(first) if pooling is None else pooling == "class"
     return class_token, 0 if class_token else first or 0
-
-
-def at_size(encoder: keras.Model, size: int) -> keras.Model:
-    """Returns an encoder for another image size, with the same layers.
-
-    Multi-crop needs it: one encoder sees large and small views.
-
-    Args:
-        encoder: Functional `keras.Model` from images to features.
-        size: int, height and width of the images.
-
-    Returns:
-        A `keras.Model` that shares all layers and weights; the given encoder,
-        if it takes that size.
-
-    Raises:
-        ValueError: if a layer is tied to one size, as the position embeddings
-            of a ViT are.
-    """
-    height, width, channels = encoder.input_shape[1:]
-    if height in (None, size) and width in (None, size):
-        return encoder
-    try:
-        images = keras.Input((size, size, channels), name="images")
-        features = replay(encoder, images)
-    except ValueError as error:
-        raise ValueError(
-            f"The encoder {encoder.name!r} can't take images of {size}x{size} "
-            f"in addition to {height}x{width}: {error} Take a ResNet, or views "
-            "of one size."
-        ) from error
-    return keras.Model(images, features, name=encoder.name)
 
 
 def pooled(

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from kerassl.encoders.graph import first_tokens
+from kerassl.encoders.graph import first_tokens_after
 from kerassl.networks import replay
 
 POOLS_OF_MAPS = (layers.GlobalAveragePooling2D, layers.GlobalMaxPooling2D)
@@ -76,8 +76,7 @@ def _before_pooling(calls: list[tuple[keras.layers.Layer, Any]]) -> Any:
         and isinstance(layer, layers.Cropping1D)
         and layer.cropping == (0, tokens.shape[1] - 1)
     ):
-        producer = calls[-3][0] if len(calls) > 2 else None
-        first = (producer is not None and first_tokens(producer)) or 1
+        first = first_tokens_after([x for x, _ in calls[:-2]]) or 1
         return layers.Cropping1D((first, 0), name="patches")(tokens)
     return None
 

@@ -1,6 +1,6 @@
 """Graphs of encoders: calling their layers again, and finding a ViT in one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ from keras import layers
 
 from kerassl.encoders.kerashub import DINOS, hub_name
 from kerassl.image_format import flat_layers
+from kerassl.layers import TokensAtSize
 from kerassl.networks import is_graph, replay
 
 # Layers that keep the number and the order of tokens.
@@ -19,6 +20,14 @@ SAME_TOKENS = (
     layers.Identity,
     layers.LayerNormalization,
 )
+# KerasHub's, which do so too, and one that makes none.
+ENCODERS_OF_TOKENS = (
+    "DeiTEncoder",
+    "DINOV2Encoder",
+    "DINOV3Encoder",
+    "DINOV3RopePositionEmbedding",
+    "ViTEncoder",
+)
 # How many tokens of a KerasHub model come before those of the patches: the
 # class token first, then register or distillation tokens.
 FIRST_TOKENS: dict[str, Callable[[Any], int]] = {
@@ -26,6 +35,7 @@ FIRST_TOKENS: dict[str, Callable[[Any], int]] = {
     "DeiTBackbone": lambda model: 2,
     "DINOV2Backbone": lambda model: 1 + model.num_register_tokens,
     "DINOV3Backbone": lambda model: 1 + model.num_register_tokens,
+    "DINOV3Embedding": lambda model: 1 + model.num_register_tokens,
     "SwinTransformerBackbone": lambda model: 0,
     "ViTBackbone": lambda model: int(model.use_class_token),
 }
@@ -140,6 +150,8 @@ def first_tokens(model: Any) -> int | None:
     name = hub_name(model)
     if name in FIRST_TOKENS:
         return FIRST_TOKENS[name](model)
+    if isinstance(model, TokensAtSize):
+        return model.first_tokens
     if hasattr(model, "use_class_token"):
         return int(model.use_class_token)
     if name is not None:
@@ -149,9 +161,19 @@ def first_tokens(model: Any) -> int | None:
             "that returns features (N, D), such as `keras.Model(model.input, "
             "model.output[:, 0])` for the first token."
         )
-    for layer in reversed(list(flat_layers(model, whole=hub_name))):
-        if layer is model:
-            break
+    inner = list(flat_layers(model, whole=hub_name))
+    return None if inner == [model] else first_tokens_after(inner)
+
+
+def first_tokens_after(called: Sequence[Any]) -> int | None:
+    """Returns `first_tokens` of what layers return one after another.
+
+    Args:
+        called: the layers, from first to last.
+    """
+    for layer in reversed(called):
+        if hub_name(layer) in ENCODERS_OF_TOKENS:
+            continue
         if not isinstance(layer, SAME_TOKENS):
             return first_tokens(layer)
     return None

@@ -159,9 +159,7 @@ class _Trace:
         self.class_token |= has_class_token(model)
         outputs = replay(model, inputs, self._call)
         if hub_name(model) in DINOS:
-            # Not the stem, whose class token hasn't seen the image.
-            for name, tokens in self.blocks.items():
-                self._name(name, model.layernorm(tokens))
+            # It lists the stem, whose class token hasn't seen the image.
             return outputs
         # These tensors belong to the model's original graph: match by layer.
         for name, tensor in getattr(model, "pyramid_outputs", {}).items():
@@ -183,6 +181,11 @@ class _Trace:
             outputs = self.tensors[block.name]
         else:
             outputs = layer(*args, **kwargs)
+        if self.blocks:
+            # The layer normalization after the last block.
+            for name, tokens in self.blocks.items():
+                self._name(name, layer(tokens))
+            self.blocks = {}
         if hub_name(layer) in ("DINOV2Encoder", "DINOV3Encoder"):
             self.blocks = outputs[1]
         if not isinstance(outputs, keras.KerasTensor):

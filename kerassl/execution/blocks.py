@@ -18,7 +18,8 @@ from kerassl.execution.makers import (
 )
 from kerassl.execution.moving import MovingStatistics
 from kerassl.execution.pytorch import channels_last, channels_second
-from kerassl.layers import MLPHead
+from kerassl.layers import MLPHead, TokensAtSize
+from kerassl.layers.positions import parts_of
 from kerassl.networks import all_layers, is_rematerialized
 
 # A disagreement that rounding in half precision doesn't explain.
@@ -181,6 +182,22 @@ def _vit_embedding(
     return run
 
 
+def _tokens_at_size(
+    layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    """The same for images of another size."""
+    parts = parts_of(layer.embedding)
+    patches = make(parts.patches, shapes, moving, dtype)
+    if patches is None or not _fits(layer, dtype):
+        return None
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        tokens = patches(state, x).flatten(2).transpose(1, 2)
+        return layer.complete(tokens, state.training)
+
+    return run
+
+
 def _vit_mlp(
     layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
 ) -> Run | None:
@@ -241,6 +258,7 @@ def _checked(maker: Callable) -> Callable:
 COMPOSED: dict[Any, Callable] = {
     MLPHead: _head,
     layers.MultiHeadAttention: _attention,
+    TokensAtSize: _tokens_at_size,
     "keras_hub.MLP": _vit_mlp,
     "keras_hub.ViTPatchingAndEmbedding": _checked(_vit_embedding),
     "keras_hub.ViTEncoderBlock": _checked(_vit_block),

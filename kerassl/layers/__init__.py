@@ -8,6 +8,7 @@ from kerassl.layers.momentum_network import (
     MomentumNetwork,
     update_together,
 )
+from kerassl.layers.positions import TokensAtSize, bicubic_matrix
 from kerassl.layers.prototypes import Prototypes
 
 __all__ = [
@@ -17,5 +18,7 @@ __all__ = [
     "MLPHead",
     "MomentumNetwork",
     "Prototypes",
+    "TokensAtSize",
+    "bicubic_matrix",
     "update_together",
 ]

@@ -214,6 +214,25 @@ def test_transformer_blocks():
         kind.call = before
 
 
+def test_a_vit_at_another_size():
+    from keras_hub.models import ViTBackbone
+
+    vit = ViTBackbone((16, 16, 3), 8, 1, 2, 6, 16, dropout_rate=0.0)
+    encoder = encoders.as_encoder(vit, mean=[0.5] * 3, std=[0.2] * 3)
+    model = encoders.at_size(encoder, 24)
+    x = np.random.default_rng(0).uniform(0, 255, (3, 24, 24, 3))
+    expected = pass_of(model, x.astype("float32"))
+    with lent(model):
+        # Keras calls the cropping only.
+        assert type(model).graph.called == ["pool_token"]
+        found = pass_of(model, x.astype("float32"))
+    near = [
+        np.linalg.norm(one - other) < 1e-4 * np.linalg.norm(other) + 1e-4
+        for one, other in zip(found, expected, strict=True)
+    ]
+    assert all(near)
+
+
 @pytest.mark.parametrize("name", ["resnet_nano", "resnet_18"])
 def test_the_kernels_of_an_encoder(name):
     """One a convolution, a normalization and a sum, and a kernel's copies."""

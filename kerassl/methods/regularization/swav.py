@@ -29,7 +29,8 @@ class SwAV(SelfSupervisedModel):
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone. Small crops need a Functional model that
-            isn't tied to one image size: ResNets work, ViTs don't.
+            isn't tied to one image size, as ResNets and KerasHub's ViTs. The
+            sizes of a ViT's crops must be multiples of its patches.
         num_prototypes: int. The number of prototypes, K; about ten times the
             expected number of classes.
         hidden_dim: int. The width of the projector's hidden layer.
