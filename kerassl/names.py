@@ -29,6 +29,7 @@ VIEWS = (
     "moco_v2",
     "byol",
     "swav",
+    "dino",
     "context_prediction",
     "jigsaw",
     "crop_flip",

@@ -17,6 +17,7 @@ RECIPES = Path(__file__).parent / "recipes"
 FAMILIES = (
     "contrastive",
     "bootstrapping",
+    "self_distillation",
     "regularization",
     "generative",
     "predictive",

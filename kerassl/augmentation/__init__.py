@@ -1,6 +1,7 @@
 """Views: random crops, colors and blurs of images, made by a few matmuls."""
 
 from kerassl.augmentation.augmenter import ViewAugmenter
+from kerassl.augmentation.multi_crop import dino, swav
 from kerassl.augmentation.operation import Operation, SpatialOperation
 from kerassl.augmentation.operations import (
     CenterCrop,
@@ -20,7 +21,6 @@ from kerassl.augmentation.papers import (
     moco_v1,
     moco_v2,
     simclr,
-    swav,
 )
 from kerassl.augmentation.tiles import TileAugmenter
 from kerassl.augmentation.view import View
@@ -42,6 +42,7 @@ __all__ = [
     "byol",
     "context_prediction",
     "crop_flip",
+    "dino",
     "jigsaw",
     "moco_v1",
     "moco_v2",

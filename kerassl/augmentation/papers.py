@@ -163,55 +163,6 @@ def byol(
     )
 
 
-def swav(
-    size: int = 224,
-    local_size: int | None = None,
-    num_local_crops: int = 6,
-    crop_area: tuple[float, float] = (0.14, 1.0),
-    local_crop_area: tuple[float, float] = (0.05, 0.14),
-    strength: float | None = None,
-    blur: float | None = None,
-    seed: int | None = None,
-) -> ViewAugmenter:
-    """Returns SwAV's multi-crop: two large views and several small ones.
-
-    Args:
-        size: int, the large views' height and width in pixels.
-        local_size: int, the small views' height and width. By default 3/7 of
-            `size`, as the paper's 96 to 224, but at least 16.
-        num_local_crops: int >= 0, the number of small views.
-        crop_area: (low, high) for the large views, as in `View`.
-        local_crop_area: (low, high) for the small views.
-        strength: float >= 0, of the color jitter. By default 1, and 0.5 up to
-            32 pixels, as in `simclr`.
-        blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
-            pixels.
-        seed: int or `None`.
-
-    Returns:
-        A `ViewAugmenter` of `2 + num_local_crops` views, the large ones first.
-
-    Reference:
-        - [Caron et al., 2020](https://arxiv.org/abs/2006.09882)
-    """
-    small = size <= 32
-    strength = (0.5 if small else 1.0) if strength is None else strength
-    settings: dict[str, Any] = dict(
-        brightness=0.8 * strength,
-        contrast=0.8 * strength,
-        saturation=0.8 * strength,
-        hue=0.2 * strength,
-        blur=(0.0 if small else 0.5) if blur is None else blur,
-    )
-    if local_size is None:
-        local_size = max(16, round(size * 3 / 7))
-    large_view = View(size, crop_area=crop_area, **settings)
-    small_view = View(local_size, crop_area=local_crop_area, **settings)
-    return ViewAugmenter(
-        [large_view] * 2 + [small_view] * num_local_crops, seed=seed
-    )
-
-
 def crop_flip(
     size: int,
     crop_area: tuple[float, float] = (0.2, 1.0),

@@ -1,6 +1,7 @@
 """Layers that methods share: heads, prototypes, momentum networks, queues."""
 
 from kerassl.layers.channelwise_dense import ChannelwiseDense
+from kerassl.layers.dino_head import DINOHead, WeightNormDense
 from kerassl.layers.feature_queue import FeatureQueue
 from kerassl.layers.mlp_head import MLPHead
 from kerassl.layers.momentum_network import (
@@ -14,11 +15,13 @@ from kerassl.layers.prototypes import Prototypes
 __all__ = [
     "ChannelwiseDense",
     "CosineMomentum",
+    "DINOHead",
     "FeatureQueue",
     "MLPHead",
     "MomentumNetwork",
     "Prototypes",
     "TokensAtSize",
+    "WeightNormDense",
     "bicubic_matrix",
     "update_together",
 ]

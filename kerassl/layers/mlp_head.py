@@ -5,12 +5,13 @@ from typing import Any
 
 import keras
 
+ACTIVATIONS = ("relu", "gelu")
 OUTPUT_NORMALIZATIONS = (None, "batch", "batch_no_bias", "batch_no_affine")
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class MLPHead(keras.layers.Layer):
-    """Dense layers with batch normalization and ReLU in between.
+    """Dense layers with batch normalization and an activation in between.
 
     It covers the heads of all methods here, which choose the arguments to match
     their authors' code. SimCLR's projector, for example, is
@@ -19,13 +20,17 @@ class MLPHead(keras.layers.Layer):
     Args:
         units: sequence of positive ints, the width of each dense layer; the
             last is the output.
-        hidden_normalization: bool. Batch normalization before each ReLU.
+        hidden_normalization: bool. Batch normalization before each activation.
         hidden_bias: bool. A bias in the hidden dense layers. It has no effect
             on the output if batch normalization follows.
         output_bias: bool. A bias in the last dense layer.
         output_normalization: the layer after the last dense layer: `None`,
             `"batch"` (batch normalization with scale and offset),
             `"batch_no_bias"` (only a scale) or `"batch_no_affine"` (neither).
+        activation: `"relu"` or `"gelu"`, of the hidden layers.
+        initial_std: float > 0, the standard deviation of the truncated normal
+            numbers that dense layers start from; by default they start as
+            Keras's, with Glorot's.
         **kwargs: the arguments of `keras.layers.Layer`.
 
     Input shape: `(N, C)`. Output shape: `(N, units[-1])`.
@@ -49,6 +54,8 @@ class MLPHead(keras.layers.Layer):
         hidden_bias: bool = False,
         output_bias: bool = False,
         output_normalization: str | None = None,
+        activation: str = "relu",
+        initial_std: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -62,11 +69,18 @@ class MLPHead(keras.layers.Layer):
                 f"`output_normalization` must be one of "
                 f"{OUTPUT_NORMALIZATIONS}. Received: {output_normalization!r}"
             )
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"`activation` must be one of {ACTIVATIONS}. "
+                f"Received: {activation!r}"
+            )
         self.units = tuple(int(width) for width in units)
         self.hidden_normalization = hidden_normalization
         self.hidden_bias = hidden_bias
         self.output_bias = output_bias
         self.output_normalization = output_normalization
+        self.activation = activation
+        self.initial_std = initial_std
 
         # === Layers ===
         stack: list[keras.layers.Layer] = []
@@ -74,9 +88,7 @@ class MLPHead(keras.layers.Layer):
             stack.append(self._dense(width, hidden_bias, f"dense_{i}"))
             if hidden_normalization:
                 stack.append(self._batch_normalization(f"norm_{i}"))
-            stack.append(
-                keras.layers.ReLU(name=f"relu_{i}", dtype=self.dtype_policy)
-            )
+            stack.append(self._activation(f"{activation}_{i}"))
         stack.append(self._dense(self.units[-1], output_bias, "dense_output"))
         if output_normalization is not None:
             stack.append(
@@ -89,8 +101,22 @@ class MLPHead(keras.layers.Layer):
         self.stack = stack
 
     def _dense(self, units: int, bias: bool, name: str) -> keras.layers.Dense:
+        start: Any = "glorot_uniform"
+        if self.initial_std:
+            start = keras.initializers.TruncatedNormal(stddev=self.initial_std)
         return keras.layers.Dense(
-            units, use_bias=bias, name=name, dtype=self.dtype_policy
+            units,
+            use_bias=bias,
+            kernel_initializer=start,
+            name=name,
+            dtype=self.dtype_policy,
+        )
+
+    def _activation(self, name: str) -> keras.layers.Layer:
+        if self.activation == "relu":
+            return keras.layers.ReLU(name=name, dtype=self.dtype_policy)
+        return keras.layers.Activation(
+            self.activation, name=name, dtype=self.dtype_policy
         )
 
     def _batch_normalization(
@@ -118,7 +144,7 @@ class MLPHead(keras.layers.Layer):
 
         Args:
             count: int in [0, len(units) - 1], the number of dense layers to
-                include, each with its batch normalization and ReLU.
+                include, each with its batch normalization and activation.
         """
         return self.stack[: count * (3 if self.hidden_normalization else 2)]
 
@@ -145,4 +171,6 @@ class MLPHead(keras.layers.Layer):
             "hidden_bias": self.hidden_bias,
             "output_bias": self.output_bias,
             "output_normalization": self.output_normalization,
+            "activation": self.activation,
+            "initial_std": self.initial_std,
         }

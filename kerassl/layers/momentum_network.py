@@ -1,6 +1,5 @@
 """The momentum network: a slowly moving copy of a network, for targets."""
 
-import math
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,11 +10,11 @@ from keras import ops
 
 from kerassl.image_format import channels_last, pinned
 from kerassl.networks import finalize, owners, set_trainable
-from kerassl.optimizers import multi_tensor
+from kerassl.optimizers import Ramp, multi_tensor
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
-class CosineMomentum(keras.optimizers.schedules.LearningRateSchedule):
+class CosineMomentum(Ramp):
     """A momentum that rises from `base` to 1 along half a cosine.
 
     `1 - (1 - base) * (1 + cos(pi * step / total_steps)) / 2`, as in BYOL and
@@ -36,15 +35,9 @@ class CosineMomentum(keras.optimizers.schedules.LearningRateSchedule):
                 "`base` must be in [0, 1] and `total_steps` positive. "
                 f"Received: base={base}, total_steps={total_steps}"
             )
+        super().__init__(base, 1.0, total_steps)
         self.base = base
         self.total_steps = total_steps
-
-    def __call__(self, step: Any) -> Any:
-        """Returns the float32 momentum at a (scalar, maybe traced) step."""
-        turn = math.pi / self.total_steps
-        left = ops.relu(math.pi - turn * ops.cast(step, "float32"))
-        half = (1.0 - self.base) / 2
-        return half * ops.cos(left) + (1.0 - half)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

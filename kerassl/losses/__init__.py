@@ -6,6 +6,7 @@ scalars with `"loss"` and, where they come with it, metrics.
 
 from kerassl.losses.barlow_twins import barlow_twins, cross_correlation
 from kerassl.losses.classification import classification
+from kerassl.losses.dino import centered, dino
 from kerassl.losses.info_nce import info_nce
 from kerassl.losses.inpainting import inpainting, relative_error
 from kerassl.losses.masked_reconstruction import (
@@ -21,8 +22,10 @@ from kerassl.losses.vicreg import vicreg
 
 __all__ = [
     "barlow_twins",
+    "centered",
     "classification",
     "cross_correlation",
+    "dino",
     "info_nce",
     "inpainting",
     "masked_reconstruction",

@@ -333,7 +333,7 @@ class SelfSupervisedModel(LinkedModel):
         batch_size: int = 256,
         verbose: int | str = 0,
     ) -> np.ndarray:
-        """Returns the encoder's features, in inference mode.
+        """Returns features of `feature_encoder`, in inference mode.
 
         Args:
             images: array `(N, H, W, C)`, uint8 or float in [0, 255], of the
@@ -352,7 +352,7 @@ class SelfSupervisedModel(LinkedModel):
             ValueError: if the images have another shape, type or range, or
                 there is no such layer; the message lists similar names.
         """
-        encoder = local_copy(self.encoder)
+        encoder = local_copy(self.feature_encoder)
         return on_one_device(
             lambda: encoders.embed(encoder, images, layer, batch_size, verbose)
         )

@@ -18,6 +18,11 @@ class LinkedModel(ImageModel):
     #: `kerassl.recipes.build_model` built in this process.
     recipe: Any = None
 
+    @property
+    def feature_encoder(self) -> Any:
+        """The network to evaluate and save: `encoder`, or its teacher."""
+        return self.encoder
+
     @classmethod
     def from_recipe(
         cls,

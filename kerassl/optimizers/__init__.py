@@ -1,8 +1,8 @@
-"""Optimizers and learning-rate schedules that Keras doesn't have."""
+"""Optimizers and schedules that Keras doesn't have."""
 
 from kerassl.optimizers.adamw import AdamW
 from kerassl.optimizers.lars import LARS
 from kerassl.optimizers.rates import with_learning_rates
-from kerassl.optimizers.schedules import warmup_cosine
+from kerassl.optimizers.schedules import Ramp, warmup_cosine
 
-__all__ = ["LARS", "AdamW", "warmup_cosine", "with_learning_rates"]
+__all__ = ["LARS", "AdamW", "Ramp", "warmup_cosine", "with_learning_rates"]

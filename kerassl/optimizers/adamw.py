@@ -22,7 +22,8 @@ class AdamW(Base):
 
     Args:
         learning_rate: float or a schedule.
-        weight_decay: float >= 0.
+        weight_decay: float >= 0, or a callable that returns it for a step,
+            such as `Ramp`.
         exclude_bias_and_norm: bool. With `False` all variables decay.
         **kwargs: the other arguments of `keras.optimizers.AdamW`.
 
@@ -39,11 +40,13 @@ class AdamW(Base):
     def __init__(
         self,
         learning_rate: Any = 0.001,
-        weight_decay: float = 0.004,
+        weight_decay: Any = 0.004,
         exclude_bias_and_norm: bool = True,
         name: str = "adamw",
         **kwargs: Any,
     ):
+        if isinstance(weight_decay, dict):  # From a config.
+            weight_decay = keras.saving.deserialize_keras_object(weight_decay)
         super().__init__(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -54,9 +57,21 @@ class AdamW(Base):
         if exclude_bias_and_norm:
             self.exclude_from_weight_decay(var_names=list(NAMES))
 
+    @property
+    def weight_decay(self) -> Any:
+        """The decay of the next step, which Keras reads inside of it."""
+        if callable(self.decay):
+            return self.decay(self.iterations)
+        return self.decay
+
+    @weight_decay.setter
+    def weight_decay(self, value: Any) -> None:
+        self.decay = value
+
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
         return {
             **super().get_config(),
+            "weight_decay": keras.saving.serialize_keras_object(self.decay),
             "exclude_bias_and_norm": self.exclude_bias_and_norm,
         }

@@ -1,10 +1,69 @@
-"""Warmup and cosine decay, the usual learning-rate schedule."""
+"""Schedules: warmup and cosine decay, and ramps of other numbers."""
 
 import math
 from typing import Any
 
 import keras
 from keras import ops
+
+CURVES = ("linear", "cosine")
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class Ramp(keras.optimizers.schedules.LearningRateSchedule):
+    """A number that moves from one value to another, and stays there.
+
+    For what changes during training besides the learning rate: a weight decay
+    (`kerassl.optimizers.AdamW`), the momentum of a teacher, its temperature.
+
+    Args:
+        start: float, the value at step 0.
+        end: float, the value from step `steps` on.
+        steps: int > 0.
+        curve: `"linear"`, or `"cosine"` for half a cosine.
+
+    Raises:
+        ValueError: if `steps` is not positive or `curve` is unknown.
+
+    Example:
+    ```python
+    decay = kerassl.optimizers.Ramp(0.04, 0.4, total_steps)
+    optimizer = kerassl.optimizers.AdamW(5e-4, weight_decay=decay)
+    ```
+    """
+
+    def __init__(
+        self, start: float, end: float, steps: int, curve: str = "cosine"
+    ):
+        if steps < 1 or curve not in CURVES:
+            raise ValueError(
+                f"`steps` must be positive and `curve` one of {CURVES}. "
+                f"Received: steps={steps}, curve={curve!r}"
+            )
+        self.start = start
+        self.end = end
+        self.steps = steps
+        self.curve = curve
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the float32 value at a (scalar, maybe traced) step."""
+        step = ops.cast(step, "float32")
+        if self.curve == "linear":
+            left = ops.relu(1.0 - step / self.steps)
+            return self.end - (self.end - self.start) * left
+        turn = math.pi / self.steps
+        left = ops.relu(math.pi - turn * step)
+        half = (self.end - self.start) / 2
+        return half * ops.cos(left) + (self.end - half)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            "start": self.start,
+            "end": self.end,
+            "steps": self.steps,
+            "curve": self.curve,
+        }
 
 
 @keras.saving.register_keras_serializable(package="kerassl")

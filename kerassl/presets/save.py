@@ -108,7 +108,7 @@ def save_preset(
         )
     folder = Path(folder)
     _check_target(folder, overwrite)
-    encoder = getattr(model, "encoder", model)
+    encoder = getattr(model, "feature_encoder", model)
     method = None if encoder is model else type(model).__name__
     if recipe is not None:
         recipe = _plain(getattr(recipe, "to_dict", lambda: recipe)())

@@ -213,7 +213,7 @@ def _build(
         batches = recipe.optimizer.get("gradient_accumulation_steps") or 1
         updates = plan["total_steps"] // batches
         arguments = {
-            name: _method_argument(value, updates, updates / recipe.epochs)
+            name: _of_length(value, updates, updates / recipe.epochs)
             for name, value in recipe.method_args.items()
         }
         model = cls(
@@ -234,10 +234,17 @@ def _build(
     return model
 
 
-def _method_argument(value: Any, total: int, steps_per_epoch: float) -> Any:
+def _of_length(value: Any, total: int, steps_per_epoch: float) -> Any:
     """Replaces the values that depend on the length of the run."""
     if isinstance(value, dict) and set(value) == {"cosine_from"}:
         return layers.CosineMomentum(value["cosine_from"], total)
+    if isinstance(value, dict) and set(value) == {"cosine"}:
+        start, end = value["cosine"]
+        return optimizers.Ramp(start, end, total)
+    if isinstance(value, dict) and set(value) == {"linear", "epochs"}:
+        steps = max(1, min(total, round(value["epochs"] * steps_per_epoch)))
+        start, end = value["linear"]
+        return optimizers.Ramp(start, end, steps, "linear")
     if isinstance(value, dict) and set(value) == {"epochs"}:
         return round(value["epochs"] * steps_per_epoch)
     return value
@@ -250,6 +257,13 @@ def _optimizer(
     schedule = recipe.schedule
     peak = (plan or recipe.resolve(1))["learning_rate"]
     arguments = dict(recipe.optimizer, learning_rate=_rate(recipe, plan, peak))
+    # Without a plan the decay, too, is that of the start.
+    total = plan["total_steps"] if plan else 10**12
+    total //= recipe.optimizer.get("gradient_accumulation_steps") or 1
+    arguments = {
+        name: _of_length(value, total, total / recipe.epochs)
+        for name, value in arguments.items()
+    }
     optimizer = OPTIMIZERS[arguments.pop("name")](**arguments)
     rates = {name: peak for name in schedule.get("constant", ())}
     for name, share in schedule.get("shares", {}).items():

@@ -86,9 +86,13 @@ class Recipe:
         encoder: str, as in `kerassl.encoders.names()`.
         epochs: int > 0.
         batch_size: int > 0.
-        method_args: the arguments of the method's class. Two kinds of values
-            follow the length of the run: `{"cosine_from": 0.99}`, a momentum
-            that rises to 1 (`kerassl.layers.CosineMomentum`), and
+        method_args: the arguments of the method's class. Some values follow
+            the length of the run, here and in `optimizer`:
+            `{"cosine_from": 0.99}`, a momentum that rises to 1
+            (`kerassl.layers.CosineMomentum`); `{"cosine": [0.04, 0.4]}`, a
+            number that moves from one value to another until the end, and
+            `{"linear": [0.04, 0.07], "epochs": 30}` in the first epochs, but
+            no longer than the run (both `kerassl.optimizers.Ramp`); and
             `{"epochs": 1}`, a number of steps.
         views: `"preset"`, the name of a function in `kerassl.augmentation`,
             and its arguments.

@@ -223,7 +223,7 @@ class Run:
             # If the run was killed, they may be older than the checkpoint.
             distributed.on_one_device(
                 lambda: write_outputs(
-                    self.folder, self.model.encoder, self.position
+                    self.folder, self.model.feature_encoder, self.position
                 )
             )
 
@@ -366,7 +366,7 @@ class Run:
         (self.folder / SCORES).unlink(missing_ok=True)
         save_checkpoint(self.folder / CHECKPOINT, model, position)
         self.saved = state(self.settings, position)
-        write_outputs(self.folder, model.encoder, position)
+        write_outputs(self.folder, model.feature_encoder, position)
         keep_checkpoint(self.folder, position, keep)
 
     def _save_settings(self) -> None:

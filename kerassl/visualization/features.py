@@ -26,7 +26,7 @@ def encoder_of(model: Any) -> keras.Model:
             "Pictures are drawn of a model or an encoder. Load it first: "
             f"`kerassl.load_encoder({str(model)!r})`."
         )
-    return encoders.as_encoder(getattr(model, "encoder", model))
+    return encoders.as_encoder(getattr(model, "feature_encoder", model))
 
 
 def labeled(name: str, images: Any, labels: Any = None) -> ImageData:

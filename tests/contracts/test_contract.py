@@ -224,7 +224,9 @@ def test_embed_gives_the_encoders_features(trained, images):
     assert features.dtype == np.float32
     assert features.shape == (10, model.encoder.output_shape[-1])
     expected = ops.convert_to_numpy(
-        model.encoder(ops.convert_to_tensor(images[:10]), training=False)
+        model.feature_encoder(
+            ops.convert_to_tensor(images[:10]), training=False
+        )
     )
     np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
     loaded = data.load("fashion_mnist_small", limit=10)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from kerassl.optimizers import AdamW
+from kerassl.optimizers import AdamW, Ramp
 
 # Without gradients, only the decay changes weights: it halves them.
 SETTINGS = dict(learning_rate=0.1, weight_decay=5.0)
@@ -76,3 +76,35 @@ def test_it_steps_as_keras_does():
             optimizer.apply([ops.convert_to_tensor(gradient)], [variable])
         found.append(ops.convert_to_numpy(variable))
     np.testing.assert_allclose(*found, rtol=1e-6, atol=1e-7)
+
+
+def test_the_decay_follows_a_schedule():
+    """Without gradients, step t leaves `1 - rate * decay(t)` of a kernel."""
+    optimizer = AdamW(0.1, weight_decay=Ramp(1.0, 5.0, 4, "linear"))
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(optimizer)
+    )
+    for each in (optimizer, again):
+        kernel = keras.Variable(np.ones((2, 2), "float32"), name="kernel")
+        expected = 1.0
+        for decay in (1.0, 2.0, 3.0, 4.0, 5.0, 5.0):
+            each.apply([ops.zeros((2, 2))], [kernel])
+            expected *= 1 - 0.1 * decay
+            found = ops.convert_to_numpy(kernel)
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize(
+    "curve,middle", [("linear", 0.13), ("cosine", 0.0927207793)]
+)
+def test_a_ramp_ends_and_stays(curve, middle):
+    ramp = Ramp(0.04, 0.4, 4, curve)
+    found = [float(ramp(step)) for step in (0, 1, 2, 4, 9)]
+    assert found == pytest.approx([0.04, middle, 0.22, 0.4, 0.4], rel=1e-5)
+    again = Ramp.from_config(ramp.get_config())
+    assert float(again(1)) == pytest.approx(middle, rel=1e-5)
+    with pytest.raises(ValueError, match="curve"):
+        Ramp(0.0, 1.0, 5, "square")
+    with pytest.raises(ValueError, match="steps"):
+        Ramp(0.0, 1.0, 0)

@@ -124,6 +124,25 @@ def test_methods_count_updates_where_gradients_are_accumulated():
     assert model.momentum.total_steps == recipe.epochs * 8 // 4
 
 
+def test_ramps_follow_the_length_of_the_run():
+    recipe = recipes.get("byol", "cpu").replace(
+        epochs=10,
+        method_args={"momentum": {"linear": [0.9, 1.0], "epochs": 3}},
+        optimizer={
+            "name": "adamw",
+            "learning_rate": 1e-3,
+            "weight_decay": {"cosine": [0.04, 0.4]},
+        },
+    )
+    model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=8)
+    ramps = model.momentum, model.optimizer.decay
+    found = [(r.start, r.end, r.steps, r.curve) for r in ramps]
+    assert found == [(0.9, 1.0, 24, "linear"), (0.04, 0.4, 80, "cosine")]
+    # They don't outlast the run.
+    short = recipes.build_model(recipe.replace(epochs=2), (32, 32, 3), 8)
+    assert short.momentum.steps == 16
+
+
 def test_build_model_repeats_the_first_weights():
     recipe = recipes.get("simclr", "cpu")
     first, second, other = (
