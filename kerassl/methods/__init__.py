@@ -18,9 +18,11 @@ from kerassl.methods.predictive.rotation import Rotation
 from kerassl.methods.regularization.barlow_twins import BarlowTwins
 from kerassl.methods.regularization.swav import SwAV
 from kerassl.methods.regularization.vicreg import VICReg
+from kerassl.methods.self_distillation.dino import DINO
 
 __all__ = [
     "BYOL",
+    "DINO",
     "MAE",
     "NNCLR",
     "BarlowTwins",

@@ -82,6 +82,17 @@ def swav(encoder, **kwargs):
     )
 
 
+def dino(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    settings = dict(num_prototypes=12, hidden_dim=16, projection_dim=8)
+    settings |= dict(head_normalization=True, freeze_last_layer_steps=0)
+    settings |= dict(momentum=kerassl.layers.CosineMomentum(0.99, 32))
+    temperature = kerassl.optimizers.Ramp(0.04, 0.05, 20, "linear")
+    settings |= dict(teacher_temperature=temperature)
+    augmenter = kerassl.augmentation.dino(size, 20, num_local_crops=1)
+    return kerassl.DINO(encoder, augmenter=augmenter, **(settings | kwargs))
+
+
 def barlow_twins(encoder, **kwargs):
     return kerassl.BarlowTwins(encoder, projection_dim=16, **kwargs)
 
@@ -151,6 +162,7 @@ METHODS = {
     "byol": byol,
     "simsiam": simsiam,
     "swav": swav,
+    "dino": dino,
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
     "rotation": rotation,
@@ -184,6 +196,7 @@ COLLAPSED = {
     "byol": 0,
     "simsiam": -1,
     "swav": math.log(12),
+    "dino": math.log(12),
     "barlow_twins": 16,
     "vicreg": 24.75,
     "rotation": math.log(4),

@@ -1,0 +1,270 @@
+"""DINO: predict a teacher's distribution over prototypes from other views."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerassl import augmentation
+from kerassl.distributed import mean_over_devices
+from kerassl.layers import DINOHead, MomentumNetwork, update_together
+from kerassl.losses import centered, dino
+from kerassl.methods.base import SelfSupervisedModel
+from kerassl.networks import all_layers
+
+# The number of views that the teacher sees; the student sees all.
+TAUGHT = 2
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class DINO(SelfSupervisedModel):
+    """Self-distillation with no labels.
+
+    Student and teacher map a view to a distribution over prototypes. The
+    teacher, a momentum copy of the student, sees the first two views; the
+    student sees all, usually with small crops, and predicts each of the
+    teacher's distributions from the other views (`kerassl.losses.dino`). Two
+    opposed changes of the teacher's output prevent collapse: it is centered by
+    the mean of past logits, and sharpened by a low temperature.
+
+    The teacher is the better network, so its encoder is what `embed`,
+    `save_to_preset`, runs and monitors use: `feature_encoder`. It has no
+    gradients, and no stochastic depth or dropout unless the encoder has batch
+    normalization, whose statistics are the teacher's own.
+
+    Args:
+        encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
+            or KerasCV backbone.
+        num_prototypes: int > 0, K: 65,536 for ImageNet, thousands for small
+            data.
+        hidden_dim: int > 0. The width of the heads' two hidden layers.
+        projection_dim: int > 0. The width of the vectors that are compared with
+            the prototypes.
+        head_normalization: bool. Whether the heads' hidden layers have batch
+            normalization.
+        train_scale: bool. Whether the lengths of the prototypes are trained:
+            the paper's choice for ViT-S only, as it can make training unstable.
+        student_temperature: float > 0.
+        teacher_temperature: float > 0, or a callable that returns it for a
+            step, such as `kerassl.optimizers.Ramp`. Above 0.07 training is
+            unstable.
+        center_momentum: float in [0, 1].
+        momentum: float in [0, 1], of the teacher, or a callable that returns
+            it for a step, such as `kerassl.layers.CosineMomentum`.
+        freeze_last_layer_steps: int >= 0. The number of initial steps in which
+            the prototypes don't move; the paper's is one epoch.
+        augmenter: a `ViewAugmenter` of at least two views; the teacher sees the
+            first two. By default `kerassl.augmentation.dino` at the encoder's
+            image size, with the crops of ViTs.
+        **kwargs: the arguments of `keras.Model`.
+
+    Raises:
+        ValueError: if an argument is out of its range, the augmenter makes
+            fewer than two views, the first two differ in size, or the encoder
+            can't take the small ones.
+
+    Metrics: the two parts of the loss. `teacher_entropy` is ln(K) if the
+    teacher is always undecided, and 0 if all its images get one prototype each;
+    `teacher_kl` is 0 if student and teacher always agree. A collapse is
+    `teacher_kl` near 0 with `teacher_entropy` near either end.
+
+    Example:
+    ```python
+    encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
+    momentum = kerassl.layers.CosineMomentum(0.99, total_steps=20_000)
+    model = kerassl.DINO(encoder, num_prototypes=4096, momentum=momentum)
+    model.compile(kerassl.optimizers.AdamW(5e-4, clipnorm=3.0))
+    model.fit(images, batch_size=256, epochs=100)
+    ```
+
+    Deviations from facebookresearch/dino: the teacher's temperature changes
+    with each step, not each epoch. While the last layer is frozen, the
+    optimizer's moments of it grow, as in DINOv2's code; DINO's drops its
+    gradients. Views follow `kerassl.augmentation`. KerasHub's ViTs have no
+    stochastic depth (0.1 in the code).
+
+    Reference:
+        - [Caron et al., 2021](https://arxiv.org/abs/2104.14294)
+    """
+
+    metric_names = ("teacher_entropy", "teacher_kl")
+    counts_steps = True
+    collapse_advice = (
+        "If `teacher_entropy` is near 0, try a smaller center_momentum or a "
+        "higher teacher_temperature; if it is near ln(K), a lower one. Else "
+        "try a momentum closer to 1, a lower learning rate, or fewer "
+        "prototypes."
+    )
+    default_views: Callable[[int], keras.layers.Layer] = staticmethod(
+        augmentation.dino
+    )
+
+    def __init__(
+        self,
+        encoder: Any,
+        num_prototypes: int = 65536,
+        hidden_dim: int = 2048,
+        projection_dim: int = 256,
+        head_normalization: bool = False,
+        train_scale: bool = False,
+        student_temperature: float = 0.1,
+        teacher_temperature: Any = 0.04,
+        center_momentum: float = 0.9,
+        momentum: Any = 0.996,
+        freeze_last_layer_steps: int = 1250,
+        augmenter: keras.layers.Layer | None = None,
+        **kwargs: Any,
+    ):
+        if student_temperature <= 0 or not 0 <= center_momentum <= 1:
+            raise ValueError(
+                "`student_temperature` must be above 0 and `center_momentum` "
+                "in [0, 1]. Received: "
+                f"student_temperature={student_temperature}, "
+                f"center_momentum={center_momentum}"
+            )
+        if not callable(teacher_temperature) and teacher_temperature <= 0:
+            raise ValueError(
+                "`teacher_temperature` must be above 0. Received: "
+                f"{teacher_temperature}"
+            )
+        super().__init__(encoder, augmenter, **kwargs)
+        self.num_prototypes = num_prototypes
+        self.hidden_dim = hidden_dim
+        self.projection_dim = projection_dim
+        self.head_normalization = head_normalization
+        self.train_scale = train_scale
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.center_momentum = center_momentum
+        self.momentum = momentum
+        self.freeze_last_layer_steps = freeze_last_layer_steps
+        self.taught = self.augmenter.view_names[:TAUGHT]
+        sizes = [self._size_of(name) for name in self.taught]
+        if len(sizes) < TAUGHT or sizes[0] != sizes[1]:
+            raise ValueError(
+                f"The teacher of {type(self).__name__} sees the first two "
+                "views, which must have one size. The first views of the "
+                f"augmenter are {self.taught}, of the sizes {sizes}."
+            )
+        self.projector = DINOHead(
+            num_prototypes,
+            hidden_dim,
+            projection_dim,
+            batch_normalization=head_normalization,
+            train_scale=train_scale,
+            dtype=self.dtype_policy,
+            name="projector",
+        )
+        self.projector.build((None, self.encoder.output_shape[-1]))
+        self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
+        self.momentum_projector = MomentumNetwork(self.projector, momentum)
+        # Only batch normalization is in training mode in the teacher.
+        self.teacher_trains = any(
+            isinstance(layer, keras.layers.BatchNormalization)
+            for network in (self.encoder, self.projector)
+            for layer in all_layers(network)
+        )
+        self.center = self.add_weight(
+            name="center",
+            shape=(num_prototypes,),
+            dtype="float32",
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+
+    @property
+    def feature_encoder(self) -> keras.Model:
+        """The teacher's encoder."""
+        return self.momentum_encoder.network
+
+    def forward_views(
+        self, views: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Maps all views to the student's logits, and two to the teacher's."""
+        outputs = self.encode_views(
+            views, head=self.projector, training=training
+        )
+        large = ops.concatenate([views[name] for name in self.taught])
+        teacher_trains = training and self.teacher_trains
+        logits = self.momentum_projector(
+            self.momentum_encoder(large, training=teacher_trains),
+            training=teacher_trains,
+        )
+        # A copy, since PyTorch assigns in place.
+        center = ops.copy(ops.convert_to_tensor(self.center))
+        if training:
+            mean = mean_over_devices(ops.mean(logits, axis=0))
+            mean = ops.cast(mean, center.dtype)
+            share = 1.0 - self.center_momentum
+            self.center.assign(center + share * (mean - center))
+        teacher = ops.split(logits, TAUGHT)
+        return {
+            **outputs,
+            **{f"teacher_{k}": x for k, x in zip(self.taught, teacher)},
+            "center": center,
+        }
+
+    def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Predicts the teacher's distributions from the other views."""
+        temperature = self.teacher_temperature
+        if callable(temperature):
+            temperature = temperature(ops.convert_to_tensor(self.steps))
+        teacher = [
+            centered(outputs[f"teacher_{k}"], outputs["center"], temperature)
+            for k in self.taught
+        ]
+        student = [outputs[name] for name in self.augmenter.view_names]
+        return dino(student, teacher, self.student_temperature)
+
+    def collapsed_loss(self, batch_size: int | None) -> float | None:
+        """Returns ln(K): all K prototypes are equally likely.
+
+        While the last layer is frozen the loss is near ln(K), so it returns
+        `None`.
+        """
+        if int(self.steps) < self.freeze_last_layer_steps:
+            return None
+        return math.log(self.num_prototypes)
+
+    def after_update(self) -> None:
+        """Takes back the steps of a frozen last layer; moves the teacher."""
+        teacher = self.momentum_projector.network.last.weights
+        if self.freeze_last_layer_steps:
+            # The teacher's copy has followed nothing yet. The optimizer's
+            # moments do grow: after gradients of 0, Adam's correction would
+            # make the first steps several times too long.
+            is_frozen = ops.convert_to_tensor(self.steps) <= (
+                self.freeze_last_layer_steps
+            )
+            for weight, copy in zip(self.projector.last.weights, teacher):
+                new = ops.convert_to_tensor(weight)
+                old = ops.convert_to_tensor(copy)
+                weight.assign(ops.where(is_frozen, old, new))
+        # The authors' schedule uses the step before the increment.
+        update_together(
+            [
+                (self.momentum_encoder, self.encoder),
+                (self.momentum_projector, self.projector),
+            ],
+            ops.convert_to_tensor(self.optimizer.iterations) - 1,
+        )
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        serialize: Callable = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "num_prototypes": self.num_prototypes,
+            "hidden_dim": self.hidden_dim,
+            "projection_dim": self.projection_dim,
+            "head_normalization": self.head_normalization,
+            "train_scale": self.train_scale,
+            "student_temperature": self.student_temperature,
+            "teacher_temperature": serialize(self.teacher_temperature),
+            "center_momentum": self.center_momentum,
+            "momentum": serialize(self.momentum),
+            "freeze_last_layer_steps": self.freeze_last_layer_steps,
+        }
