@@ -5,8 +5,10 @@ import itertools
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
 import pytest
 
 # For what is slow and doesn't depend on the backend: building large or many
@@ -43,6 +45,32 @@ def compiled(function: Callable) -> Callable:
     import jax
 
     return jax.jit(function)
+
+
+def gradient_of(function: Callable, x: Any) -> np.ndarray:
+    """Returns a scalar function's gradient; zeros where none flows."""
+    x = keras.ops.convert_to_numpy(x)
+    if keras.config.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.grad(function)(x))
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        gradient = tape.gradient(y, x)
+        return np.zeros(x.shape) if gradient is None else gradient.numpy()
+    import torch
+
+    x = torch.tensor(x, requires_grad=True)
+    y = function(x)
+    if not y.requires_grad:
+        return np.zeros(x.shape)
+    y.backward()
+    return np.zeros(x.shape) if x.grad is None else x.grad.numpy()
 
 
 def calls(function: Callable) -> Counter[str]:

@@ -9,6 +9,7 @@ from kerassl.losses.classification import classification
 from kerassl.losses.dino import centered, dino
 from kerassl.losses.info_nce import info_nce
 from kerassl.losses.inpainting import inpainting, relative_error
+from kerassl.losses.lejepa import distance_to_center, lejepa, sigreg
 from kerassl.losses.masked_reconstruction import (
     masked_reconstruction,
     normalize_patches,
@@ -26,14 +27,17 @@ __all__ = [
     "classification",
     "cross_correlation",
     "dino",
+    "distance_to_center",
     "info_nce",
     "inpainting",
+    "lejepa",
     "masked_reconstruction",
     "negative_cosine",
     "normalize_patches",
     "nt_xent",
     "output_std",
     "relative_error",
+    "sigreg",
     "sinkhorn",
     "swapped_prediction",
     "unit_vectors",
