@@ -16,9 +16,10 @@ def simclr(
     strength: float | None = None,
     blur: float | None = None,
     crop_area: tuple[float, float] = (0.08, 1.0),
+    num_views: int = 2,
     seed: int | None = None,
 ) -> ViewAugmenter:
-    """Returns SimCLR's two views.
+    """Returns SimCLR's views.
 
     Args:
         size: int, the views' height and width in pixels.
@@ -27,6 +28,7 @@ def simclr(
         blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
             pixels, as in the paper.
         crop_area: (low, high), as in `View`.
+        num_views: int > 0.
         seed: int or `None`.
 
     Returns:
@@ -48,7 +50,7 @@ def simclr(
         hue=0.2 * strength,
         blur=(0.0 if small else 0.5) if blur is None else blur,
     )
-    return ViewAugmenter([view, view], seed=seed)
+    return ViewAugmenter(view, num_views, seed=seed)
 
 
 def moco_v1(
@@ -88,15 +90,17 @@ def moco_v2(
     size: int,
     crop_area: tuple[float, float] = (0.2, 1.0),
     blur: float | None = None,
+    num_views: int = 2,
     seed: int | None = None,
 ) -> ViewAugmenter:
-    """Returns the two views of MoCo v2 and SimSiam.
+    """Returns the views of MoCo v2 and SimSiam.
 
     Args:
         size: int, the views' height and width in pixels.
         crop_area: (low, high), as in `View`.
         blur: float in [0, 1], its probability. By default 0.5, and 0 up to 32
             pixels, as in SimSiam's paper for CIFAR-10.
+        num_views: int > 0.
         seed: int or `None`.
 
     Returns:
@@ -114,7 +118,7 @@ def moco_v2(
         hue=0.1,
         blur=(0.0 if size <= 32 else 0.5) if blur is None else blur,
     )
-    return ViewAugmenter([view, view], seed=seed)
+    return ViewAugmenter(view, num_views, seed=seed)
 
 
 def byol(
