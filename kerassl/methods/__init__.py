@@ -16,6 +16,7 @@ from kerassl.methods.predictive.context_prediction import ContextPrediction
 from kerassl.methods.predictive.jigsaw import Jigsaw
 from kerassl.methods.predictive.rotation import Rotation
 from kerassl.methods.regularization.barlow_twins import BarlowTwins
+from kerassl.methods.regularization.lejepa import LeJEPA
 from kerassl.methods.regularization.swav import SwAV
 from kerassl.methods.regularization.vicreg import VICReg
 from kerassl.methods.self_distillation.dino import DINO
@@ -29,6 +30,7 @@ __all__ = [
     "ContextEncoder",
     "ContextPrediction",
     "Jigsaw",
+    "LeJEPA",
     "MoCo",
     "MoCoV3",
     "Rotation",

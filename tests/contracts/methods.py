@@ -101,6 +101,11 @@ def vicreg(encoder, **kwargs):
     return kerassl.VICReg(encoder, projection_dim=16, **kwargs)
 
 
+def lejepa(encoder, **kwargs):
+    settings = dict(projection_dim=8, hidden_dim=16, num_directions=32)
+    return kerassl.LeJEPA(encoder, **(settings | kwargs))
+
+
 def rotation(encoder, **kwargs):
     return kerassl.Rotation(encoder, **kwargs)
 
@@ -165,6 +170,7 @@ METHODS = {
     "dino": dino,
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
+    "lejepa": lejepa,
     "rotation": rotation,
     "jigsaw": jigsaw,
     "context_prediction": context_prediction,
@@ -185,6 +191,14 @@ ON_VITS = {"mae"}
 # only the encoder's, and a ViT has none.
 STATISTICS = {"rotation": 2, "mae": 0}
 
+
+def normality_of_zeros():
+    """LeJEPA's statistic of projections that are all 0, over their number."""
+    density = [math.exp(-((3 * i / 16) ** 2) / 2) for i in range(17)]
+    heights = [p * (1 - p) ** 2 for p in density]
+    return (3 / 16) * (2 * sum(heights) - heights[0] - heights[-1])
+
+
 # The loss of a batch of 32 images that all have the same features, or `None`.
 COLLAPSED = {
     "simclr": math.log(63),
@@ -199,6 +213,7 @@ COLLAPSED = {
     "dino": math.log(12),
     "barlow_twins": 16,
     "vicreg": 24.75,
+    "lejepa": 1.6 * normality_of_zeros(),
     "rotation": math.log(4),
     "jigsaw": math.log(4),
     "context_prediction": math.log(8),
