@@ -16,6 +16,7 @@ def nt_xent(
     projection_2: Any,
     temperature: float = 0.1,
     rows: Any = None,
+    decoupled: bool = False,
 ) -> dict[str, Any]:
     """Computes the NT-Xent loss of pairs of projections.
 
@@ -32,9 +33,12 @@ def nt_xent(
         rows: int tensor `(M,)`, indices of images, or `None` for all. The mean
             is over their 2M projections only, each of which is still compared
             with all others.
+        decoupled: bool. Leaves the partner out of the denominator, as in the
+            decoupled contrastive loss (DCL), which needs N > 1.
 
     Returns:
-        A dict of float32 scalars: `"loss"`, at chance about `log(2N - 1)`; and
+        A dict of float32 scalars: `"loss"`, at chance about `log(2N - 1)`, or
+        decoupled `log(2N - 2)`; and
         `"contrastive_accuracy"`, the share in [0, 1] of projections that
         identify their partner.
 
@@ -49,6 +53,7 @@ def nt_xent(
         - [Chen et al., 2020, SimCLR](https://arxiv.org/abs/2002.05709)
         - google-research/simclr, `tf2/objective.py`, which sums the losses of
           both directions, so its value is twice as large.
+        - [Yeh et al., 2021, DCL](https://arxiv.org/abs/2110.06848)
     """
     # Float32, since half precision overflows in the logits' exponentials.
     projections = unit_vectors(ops.concatenate([projection_1, projection_2]))
@@ -66,8 +71,12 @@ def nt_xent(
     itself = ops.equal(index[:, None], everyone[None, :])
     logits = logits + MASKED * ops.cast(itself, "float32")
     partner = (index + total // 2) % total
+    compared = logits
+    if decoupled:
+        is_partner = ops.equal(partner[:, None], everyone[None, :])
+        compared = logits + MASKED * ops.cast(is_partner, "float32")
     loss = ops.mean(
-        ops.logsumexp(logits, axis=-1)
+        ops.logsumexp(compared, axis=-1)
         - ops.sum(anchors * partners, axis=-1) / temperature
     )
     picked = ops.cast(ops.argmax(logits, axis=-1), partner.dtype)

@@ -65,6 +65,12 @@ def simsiam(encoder, **kwargs):
     )
 
 
+def fastsiam(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    augmenter = kerassl.augmentation.moco_v2(size, num_views=3)
+    return simsiam(encoder, augmenter=augmenter, **kwargs)
+
+
 def swav(encoder, **kwargs):
     size = encoder.input_shape[1]
     return kerassl.SwAV(
@@ -166,6 +172,7 @@ METHODS = {
     "nnclr": nnclr,
     "byol": byol,
     "simsiam": simsiam,
+    "fastsiam": fastsiam,
     "swav": swav,
     "dino": dino,
     "barlow_twins": barlow_twins,
@@ -209,6 +216,7 @@ COLLAPSED = {
     "nnclr": math.log(32),
     "byol": 0,
     "simsiam": -1,
+    "fastsiam": -1,
     "swav": math.log(12),
     "dino": math.log(12),
     "barlow_twins": 16,

@@ -8,7 +8,9 @@ from keras import ops
 import kerassl
 from kerassl.augmentation import View, ViewAugmenter
 from kerassl.losses import nt_xent
+from tests.backends import once
 from tests.contracts.methods import tiny_encoder
+from tests.methods.formulas import six_steps_agree
 
 
 @pytest.mark.parametrize("version,layers", [(1, 2), (2, 3)])
@@ -155,3 +157,40 @@ def test_open_image_sizes_need_an_augmenter():
     encoder = tiny_encoder((None, None, 1))
     with pytest.raises(ValueError, match="augmenter"):
         kerassl.SimCLR(encoder)
+
+
+@once
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_six_steps_on_the_papers_formulas(decoupled):
+    import torch
+
+    def formula(outputs):
+        z = torch.cat([outputs["projection_1"], outputs["projection_2"]])
+        z = z / z.norm(dim=1, keepdim=True)
+        count = len(z) // 2
+        losses = []
+        for i in range(2 * count):
+            partner = (i + count) % (2 * count)
+            left_out = (i, partner) if decoupled else (i,)
+            others = [k for k in range(2 * count) if k not in left_out]
+            similarity = z @ z[i] / 0.5
+            denominator = torch.exp(similarity[others]).sum()
+            losses.append(torch.log(denominator) - similarity[partner])
+        return torch.stack(losses).mean()
+
+    six_steps_agree(
+        lambda: kerassl.SimCLR(
+            tiny_encoder(), 0.5, projection_dim=8, decoupled=decoupled
+        ),
+        formula,
+    )
+
+
+def test_the_collapsed_loss_of_both():
+    for decoupled in (False, True):
+        model = kerassl.SimCLR(
+            tiny_encoder(), projection_dim=8, decoupled=decoupled
+        )
+        outputs = {f"projection_{i}": ops.ones((8, 8)) for i in (1, 2)}
+        loss = float(model.objective(outputs)["loss"])
+        assert loss == pytest.approx(model.collapsed_loss(8), rel=1e-5)

@@ -7,8 +7,9 @@ from keras import ops
 
 import kerassl
 from kerassl.augmentation import View, ViewAugmenter
-from tests.backends import once
+from tests.backends import gradient_of, once
 from tests.contracts.methods import tiny_encoder
+from tests.methods.formulas import six_steps_agree
 
 
 def simsiam(dim=16, **kwargs):
@@ -104,31 +105,6 @@ def test_a_gradient_through_the_targets_only_if_asked_for(stop_gradient):
     assert np.abs(gradient_of(loss, outputs["prediction_1"])).max() > 0
 
 
-def gradient_of(function, x):
-    backend, x = keras.backend.backend(), ops.convert_to_numpy(x)
-    if backend == "jax":
-        import jax
-
-        return np.asarray(jax.grad(function)(x))
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        x = tf.constant(x)
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = function(x)
-        gradient = tape.gradient(y, x)
-        return np.zeros(x.shape) if gradient is None else gradient.numpy()
-    import torch
-
-    x = torch.tensor(x, requires_grad=True)
-    y = function(x)
-    if not y.requires_grad:
-        return np.zeros(x.shape)
-    y.backward()
-    return np.zeros(x.shape) if x.grad is None else x.grad.numpy()
-
-
 def same_start_everywhere(model):
     """Sets weights from NumPy, so that backends differ by rounding only."""
     rng = np.random.default_rng(2)
@@ -165,3 +141,22 @@ def test_without_the_stopped_gradient_the_outputs_collapse():
 def test_one_view_is_refused():
     with pytest.raises(ValueError, match="2 views"):
         simsiam(augmenter=ViewAugmenter([View(28)]))
+
+
+@once
+@pytest.mark.parametrize("views", [2, 4])
+def test_six_steps_on_the_papers_formulas(views):
+    import torch
+
+    def formula(outputs):
+        z = [outputs[f"projection_{i + 1}"].detach() for i in range(views)]
+        losses = []
+        for i in range(views):
+            others = [z[j] for j in range(views) if j != i]
+            target = torch.stack(others).mean(0)
+            prediction = outputs[f"prediction_{i + 1}"]
+            losses.append(-torch.cosine_similarity(prediction, target).mean())
+        return torch.stack(losses).mean()
+
+    augmenter = kerassl.augmentation.moco_v2(28, num_views=views)
+    six_steps_agree(lambda: simsiam(dim=64, augmenter=augmenter), formula)

@@ -30,6 +30,8 @@ class SimCLR(SelfSupervisedModel):
             paper, or three as in the second.
         hidden_dim: int, or None. The width of the projector's hidden layers.
             By default the width of the features, as in the authors' code.
+        decoupled: bool. Leaves the partner out of the loss's denominator (DCL),
+            which helps with small batches and in short runs.
         augmenter: a `ViewAugmenter` that makes two views. By default
             `kerassl.augmentation.simclr` at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
@@ -61,6 +63,7 @@ class SimCLR(SelfSupervisedModel):
     Reference:
         - [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
         - [Chen et al., 2020, SimCLRv2](https://arxiv.org/abs/2006.10029)
+        - [Yeh et al., 2021, DCL](https://arxiv.org/abs/2110.06848)
     """
 
     metric_names = ("contrastive_accuracy",)
@@ -77,6 +80,7 @@ class SimCLR(SelfSupervisedModel):
         projection_dim: int = 128,
         version: int = 1,
         hidden_dim: int | None = None,
+        decoupled: bool = False,
         augmenter: keras.layers.Layer | None = None,
         **kwargs: Any,
     ):
@@ -91,6 +95,7 @@ class SimCLR(SelfSupervisedModel):
         self.projection_dim = projection_dim
         self.version = version
         self.hidden_dim = hidden_dim
+        self.decoupled = decoupled
         width = self.encoder.output_shape[-1]
         self.projector = self.head(
             "projector",
@@ -116,11 +121,17 @@ class SimCLR(SelfSupervisedModel):
             gather(outputs["projection_2"]),
             self.temperature,
             local_indices(outputs["projection_1"]),
+            self.decoupled,
         )
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
-        """Returns ln(2N - 1): one of 2N - 1 others is the partner."""
-        return batch_size and math.log(2 * batch_size - 1)
+        """Returns ln(2N - 1): one of 2N - 1 others is the partner.
+
+        Decoupled it is ln(2N - 2), since the partner isn't counted.
+        """
+        if batch_size is None or (self.decoupled and batch_size < 2):
+            return None
+        return math.log(2 * batch_size - (2 if self.decoupled else 1))
 
     def encoder_with_projector(self, layers: int = 1) -> keras.Model:
         """Returns the encoder followed by the projector's first layers.
@@ -163,4 +174,5 @@ class SimCLR(SelfSupervisedModel):
             "projection_dim": self.projection_dim,
             "version": self.version,
             "hidden_dim": self.hidden_dim,
+            "decoupled": self.decoupled,
         }
