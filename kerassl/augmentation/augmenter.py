@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from kerassl.augmentation import checks
+from kerassl.augmentation.crops import crop_plan
 from kerassl.augmentation.namespace import TensorFlowNamespace, is_foreign
 from kerassl.augmentation.operation import Operation
 from kerassl.augmentation.pipeline import Pipeline
@@ -88,6 +89,12 @@ class ViewAugmenter(keras.layers.Layer):
             )
             for name, view in self.views.items()
         }
+        #: Where photos are cut while decoding; `None` if views begin otherwise.
+        self.crop_plan = crop_plan(self._pipelines)
+        self._after_crops = {
+            name: Pipeline(made.operations[1:])
+            for name, made in self._pipelines.items()
+        }
         self._together = (
             [[name] for name in self._pipelines]
             if _is_cpu()
@@ -123,7 +130,11 @@ class ViewAugmenter(keras.layers.Layer):
         return super().__call__(images, **kwargs)
 
     def call(self, images: Any) -> dict[str, Any]:
-        """Maps images `(B, H, W, C)` to a dict of views."""
+        """Maps images `(B, H, W, C)` to a dict of views.
+
+        Given a dict of crops by view, `(B, size, size, C)`, which were cut as
+        `crop_plan` says, it applies the operations after the first ones.
+        """
 
         def draw(count: Any, numbers: int) -> Any:
             return keras.random.uniform(
@@ -151,12 +162,14 @@ class ViewAugmenter(keras.layers.Layer):
         return self._make(TensorFlowNamespace(), images, draw)
 
     def _make(self, xp: Any, images: Any, draw: Callable) -> dict[str, Any]:
-        _check_images(images)
-        single = len(images.shape) == 3
+        crops = images if isinstance(images, Mapping) else None
+        first = images if crops is None else next(iter(crops.values()))
+        _check_images(first)
+        single = len(first.shape) == 3
         if single:
             images = images[None]
         made: dict[str, Any] = {}
-        count = xp.shape(images)[0]
+        count = xp.shape(first)[0]
         drawn = draw(count, self.num_uniforms)
 
         def take(count: Any, numbers: int) -> Any:
@@ -170,11 +183,15 @@ class ViewAugmenter(keras.layers.Layer):
         }
         for names in self._together:
             pipeline, copies = self._pipelines[names[0]], len(names)
-            numbers = columns[names[0]]
-            if copies > 1 and pipeline.num_uniforms:
-                numbers = xp.stack([columns[name] for name in names], axis=1)
-                numbers = xp.reshape(numbers, (-1, pipeline.num_uniforms))
-            views = pipeline(xp, images, numbers, copies)
+            numbers = _side_by_side(xp, [columns[name] for name in names])
+            if crops is None:
+                views = pipeline(xp, images, numbers, copies)
+            else:
+                pipeline = self._after_crops[names[0]]
+                # The first numbers are for the crop, which was made already.
+                used = numbers.shape[-1] - pipeline.num_uniforms
+                cut = _side_by_side(xp, [crops[name] for name in names])
+                views = pipeline(xp, cut, numbers[:, used:])
             views = xp.reshape(views, (-1, copies, *views.shape[1:]))
             made |= {name: views[:, i] for i, name in enumerate(names)}
         made = {name: made[name] for name in self._pipelines}
@@ -225,6 +242,13 @@ class ViewAugmenter(keras.layers.Layer):
             name: from_config_of(view) for name, view in config["views"].items()
         }
         return cls(**{**config, "views": views})
+
+
+def _side_by_side(xp: Any, rows: list[Any]) -> Any:
+    """Returns the first rows of some `(B, ...)`, then their second rows, ..."""
+    if len(rows) == 1 or not rows[0].shape[-1]:
+        return rows[0]
+    return xp.reshape(xp.stack(rows, axis=1), (-1, *rows[0].shape[1:]))
 
 
 @functools.cache

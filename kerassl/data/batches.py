@@ -8,11 +8,14 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import CutPlan, Photos
 from kerassl.data.threads import Threads
 
-# `(images, labels)` or `(images,)`.
-Batch: TypeAlias = tuple[np.ndarray, ...]
+# `(images, labels)` or `(images,)`. Images that were cut are a dict.
+Batch: TypeAlias = tuple[Any, ...]
+
+#: The key of a batch's crops, a dict by the views' names.
+CROPS = "crops"
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -26,7 +29,7 @@ class ImageBatches(keras.utils.PyDataset):
     `epoch` advances when `fit` finishes an epoch. Set it to start elsewhere.
 
     Args:
-        images: array `(N, height, width, channels)`, or an `ImageFolder`.
+        images: array `(N, height, width, channels)`, or `Photos`.
         labels: array of shape `(N,)`, or `None`.
         batch_size: int > 0, the number of images in a batch.
         shuffle: bool. Whether each epoch has its own random order.
@@ -55,7 +58,7 @@ class ImageBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        images: np.ndarray | ImageFolder,
+        images: np.ndarray | Photos,
         labels: np.ndarray | None = None,
         *,
         batch_size: int,
@@ -100,8 +103,9 @@ class ImageBatches(keras.utils.PyDataset):
         self.steps_per_epoch = steps
         self._order: tuple[int, np.ndarray] | None = None
         # Only decoding is worth a thread.
-        self._reader = Threads(1) if isinstance(images, ImageFolder) else None
+        self._reader = Threads(1) if isinstance(images, Photos) else None
         self._uploads: Any = None
+        self._cuts: tuple[CutPlan, int] | None = None
         self._ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None
         self._within_epoch = False
         self._fit_reset = False
@@ -111,6 +115,22 @@ class ImageBatches(keras.utils.PyDataset):
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state without the batch that is being read ahead."""
         return self.__dict__ | {"_ahead": None, "_uploads": None}
+
+    def cut(self, plan: CutPlan | None, seed: int | None = None) -> None:
+        """Makes the batches crops of the whole photos, cut while decoding.
+
+        The images of a batch are then `{"crops": {view: (n, s, s, 3)}}`. Where
+        they are cut depends only on the seed, the epoch and the step. Images
+        that are in an array stay as they are.
+
+        Args:
+            plan: `CutPlan`, or `None` for photos resized and center cropped.
+            seed: int >= 0; by default that of the order.
+        """
+        self._cuts = None
+        if plan is not None and isinstance(self.images, Photos):
+            self._cuts = plan, self.seed if seed is None else seed
+        self._ahead = None
 
     def upload(self, uploads: Any) -> None:
         """Makes the batches tensors on a device, each copied ahead.
@@ -191,11 +211,22 @@ class ImageBatches(keras.utils.PyDataset):
         indices = self._epoch_order(epoch)[start : start + self.batch_size]
         process, processes = self.part
         size = len(indices) // processes
-        indices = indices[process * size : (process + 1) * size]
-        if isinstance(self.images, ImageFolder):
+        rows = slice(process * size, (process + 1) * size)
+        images: Any
+        if self._cuts is not None and isinstance(self.images, Photos):
+            plan, seed = self._cuts
+            # The last number tells this sequence from that of the order.
+            rng = np.random.default_rng([seed, epoch, step, 1])
+            uniforms = rng.random((len(indices), plan.num_uniforms))
+            crops, indices = self.images.read_cuts(
+                indices[rows], plan, uniforms[rows]
+            )
+            images = {CROPS: crops}
+        elif isinstance(self.images, Photos):
             # Another image replaces one that has become unreadable.
-            images, indices = self.images.read(indices)
+            images, indices = self.images.read(indices[rows])
         else:
+            indices = indices[rows]
             images = np.asarray(self.images[indices])
         if self.labels is None:
             return (images,)

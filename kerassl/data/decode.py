@@ -1,16 +1,20 @@
 """Decoding of image files to RGB, and which files can be decoded."""
 
 import contextlib
+import functools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from PIL import ImageFile
+    from PIL import Image, ImageFile
+
+# Where an encoded image is: a file, or its bytes as an open file.
+Source: TypeAlias = str | Path | IO[bytes]
 
 # A quarter of a GiB of memory in each thread.
 MAX_PIXELS = 2**26
@@ -27,6 +31,26 @@ _KINDS = {
 }
 
 
+class Cut(NamedTuple):
+    """A box of an upright photo, in its pixels, and what it becomes.
+
+    Args:
+        top: float, the first row.
+        left: float, the first column.
+        height: float > 0, in rows.
+        width: float > 0, in columns.
+        size: int > 0, the height and width of the result.
+        interpolation: `"bilinear"` or `"bicubic"`.
+    """
+
+    top: float
+    left: float
+    height: float
+    width: float
+    size: int
+    interpolation: str = "bilinear"
+
+
 def image_formats() -> list[str]:
     """Returns the names of the formats that are read, common ones first.
 
@@ -37,7 +61,12 @@ def image_formats() -> list[str]:
     from PIL import Image
 
     Image.init()
-    known = [name for name in Image.OPEN if name not in _UNREAD_FORMATS]
+    return list(_ordered(tuple(Image.OPEN)))
+
+
+@functools.lru_cache
+def _ordered(names: tuple[str, ...]) -> list[str]:
+    known = [name for name in names if name not in _UNREAD_FORMATS]
     return sorted(known, key=lambda name: name not in _COMMON_FORMATS)
 
 
@@ -52,12 +81,12 @@ def image_suffixes() -> set[str]:
 
 @contextlib.contextmanager
 def open_image(
-    path: str | Path, size: tuple[int, int] | None = None
+    source: Source, size: tuple[int, int] | None = None
 ) -> Iterator["ImageFile.ImageFile"]:
     """Opens an image file and reads its header.
 
     Args:
-        path: path of the file.
+        source: path of the file, or its bytes as an open file.
         size: tuple `(height, width)`, or `None`. With a size, a JPEG may be
             decoded at a fraction of its resolution, but at least twice this
             size.
@@ -70,31 +99,50 @@ def open_image(
         ValueError: if more than `MAX_PIXELS` would have to be decoded, or
             pixels have 32 bits, whose range is not in the header.
     """
+    with _opened(source) as file:
+        ratio = 1.0 if size is None else min(file.size) / max(size)
+        _prepare(file, ratio)
+        yield file
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator["ImageFile.ImageFile"]:
     from PIL import Image
 
-    # Before opening it: a pipe would wait for a writer.
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise OSError(f"{kind}, not a regular file")
-    with Image.open(path, formats=image_formats()) as file:
-        pixels = file.width * file.height
-        if size is not None:
-            # The JPEG decoder does most of the downscaling of a large photo.
-            file.draft(None, (2 * max(size), 2 * max(size)))
-            if not file.info.get("progressive"):  # Decoded at full size.
-                pixels = file.width * file.height
-        # In PNG and PGM files these modes have 16 bits.
-        if file.mode == "F" or (
-            file.mode == "I" and file.format not in ("PNG", "PPM")
-        ):
-            raise ValueError("32-bit pixels, whose range isn't known")
-        if pixels > MAX_PIXELS:
-            raise ValueError(
-                f"{pixels:,} pixels to decode; at most {MAX_PIXELS:,} are "
-                "allowed"
-            )
+    if isinstance(source, (str, Path)):
+        # Before opening it: a pipe would wait for a writer.
+        mode = os.stat(source).st_mode
+        if not stat.S_ISREG(mode):
+            kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+            raise OSError(f"{kind}, not a regular file")
+    with Image.open(source, formats=image_formats()) as file:
         yield file
+
+
+def _prepare(file: "ImageFile.ImageFile", ratio: float) -> None:
+    """Chooses the resolution of a JPEG, and refuses what can't be decoded.
+
+    Args:
+        file: an opened image.
+        ratio: float, how many pixels a side has for each one that is needed.
+            A JPEG keeps at least two of them.
+    """
+    pixels = file.width * file.height
+    # The JPEG decoder does most of the downscaling of a large photo.
+    if ratio >= 4:
+        width, height = (int(side * 2 / ratio) for side in file.size)
+        file.draft(None, (max(1, width), max(1, height)))
+    if not file.info.get("progressive"):  # Decoded at full size.
+        pixels = file.width * file.height
+    # In PNG and PGM files these modes have 16 bits.
+    if file.mode == "F" or (
+        file.mode == "I" and file.format not in ("PNG", "PPM")
+    ):
+        raise ValueError("32-bit pixels, whose range isn't known")
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"{pixels:,} pixels to decode; at most {MAX_PIXELS:,} are allowed"
+        )
 
 
 def reductions(file: "ImageFile.ImageFile") -> list[str]:
@@ -121,7 +169,7 @@ def reductions(file: "ImageFile.ImageFile") -> list[str]:
     return found
 
 
-def decode_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+def decode_image(source: Source, size: tuple[int, int]) -> np.ndarray:
     """Decodes an image file to RGB: short side resized, then center crop.
 
     Photos are rotated as their EXIF block says. The first frame of an animation
@@ -129,7 +177,7 @@ def decode_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     the upper 8 of 16 bits per channel are kept.
 
     Args:
-        path: path of the file.
+        source: path of the file, or its bytes as an open file.
         size: tuple `(height, width)`.
 
     Returns:
@@ -139,7 +187,7 @@ def decode_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         OSError: see `open_image`.
         ValueError: see `open_image`.
     """
-    with open_image(path, size) as file:
+    with open_image(source, size) as file:
         return decode_opened(file, size)
 
 
@@ -147,6 +195,77 @@ def decode_opened(
     file: "ImageFile.ImageFile", size: tuple[int, int]
 ) -> np.ndarray:
     """Decodes what `open_image` yields; see `decode_image`."""
+    from PIL import Image, ImageOps
+
+    image = _upright_rgb(file)
+    return np.asarray(
+        ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
+    )
+
+
+def decode_cuts(
+    source: Source, plan: Callable[[int, int], Sequence[Cut]]
+) -> list[np.ndarray]:
+    """Decodes an image file to RGB, and cuts boxes out of the whole photo.
+
+    Args:
+        source: as in `decode_image`.
+        plan: function of the upright photo's height and width in pixels, which
+            returns the boxes.
+
+    Returns:
+        A list of uint8 arrays `(size, size, 3)`, one for each box. They differ
+        from those of the photo decoded in full by rounding only, unless each
+        box has at least four times as many rows and columns as are needed.
+
+    Raises:
+        OSError: see `open_image`.
+        ValueError: see `open_image`.
+    """
+    from PIL import Image
+
+    kinds = {
+        "bilinear": Image.Resampling.BILINEAR,
+        "bicubic": Image.Resampling.BICUBIC,
+    }
+    with _opened(source) as file:
+        width, height = file.size
+        if _is_turned(file):
+            width, height = height, width
+        cuts = plan(height, width)
+        _prepare(file, min(min(c.height, c.width) / c.size for c in cuts))
+        image = _upright_rgb(file)
+    # What is left of the resolution.
+    x, y = image.width / width, image.height / height
+    return [
+        np.asarray(
+            image.resize(
+                (cut.size, cut.size),
+                kinds[cut.interpolation],
+                box=(
+                    cut.left * x,
+                    cut.top * y,
+                    # Products may be rounded up.
+                    min((cut.left + cut.width) * x, image.width),
+                    min((cut.top + cut.height) * y, image.height),
+                ),
+            )
+        )
+        for cut in cuts
+    ]
+
+
+def _is_turned(file: "ImageFile.ImageFile") -> bool:
+    """Says whether the EXIF block turns the photo by a right angle."""
+    from PIL import ExifTags
+
+    with contextlib.suppress(Exception):  # As in `_upright_rgb`.
+        return file.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return False
+
+
+def _upright_rgb(file: "ImageFile.ImageFile") -> "Image.Image":
+    """Decodes an opened image, as the EXIF block turns it."""
     from PIL import Image, ImageOps
 
     file.load()
@@ -160,8 +279,4 @@ def decode_opened(
         image = Image.fromarray(np.clip(pixels, 0, 255).astype("uint8"))
     if image.mode == "P":
         image = image.convert("RGBA")  # Transparency may be in the palette.
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return np.asarray(
-        ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
-    )
+    return image if image.mode == "RGB" else image.convert("RGB")

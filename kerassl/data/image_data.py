@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from kerassl.data.batches import ImageBatches
-from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import Photos
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,8 +18,8 @@ class ImageData:
     Unpacks as `images, labels = data`.
 
     Args:
-        images: array `(N, height, width, channels)`, or an `ImageFolder`, which
-            decodes images when they are indexed.
+        images: array `(N, height, width, channels)`, or `Photos`, which are
+            decoded when they are indexed.
         labels: int64 array of shape `(N,)`, or `None`.
         class_names: tuple of strings, the class of each label, or `None`.
         name: str, where the images come from.
@@ -39,15 +39,15 @@ class ImageData:
     ```
     """
 
-    images: np.ndarray | ImageFolder
+    images: np.ndarray | Photos
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     name: str = ""
     paths: tuple[Path, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Takes the paths of an `ImageFolder`, and checks the lengths."""
-        if self.paths is None and isinstance(self.images, ImageFolder):
+        """Takes the paths of a folder's images, and checks the lengths."""
+        if self.paths is None and hasattr(self.images, "paths"):
             object.__setattr__(self, "paths", tuple(self.images.paths))
         for what in ("labels", "paths"):
             rows = getattr(self, what)
@@ -79,8 +79,8 @@ class ImageData:
 
     def select(self, index: slice | Sequence[int] | np.ndarray) -> Self:
         """Returns the images at a slice or at indices, with their labels."""
-        images: np.ndarray | ImageFolder
-        if isinstance(self.images, ImageFolder):
+        images: np.ndarray | Photos
+        if isinstance(self.images, Photos):
             images = self.images.select(index)
         else:
             images = self.images[index]

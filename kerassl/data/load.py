@@ -14,8 +14,9 @@ import numpy as np
 from kerassl.data.arrays import check_images, load_file
 from kerassl.data.decode import open_image
 from kerassl.data.files import find_images
-from kerassl.data.folder import DEFAULT_SIZE, ImageFolder, load_folder
+from kerassl.data.folder import DEFAULT_SIZE, load_folder
 from kerassl.data.image_data import ImageData
+from kerassl.data.photos import Photos
 from kerassl.data.stored import ArrayFile
 from kerassl.names import MAX_UNREADABLE
 
@@ -104,17 +105,18 @@ def load(
             f"`max_unreadable` must be in [0, 1]. Received: {max_unreadable}"
         )
     class_names: tuple[str, ...] | None = None
-    paths = None
-    images: np.ndarray | ImageFolder
+    labels: np.ndarray | None
+    images: np.ndarray | Photos
     source = _find(spec, data_dir)
     if isinstance(source, _File):
         images, labels = load_file(source.path, split, image_size, limit)
         if spec == _EMBEDDED:
             class_names = _FASHION_CLASSES
     elif isinstance(source, _Folder):
-        images, labels, class_names, paths = load_folder(
+        images, class_names = load_folder(
             source.path, split, image_size, limit, max_unreadable
         )
+        labels = images.labels
     else:
         from kerassl.data.tfds import load_tfds
 
@@ -122,7 +124,7 @@ def load(
             source, split, image_size, limit
         )
         check_images(images, f"images of {spec}")
-    return ImageData(images, labels, class_names, spec, paths)
+    return ImageData(images, labels, class_names, spec)
 
 
 def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:

@@ -240,7 +240,7 @@ def _checked(
                 f"The {name} set has no labels, but they are needed. Give a "
                 "labeled data set."
             )
-        if not hasattr(images, "read"):  # An `ImageFolder` is always valid.
+        if not hasattr(images, "read"):  # `Photos` are always valid.
             check_images(images, name)
         label_array(labels, name, len(images))
     labels = dict(zip(sets, labels_by_name(train, test)))

@@ -9,6 +9,7 @@ from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.augmentation.namespace import array
+from kerassl.data.batches import CROPS
 from kerassl.distributed import (
     local_copy,
     mean_over_devices,
@@ -265,8 +266,9 @@ class SelfSupervisedModel(LinkedModel):
 
         Args:
             inputs: images `(N, H, W, C)`; a dict of views with the augmenter's
-                names, and optionally those of `drawn_names`; or a dict with
-                the images under `"image"`, as in TensorFlow Datasets.
+                names, and optionally those of `drawn_names`; a dict with
+                the images under `"image"`, as in TensorFlow Datasets; or one
+                with crops of photos, from `ImageBatches`.
 
         Returns:
             A dict of view name to images, with the result of `draw`.
@@ -276,7 +278,10 @@ class SelfSupervisedModel(LinkedModel):
                 channels isn't the encoder's.
         """
         given = inputs if isinstance(inputs, Mapping) else {}
-        views = select(inputs, self.augmenter.view_names)
+        if CROPS in given:
+            views = self.augmenter(given[CROPS])
+        else:
+            views = select(inputs, self.augmenter.view_names)
         if not isinstance(views, Mapping):
             channels = self.encoder.input_shape[-1]
             if len(views.shape) != 4 or views.shape[-1] != channels:
@@ -295,6 +300,7 @@ class SelfSupervisedModel(LinkedModel):
             (None, None, self.encoder.input_shape[-1]),
             self.augmenter.view_names,
             self.drawn_names,
+            plan=getattr(self.augmenter, "crop_plan", None),
             **kwargs,
         )
 

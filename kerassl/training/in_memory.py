@@ -20,7 +20,7 @@ def read_images(data: Any, name: str = "images") -> Any:
         name: str, for error messages.
 
     Returns:
-        An array `(N, H, W, C)`; or an `ImageFolder`, which decodes on access.
+        An array `(N, H, W, C)`; or `Photos`, decoded on access.
 
     Raises:
         ValueError: if the data set is endless or empty, or the images have the
@@ -50,7 +50,7 @@ def read_labeled(data: Any, name: str) -> Any:
 
 
 def _read(data: Any, name: str) -> tuple[Any, Any]:
-    if hasattr(data, "read"):  # An `ImageFolder`.
+    if hasattr(data, "read"):  # `Photos`.
         return data, None
     if isinstance(data, (ImageData, ImageBatches)):
         return data.images, data.labels

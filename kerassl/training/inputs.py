@@ -12,6 +12,7 @@ import numpy as np
 
 from kerassl.data import ImageBatches, ImageData
 from kerassl.data.arrays import check_dtype, check_header, dtype_name
+from kerassl.data.photos import CutPlan
 from kerassl.distributed import in_step
 from kerassl.training.pixels import PixelWatch
 from kerassl.training.uploads import uploads
@@ -41,6 +42,8 @@ class Inputs:
         in_step: bool. Whether all processes must read batches of the same
             sizes, since their steps wait for each other.
         pixels: `PixelWatch` that has seen earlier batches, if there were any.
+        plan: `kerassl.data.photos.CutPlan`, by which photos are cut while they
+            are decoded; or `None` to resize them.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Inputs:
         check_size: Callable[[int], None] | None = None,
         in_step: bool = False,
         pixels: PixelWatch | None = None,
+        plan: CutPlan | None = None,
     ):
         self.shape = tuple(shape)
         self.views = tuple(views)
@@ -58,6 +62,7 @@ class Inputs:
         self.check_size = check_size
         self.in_step = in_step
         self.pixels = PixelWatch() if pixels is None else pixels
+        self.plan = plan
         #: The result of `read`.
         self.data: Any = None
         self.error: ValueError | None = None
@@ -122,13 +127,17 @@ class Inputs:
     def _readable(
         self, data: Any, batch_size: int | None, shuffle: bool
     ) -> Any:
-        if hasattr(data, "read"):  # An `ImageFolder`.
+        if hasattr(data, "read"):  # `Photos`.
             data = ImageData(data)
+        seed = None
         if isinstance(data, ImageData):
             batches = ImageData(data.images).batches
             data = batches(batch_size or 32, shuffle=shuffle)
+            # Their epochs begin at 0 in each `fit`; crops should not.
+            seed = int(np.random.randint(2**31))
         if isinstance(data, ImageBatches):
             # Passed on itself, since its owner reads its epoch counter.
+            data.cut(self.plan, seed)
             self._look_at_arrays({"image": data.images})
             if found := uploads():
                 data.upload(found)
@@ -162,6 +171,8 @@ class Inputs:
         x = select(data, self.views, self.drawn)
         for name, images in self._images(x).items():
             self._check_form(images, name)
+            if dtype_name(images) == "uint8":
+                continue  # All values are valid.
             if type(images) is not np.ndarray and len(images):
                 # The array is in a file or on a device.
                 images = images[:: -(-len(images) // SAMPLED_IMAGES)]

@@ -10,7 +10,7 @@ from keras import ops
 
 from kerassl import encoders
 from kerassl.data import ImageData, check_images
-from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import Photos
 from kerassl.evaluation.labels import encode_labels, label_array
 from kerassl.visualization.figures import plain
 
@@ -44,7 +44,7 @@ def labeled(name: str, images: Any, labels: Any = None) -> ImageData:
     """
     if not isinstance(images, ImageData):
         check_images(images, name)
-        if not isinstance(images, ImageFolder):
+        if not isinstance(images, Photos):
             images = ops.convert_to_numpy(images)
         images = ImageData(images)
     labels = images.labels if labels is None else labels

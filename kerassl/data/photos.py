@@ -1,0 +1,367 @@
+"""Encoded images, decoded when they are needed: resized, or cut into views."""
+
+import collections
+import copy
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, Self, TypeAlias
+
+import numpy as np
+
+from kerassl.data.decode import (
+    Cut,
+    Source,
+    decode_cuts,
+    decode_image,
+    decode_opened,
+    open_image,
+    reductions,
+)
+from kerassl.data.files import NAMED, listed
+from kerassl.data.threads import Threads
+
+_IN_MEMORY_BYTES = 2**30
+_CHECKED_FILES = 20_000
+
+_logger = logging.getLogger("kerassl")
+
+# Selects some images.
+Index: TypeAlias = int | np.integer | slice | Sequence[int] | np.ndarray
+
+
+class CutPlan(Protocol):
+    """Says which boxes of a photo become views.
+
+    Attributes:
+        sizes: dict of the views' names to their height and width.
+        num_uniforms: int, how many random numbers a photo needs.
+    """
+
+    sizes: Mapping[str, int]
+    num_uniforms: int
+
+    def cuts(
+        self, uniforms: Sequence[float], height: int, width: int
+    ) -> Sequence[Cut]:
+        """Returns a box of a photo for each view.
+
+        Args:
+            uniforms: numbers in [0, 1).
+            height: int, the upright photo's, in pixels.
+            width: int.
+        """
+
+
+class Photos:
+    """Encoded images that look like one uint8 array of shape `(N, H, W, 3)`.
+
+    An index, a slice or an array of indices decodes those images, in threads:
+    the short side is resized, and the center cropped. `read_cuts` cuts views
+    out of the whole photos instead. If an image can't be decoded, the log names
+    it and the next readable one takes its place, of the same class if possible.
+
+    Photos can be copied, pickled, and used in forked processes, such as the
+    workers of a PyTorch `DataLoader`.
+
+    Args:
+        records: `Records`, where the encoded images are.
+        size: tuple `(height, width)`, to which images are resized.
+        labels: int array of shape `(N,)`, or `None`.
+    """
+
+    dtype = np.dtype("uint8")
+    ndim = 4
+
+    def __init__(
+        self,
+        records: Any,
+        size: tuple[int, int],
+        labels: np.ndarray | None = None,
+    ):
+        self.records = records
+        self.size = size
+        self.labels = labels
+        # All images, resized, if they are few.
+        self._decoded: np.ndarray | None = None
+        self._stand_ins: dict[int, int] = {}
+        self._threads = Threads()
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape `(N, height, width, 3)`."""
+        return (len(self.records), *self.size, 3)
+
+    def __len__(self) -> int:
+        """Returns the number of images."""
+        return len(self.records)
+
+    def __getitem__(self, index: Index) -> np.ndarray:
+        """Returns one image, or an array of the selected images."""
+        indices = np.arange(len(self))[index]
+        if indices.ndim == 0:
+            return self.read(indices[None])[0][0]
+        return self.read(indices)[0]
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        """Returns all images, for NumPy."""
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+    def select(self, index: slice | Sequence[int] | np.ndarray) -> Self:
+        """Returns some of the photos, without decoding them."""
+        indices = np.arange(len(self))[index]
+        selected = copy.copy(self)
+        selected.records = self.records.select(indices)
+        selected._stand_ins = {}
+        if self.labels is not None:
+            selected.labels = self.labels[indices]
+        if self._decoded is not None:
+            selected._decoded = self._decoded[index]
+        return selected
+
+    def read(
+        self, indices: Sequence[int] | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes images: the short side resized, the center cropped.
+
+        Args:
+            indices: int array of shape `(n,)`.
+
+        Returns:
+            A pair: images `(n, H, W, 3)`, and the index of each. The indices
+            differ from `indices` where an image couldn't be read and another
+            one replaces it.
+
+        Raises:
+            ValueError: if no image can be read any more.
+        """
+        if self._decoded is not None:
+            return self._decoded[indices], np.array(indices)
+        images = np.empty((len(indices), *self.size, 3), "uint8")
+
+        def decode(source: Source, row: int) -> None:
+            images[row] = decode_image(source, self.size)
+
+        return images, self._decode(indices, decode)
+
+    def read_cuts(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        plan: CutPlan,
+        uniforms: np.ndarray,
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Decodes images, and cuts views out of the whole photos.
+
+        Args:
+            indices: int array of shape `(n,)`.
+            plan: `CutPlan`.
+            uniforms: float array `(n, plan.num_uniforms)` in [0, 1).
+
+        Returns:
+            A pair: a dict of the views' names to uint8 arrays
+            `(n, size, size, 3)`, and the index of each image, as in `read`.
+
+        Raises:
+            ValueError: if no image can be read any more.
+        """
+        views = {
+            name: np.empty((len(indices), size, size, 3), "uint8")
+            for name, size in plan.sizes.items()
+        }
+        rows = uniforms.tolist()
+
+        def decode(source: Source, row: int) -> None:
+            made = decode_cuts(
+                source,
+                lambda height, width: plan.cuts(rows[row], height, width),
+            )
+            for view, cut in zip(views.values(), made):
+                view[row] = cut
+
+        return views, self._decode(indices, decode)
+
+    def _decode(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        decode: Callable[[Source, int], None],
+    ) -> np.ndarray:
+        """Decodes each image into its row; returns the indices used."""
+        used = np.array(indices)
+
+        def task(row: int) -> None:
+            decode(self.records.source(int(indices[row])), row)
+
+        for row, error in self._attempt(task, range(len(indices))).items():
+            bad = int(indices[row])
+            if bad not in self._stand_ins:
+                _logger.warning(
+                    "Can't read image %r (%s); another one replaces it.",
+                    self.records.name(bad),
+                    error,
+                )
+            used[row] = self._replace(bad, row, decode)
+        return used
+
+    def _attempt(
+        self, task: Callable[[int], None], numbers: Iterable[int]
+    ) -> dict[int, str]:
+        """Runs a task for each number; returns error messages by number."""
+
+        def attempt(number: int) -> tuple[int, str] | None:
+            try:
+                task(number)
+            # Pillow may raise almost anything on a damaged file.
+            except Exception as error:
+                return int(number), _describe(error)
+            return None
+
+        numbers = list(numbers)
+        # One image needs no thread; `DataLoader` workers read one at a time.
+        run = map if len(numbers) == 1 else self._threads.map
+        return dict(filter(None, run(attempt, numbers)))
+
+    def _replace(
+        self, bad: int, row: int, decode: Callable[[Source, int], None]
+    ) -> int:
+        """Decodes another image into a row; returns its index."""
+        others = np.roll(np.arange(len(self)), -bad - 1)[:-1]
+        if self.labels is not None:
+            same = self.labels[others] == self.labels[bad]
+            others = np.concatenate([others[same], others[~same]])
+        if bad in self._stand_ins:
+            others = np.append(self._stand_ins[bad], others)
+        for other in others.tolist():
+            if other in self._stand_ins:
+                continue  # Unreadable too.
+            try:
+                decode(self.records.source(other), row)
+            except Exception:
+                continue
+            self._stand_ins[bad] = other
+            return other
+        raise ValueError(
+            f"None of the {len(self):,} images can be read any more. The first "
+            f"is {self.records.name(0)!r}"
+        )
+
+    def checked(
+        self,
+        name: str,
+        classes: tuple[str, ...] | None = None,
+        max_unreadable: float = 0.0,
+    ) -> Self:
+        """Returns the photos that can be read, and logs what they lose.
+
+        If few, they are decoded and kept in memory, resized; of others, the
+        headers are read.
+
+        Args:
+            name: str, what messages call the source.
+            classes: tuple of the names of the classes, or `None`.
+            max_unreadable: float in [0, 1], the share of unreadable images to
+                tolerate.
+
+        Raises:
+            ValueError: if more images are unreadable.
+        """
+        decoded = None
+        if np.prod(self.shape) <= _IN_MEMORY_BYTES:
+            decoded, errors = self.decode_all()
+            count = len(self)
+        else:
+            count, errors = self.check_headers()
+        self._judge_unreadable(name, classes, count, errors, max_unreadable)
+        kept = copy.copy(self)
+        kept._decoded = decoded
+        if errors:
+            indices = np.arange(len(self))
+            kept = kept.select(np.setdiff1d(indices, list(errors)))
+        return kept
+
+    def decode_all(self) -> tuple[np.ndarray, dict[int, str]]:
+        """Decodes all images, and logs what they lose.
+
+        Returns:
+            A pair: the images, and a dict of error messages by index.
+        """
+        images = np.empty(self.shape, "uint8")
+        found: dict[int, list[str]] = {}
+
+        def decode(index: int) -> None:
+            with open_image(self.records.source(index), self.size) as file:
+                found[index] = reductions(file)
+                images[index] = decode_opened(file, self.size)
+
+        errors = self._attempt(decode, range(len(self)))
+        _log_reduced(found.values())
+        return images, errors
+
+    def check_headers(self) -> tuple[int, dict[int, str]]:
+        """Reads the headers of all images, or of a fixed sample of many.
+
+        Logs what the images will lose.
+
+        Returns:
+            A pair: the number of headers read, and errors as in `decode_all`.
+        """
+        indices = np.arange(len(self))
+        if len(self) > _CHECKED_FILES:
+            rng = np.random.default_rng(0)
+            indices = rng.choice(len(self), _CHECKED_FILES, replace=False)
+        found: dict[int, list[str]] = {}
+
+        def check(index: int) -> None:
+            with open_image(self.records.source(index), self.size) as file:
+                found[index] = reductions(file)
+
+        errors = self._attempt(check, indices.tolist())
+        _log_reduced(found.values())
+        return len(indices), errors
+
+    def _judge_unreadable(
+        self,
+        name: str,
+        classes: tuple[str, ...] | None,
+        checked: int,
+        errors: dict[int, str],
+        max_unreadable: float,
+    ) -> None:
+        """Logs the unreadable images, or raises if they are too many."""
+        if not errors:
+            return
+        bad = sorted(errors)
+        named = listed(
+            [f"{self.records.name(i)!r} ({errors[i]})" for i in bad[:NAMED]],
+            len(errors),
+        )
+        share = len(errors) / checked
+        found = (
+            f"{len(errors):,} of {checked:,} images ({share:.1%}) in {name!r} "
+            "can't be read"
+        )
+        if self.labels is not None and classes is not None:
+            lost = np.setdiff1d(self.labels, np.delete(self.labels, bad))
+            if lost.size:
+                names = listed([repr(classes[label]) for label in lost])
+                found += f", so no image is left of the class {names}"
+        if share > max_unreadable or len(errors) == checked:
+            raise ValueError(
+                f"{found}, more than max_unreadable={max_unreadable:.1%}. "
+                "Repair or delete them, or raise `max_unreadable` "
+                f"(--max-unreadable): {named}"
+            )
+        _logger.warning("%s and are skipped: %s", found, named)
+
+
+def _log_reduced(found: Iterable[list[str]]) -> None:
+    counts = collections.Counter(what for some in found for what in some)
+    if counts:
+        words = [f"{n:,} with {what}" for what, n in counts.most_common()]
+        _logger.warning(
+            "Images become RGB of 8 bits a channel: %s", ", ".join(words)
+        )
+
+
+def _describe(error: Exception) -> str:
+    # One line is enough: Pillow repeats the path.
+    text = str(error).split("\n")[0][:120]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,107 @@
+"""Measures how fast photos are decoded and cut, on made JPEGs of 500x375.
+
+    python scripts/photo_speed.py
+
+Prints milliseconds of CPU per photo, so that other work on the machine matters
+less. `docs/photos.md` and `docs/decisions.md` quote it.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "torch")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+from PIL import Image
+
+from kerassl.augmentation import ViewAugmenter, simclr
+from kerassl.data.folder import ImageFolder
+from kerassl.data.threads import Threads
+
+SIZE, CANVAS = 224, 512
+
+
+def make_photos(folder: Path, count: int) -> list[Path]:
+    """Saves JPEGs with shapes, gradients and grain, 75 kB each."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i in range(count):
+        width, height = (500, 375) if i % 4 else (375, 500)
+        few = rng.integers(0, 256, (48, 64, 3)).astype("uint8")
+        image = Image.fromarray(few).resize((width, height), Image.BICUBIC)
+        pixels = np.asarray(image) + rng.normal(0, 9, (height, width, 1))
+        paths.append(folder / f"{i:04}.jpg")
+        image = Image.fromarray(pixels.clip(0, 255).astype("uint8"))
+        image.save(paths[-1], quality=90)
+    return paths
+
+
+def cost(task: Callable[[], object], photos: int, repeats: int) -> float:
+    """Returns the milliseconds of CPU of a photo, the least of some repeats."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        task()
+        best = min(best, time.process_time() - start)
+    return 1000 * best / photos
+
+
+def main() -> None:
+    """Prints a line for each way."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--photos", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=4)
+    options = parser.parse_args()
+    augmenter = simclr(SIZE)
+    plan = augmenter.crop_plan
+    assert plan is not None
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make_photos(Path(folder), options.photos)
+        kilobytes = sum(p.stat().st_size for p in paths) / 1000 / len(paths)
+        print(f"{len(paths)} JPEGs of 500x375, {kilobytes:.0f} kB each")
+        photos = ImageFolder(paths, (SIZE, SIZE))
+        photos._threads = Threads(1)
+        indices = np.arange(len(paths))
+        rng = np.random.default_rng(0)
+        uniforms = rng.random((len(paths), plan.num_uniforms))
+
+        def canvas() -> None:
+            place = np.zeros((CANVAS, CANVAS, 3), "uint8")
+            for path in paths:
+                with Image.open(path) as file:
+                    image = file.convert("RGB")
+                    image.thumbnail((CANVAS, CANVAS))
+                place[: image.height, : image.width] = image
+
+        few = 8
+        whole = rng.integers(0, 256, (few, CANVAS, CANVAS, 3)).astype("uint8")
+        cut = {
+            name: whole[:, :size, :size] for name, size in plan.sizes.items()
+        }
+        device: ViewAugmenter = augmenter
+        lines = {
+            "resized, center cropped": lambda: photos.read(indices),
+            "two crops cut while decoding": lambda: photos.read_cuts(
+                indices, plan, uniforms
+            ),
+            f"decoded to a canvas of {CANVAS}x{CANVAS}": canvas,
+        }
+        for name, task in lines.items():
+            found = cost(task, len(paths), options.repeats)
+            print(f"{name}: {found:.2f} ms of CPU")
+        views = {
+            f"views from a canvas of {CANVAS}x{CANVAS}": whole,
+            f"views from crops of {SIZE}x{SIZE}": cut,
+        }
+        for name, images in views.items():
+            found = cost(lambda: device(images), few, options.repeats)
+            print(f"{name}: {found:.1f} ms of CPU")
+
+
+if __name__ == "__main__":
+    main()
