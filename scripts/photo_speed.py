@@ -33,7 +33,9 @@ def make_photos(folder: Path, count: int) -> list[Path]:
     for i in range(count):
         width, height = (500, 375) if i % 4 else (375, 500)
         few = rng.integers(0, 256, (48, 64, 3)).astype("uint8")
-        image = Image.fromarray(few).resize((width, height), Image.BICUBIC)
+        image = Image.fromarray(few).resize(
+            (width, height), Image.Resampling.BICUBIC
+        )
         pixels = np.asarray(image) + rng.normal(0, 9, (height, width, 1))
         paths.append(folder / f"{i:04}.jpg")
         image = Image.fromarray(pixels.clip(0, 255).astype("uint8"))

@@ -63,7 +63,8 @@ def check_data(data: str) -> None:
     path = Path(data.removeprefix("folder:")).expanduser()
     if data.startswith("folder:") and not path.is_dir():
         raise UserError(f"There is no folder {path}.")
-    if data.lower().endswith((".npz", ".npy")) and not path.is_file():
+    suffixes = (".npz", ".npy", ".txt", ".csv")
+    if data.lower().endswith(suffixes) and not path.is_file():
         raise UserError(f"There is no file {path}.")
 
 

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from kerassl.data.decode import image_suffixes
 from kerassl.data.errors import SplitError
 
@@ -225,6 +227,23 @@ def pick_split(
             else f"{loose[0]!r} and {len(loose) - 1:,} more are",
         )
     return root, files, None
+
+
+def number_classes(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
+    """Numbers the classes of images, in sorted order.
+
+    Args:
+        names: the class of each image. Whole numbers are sorted as numbers.
+
+    Returns:
+        A pair: the names of the classes, and the label of each image, int64.
+    """
+    known = set(names)
+    numeric = all(name.isdecimal() for name in known)
+    classes = sorted(known, key=int) if numeric else sorted(known)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = np.array([numbers[name] for name in names], "int64")
+    return tuple(classes), labels
 
 
 def warn_of_empty(root: Path, used: Collection[str]) -> None:

@@ -13,10 +13,8 @@ from kerassl.data.files import (
     pick_split,
     warn_of_empty,
 )
-from kerassl.data.photos import Photos
+from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.records import Files
-
-DEFAULT_SIZE = 224
 
 _logger = logging.getLogger("kerassl")
 
@@ -55,9 +53,8 @@ def load_folder(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
-    max_unreadable: float,
 ) -> tuple[ImageFolder, tuple[str, ...] | None]:
-    """Finds the images of a folder, and checks that they can be read.
+    """Finds the images of a folder.
 
     Images are the files with a suffix that Pillow reads (in any case), in
     sorted order and at any depth, except hidden files. The first-level folder
@@ -73,16 +70,14 @@ def load_folder(
         image_size: int, `(height, width)`, or `None` for 224.
         limit: int, how many images to keep, evenly spaced in sorted order so
             that all classes remain; or `None` for all.
-        max_unreadable: float in [0, 1], the share of unreadable images to
-            tolerate.
 
     Returns:
         A pair: the folder, and the class names or `None`.
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it can't be listed, has no images, lacks this split, has
-            too many unreadable images, or mixes splits with other images.
+        ValueError: if it can't be listed, has no images, lacks this split, or
+            mixes splits with other images.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
@@ -109,8 +104,6 @@ def load_folder(
         numbers = {name: number for number, name in enumerate(classes)}
         labels = np.array([numbers[file[0]] for file in files], "int64")
     folder = ImageFolder([root.joinpath(*f) for f in files], size, labels)
-    if limit is not None and limit < len(folder):
-        # The first images would all have one class.
-        folder = folder.select(np.arange(limit) * len(folder) // limit)
-
-    return folder.checked(str(path), classes, max_unreadable), classes
+    if words := str(skipped):
+        folder.notes.append(f"left out: {words}")
+    return folder.limited(limit), classes

@@ -26,6 +26,7 @@ class ImageData:
         paths: the file of each image, for images from a folder. Row `i` of the
             features belongs to the file `paths[i]`, unless the log says that
             another image replaced it.
+        notes: tuple of sentences on what was left out.
 
     Raises:
         ValueError: if the number of labels or paths differs from that of
@@ -44,6 +45,7 @@ class ImageData:
     class_names: tuple[str, ...] | None = None
     name: str = ""
     paths: tuple[Path, ...] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Takes the paths of a folder's images, and checks the lengths."""

@@ -6,6 +6,7 @@ import difflib
 import itertools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,12 @@ import numpy as np
 from kerassl.data.arrays import check_images, load_file
 from kerassl.data.decode import open_image
 from kerassl.data.files import find_images
-from kerassl.data.folder import DEFAULT_SIZE, load_folder
+from kerassl.data.folder import load_folder
 from kerassl.data.image_data import ImageData
-from kerassl.data.photos import Photos
+from kerassl.data.lists import load_list
+from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.stored import ArrayFile
+from kerassl.data.tars import load_tars
 from kerassl.names import MAX_UNREADABLE
 
 if TYPE_CHECKING:
@@ -38,8 +41,8 @@ _FASHION_CLASSES = (
 )
 _FORMS = (
     "'fashion_mnist_small' (comes with kerassl), a TFDS name such as "
-    "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz' "
-    "or 'PATH.npy'"
+    "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz', "
+    "'PATH.npy', a list 'PATH.txt' or 'PATH.csv', or 'PATH.tar'"
 )
 _PEEKED_FILES = 20
 
@@ -65,10 +68,14 @@ def load(
             reads, as RGB, labeled by their first-level folder, or unlabeled if
             any image is directly in the folder. Folders named `train`,
             `training`, `test`, `testing`, `val`, `valid` or `validation`, in
-            any case, are splits if nothing else is next to them. Up to 1 GiB
-            is decoded at once, larger folders on demand.
+            any case, are splits if nothing else is next to them. Photos are
+            decoded on demand; up to 1 GiB of them stay in memory, resized.
             `"PATH.npz"`: arrays `images` and `labels`, or `x_train`,
             `y_train`, `x_test`, `y_test`. `"PATH.npy"`: the images.
+            `"PATH.txt"`: a list of image files. `"PATH.csv"`: a table of them,
+            with the column `path` and optionally `label` and `split`.
+            `"PATH.tar"`: images with their `.cls`, as WebDataset writes them;
+            `*` stands for any characters, as in `"shards/train-*.tar"`.
         split: str: `"train"`, `"test"`, `"validation"`, or another of the names
             above; with TFDS also slices such as `"train[:1000]"`.
         image_size: int, `(height, width)`, or `None` to keep the size. Of
@@ -104,27 +111,55 @@ def load(
         raise ValueError(
             f"`max_unreadable` must be in [0, 1]. Received: {max_unreadable}"
         )
-    class_names: tuple[str, ...] | None = None
-    labels: np.ndarray | None
-    images: np.ndarray | Photos
+    images, labels, class_names = find(
+        spec, split, image_size=image_size, limit=limit, data_dir=data_dir
+    )
+    notes: tuple[str, ...] = ()
+    if isinstance(images, Photos):
+        images = images.checked(
+            spec.removeprefix("folder:"), class_names, max_unreadable
+        )
+        labels, notes = images.labels, tuple(images.notes)
+    return ImageData(images, labels, class_names, spec, notes=notes)
+
+
+def find(
+    spec: str,
+    split: str = "train",
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    limit: int | None = None,
+    data_dir: str | None = None,
+) -> tuple[np.ndarray | Photos, np.ndarray | None, tuple[str, ...] | None]:
+    """Finds images without looking whether photos can be read.
+
+    Args:
+        spec: see `load`.
+        split: see `load`.
+        image_size: see `load`.
+        limit: see `load`.
+        data_dir: see `load`.
+
+    Returns:
+        A tuple: the images, labels and class names; the last two may be `None`.
+
+    Raises:
+        ValueError: see `load`.
+        FileNotFoundError: see `load`.
+    """
     source = _find(spec, data_dir)
     if isinstance(source, _File):
         images, labels = load_file(source.path, split, image_size, limit)
-        if spec == _EMBEDDED:
-            class_names = _FASHION_CLASSES
-    elif isinstance(source, _Folder):
-        images, class_names = load_folder(
-            source.path, split, image_size, limit, max_unreadable
-        )
-        labels = images.labels
-    else:
-        from kerassl.data.tfds import load_tfds
+        return images, labels, _FASHION_CLASSES if spec == _EMBEDDED else None
+    if isinstance(source, _Photos):
+        photos, names = source.load(source.path, split, image_size, limit)
+        return photos, photos.labels, names
+    from kerassl.data.tfds import load_tfds
 
-        images, labels, class_names = load_tfds(
-            source, split, image_size, limit
-        )
-        check_images(images, f"images of {spec}")
-    return ImageData(images, labels, class_names, spec)
+    found = load_tfds(source, split, image_size, limit)
+    if not isinstance(found[0], Photos):
+        check_images(found[0], f"images of {spec}")
+    return found
 
 
 def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
@@ -151,8 +186,17 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
     spec = os.fspath(spec)
     source = _find(spec, data_dir)
     shape: tuple[int, ...] | None = None
-    if isinstance(source, _Folder):
-        sides = _peek_folder(source.path.expanduser())
+    if isinstance(source, _Photos):
+        if source.load is load_folder:  # Without listing all of it.
+            files = _first_files(Path(source.path).expanduser())
+        else:
+            photos, _ = source.load(source.path, "train", 1, _PEEKED_FILES)
+            files = [photos.records.source(i) for i in range(len(photos))]
+        sides = []
+        for file in files:
+            # `load` counts and names the unreadable ones.
+            with contextlib.suppress(Exception), open_image(file) as image:
+                sides.append(min(image.size))
         if sides:
             return int(np.median(sides)), True
     elif isinstance(source, _File):
@@ -166,20 +210,16 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
         return min(height, width), False
     if shape is None:  # Rare: `load` finds out, or says what is wrong.
         shape = load(spec, data_dir=data_dir).image_shape
-    return min(shape[:2]), isinstance(source, _Folder)
+    return min(shape[:2]), isinstance(source, _Photos)
 
 
-def _peek_folder(root: Path) -> list[int]:
-    """Returns the short sides of the first readable images of a folder."""
-    sides: list[int] = []
+def _first_files(root: Path) -> list[Path]:
+    """Returns the first images of a folder, if it can be listed."""
     if root.is_dir():
         # `load` says why a folder can't be listed.
         with contextlib.suppress(OSError):
-            for path in itertools.islice(find_images(root), _PEEKED_FILES):
-                # `load` counts and names the unreadable ones.
-                with contextlib.suppress(Exception), open_image(path) as image:
-                    sides.append(min(image.size))
-    return sides
+            return list(itertools.islice(find_images(root), _PEEKED_FILES))
+    return []
 
 
 def _peek_file(path: Path) -> tuple[int, ...] | None:
@@ -202,13 +242,19 @@ class _File:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Folder:
-    path: Path
+class _Photos:
+    """Photos of any size, which are decoded on demand."""
+
+    path: str
+    load: Callable[..., tuple[Photos, tuple[str, ...] | None]] = load_folder
+
+
+_LOADERS = {".txt": load_list, ".csv": load_list, ".tar": load_tars}
 
 
 def _find(
     spec: str, data_dir: str | None
-) -> "_File | _Folder | DatasetBuilder":
+) -> "_File | _Photos | DatasetBuilder":
     """Returns the source that a `spec` means."""
     if spec == _EMBEDDED:
         return _File(Path(__file__).parent / _EMBEDDED / "data.npz")
@@ -217,10 +263,12 @@ def _find(
     if spec.startswith("folder:") or (
         os.path.isdir(spec) and not spec.isidentifier()
     ):
-        return _Folder(Path(spec.removeprefix("folder:")))
+        return _Photos(spec.removeprefix("folder:"))
+    if load_photos := _LOADERS.get(os.path.splitext(spec.lower())[1]):
+        return _Photos(spec, load_photos)
     builder = _find_builder(spec, data_dir)
     if builder is None:  # A folder with a bare name; TFDS takes precedence.
-        return _Folder(Path(spec))
+        return _Photos(spec)
     return builder
 
 

@@ -20,13 +20,14 @@ from kerassl.data.decode import (
 from kerassl.data.files import NAMED, listed
 from kerassl.data.threads import Threads
 
+DEFAULT_SIZE = 224
 _IN_MEMORY_BYTES = 2**30
 _CHECKED_FILES = 20_000
 
 _logger = logging.getLogger("kerassl")
 
 # Selects some images.
-Index: TypeAlias = int | np.integer | slice | Sequence[int] | np.ndarray
+Index: TypeAlias = int | np.integer | slice | Sequence[int] | np.ndarray | tuple
 
 
 class CutPlan(Protocol):
@@ -81,6 +82,8 @@ class Photos:
         self.records = records
         self.size = size
         self.labels = labels
+        #: What is missing of the source or of the images, in words.
+        self.notes: list[str] = []
         # All images, resized, if they are few.
         self._decoded: np.ndarray | None = None
         self._stand_ins: dict[int, int] = {}
@@ -97,6 +100,13 @@ class Photos:
 
     def __getitem__(self, index: Index) -> np.ndarray:
         """Returns one image, or an array of the selected images."""
+        if isinstance(index, tuple):  # Of rows, columns and channels too.
+            rows = slice(None) if index[0] is Ellipsis else index[0]
+            images = self[rows]
+            if index[0] is Ellipsis:
+                return images[index]
+            is_one = images.ndim == 3
+            return images[index[1:] if is_one else (slice(None), *index[1:])]
         indices = np.arange(len(self))[index]
         if indices.ndim == 0:
             return self.read(indices[None])[0][0]
@@ -190,7 +200,7 @@ class Photos:
         def task(row: int) -> None:
             decode(self.records.source(int(indices[row])), row)
 
-        for row, error in self._attempt(task, range(len(indices))).items():
+        for row, error in self.attempt(task, range(len(indices))).items():
             bad = int(indices[row])
             if bad not in self._stand_ins:
                 _logger.warning(
@@ -201,7 +211,7 @@ class Photos:
             used[row] = self._replace(bad, row, decode)
         return used
 
-    def _attempt(
+    def attempt(
         self, task: Callable[[int], None], numbers: Iterable[int]
     ) -> dict[int, str]:
         """Runs a task for each number; returns error messages by number."""
@@ -243,6 +253,15 @@ class Photos:
             f"is {self.records.name(0)!r}"
         )
 
+    def limited(self, limit: int | None) -> Self:
+        """Returns at most so many photos, evenly spaced.
+
+        The first ones would all have one class.
+        """
+        if limit is None or limit >= len(self):
+            return self
+        return self.select(np.arange(limit) * len(self) // limit)
+
     def checked(
         self,
         name: str,
@@ -269,8 +288,13 @@ class Photos:
             count = len(self)
         else:
             count, errors = self.check_headers()
-        self._judge_unreadable(name, classes, count, errors, max_unreadable)
         kept = copy.copy(self)
+        kept.notes = [
+            *self.notes,
+            *self._judge_unreadable(
+                name, classes, count, errors, max_unreadable
+            ),
+        ]
         kept._decoded = decoded
         if errors:
             indices = np.arange(len(self))
@@ -291,7 +315,7 @@ class Photos:
                 found[index] = reductions(file)
                 images[index] = decode_opened(file, self.size)
 
-        errors = self._attempt(decode, range(len(self)))
+        errors = self.attempt(decode, range(len(self)))
         _log_reduced(found.values())
         return images, errors
 
@@ -313,7 +337,7 @@ class Photos:
             with open_image(self.records.source(index), self.size) as file:
                 found[index] = reductions(file)
 
-        errors = self._attempt(check, indices.tolist())
+        errors = self.attempt(check, indices.tolist())
         _log_reduced(found.values())
         return len(indices), errors
 
@@ -324,10 +348,10 @@ class Photos:
         checked: int,
         errors: dict[int, str],
         max_unreadable: float,
-    ) -> None:
+    ) -> list[str]:
         """Logs the unreadable images, or raises if they are too many."""
         if not errors:
-            return
+            return []
         bad = sorted(errors)
         named = listed(
             [f"{self.records.name(i)!r} ({errors[i]})" for i in bad[:NAMED]],
@@ -350,6 +374,7 @@ class Photos:
                 f"(--max-unreadable): {named}"
             )
         _logger.warning("%s and are skipped: %s", found, named)
+        return [f"{found} and are skipped"]
 
 
 def _log_reduced(found: Iterable[list[str]]) -> None:

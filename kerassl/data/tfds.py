@@ -4,7 +4,7 @@ import difflib
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import keras
@@ -17,6 +17,8 @@ from kerassl.data.arrays import (
     resize_image,
 )
 from kerassl.data.errors import SplitError
+from kerassl.data.photos import Photos
+from kerassl.data.tfrecords import index_tfrecords
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -71,8 +73,11 @@ def load_tfds(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
-) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...] | None]:
-    """Reads the images of a TFDS builder into memory.
+) -> tuple[np.ndarray | Photos, np.ndarray | None, tuple[str, ...] | None]:
+    """Reads the images of a TFDS builder.
+
+    Color images of different sizes stay in their TFRecord files until they are
+    needed. Others are read into memory.
 
     Args:
         builder: the builder. Its data are downloaded if they aren't prepared.
@@ -110,6 +115,17 @@ def load_tfds(
             "'train[:1000]'."
         ) from error
     count = count if limit is None else min(count, limit)
+    names = None
+    if label_key is not None:
+        names = tuple(builder.info.features[label_key].names)
+    if size is not None and _stays_in_files(builder, feature):
+        files = [
+            (Path(part.filename), part.skip, part.take)
+            for part in builder.info.splits[split].file_instructions
+        ]
+        records, found = index_tfrecords(files, image_key, label_key, count)
+        known = None if None in found else np.array(found, "int64")
+        return Photos(records, size, known), known, names
 
     shape = feature.shape if size is None else (*size, feature.shape[-1])
     dtype = np.dtype(feature.np_dtype)
@@ -122,10 +138,17 @@ def load_tfds(
         images[index] = image if size is None else resize_image(image, size)
         if labels is not None:
             labels[index] = label
-    names = None
-    if label_key is not None:
-        names = tuple(builder.info.features[label_key].names)
     return images, labels, names
+
+
+def _stays_in_files(builder: "DatasetBuilder", feature: Any) -> bool:
+    """Says whether images are photos that can be read one by one."""
+    file_format = getattr(builder.info.file_format, "value", "")
+    *size, channels = feature.shape
+    is_photo = None in size and channels == 3
+    return (
+        is_photo and file_format == "tfrecord" and feature.np_dtype == "uint8"
+    )
 
 
 def _find_features(builder: "DatasetBuilder") -> tuple[str, str | None]:

@@ -109,7 +109,8 @@ def _what_ran(run: Subject) -> str:
         f"{run.encoder.output_shape[-1]} features, "
         f"{run.encoder.count_params():,} parameters",
         "data": settings["data"]
-        + (f", {limit:,} images at most" if limit else ""),
+        + (f", {limit:,} images at most" if limit else "")
+        + "".join(f"; {note}" for note in settings.get("data_notes", ())),
         "epochs": f"{len(run.history)} of {recipe.epochs}, in batches of "
         f"{recipe.batch_size}",
         "time": duration(seconds),

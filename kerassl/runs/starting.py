@@ -86,6 +86,8 @@ def start(
     }
     images = _load_data(recipe, settings)
     settings["images"] = len(images.images)
+    if images.notes:
+        settings["data_notes"] = list(images.notes)
     steps = steps_per_epoch(recipe, images)
     model = recipes.build_model(recipe, images.image_shape, steps)
     model.check_batch(recipe.batch_size)

@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 import kerassl.data
 from kerassl.data.load import peek_size
+from kerassl.data.photos import Photos
 
 EMBEDDED = Path(kerassl.data.__file__).parent / "fashion_mnist_small"
 
@@ -207,6 +209,39 @@ def test_images_of_various_sizes(tmp_path):
     assert data.images.shape == (5, 8, 8, 3)
     assert data.labels is None and data.class_names is None
     np.testing.assert_array_equal(data.images[:, 0, 0, 0], 7 * np.arange(5))
+
+
+@pytest.mark.parametrize("split", ["train", "train[3:]", "train[1:3]"])
+def test_photos_of_tfds_stay_in_its_files(tmp_path, split):
+    name = fake_tfds(
+        tmp_path,
+        "labeled_photos",
+        lambda tfds: {
+            "name": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "numbers": tfds.features.Tensor(shape=(3,), dtype=np.float32),
+            "label": tfds.features.ClassLabel(num_classes=300),
+        },
+        [
+            {
+                "name": "x" * 40 * i,
+                "image": np.full((20, 30, 3), 7 * i, "uint8"),
+                "numbers": np.ones(3, "float32"),
+                "label": 30 * i,
+            }
+            for i in range(9)
+        ],
+    )
+    data = kerassl.data.load(
+        name, split, image_size=8, limit=5, data_dir=tmp_path
+    )
+    right = eval(split.replace("train", "np.arange(9)"))[:5]
+    assert isinstance(data.images, Photos)
+    np.testing.assert_array_equal(data.images[:, 0, 0, 0], 7 * right)
+    np.testing.assert_array_equal(data.labels, 30 * right)
+    assert len(data.class_names) == 300
+    again = pickle.loads(pickle.dumps(data.select([1]).images))
+    assert again.records.source(0).read(4) in (b"\x89PNG", b"\xff\xd8\xff\xe0")
 
 
 def test_images_that_cannot_be_used_are_refused_before_they_are_read(

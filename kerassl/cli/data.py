@@ -1,0 +1,155 @@
+"""`kerassl data`: says what a source of images holds."""
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from kerassl.cli.errors import user_errors
+from kerassl.cli.loading import load_keras
+from kerassl.cli.pretrain_checks import check_data
+from kerassl.cli.types import positive
+from kerassl.reading import one_line
+
+if TYPE_CHECKING:
+    from kerassl.data.inspection import Inspection
+
+# How many entries of a kind are printed; --json has all.
+SHOWN = 10
+_LIMIT = 10_000
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "data",
+        help="check images, and measure their channels",
+        description="Says what a source of images holds, before it is trained "
+        "on.",
+    )
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    for name, run, help in (
+        (
+            "check",
+            check,
+            "count images by class, size, mode and format; name those that "
+            "can't be read, and why; measure the speed of decoding",
+        ),
+        ("stats", stats, "print the mean and deviation of the channels"),
+    ):
+        action = actions.add_parser(name, help=help, description=help)
+        action.set_defaults(command=run)
+        add = action.add_argument
+        add(
+            "source",
+            metavar="SOURCE",
+            help="as --data of `kerassl pretrain`: folder:PATH, a list "
+            "(.txt, .csv), a .tar, .npz or .npy file, or a TFDS name",
+        )
+        add("--split", default="train", help="train (the default), test, ...")
+        add(
+            "--limit",
+            type=positive,
+            default=_LIMIT,
+            help=f"decode this many images at most, evenly spaced ({_LIMIT:,})",
+        )
+        add(
+            "--image-size",
+            type=positive,
+            help="the size to which photos are resized (224)",
+        )
+        add("--data-dir", help="where TFDS keeps its data sets")
+        add("--json", action="store_true", help="print JSON instead")
+
+
+def check(options: argparse.Namespace) -> int:
+    """Runs `kerassl data check`; returns 1 if an image can't be read."""
+    check_data(options.source)
+    load_keras()
+    from kerassl.cli.time_left import time_left
+    from kerassl.data.inspection import inspect
+
+    with user_errors(), time_left() as show:
+        found = inspect(
+            options.source,
+            options.split,
+            image_size=options.image_size,
+            limit=options.limit,
+            data_dir=options.data_dir,
+            progress=lambda done, all: show("decoding", done, all),
+        )
+    if options.json:
+        print(json.dumps(dataclasses.asdict(found), indent=2))
+    else:
+        _print(found)
+    return 1 if found.unreadable else 0
+
+
+def _print(found: "Inspection") -> None:
+    print(f"{found.source}, split {found.split}: {found.images:,} images")
+    if found.read < found.images:
+        print(f"  looked at {found.read:,} of them, evenly spaced")
+    for note in found.notes:
+        print(f"  {one_line(note)}")
+    for title, counts in (
+        ("classes", found.classes),
+        ("formats", found.formats),
+        ("modes", found.modes),
+        ("short sides, in pixels", found.short_sides),
+        ("sizes, width x height", found.sizes),
+        ("lost in RGB of 8 bits a channel", found.losses),
+    ):
+        if counts:
+            print(f"{title}: {_listed(counts)}")
+    if found.unreadable:
+        print(f"can't be read: {len(found.unreadable):,}")
+        for name, reason in list(found.unreadable.items())[:SHOWN]:
+            print(f"  {one_line(name)}: {one_line(reason)}")
+        if len(found.unreadable) > SHOWN:
+            print(f"  and {len(found.unreadable) - SHOWN:,} more (--json)")
+    if found.formats and not any("array" in name for name in found.formats):
+        print(
+            f"decoding: {found.images_per_second:,.0f} images a second on "
+            f"{found.cores} cores"
+        )
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    """Lists the most frequent first."""
+    pairs = sorted(counts.items(), key=lambda pair: -pair[1])
+    words = [f"{one_line(name)} ({n:,})" for name, n in pairs[:SHOWN]]
+    if len(pairs) > SHOWN:
+        words.append(f"and {len(pairs) - SHOWN:,} more (--json)")
+    return ", ".join(words)
+
+
+def stats(options: argparse.Namespace) -> int:
+    """Runs `kerassl data stats`."""
+    check_data(options.source)
+    load_keras()
+    from kerassl.cli.time_left import time_left
+    from kerassl.data import load
+    from kerassl.data.inspection import channel_statistics
+
+    with user_errors(), time_left() as show:
+        data = load(
+            options.source,
+            options.split,
+            image_size=options.image_size,
+            limit=options.limit,
+            data_dir=options.data_dir,
+        )
+        found = channel_statistics(
+            data.images, lambda done, all: show("decoding", done, all)
+        )
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    print(f"{found['images']:,} images, values in [0, 255]")
+    for name in ("mean", "std"):
+        print(f"{name}: {', '.join(f'{value:.2f}' for value in found[name])}")
+    scaled = [[v / 255 for v in found[name]] for name in ("mean", "std")]
+    words = ["[" + ", ".join(f"{v:.4f}" for v in s) + "]" for s in scaled]
+    print(f"of values in [0, 1]: mean {words[0]}, std {words[1]}")
+    return 0

@@ -1,0 +1,95 @@
+"""Images whose paths are in a text file or a table."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from kerassl.data.arrays import parse_size
+from kerassl.data.errors import SplitError
+from kerassl.data.files import number_classes, split_name
+from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import DEFAULT_SIZE
+
+
+def load_list(
+    path: str | Path,
+    split: str,
+    image_size: int | tuple[int, int] | None,
+    limit: int | None,
+) -> tuple[ImageFolder, tuple[str, ...] | None]:
+    """Reads the paths of images.
+
+    A `.txt` file has a path in each line. A `.csv` file has a header with the
+    column `path`, and optionally `label` and `split`; other columns are
+    ignored. Paths are relative to the file's folder.
+
+    Args:
+        path: path of the file.
+        split: str; without a column `split` all images are `"train"`.
+        image_size: int, `(height, width)`, or `None` for 224.
+        limit: int, how many images to keep, evenly spaced; or `None` for all.
+
+    Returns:
+        A pair: the images, and the class names or `None`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not UTF-8, lacks the column `path` or some
+            labels, holds no path, or lacks this split.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    size = parse_size(DEFAULT_SIZE if image_size is None else image_size)
+    try:
+        rows = _rows(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{str(path)!r} can't be read: {error}") from error
+    if not rows:
+        raise ValueError(f"{str(path)!r} holds no path of an image.")
+    classes = labels = None
+    given = [bool(row.get("label")) for row in rows]
+    if any(given):
+        if not all(given):
+            line = given.index(False) + 2
+            raise ValueError(
+                f"{str(path)!r} has labels, but none in line {line}. Give all "
+                "images a label, or none."
+            )
+        # Over all splits, so that a label means the same in each.
+        classes, labels = number_classes([row["label"] for row in rows])
+    chosen = _of_split(path, rows, split)
+    files = [path.parent / rows[i]["path"] for i in chosen]
+    if labels is not None:
+        labels = labels[chosen]
+    return ImageFolder(files, size, labels).limited(limit), classes
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Returns the rows of a table; of a list, with the column `path` only."""
+    # With "-sig", since spreadsheets write a byte order mark.
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        if path.suffix.lower() != ".csv":
+            lines = (line.strip() for line in file)
+            return [{"path": line} for line in lines if line]
+        table = csv.DictReader(file)
+        if "path" not in (table.fieldnames or ()):
+            raise ValueError(
+                f"{str(path)!r} needs a column 'path' in its first line. "
+                f"Found: {table.fieldnames}"
+            )
+        return [row for row in table if row["path"]]
+
+
+def _of_split(path: Path, rows: list[dict[str, str]], split: str) -> np.ndarray:
+    """Returns the numbers of a split's rows."""
+    wanted = split_name(split)
+    named = [row.get("split") or "train" for row in rows]
+    chosen = np.flatnonzero([split_name(name) == wanted for name in named])
+    if wanted is None or not len(chosen):
+        raise SplitError(
+            f"{str(path)!r} has no images for split={split!r}. It has them "
+            f"for {sorted(set(named))}."
+        )
+    return chosen

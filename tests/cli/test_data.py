@@ -1,0 +1,89 @@
+"""`kerassl data check` and `kerassl data stats`."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerassl.cli.main import main
+
+
+def save(path, size=(40, 20), mode="RGB", color=(10, 20, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, color).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for i in range(4):
+        save(tmp_path / "a" / f"{i}.png")
+    save(tmp_path / "b" / "0.jpg", (64, 80), "CMYK")
+    (tmp_path / "b" / "notes.docx").write_text("no image")
+    return tmp_path
+
+
+def test_check_counts(photos, capsys):
+    assert main(["data", "check", f"folder:{photos}"]) == 0
+    told = capsys.readouterr().out
+    for words in (
+        "5 images",
+        "1 .docx",
+        "a (4), b (1)",
+        "PNG (4), JPEG (1)",
+        "RGB (4), CMYK (1)",
+        "0-31 (4), 64-127 (1)",
+        "40x20 (4), 64x80 (1)",
+        "CMYK colors",
+        "images a second",
+    ):
+        assert words in told
+
+
+def test_check_names_what_cannot_be_read(photos, capsys):
+    good = (photos / "b" / "0.jpg").read_bytes()
+    (photos / "b" / "1.jpg").write_bytes(good[: len(good) // 2])
+    (photos / "b" / "2.jpg").write_text("no image")
+    assert main(["data", "check", str(photos)]) == 1
+    told = capsys.readouterr().out
+    assert "can't be read: 2" in told and "b (3)" in told
+    assert "1.jpg: " in told
+    assert "2.jpg: UnidentifiedImageError" in told
+    assert main(["data", "check", str(photos), "--json", "--limit", "3"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["read"]) == (7, 3)
+    assert found["classes"] == {"a": 4, "b": 3}
+
+
+def test_check_of_arrays(tmp_path, capsys):
+    path = tmp_path / "x.npz"
+    np.savez(path, images=np.zeros((5, 8, 9, 1), "uint8"), labels=[0] * 5)
+    assert main(["data", "check", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "9x8 (5)" in told and "array of uint8" in told
+    assert "second" not in told
+
+
+def test_errors_are_one_line(tmp_path, capsys):
+    assert main(["data", "check", "folder:/nowhere"]) == 2
+    assert main(["data", "stats", f"{tmp_path}/x.csv"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "no folder" in told[0] and "no file" in told[1]
+
+
+def test_stats(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (70, 16, 16, 3)).astype("uint8")
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{i:02}.png")
+    assert main(["data", "stats", str(tmp_path), "--image-size", "16"]) == 0
+    told = capsys.readouterr().out
+    mean = ", ".join(f"{v:.2f}" for v in pixels.mean(axis=(0, 1, 2)))
+    std = ", ".join(f"{v:.2f}" for v in pixels.std(axis=(0, 1, 2)))
+    assert f"mean: {mean}" in told and f"std: {std}" in told
+    words = ["data", "stats", str(tmp_path), "--image-size", "16", "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == 70
+    np.testing.assert_allclose(found["mean"], pixels.mean(axis=(0, 1, 2)))

@@ -1,0 +1,158 @@
+"""Lists, tar files and TFRecords of photos."""
+
+import io
+import logging
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import kerassl.data
+from kerassl.data.load import peek_size
+
+
+def photo(number, size=(30, 20)):
+    pixels = np.full((size[1], size[0], 3), 9 * number, "uint8")
+    return Image.fromarray(pixels)
+
+
+def encoded(number, kind="png", size=(30, 20)):
+    file = io.BytesIO()
+    photo(number, size).save(file, kind)
+    return file.getvalue()
+
+
+def numbers(images):
+    return (np.asarray(images)[:, 4, 4, 0] / 9).round().astype(int).tolist()
+
+
+@pytest.fixture
+def files(tmp_path):
+    for i in range(6):
+        path = tmp_path / "photos" / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        photo(i).save(path)
+    return tmp_path
+
+
+def load(path, **kwargs):
+    return kerassl.data.load(path, image_size=8, **kwargs)
+
+
+def test_a_list_of_paths(files):
+    path = files / "some.txt"
+    path.write_text(f"photos/3.png\n\n  {files}/photos/1.png  \n")
+    data = load(path)
+    assert numbers(data.images) == [3, 1]
+    assert data.labels is None
+    assert [p.name for p in data.paths] == ["3.png", "1.png"]
+    assert peek_size(path) == (20, True)
+
+
+def test_a_table_of_paths(files):
+    path = files / "some.csv"
+    rows = [f"photos/{i}.png,{'dog cat'.split()[i % 2]},x" for i in range(4)]
+    text = "path,label,notes\n" + "\n".join(rows) + "\n"
+    path.write_text(text, encoding="utf-8-sig")
+    data = load(path)
+    assert numbers(data.images) == [0, 1, 2, 3]
+    assert data.class_names == ("cat", "dog")
+    assert data.labels.tolist() == [1, 0, 1, 0]
+    with pytest.raises(ValueError, match=r"'test'.*\['train'\]"):
+        load(path, split="test")
+
+
+def test_splits_of_a_table_share_their_labels(files):
+    path = files / "some.csv"
+    path.write_text(
+        "label,path,split\n10,photos/0.png,train\n9,photos/1.png,val\n"
+        "9,photos/2.png,train\n"
+    )
+    assert load(path).class_names == ("9", "10")  # Not "10", "9".
+    assert load(path).labels.tolist() == [1, 0]
+    assert numbers(load(path, split="validation").images) == [1]
+
+
+@pytest.mark.parametrize(
+    ["name", "text", "message"],
+    [
+        ("x.csv", "file,label\na.png,1\n", "'path'.*'file', 'label'"),
+        ("x.csv", "path,label\na.png,1\nb.png,\n", "line 3"),
+        ("x.csv", "path\n", "holds no path"),
+        ("x.txt", "\n \n", "holds no path"),
+        ("x.txt", "photos/0.png\ngone.png\n", "gone.png.*No such file"),
+    ],
+)
+def test_wrong_lists(files, name, text, message):
+    (files / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load(files / name)
+
+
+def test_a_list_that_is_not_there_or_no_text(files):
+    with pytest.raises(FileNotFoundError, match="gone.txt"):
+        load(files / "gone.txt")
+    (files / "x.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="can't be read"):
+        load(files / "x.txt")
+
+
+def shard(path, members):
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for i in range(2):
+        members = {}
+        for j in range(3 * i, 3 * i + 3):
+            members[f"a.b/{j:03}.cls"] = b"%d\n" % (j % 2)
+            members[f"a.b/{j:03}.jpg"] = encoded(j, "jpeg")
+            members[f"a.b/{j:03}.json"] = b"{}"
+        shard(tmp_path / f"train-{i}.tar", members)
+    return tmp_path
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_tar_files(shards, monkeypatch, caplog, in_memory):
+    if not in_memory:
+        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    with caplog.at_level(logging.WARNING, logger="kerassl"):
+        data = load(f"{shards}/train-*.tar")
+    assert "6 .json" in caplog.text
+    assert numbers(data.images) == [0, 1, 2, 3, 4, 5]
+    assert data.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert data.class_names == ("0", "1")
+    again = pickle.loads(pickle.dumps(data))
+    assert numbers(again.select([4, 1]).images) == [4, 1]
+    assert numbers(load(shards / "train-1.tar", limit=2).images) == [3, 4]
+    assert peek_size(f"{shards}/train-*.tar") == (20, True)
+
+
+def test_tar_files_without_all_labels(tmp_path, caplog):
+    members = {"0.png": encoded(0), "0.cls": b"1", "1.png": encoded(1)}
+    data = load(shard(tmp_path / "x.tar", members))
+    assert data.labels is None and numbers(data.images) == [0, 1]
+    assert "1 of 2 have no .cls" in caplog.text
+
+
+def test_wrong_tar_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="x-"):
+        load(tmp_path / "x-*.tar")
+    (tmp_path / "x.tar").write_bytes(b"no tar file" * 100)
+    with pytest.raises(ValueError, match="x.tar.*not compressed"):
+        load(tmp_path / "x.tar")
+    with pytest.raises(ValueError, match="no image.*1 .txt"):
+        load(shard(tmp_path / "x.tar", {"a.txt": b""}))
+    shard(tmp_path / "x.tar", {"0.png": encoded(0)[:45], "1.png": encoded(1)})
+    with pytest.raises(ValueError, match=r"1 of 2.*x.tar\[\d+:\d+\]"):
+        load(tmp_path / "x.tar")
+    with pytest.raises(ValueError, match="train"):
+        load(tmp_path / "x.tar", split="test")
