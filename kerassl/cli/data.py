@@ -116,8 +116,8 @@ def _print(found: "Inspection") -> None:
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    """Lists the most frequent first."""
-    pairs = sorted(counts.items(), key=lambda pair: -pair[1])
+    """Lists the first ones."""
+    pairs = list(counts.items())
     words = [f"{one_line(name)} ({n:,})" for name, n in pairs[:SHOWN]]
     if len(pairs) > SHOWN:
         words.append(f"and {len(pairs) - SHOWN:,} more (--json)")

@@ -266,8 +266,7 @@ def load_file(
                 f"Received: {found:,} labels for {shape[0]:,} images"
             )
         count = shape[0] if limit is None else min(limit, shape[0])
-        # A `.npy` file is mapped into memory.
-        if path.suffix.lower() == ".npz":
+        if not stored.is_mapped or count < shape[0]:
             check_memory(count, shape[1:], stored.dtype, str(path))
         with _damage_named(path):
             images = stored.read(limit).reshape(count, *shape[1:])

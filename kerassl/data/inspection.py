@@ -15,6 +15,7 @@ from kerassl.data.load import find
 from kerassl.data.photos import Photos
 
 _SIDES = (32, 64, 128, 224, 256, 512, 1024, 2048, 4096)
+_LOWS = (0, *_SIDES)
 _BATCH = 64
 
 # Called with how many images are done, and how many there are.
@@ -124,11 +125,18 @@ def inspect(
         len(images),
         notes,
         classes,
-        **{name: dict(c.most_common()) for name, c in counts.items()},
+        **{name: _sorted(name, found) for name, found in counts.items()},
         unreadable=unreadable,
         seconds=time.perf_counter() - start,
         cores=os.cpu_count() or 1,
     )
+
+
+def _sorted(name: str, found: collections.Counter) -> dict[str, int]:
+    """Returns ranges in their order, anything else by frequency."""
+    if name != "short_sides":
+        return dict(found.most_common())
+    return {name: found[name] for name in map(_range, _LOWS) if found[name]}
 
 
 def _counters() -> dict[str, collections.Counter]:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,13 +26,15 @@ class StoredArray:
     Args:
         open_file: function that opens the file at the start of the array.
         size: int, the bytes of the array in the file, including its header.
-        path: path of the file if it holds nothing else: large ones are then
-            mapped into memory.
+        path: path of the file that holds these bytes as they are, or `None`:
+            large arrays are then mapped into memory.
+        offset: int, where they begin in that file.
 
     Attributes:
         shape: tuple, as the header says.
         dtype: `np.dtype`, as the header says.
         bytes: int, the size of the array in memory.
+        is_mapped: bool, whether `read` maps all of it into memory.
 
     Raises:
         ValueError: if the array holds Python objects, or the file is shorter
@@ -43,11 +46,13 @@ class StoredArray:
         open_file: Callable[[], IO[bytes]],
         size: int,
         path: Path | None = None,
+        offset: int = 0,
     ):
         self._open_file = open_file
         self._path = path
         with self._open() as file:
             size -= file.tell()
+            self._offset = offset + file.tell()
         if self.dtype.hasobject:
             raise ValueError("it holds pickled objects, not numbers")
         self.bytes = math.prod(self.shape) * self.dtype.itemsize
@@ -56,6 +61,7 @@ class StoredArray:
                 f"it ends early: shape {self.shape} needs {self.bytes:,} "
                 f"bytes, and there are {size:,}"
             )
+        self.is_mapped = path is not None and self.bytes > _MEMORY_MAP_BYTES
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[IO[bytes]]:
@@ -75,8 +81,8 @@ class StoredArray:
             limit: int, the number of rows, or `None` for all.
 
         Returns:
-            A writable array in C order and native byte order. A large `.npy`
-            file is mapped into memory.
+            A writable array in C order and native byte order. A large array
+            that isn't compressed is mapped into memory.
 
         Raises:
             ValueError: if the file ends early.
@@ -85,13 +91,16 @@ class StoredArray:
         # In Fortran order, rows are not contiguous.
         if limit is not None and shape and not self._fortran:
             shape = (min(limit, shape[0]), *shape[1:])
-        if (
-            self._path is not None
-            and shape == self.shape
-            and self.bytes > _MEMORY_MAP_BYTES
-        ):
+        if self._path is not None and self.is_mapped and shape == self.shape:
             # Copy on write keeps it writable, as PyTorch requires.
-            array = np.load(self._path, mmap_mode="c")
+            array = np.memmap(
+                self._path,
+                self.dtype,
+                "c",
+                self._offset,
+                shape,
+                "F" if self._fortran else "C",
+            )
         else:
             array = np.empty(math.prod(shape), self.dtype)
             with self._open() as file:
@@ -156,5 +165,17 @@ class ArrayFile:
             size = os.path.getsize(self.path)
             return StoredArray(lambda: open(self.path, "rb"), size, self.path)
         archive, member = self._archive, self._members[name]
-        size = archive.getinfo(member).file_size
-        return StoredArray(lambda: archive.open(member), size)
+        info = archive.getinfo(member)
+        place: tuple = ()
+        if info.compress_type == zipfile.ZIP_STORED:
+            place = self.path, self._start(info)
+        return StoredArray(lambda: archive.open(member), info.file_size, *place)
+
+    def _start(self, info: zipfile.ZipInfo) -> int:
+        """Returns where the content of a member begins in the archive."""
+        with open(self.path, "rb") as file:
+            # The local header: 30 bytes, which end with the lengths of the
+            # name and of the extra field that follow it.
+            file.seek(info.header_offset + 26)
+            name, extra = struct.unpack("<HH", file.read(4))
+        return info.header_offset + 30 + name + extra

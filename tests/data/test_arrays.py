@@ -150,6 +150,23 @@ def test_large_npy_is_memory_mapped(tmp_path, monkeypatch):
         kerassl.data.load(path, "test")
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_arrays_of_npz_are_memory_mapped(tmp_path, monkeypatch, order):
+    monkeypatch.setattr("kerassl.data.stored._MEMORY_MAP_BYTES", 100)
+    monkeypatch.setattr("kerassl.data.arrays._MAX_BYTES", 100)
+    pixels = np.asarray(images(), order=order)
+    labels = np.arange(len(pixels))
+    np.savez(tmp_path / "x.npz", labels=labels, images=pixels)
+    data = kerassl.data.load(tmp_path / "x.npz")
+    # In Fortran order it must be copied, once it is used.
+    assert isinstance(data.images, np.memmap) or order == "F"
+    np.testing.assert_array_equal(data.images, pixels)
+    np.testing.assert_array_equal(data.labels, labels)
+    np.savez_compressed(tmp_path / "y.npz", images=pixels)
+    with pytest.raises(ValueError, match="need .* of memory"):
+        kerassl.data.load(tmp_path / "y.npz")
+
+
 @pytest.fixture
 def read_bytes(monkeypatch):
     """A list of how many bytes were asked of files at a time."""

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from scipy import stats
 
 import kerassl
+from kerassl import names
 from kerassl.augmentation import (
     CenterCrop,
     RandomResizedCrop,
@@ -234,8 +235,19 @@ def test_each_fit_has_other_crops(wide):
 
 
 @once
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_on_whole_photos(wide, name):
+@pytest.mark.parametrize("name", names.VIEWS)
+def test_the_views_of_every_recipe_are_cut(name):
+    plan = getattr(kerassl.augmentation, name)(64).crop_plan
+    height, width = 90, 300
+    numbers = np.random.default_rng(0).random(plan.num_uniforms).tolist()
+    cuts = plan.cuts(numbers, height, width)
+    assert [cut.size for cut in cuts] == list(plan.sizes.values())
+    assert len(set(cuts)) == len(cuts)
+
+
+@once
+@pytest.mark.parametrize("name", ["jigsaw", "mae", "swav"])
+def test_tiles_masks_and_small_crops_of_whole_photos(wide, name):
     data = kerassl.data.load(wide, image_size=28)
     model = METHODS[name](tiny_encoder((28, 28, 3)))
     assert model.augmenter.crop_plan is not None
