@@ -94,6 +94,15 @@ class Photos:
         """The shape `(N, height, width, 3)`."""
         return (len(self.records), *self.size, 3)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the resized images are in memory."""
+        return self._decoded is not None
+
+    def names(self) -> list[str]:
+        """Returns what messages call each image, such as its path."""
+        return [self.records.name(i) for i in range(len(self))]
+
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.records)

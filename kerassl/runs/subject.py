@@ -71,9 +71,11 @@ def add_encoder(digest: Any, encoder: keras.Model) -> None:
 
 
 def add_images(digest: Any, part: ImageData) -> None:
-    """Adds the paths to a hash, and at most a thousand images of an array."""
-    if isinstance(part.images, np.ndarray):
-        step = -(-len(part.images) // 1000)
-        digest.update(part.images[::step].tobytes())
-    names = "\0".join(map(str, part.paths or ()))
-    digest.update(names.encode("utf-8", "surrogateescape"))
+    """Adds names to a hash, and at most a thousand images in memory."""
+    images = part.images
+    if isinstance(images, np.ndarray) or images.in_memory:
+        step = -(-len(images) // 1000)
+        digest.update(images[::step].tobytes())
+    if not isinstance(images, np.ndarray):
+        names = "\0".join(images.names())
+        digest.update(names.encode("utf-8", "surrogateescape"))
