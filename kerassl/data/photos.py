@@ -112,10 +112,10 @@ class Photos:
         if isinstance(index, tuple):  # Of rows, columns and channels too.
             rows = slice(None) if index[0] is Ellipsis else index[0]
             images = self[rows]
-            if index[0] is Ellipsis:
-                return images[index]
-            is_one = images.ndim == 3
-            return images[index[1:] if is_one else (slice(None), *index[1:])]
+            if images.ndim == 3:  # One row.
+                return images[index[1:]]
+            first = ... if index[0] is Ellipsis else slice(None)
+            return images[(first, *index[1:])]
         indices = np.arange(len(self))[index]
         if indices.ndim == 0:
             return self.read(indices[None])[0][0]
@@ -311,11 +311,7 @@ class Photos:
         return kept
 
     def decode_all(self) -> tuple[np.ndarray, dict[int, str]]:
-        """Decodes all images, and logs what they lose.
-
-        Returns:
-            A pair: the images, and a dict of error messages by index.
-        """
+        """Returns all images, and errors by index; logs what they lose."""
         images = np.empty(self.shape, "uint8")
         found: dict[int, list[str]] = {}
 

@@ -91,6 +91,7 @@ class StoredArray:
         # In Fortran order, rows are not contiguous.
         if limit is not None and shape and not self._fortran:
             shape = (min(limit, shape[0]), *shape[1:])
+        array: np.ndarray
         if self._path is not None and self.is_mapped and shape == self.shape:
             # Copy on write keeps it writable, as PyTorch requires.
             array = np.memmap(
