@@ -53,6 +53,12 @@ def add_parser(commands: Any) -> None:
         "all (the encoder's output)",
     )
     add(
+        "--patches",
+        action="store_true",
+        help="write the features of each patch, or of each position of the "
+        "last map: (N, h, w, D)",
+    )
+    add(
         "--batch-size",
         type=positive,
         default=256,
@@ -86,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
             options.output,
             split=options.split,
             layer=options.layer,
+            patches=options.patches,
             limit=options.limit,
             batch_size=options.batch_size,
             data_dir=options.data_dir,
@@ -108,6 +115,9 @@ def run(options: argparse.Namespace) -> int:
             f"{file.count:,} images."
         )
         raise
-    count, dim = file.shape
-    print(f"Wrote {path}: {dim:,} features of each of {count:,} images")
+    count, *grid, dim = file.shape
+    each = f"{dim:,} features of each of {count:,} images"
+    if grid:
+        each = f"{each}, at {' x '.join(map(str, grid))} patches"
+    print(f"Wrote {path}: {each}")
     return 0

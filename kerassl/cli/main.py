@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from kerassl import __version__
-from kerassl.cli import data, embed, evaluate, presets, pretrain, report
+from kerassl.cli import (
+    data,
+    embed,
+    evaluate,
+    export,
+    nearest,
+    presets,
+    pretrain,
+    report,
+)
 from kerassl.cli.errors import UserError, print_error
 from kerassl.reading import one_line
 
@@ -38,7 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--version", action="version", version=f"kerassl {__version__}"
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (pretrain, evaluate, embed, report, presets, data):
+    for module in (
+        pretrain,
+        evaluate,
+        embed,
+        nearest,
+        export,
+        report,
+        presets,
+        data,
+    ):
         module.add_parser(commands)
     options = parser.parse_args(arguments)
     options.arguments = sys.argv[1:] if arguments is None else arguments

@@ -2,7 +2,12 @@
 
 from kerassl.encoders.adapt import as_encoder
 from kerassl.encoders.build import accepted, build, names
-from kerassl.encoders.embed import checked_images, embed, image_size
+from kerassl.encoders.embed import (
+    checked_images,
+    embed,
+    features_model,
+    image_size,
+)
 from kerassl.encoders.feature_map import feature_map
 from kerassl.encoders.sizes import at_size
 from kerassl.encoders.stages import layer_features, stage_features, stages
@@ -15,6 +20,7 @@ __all__ = [
     "checked_images",
     "embed",
     "feature_map",
+    "features_model",
     "image_size",
     "layer_features",
     "names",

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kerassl.data import check_images
+from kerassl.encoders.feature_map import feature_map
 from kerassl.encoders.stages import layer_features
 from kerassl.execution import lent
 from kerassl.training.inputs import Inputs
@@ -19,6 +20,8 @@ def embed(
     layer: str | None = None,
     batch_size: int = 256,
     verbose: int | str = 0,
+    *,
+    patches: bool = False,
 ) -> np.ndarray:
     """Returns the features of images, in inference mode.
 
@@ -33,20 +36,26 @@ def embed(
             of all stages. By default the encoder's output.
         batch_size: int, for arrays.
         verbose: as in `keras.Model.predict`.
+        patches: bool. Whether to return the features of the patches of each
+            image, or of the positions of a convolutional network's last map;
+            see `feature_map`. Not together with `layer`.
 
     Returns:
-        A float32 NumPy array `(N, D)`.
+        A float32 NumPy array `(N, D)`, or `(N, h, w, D)` of patches.
 
     Raises:
         ValueError: if the shape, dtype or range of the images is wrong, or
-            there is no such layer.
+            there is no such layer, or no map of patches.
 
     Example:
     ```python
     features = kerassl.encoders.embed(encoder, images, layer="stage2")
+    maps = kerassl.encoders.embed(encoder, images, patches=True)
     ```
     """
-    model = encoder if layer is None else _kept(encoder, layer)
+    model = encoder
+    if layer is not None or patches:
+        model = _kept(encoder, layer, patches)
     inputs = Inputs(encoder.input_shape[1:])
     images = inputs.read(images, batch_size)
     with inputs.named_errors(), weights_kept(model), lent(model):
@@ -54,18 +63,41 @@ def embed(
     return np.asarray(features, dtype="float32")
 
 
+def features_model(
+    encoder: keras.Model, layer: str | None = None, patches: bool = False
+) -> keras.Model:
+    """Returns the model from images to the features that `embed` returns.
+
+    Args:
+        encoder: as in `embed`.
+        layer: as in `embed`.
+        patches: as in `embed`.
+
+    Raises:
+        ValueError: as in `embed`.
+    """
+    if patches and layer is not None:
+        raise ValueError(
+            "Patches are those of the encoder's last map: give `layer` or "
+            f"`patches`, but not both. Received: layer={layer!r}"
+        )
+    if patches:
+        return feature_map(encoder)
+    return encoder if layer is None else layer_features(encoder, layer)
+
+
 # Models are kept, since each new one is compiled again, and adds a node to each
 # of the encoder's layers.
-_MODELS: "WeakKeyDictionary[keras.Model, dict[str, keras.Model]]" = (
+_MODELS: "WeakKeyDictionary[keras.Model, dict[tuple, keras.Model]]" = (
     WeakKeyDictionary()
 )
 
 
-def _kept(encoder: keras.Model, layer: str) -> keras.Model:
+def _kept(encoder: keras.Model, *asked: Any) -> keras.Model:
     models = _MODELS.setdefault(encoder, {})
-    if layer not in models:
-        models[layer] = layer_features(encoder, layer)
-    return models[layer]
+    if asked not in models:
+        models[asked] = features_model(encoder, *asked)
+    return models[asked]
 
 
 def checked_images(encoder: keras.Model, images: Any) -> np.ndarray:

@@ -100,7 +100,7 @@ def linear_probe(
             ),
             key=lambda pair: pair[0],
         )
-    ((_, model),) = _fits(x, y, [chosen])
+    model = fit_logistic(x, y, chosen)
     return {
         "accuracy": float(np.mean(model.predict(x_test) == y_test)),
         "penalty": chosen,
@@ -108,6 +108,12 @@ def linear_probe(
         "train_size": len(x),
         "test_size": len(x_test),
     }
+
+
+def fit_logistic(x: np.ndarray, y: np.ndarray, penalty: float) -> Any:
+    """Returns scikit-learn's logistic regression, fitted with one penalty."""
+    ((_, model),) = _fits(x, y, [penalty])
+    return model
 
 
 def _fits(

@@ -1,6 +1,7 @@
 """Presets: encoders to publish, and to load safely from untrusted authors."""
 
 from kerassl.presets.convert import convert_checkpoint
+from kerassl.presets.exports import export
 from kerassl.presets.format.info import PresetError, PresetInfo
 from kerassl.presets.format.verify import verify_preset
 from kerassl.presets.hub import download_preset
@@ -19,6 +20,7 @@ __all__ = [
     "check_encoder",
     "convert_checkpoint",
     "download_preset",
+    "export",
     "list_presets",
     "load_encoder",
     "preset_path",

@@ -10,6 +10,7 @@ from kerassl.runs.preset import save_preset
 from kerassl.runs.protocols import protocol
 from kerassl.runs.rivals import open_rival
 from kerassl.runs.run import DivergedError, Run, SaveError
+from kerassl.runs.search import Search
 from kerassl.runs.starting import resume, start
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "InUseError",
     "Run",
     "SaveError",
+    "Search",
     "earlier_scores",
     "environment",
     "monitors",

@@ -69,6 +69,9 @@ class FeatureFile:
       names as JSON in the schema's metadata. It needs `pyarrow`.
     - `.npy` has only the features.
 
+    Features of patches are `(N, h, w, D)`; in Parquet, h * w * D numbers a row,
+    and `[h, w, D]` as JSON in the schema's metadata, `shape`.
+
     If an image has become unreadable since it was found, another one replaces
     it, and the row has the path and the label of that one.
 
@@ -79,6 +82,7 @@ class FeatureFile:
         path: path of the file, whose suffix is its format.
         split: str, as in `kerassl.data.load`.
         layer: str, as in `kerassl.encoders.embed`.
+        patches: bool, as in `kerassl.encoders.embed`.
         limit: int or `None`, as in `kerassl.data.load`.
         batch_size: int > 0.
         data_dir: as in `kerassl.data.load`.
@@ -113,6 +117,7 @@ class FeatureFile:
         *,
         split: str = "train",
         layer: str | None = None,
+        patches: bool = False,
         limit: int | None = None,
         batch_size: int = 256,
         data_dir: str | None = None,
@@ -125,9 +130,7 @@ class FeatureFile:
         self.folder = self.path.with_name(f".{self.path.name}.unfinished")
         check_free(self.folder)
         encoder = open_encoder(source)
-        self.model = encoder
-        if layer is not None:
-            self.model = encoders.layer_features(encoder, layer)
+        self.model = encoders.features_model(encoder, layer, patches)
         self.data = kerassl_data.load(
             data,
             split,
@@ -142,7 +145,7 @@ class FeatureFile:
         self.count = len(self.data.images)
         self.batch_size = batch_size
         pixels = math.prod(self.data.image_shape)
-        image = max(pixels * self.data.images.dtype.itemsize, 4 * self.shape[1])
+        image = max(pixels * self.data.images.dtype.itemsize, 4 * self.width)
         # Images are read and embedded in blocks of whole batches.
         self.block = batch_size * max(1, BLOCK // (batch_size * image))
         weights, images = hashlib.sha256(), hashlib.sha256()
@@ -154,6 +157,7 @@ class FeatureFile:
             "split": split,
             "images": [*self.data.images.shape, images.hexdigest()],
             "layer": layer,
+            **({"patches": True} if patches else {}),
             "batch size": batch_size,
             **environment(),
         }
@@ -163,9 +167,15 @@ class FeatureFile:
         self._read_journal()
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """The shape `(N, D)` of the features."""
-        return self.count, self.model.output_shape[-1]
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the features: `(N, D)`, or `(N, h, w, D)` of patches."""
+        images = (self.count, *self.data.image_shape)
+        return tuple(self.model.compute_output_shape(images))
+
+    @property
+    def width(self) -> int:
+        """The number of features of an image."""
+        return math.prod(self.shape[1:])
 
     def write(
         self, show: Callable[[str, float, float], None] = lambda *what: None
@@ -221,7 +231,7 @@ class FeatureFile:
             {"descr": "<f4", "fortran_order": False, "shape": self.shape},
         )
         # What was written after the last note may be incomplete.
-        file.seek(4 * self.done * self.shape[1], os.SEEK_CUR)
+        file.seek(4 * self.done * self.width, os.SEEK_CUR)
         file.truncate()
         if self.done == self.count:
             return
@@ -291,7 +301,7 @@ class FeatureFile:
             )
         done = found["done"]
         whole = done == self.count or done % self.block == 0
-        if other or not whole or size < 4 * done * self.shape[1]:
+        if other or not whole or size < 4 * done * self.width:
             return
         self.done, self.replaced = done, found["replaced"]
 
@@ -307,7 +317,7 @@ class FeatureFile:
             columns["labels"] = np.asarray(self.data.labels)[order]
         classes = list(self.data.class_names or ())
         if self.path.suffix == ".parquet":
-            _write_parquet(path, columns, rows, self.shape[1], classes)
+            _write_parquet(path, columns, rows, self.shape[1:], classes)
             return
         if classes:
             columns["class_names"] = np.array(classes)
@@ -324,11 +334,16 @@ def _write_parquet(
     path: Path,
     columns: dict[str, Any],
     rows: Path,
-    dim: int,
+    shape: tuple[int, ...],
     classes: list[str],
 ) -> None:
     import pyarrow as pa
     import pyarrow.parquet as parquet
+
+    dim = math.prod(shape)
+    metadata = {"class_names": json.dumps(classes)} if classes else {}
+    if len(shape) > 1:
+        metadata["shape"] = json.dumps(shape)
 
     kinds = {"paths": pa.string(), "labels": pa.int64()}
     schema = pa.schema(
@@ -336,7 +351,7 @@ def _write_parquet(
             *((name, kinds[name]) for name in columns),
             ("features", pa.list_(pa.float32(), dim)),
         ],
-        {"class_names": json.dumps(classes)} if classes else None,
+        metadata or None,
     )
     size = max(1, BLOCK // (4 * dim))
     with rows.open("rb") as file, parquet.ParquetWriter(path, schema) as writer:

@@ -1,5 +1,6 @@
 """Pictures of nearest neighbors."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,17 +122,35 @@ def draw_neighbors(
     k: int = 5,
 ) -> "Figure":
     """Draws the picture of `neighbors` from features computed before."""
-    indices, similarities = nearest(features, bank_features, k)
+    found = list(zip(*nearest(features, bank_features, k)))
+    return draw_found(queries, found, bank)
+
+
+def draw_found(
+    queries: ImageData,
+    found: Sequence[tuple[np.ndarray, np.ndarray]],
+    bank: ImageData,
+) -> "Figure":
+    """Draws the picture of `neighbors` that were found before.
+
+    Args:
+        queries: `ImageData`.
+        found: for each query, the indices of its neighbors in the bank and
+            their similarities.
+        bank: `ImageData`.
+    """
     numbers = None
     if queries.labels is not None and bank.labels is not None:
         labels = labels_by_name(queries, bank)
         _, numbers = encode_labels(dict(zip(("queries", "bank"), labels)))
-    figure, axes = make_figure(len(indices), 1 + k)
+    columns = max(len(indices) for indices, _ in found)
+    figure, axes = make_figure(len(found), 1 + columns)
     for i, row in enumerate(axes):
         show(row[0], queries.images[i])
         row[0].set_title(_name(queries, i), fontsize="small", parse_math=False)
-        found = zip(row[1:], indices[i].tolist(), similarities[i])
-        for axis, index, similarity in found:
+        indices, similarities = found[i]
+        near = zip(row[1:], indices.tolist(), similarities)
+        for axis, index, similarity in near:
             show(axis, bank.images[index])
             name = _name(bank, index)
             axis.set_title(

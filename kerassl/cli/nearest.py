@@ -1,0 +1,102 @@
+"""`kerassl nearest`: finds the images that are most like some others."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.loading import load_keras
+from kerassl.cli.pretrain_checks import check_data
+from kerassl.cli.types import positive, share
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    parser = commands.add_parser(
+        "nearest",
+        help="find the images that are most like some others",
+        description="Finds the images whose features are nearest to those of "
+        "other images, by cosine similarity.",
+    )
+    parser.set_defaults(command=run)
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        help="a run's folder, a preset (its name, hf://owner/name or its "
+        "folder), or a .keras file of an encoder",
+    )
+    add(
+        "data",
+        metavar="DATA",
+        help="the images to search: fashion_mnist_small, a TFDS name such as "
+        "cifar10, folder:PATH, or a .npz or .npy file",
+    )
+    add(
+        "queries",
+        metavar="IMAGE",
+        nargs="+",
+        help="an image file. If it is among the images to search, it isn't "
+        "found itself",
+    )
+    add("--k", type=positive, default=5, help="how many to find (5)")
+    add(
+        "--output",
+        metavar="FILE",
+        help="draw them to this file (.png, .pdf, .svg), which is replaced",
+    )
+    add("--json", action="store_true", help="print one JSON object instead")
+    add("--split", default="train", help="as in `kerassl embed` (train)")
+    add("--limit", type=positive, help="search this many images at most")
+    add(
+        "--max-unreadable",
+        type=share,
+        metavar="SHARE",
+        help="as in `kerassl pretrain` (0.01)",
+    )
+    add("--data-dir", help="where TFDS keeps its data sets")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns the exit code."""
+    for query in options.queries:
+        if not os.path.isfile(query):
+            raise UserError(f"There is no image file {query}.")
+    check_data(options.data)
+    load_keras()
+    from kerassl import runs
+    from kerassl.runs.files import replacing
+
+    try:
+        with user_errors():
+            search = runs.Search(
+                options.source,
+                options.data,
+                split=options.split,
+                limit=options.limit,
+                data_dir=options.data_dir,
+                max_unreadable=options.max_unreadable,
+            )
+            found = search.nearest(options.queries, options.k)
+            if options.output:
+                output = Path(options.output)
+                output.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(output) as temporary:
+                    search.draw(options.queries, found).savefig(temporary)
+    except ImportError as error:
+        raise UserError(str(error)) from error
+    rows = {q: search.rows(*pair) for q, pair in zip(options.queries, found)}
+    if options.json:
+        print(json.dumps(rows))
+        return 0
+    for query, near in rows.items():
+        print(query)
+        for row in near:
+            where = row.get("path", f"image {row['index']}")
+            words = (
+                f"  {row['similarity']:.3f}  {where}  {row.get('class', '')}"
+            )
+            print(words.rstrip())
+    return 0
