@@ -1,5 +1,6 @@
 """Names that are checked before Keras is loaded, which takes seconds."""
 
+from kerassl.choices import check_choice
 from kerassl.registry import entries
 
 #: The methods, which are the files `recipes/NAME.toml`.
@@ -20,6 +21,30 @@ ENCODERS = (
     "dinov2_small",
     "dinov2_base",
 )
+#: The functions of `keras.applications` that make models.
+APPLICATIONS = (
+    *(f"ConvNeXt{size}" for size in ("Tiny", "Small", "Base", "Large")),
+    "ConvNeXtXLarge",
+    *(f"DenseNet{depth}" for depth in (121, 169, 201)),
+    *(f"EfficientNetB{i}" for i in range(8)),
+    *(f"EfficientNetV2B{i}" for i in range(4)),
+    *(f"EfficientNetV2{size}" for size in "SML"),
+    "InceptionResNetV2",
+    "InceptionV3",
+    "MobileNet",
+    "MobileNetV2",
+    "MobileNetV3Small",
+    "MobileNetV3Large",
+    "NASNetMobile",
+    "NASNetLarge",
+    *(f"ResNet{depth}" for depth in (50, 101, 152)),
+    *(f"ResNet{depth}V2" for depth in (50, 101, 152)),
+    "VGG16",
+    "VGG19",
+    "Xception",
+)
+#: What names of encoders of other libraries start with.
+LIBRARIES = ("keras", "hub")
 #: The file of a run that holds its encoder.
 ENCODER = "encoder.keras"
 #: The functions of `kerassl.augmentation` that recipes name.
@@ -44,3 +69,43 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 MONITORS = ("knn", "linear", "collapse")
 #: Columns of a run's history that measure speed.
 TIMES = ("seconds", "images_per_second")
+
+
+def split_library(name: str) -> tuple[str, str]:
+    """Splits the name of an encoder, such as `"hub:dinov2_small"`.
+
+    Returns:
+        A tuple of the library, empty for kerassl's own encoders, and the name
+        there.
+    """
+    library, colon, rest = str(name).partition(":")
+    if colon and library in LIBRARIES:
+        return library, rest
+    return "", name
+
+
+def check_encoder_name(name: str) -> None:
+    """Checks the name of an encoder, as far as it is possible without Keras.
+
+    Args:
+        name: str, one of `ENCODERS`; `keras:NAME`, where NAME is one of
+            `APPLICATIONS`; or `hub:PRESET`, which KerasHub looks up.
+
+    Raises:
+        ValueError: if there is no such encoder. The message has the nearest.
+    """
+    library, rest = split_library(name)
+    if library == "keras":
+        check_choice("model of `keras.applications`", rest, APPLICATIONS)
+    elif library == "hub":
+        if not rest:
+            raise ValueError(
+                "`hub:` needs the name of a preset of KerasHub, as in "
+                "hub:dinov2_small."
+            )
+    else:
+        others = (
+            "keras:NAME of `keras.applications`",
+            "hub:PRESET of KerasHub",
+        )
+        check_choice("encoder", name, ENCODERS, (*ENCODERS, *others))

@@ -10,12 +10,12 @@ from typing import Any
 
 from kerassl.choices import check_choice
 from kerassl.names import (
-    ENCODERS,
     METHODS,
     OPTIMIZERS,
     PRECISIONS,
     SCALINGS,
     VIEWS,
+    check_encoder_name,
 )
 from kerassl.reading import Form, check_fields, items, mapping, shown, text
 from kerassl.registry import RECIPES
@@ -165,13 +165,13 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
         raise ValueError("`optimizer` lacks learning_rate.")
     for kind, name, names in (
         ("method", fields["method"], METHODS),
-        ("encoder", fields["encoder"], ENCODERS),
         ("preset of views", fields["views"].get("preset", ""), VIEWS),
         ("optimizer", fields["optimizer"].get("name", ""), OPTIMIZERS),
         ("scaling", fields["schedule"].get("scaling", ""), SCALINGS),
         ("precision", fields.get("precision") or "float32", PRECISIONS),
     ):
         check_choice(kind, name, names)
+    check_encoder_name(fields["encoder"])
     schedule = fields["schedule"]
     if schedule.get("milestones") and schedule.get("warmup_epochs"):
         raise ValueError(

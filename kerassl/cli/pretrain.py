@@ -59,7 +59,11 @@ def add_parser(commands: Any) -> None:
         "0.8, views.blur=0 or 'views.crop_area=[0.2, 1.0]'. The value is "
         "TOML. Can be repeated",
     )
-    add("--encoder", help="such as resnet_nano (default: the recipe's)")
+    add(
+        "--encoder",
+        help="such as resnet_nano, keras:MobileNetV3Small or hub:dinov2_small "
+        "(default: the recipe's)",
+    )
     add(
         "--epochs",
         type=positive,

@@ -7,7 +7,6 @@ from weakref import WeakSet
 import keras
 from keras import layers
 
-from kerassl.choices import check_choice
 from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.kerashub import (
     DINOV2S,
@@ -20,6 +19,7 @@ from kerassl.encoders.kerashub import (
 from kerassl.encoders.normalization import standardization
 from kerassl.encoders.resnet import small_resnet
 from kerassl.image_format import LAST, pinned
+from kerassl.names import check_encoder_name, split_library
 
 SMALL_RESNETS: dict[str, dict] = {
     "resnet_nano": dict(widths=(32, 64, 128), blocks=(1, 1, 1), stem_strides=2),
@@ -63,7 +63,7 @@ def build(
     std: Sequence[float] | None = None,
     patch_size: int | None = None,
 ) -> keras.Model:
-    """Builds an untrained encoder by name.
+    """Builds an encoder by name.
 
     The encoder takes images `(N, H, W, C)`, uint8 or float in [0, 255],
     normalizes them, and returns features `(N, D)`: the average of the last
@@ -83,16 +83,26 @@ def build(
     | `dinov2_small` | 384 | 21.6 M | DINOv2's, patches of 14 px |
     | `dinov2_base` | 768 | 85.7 M | the same, larger |
 
+    | `keras:NAME` | | | `keras.applications.NAME`, untrained |
+    | `hub:PRESET` | | | KerasHub's preset, with its weights |
+
+    A model of `keras.applications` has the `preprocess_input` that belongs to
+    it. A preset of KerasHub, such as `hub:resnet_18_imagenet`,
+    `hub:hf://OWNER/REPOSITORY` or a folder, has the normalization of its image
+    converter, and the class token if it has one. Its position embeddings are
+    interpolated if it was made for images of another size.
+
     The small ResNets are graphs of core Keras layers with a 3x3 stem. The
     others contain a stock KerasHub backbone, `encoder.get_layer("backbone")`.
 
     Args:
-        name: str, a name in the table.
+        name: str, a name in the table. KerasHub downloads presets, and reads
+            them as it does: load only those that you trust.
         image_shape: `(height, width, channels)`, 1 or 3 channels.
-        mean: the mean of each channel, for pixels in [0, 1]. By default
-            ImageNet's, or 0.5 for one channel.
-        std: the standard deviation likewise. By default ImageNet's, or 0.25 for
-            one channel.
+        mean: the mean of each channel, for pixels in [0, 1]. By default that
+            of the library's model, ImageNet's, or 0.5 for one channel.
+        std: the standard deviation likewise. By default that of the library's
+            model, ImageNet's, or 0.25 for one channel.
         patch_size: int, only for `vit_...`. By default 4 up to 48 px, 8 up to
             112 px, and 16 above.
 
@@ -100,16 +110,20 @@ def build(
         A Functional `keras.Model`.
 
     Raises:
-        ValueError: if the name is unknown (the message lists the nearest), or
-            the shape or patch size doesn't fit.
+        ValueError: if the name is unknown (the message lists the nearest), the
+            shape or patch size doesn't fit, or a preset of KerasHub has no
+            normalization.
 
     Example:
     ```python
     encoder = kerassl.encoders.build("resnet_18_small", (32, 32, 3))
     features = encoder.predict(images)          # (N, 512)
+
+    encoder = kerassl.encoders.build("keras:MobileNetV3Small", (64, 64, 3))
+    encoder = kerassl.encoders.build("hub:dinov2_small", (224, 224, 3))
     ```
     """
-    check_choice("encoder", name, names())
+    check_encoder_name(name)
     shape = tuple(image_shape)
     if len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
         raise ValueError(
@@ -120,6 +134,11 @@ def build(
         raise ValueError(
             f"`patch_size` is only for ViTs `vit_...`, not for {name}."
         )
+    if split_library(name)[0]:
+        # It needs `as_encoder`, which needs this module.
+        from kerassl.encoders.libraries import from_library
+
+        return from_library(name, shape, mean, std)
     normalization = standardization(shape[-1], mean, std)
     if name in SMALL_RESNETS:
         inputs = keras.Input(shape, name="images")

@@ -60,7 +60,11 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
             if resized.grid != parts_of(layer).grid:
                 layer = resized
             return layer(*args, **kwargs)
-        if is_graph(layer) and _takes_any_size(layer):
+        if (
+            is_graph(layer)
+            and not _accepts(layer, args)
+            and _takes_any_size(layer)
+        ):
             return replay(layer, args, call)
         if _takes_the_first(layer):
             tokens = args[0].shape[1]
@@ -79,6 +83,15 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
             "size, or of one size only, or a ResNet."
         ) from error
     return keras.Model(images, features, name=encoder.name)
+
+
+def _accepts(model: Any, args: tuple) -> bool:
+    """Returns whether a model takes inputs of that shape."""
+    (given,) = keras.tree.flatten(args)
+    return all(
+        own in (None, size)
+        for own, size in zip(model.inputs[0].shape, given.shape)
+    )
 
 
 def _takes_any_size(model: Any) -> bool:

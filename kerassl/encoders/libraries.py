@@ -1,0 +1,180 @@
+"""Encoders of other libraries by name: `keras:NAME` and `hub:PRESET`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from kerassl.choices import check_choice
+from kerassl.encoders.adapt import as_encoder
+from kerassl.encoders.kerashub import hub_name
+from kerassl.encoders.normalization import normalizes, standardization
+from kerassl.encoders.sizes import EMBEDDINGS
+from kerassl.image_format import channels_last, flat_layers
+from kerassl.layers.positions import bicubic_matrix, parts_of
+from kerassl.names import APPLICATIONS, split_library
+
+
+def from_library(
+    name: str,
+    image_shape: tuple[int, int, int],
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> keras.Model:
+    """Returns the encoder that a name with a library's prefix stands for.
+
+    Args:
+        name: str, `keras:NAME` or `hub:PRESET`, as in `build`.
+        image_shape: `(height, width, channels)`.
+        mean: as in `as_encoder`; by default what belongs to the model.
+        std: likewise.
+
+    Raises:
+        ValueError: if there is no such model, or the shape doesn't fit it.
+    """
+    library, rest = split_library(name)
+    normalization: Any = None
+    options: dict[str, Any] = {}
+    if library == "keras":
+        body, normalization = _application(rest, image_shape)
+    else:
+        body, normalization = _preset(rest, image_shape)
+    if mean is not None or std is not None:
+        options = dict(mean=mean, std=std)
+    elif normalization is not None:
+        options = dict(normalization=normalization)
+    return as_encoder(body, **options)
+
+
+def _application(name: str, shape: tuple) -> tuple[keras.Model, Any]:
+    """Returns a model of `keras.applications`, untrained, and what precedes it.
+
+    That is the `preprocess_input` of its module, which does nothing where the
+    model normalizes images itself.
+    """
+    check_choice("model of `keras.applications`", name, APPLICATIONS)
+    make = getattr(keras.applications, name)
+    # ConvNeXt normalizes its pooled features.
+    pooling = "avg" if name.startswith("ConvNeXt") else None
+    try:
+        with channels_last():
+            body = make(
+                include_top=False,
+                weights=None,
+                input_shape=shape,
+                pooling=pooling,
+            )
+    except ValueError as error:
+        height, width, _ = shape
+        raise ValueError(
+            f"`keras.applications.{name}` can't take images of "
+            f"{height}x{width}: {error}"
+        ) from error
+    if shape[-1] != 3:
+        # `preprocess_input` is for three channels.
+        own = normalizes(body)
+        return body, None if own else standardization(shape[-1], None, None)
+    module = make.__module__.rpartition(".")[-1]
+    return body, getattr(keras.applications, module).preprocess_input
+
+
+def _preset(name: str, shape: tuple) -> tuple[keras.Model, Any]:
+    """Returns the backbone and the image converter of a KerasHub preset."""
+    import keras_hub
+
+    if not any(mark in name for mark in ":/\\."):
+        check_choice(
+            "preset of KerasHub",
+            name,
+            keras_hub.models.Backbone.presets,
+            ["see https://keras.io/keras_hub/presets"],
+        )
+    try:
+        backbone = keras_hub.models.Backbone.from_preset(name)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"KerasHub can't load the preset {name!r}: {error}"
+        ) from error
+    try:
+        converter = keras_hub.layers.ImageConverter.from_preset(name)
+    except (ValueError, OSError):
+        # `as_encoder` knows whether the backbone needs one.
+        converter = None
+    known = getattr(backbone, "image_shape", None)
+    if known is None:
+        raise ValueError(
+            f"The preset {name!r} holds a {type(backbone).__name__}, which "
+            "doesn't encode images."
+        )
+    if known[-1] != shape[-1]:
+        raise ValueError(
+            f"The preset {name!r} takes images with {known[-1]} channels. "
+            f"Received: {shape}"
+        )
+    fits = all(size in (None, own) for own, size in zip(shape, known))
+    return backbone if fits else _at_shape(backbone, shape, name), converter
+
+
+def _at_shape(backbone: Any, shape: tuple, name: str) -> Any:
+    """Returns a backbone for another image shape, with the same weights."""
+    config = {**backbone.get_config(), "image_shape": shape}
+    if "position_embedding_shape" in config:
+        config["position_embedding_shape"] = shape
+    try:
+        resized = type(backbone).from_config(config)
+    except ValueError as error:
+        height, width, _ = shape
+        raise ValueError(
+            f"The preset {name!r} can't take images of {height}x{width}: "
+            f"{error}"
+        ) from error
+    places = {}
+    for old, new in zip(_embeddings(backbone), _embeddings(resized)):
+        places[id(parts_of(new).positions)] = _positions(old, new)
+        if hasattr(new, "interpolated_position_embeddings"):
+            # What files contain.
+            places[id(new.position_embeddings)] = _positions(old, new)
+    for source, target in zip(backbone.weights, resized.weights):
+        value = places.get(id(target))
+        if value is None:
+            value = keras.ops.convert_to_numpy(source)
+        if value.shape != tuple(target.shape):
+            raise ValueError(
+                f"The preset {name!r} is tied to images of "
+                f"{backbone.image_shape}. Received: {shape}"
+            )
+        target.assign(value)
+    return resized
+
+
+def _embeddings(backbone: Any) -> list[Any]:
+    found = flat_layers(backbone)
+    return [layer for layer in found if hub_name(layer) in EMBEDDINGS]
+
+
+def _positions(old: Any, new: Any) -> np.ndarray:
+    """Returns the positions of one embedding for the grid of another.
+
+    DINOv2's are interpolated from those that it was trained with.
+    """
+    source, target = parts_of(old), parts_of(new)
+    table, grid = source.positions, source.grid
+    if hasattr(old, "interpolated_position_embeddings"):
+        table, patch = old.position_embeddings, old.patch_size
+        height, width = old.position_embedding_shape
+        grid = height // patch, width // patch
+    values = keras.ops.convert_to_numpy(table)
+    shape = tuple(target.positions.shape)
+    values = values.reshape(-1, shape[-1])
+    first = len(values) - grid[0] * grid[1]
+    rows, columns = (
+        bicubic_matrix(*lengths, **source.interpolation)
+        if lengths[0] != lengths[1]
+        else np.eye(lengths[0], dtype="float32")
+        for lengths in zip(grid, target.grid)
+    )
+    patches = values[first:].reshape(*grid, -1)
+    patches = np.einsum("ah,bw,hwd->abd", rows, columns, patches)
+    patches = patches.reshape(-1, shape[-1])
+    return np.concatenate([values[:first], patches]).reshape(shape)
