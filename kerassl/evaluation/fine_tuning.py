@@ -18,6 +18,7 @@ from kerassl.evaluation.labels import (
     label_array,
     labels_by_name,
 )
+from kerassl.execution import LentModel
 from kerassl.image_format import remade
 from kerassl.networks import set_trainable, set_weights
 from kerassl.training.step import build_optimizer
@@ -29,7 +30,7 @@ ADAMW_RATES = (1e-4, 5e-4, 2e-3)
 BATCH_SIZE = 64
 
 
-class Classifier(keras.Model):
+class Classifier(LentModel):
     """An encoder and a linear layer, trained on random crops.
 
     Args:

@@ -27,7 +27,11 @@ UNLIKE = 0.05
 
 
 def make(
-    layer: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+    layer: Any,
+    shapes: list[Any],
+    moving: MovingStatistics,
+    dtype: str,
+    **options: Any,
 ) -> Run | None:
     """Returns what PyTorch computes for a layer, or `None` to leave it.
 
@@ -36,6 +40,7 @@ def make(
         shapes: the shapes of its inputs.
         moving: the moving statistics of its network.
         dtype: str, the network's compute dtype.
+        **options: of the layer's maker.
     """
     kind = kind_of(layer)
     if not all(map(is_plain, all_layers(layer))):
@@ -43,7 +48,7 @@ def make(
     if kind in COMPOSED:
         run = COMPOSED[kind](layer, shapes, moving, dtype)
     elif kind in MAKERS and _fits(layer, dtype):
-        run = MAKERS[kind](layer, shapes, moving)
+        run = MAKERS[kind](layer, shapes, moving, **options)
     else:
         return None
     if run is None or not layer.autocast:
@@ -210,8 +215,19 @@ def _vit_block(
 ) -> Run | None:
     first = (block.layer_norm_1, block.mha, block.dropout)
     second = (block.layer_norm_2, block.mlp)
-    attend = _chain(first, shapes[0], moving, dtype)
-    think = _chain(second, shapes[0], moving, dtype)
+    return _residual(first, second, shapes[0], moving, dtype)
+
+
+def _residual(
+    first: Sequence[Any],
+    second: Sequence[Any],
+    shape: Any,
+    moving: MovingStatistics,
+    dtype: str,
+) -> Run | None:
+    """Adds to tokens what layers compute of them, twice."""
+    attend = _chain(first, shape, moving, dtype)
+    think = _chain(second, shape, moving, dtype)
     if attend is None or think is None:
         return None
 
@@ -220,6 +236,30 @@ def _vit_block(
         return x + think(state, x)
 
     return run
+
+
+def _transformer_encoder(
+    block: Any, shapes: list[Any], moving: MovingStatistics, dtype: str
+) -> Run | None:
+    """A block of MAE's decoder, whose layers are known by name only."""
+    layer = {layer.name: layer for layer in all_layers(block)}
+    if not (block.normalize_first and set(FIRST + SECOND) <= set(layer)):
+        return None
+    first, second = ([layer[n] for n in names] for names in (FIRST, SECOND))
+    return _residual(first, second, shapes[0], moving, dtype)
+
+
+FIRST = (
+    "self_attention_layer_norm",
+    "self_attention_layer",
+    "self_attention_dropout",
+)
+SECOND = (
+    "feedforward_layer_norm",
+    "feedforward_intermediate_dense",
+    "feedforward_output_dense",
+    "feedforward_dropout",
+)
 
 
 def _vit_encoder(
@@ -261,6 +301,7 @@ COMPOSED: dict[Any, Callable] = {
     TokensAtSize: _tokens_at_size,
     "keras_hub.MLP": _vit_mlp,
     "keras_hub.ViTPatchingAndEmbedding": _checked(_vit_embedding),
+    "keras_hub.TransformerEncoder": _checked(_transformer_encoder),
     "keras_hub.ViTEncoderBlock": _checked(_vit_block),
     "keras_hub.ViTEncoder": _checked(_vit_encoder),
 }
@@ -277,4 +318,7 @@ def input_shape(layer: Any) -> tuple[int | None, ...] | None:
         # Their own `call` isn't told whether to drop out.
         if not (layer.dropout_rate or layer.attention_dropout):
             return (None, None, layer.hidden_dim)
+    if kind_of(layer) == "keras_hub.TransformerEncoder" and layer.built:
+        # Its last weight is the offset of its last layer.
+        return (None, None, layer.weights[-1].shape[-1])
     return None

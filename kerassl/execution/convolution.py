@@ -23,7 +23,7 @@ class Conv2D(keras.layers.Conv2D):
             pytorch.channels_second(inputs),
             ops.convert_to_tensor(kernel),
             self.strides,
-            self.padding == "same",
+            None if self.padding == "same" else (0, 0),
             self.dilation_rate,
             self.groups,
         )

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from operator import is_
 from typing import Any, NamedTuple
@@ -10,7 +11,14 @@ import keras
 import torch
 
 from kerassl.execution.blocks import input_shape, is_plain, kind_of, make
-from kerassl.execution.makers import Pass, Run, cast, torch_dtype
+from kerassl.execution.makers import (
+    OVERWRITING,
+    OVERWRITTEN,
+    Pass,
+    Run,
+    cast,
+    torch_dtype,
+)
 from kerassl.execution.moving import MovingStatistics
 from kerassl.execution.pytorch import channels_last, channels_second
 from kerassl.layers import MomentumNetwork
@@ -24,12 +32,16 @@ class Step(NamedTuple):
         run: function of the pass and of tensors.
         sources: where its inputs are.
         target: where its output goes.
+        layer: the layer, unless Keras calls it.
+        shapes: of its inputs.
         last: those of `sources` that nothing needs later.
     """
 
     run: Run
     sources: tuple[int, ...]
     target: int
+    layer: Any = None
+    shapes: Any = ()
     last: tuple[int, ...] = ()
 
 
@@ -86,12 +98,12 @@ class Graph:
         # A Functional model casts to the type of its input.
         x = inputs if self._dtype is None else cast(inputs, self._dtype)
         state = Pass(training, self._moving)
-        values: list[Any] = [None] * (len(self.steps) + 1)
-        values[0] = channels_second(x)
-        for run, sources, target, last in self.steps:
-            values[target] = run(state, *[values[i] for i in sources])
-            for i in last:
-                values[i] = None
+        values = {0: channels_second(x)}
+        for step in self.steps:
+            inputs = [values[i] for i in step.sources]
+            values[step.target] = step.run(state, *inputs)
+            for i in step.last:
+                del values[i]
         state.finish()
         return channels_last(values[self._output])
 
@@ -123,7 +135,9 @@ class Graph:
         except NotImplementedError:
             self.steps = []
             return
+        self._leave_padding()
         self._note_last_uses()
+        self._overwrite()
         self.is_whole = is_alone and not self._calls_layers
         if self._follows and not self.is_whole:
             # The network that it holds has a graph of its own.
@@ -170,30 +184,66 @@ class Graph:
         self, layer: Any, args: tuple, kwargs: dict, sources: list[int]
     ) -> None:
         flat = keras.tree.flatten(args)
-        run = None
+        run, made, shapes = None, layer, []
         if not kwargs and all(map(_is_symbolic, flat)):
-            run = self._make(layer, [x.shape for x in flat])
+            shapes = [x.shape for x in flat]
+            run = self._make(layer, shapes)
         if run is None:
-            run = _called(layer, args, kwargs)
+            run, made = _called(layer, args, kwargs), None
             self.called.append(layer.name)
             self._calls_layers |= isinstance(layer, keras.layers.Layer)
-        self.steps.append(Step(run, tuple(sources), len(self.steps) + 1))
+        target = len(self.steps) + 1
+        self.steps.append(Step(run, tuple(sources), target, made, shapes))
 
-    def _make(self, layer: Any, shapes: list) -> Run | None:
+    def _make(self, layer: Any, shapes: list, **options: Any) -> Run | None:
         if not isinstance(layer, keras.layers.Layer):
             return None
-        run = make(layer, shapes, self._moving, self._compute_dtype)
-        if run is not None:
+        run = make(layer, shapes, self._moving, self._compute_dtype, **options)
+        if run is not None and not options:
             self._seen += map(_look, all_layers(layer))
         return run
 
+    def _leave_padding(self) -> None:
+        """Lets convolutions add the zeros, which costs them nothing."""
+        before = {step.target: step for step in self.steps}
+        for i, step in enumerate(self.steps):
+            pad = before.get(step.sources[0])
+            added = pad and _added(pad.layer, step.layer)
+            if pad and added:
+                run = self._make(step.layer, step.shapes, added=added)
+                if run is not None:
+                    self.steps[i] = step._replace(run=run, sources=pad.sources)
+
     def _note_last_uses(self) -> None:
-        used = {self._output}
-        for i in reversed(range(len(self.steps))):
-            step = self.steps[i]
-            last = tuple(set(step.sources) - used)
-            used.update(last)
-            self.steps[i] = step._replace(last=last)
+        """Drops steps that nothing needs, and frees memory early."""
+        used, steps = {self._output}, []
+        for step in reversed(self.steps):
+            if step.target in used:
+                last = tuple(set(step.sources) - used)
+                used.update(last)
+                steps.append(step._replace(last=last))
+        self.steps = steps[::-1]
+
+    def _overwrite(self) -> None:
+        """Lets sums and ReLUs write into memory that nothing else needs."""
+        uses = Counter(i for step in self.steps for i in step.sources)
+        uses[self._output] += 1
+        free = {
+            step.target
+            for step in self.steps
+            if isinstance(step.layer, OVERWRITTEN) and uses[step.target] == 1
+        }
+        for i, step in enumerate(self.steps):
+            if not isinstance(step.layer, OVERWRITING):
+                continue
+            # A sum of two may begin with the second.
+            first = sorted(step.sources[:2], key=lambda i: i not in free)
+            if first[0] in free:
+                run = self._make(step.layer, step.shapes, overwrite=True)
+                sources = (*first, *step.sources[2:])
+                self.steps[i] = step._replace(
+                    run=run or step.run, sources=sources
+                )
 
 
 class _Noted(keras.Operation):
@@ -215,6 +265,19 @@ def is_network(layer: Any) -> bool:
     if type(layer) is MomentumNetwork:
         return is_network(layer.network)
     return input_shape(layer) is not None or _runs_its_graph(layer)
+
+
+def _added(pad: Any, layer: Any) -> tuple[int, int] | None:
+    """Returns the zeros that a layer adds for a convolution on each side."""
+    if not (
+        kind_of(pad) is keras.layers.ZeroPadding2D
+        and isinstance(layer, keras.layers.Conv2D)
+        and layer.padding == "valid"
+        and pad.compute_dtype == layer.compute_dtype
+    ):
+        return None
+    (top, bottom), (left, right) = pad.padding
+    return (top, left) if (top, left) == (bottom, right) else None
 
 
 def _runs_its_graph(model: Any) -> bool:

@@ -41,7 +41,7 @@ def lent(
         over_devices: bool. Whether batch normalization uses the statistics of
             all devices in training.
     """
-    with _swapped(_found(model, over_devices)):
+    with _swapped(_remembered(model, over_devices)):
         yield
 
 
@@ -49,9 +49,6 @@ def lending(
     model: keras.Model, function: Callable, over_devices: bool = False
 ) -> Callable:
     """Returns a function that runs while a model is `lent`.
-
-    It is for a function that runs for each batch: layers are looked up once,
-    and again when others have taken the place of the model's own.
 
     Args:
         model: `keras.Model`.
@@ -61,21 +58,68 @@ def lending(
     """
     if not _classes(over_devices) or hasattr(function, "lends"):
         return function
-    known: list[Any] = []
-    pairs: list[tuple[keras.layers.Layer, type]] = []
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal known, pairs
-        # The layers themselves, since an `id` may be given twice.
-        present = model.layers
-        if len(known) != len(present) or any(map(_differ, known, present)):
-            known, pairs = present, _found(model, over_devices)
-        with _swapped(pairs):
+        with lent(model, over_devices):
             return function(*args, **kwargs)
 
     run.lends = True  # type: ignore[attr-defined]
     return run
+
+
+class LentModel(keras.Model):
+    """A model that is `lent` while it trains, is evaluated and predicts."""
+
+    #: The `over_devices` of `lent` in training.
+    global_batch_norm: bool = False
+    # Keras's, which it makes per `compile`.
+    train_function: Any
+    test_function: Any
+    predict_function: Any
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the function that `fit` and `train_on_batch` call per step."""
+        super().make_train_function(force)
+        self.train_function = lending(
+            self, self.train_function, over_devices=self.global_batch_norm
+        )
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes the function that `evaluate` calls per step."""
+        super().make_test_function(force)
+        self.test_function = lending(self, self.test_function)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Makes the function that `predict` calls per step."""
+        super().make_predict_function(force)
+        self.predict_function = lending(self, self.predict_function)
+
+
+class _Memory:
+    """What a model was last lent. Keras copies and saves none of it."""
+
+    def __init__(self) -> None:
+        #: For `over_devices`, the model's layers, and the classes of all.
+        self.found: dict[bool, tuple[list, list]] = {}
+
+
+def _remembered(
+    model: keras.layers.Layer, over_devices: bool
+) -> list[tuple[keras.layers.Layer, type]]:
+    """Returns what to lend, looked up again if the model has other layers."""
+    memory = vars(model).get("_lent")
+    if memory is None:
+        memory = _Memory()
+        # Neither Keras nor PyTorch needs to know.
+        object.__setattr__(model, "_lent", memory)
+    # The layers themselves, since an `id` may be given twice.
+    present = [model, *getattr(model, "layers", [])]
+    known, pairs = memory.found.get(over_devices, ([], []))
+    if len(known) != len(present) or any(map(_differ, known, present)):
+        pairs = _found(model, over_devices)
+        memory.found[over_devices] = present, pairs
+    return pairs
 
 
 def _differ(one: Any, other: Any) -> bool:

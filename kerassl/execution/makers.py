@@ -2,10 +2,11 @@
 
 A maker takes the layer, the shapes of its inputs and the network's moving
 statistics. It returns a function of the pass and of tensors, with channels
-second in maps, or `None` to leave the layer to Keras.
+second in maps, or `None` to leave the layer to Keras. Some take an option: see
+`OVERWRITING`, and `added` padding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -79,13 +80,16 @@ def value(variable: Any, dtype: torch.dtype | None = None) -> Any:
     return variable.value if dtype is None else cast(variable.value, dtype)
 
 
-def _convolution(layer: Any, shapes: list, moving: Any) -> Run | None:
+def convolution(
+    layer: Any, shapes: list, moving: Any, added: Sequence[int] = (0, 0)
+) -> Run | None:
+    """Makes a convolution, with added padding if it has none itself."""
     function = FUNCTIONS.get(layer.activation)
     if function is None:
         return None
     kernel, bias = layer.kernel, layer.bias
-    same = layer.padding == "same"
-    options = (layer.strides, same, layer.dilation_rate, layer.groups)
+    padding = None if layer.padding == "same" else added
+    options = (layer.strides, padding, layer.dilation_rate, layer.groups)
     dtype = torch_dtype(layer.compute_dtype)
 
     def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
@@ -164,14 +168,21 @@ def _dense(layer: Any, shapes: list, moving: Any) -> Run | None:
     return run
 
 
-def _relu(layer: Any, shapes: list, moving: Any) -> Run | None:
+def _relu(
+    layer: Any, shapes: list, moving: Any, overwrite: bool = False
+) -> Run | None:
     if layer.max_value is not None or layer.negative_slope or layer.threshold:
         return None
-    return lambda state, x: functional.relu(x)
+    return lambda state, x: functional.relu(x, inplace=overwrite)
 
 
-def _activation(layer: Any, shapes: list, moving: Any) -> Run | None:
+def _activation(
+    layer: Any, shapes: list, moving: Any, overwrite: bool = False
+) -> Run | None:
     function = FUNCTIONS.get(layer.activation)
+    if function is functional.relu:
+        return lambda state, x: functional.relu(x, inplace=overwrite)
+    # Other gradients need what came in.
     return None if function is None else lambda state, x: function(x)
 
 
@@ -216,14 +227,18 @@ def _rescaling(layer: Any, shapes: list, moving: Any) -> Run | None:
     return lambda state, x: torch.addcmul(offset, cast(x, dtype), scale)
 
 
-def _add(layer: Any, shapes: list, moving: Any) -> Run | None:
+def _add(
+    layer: Any, shapes: list, moving: Any, overwrite: bool = False
+) -> Run | None:
     if len({len(shape) for shape in shapes}) != 1:
         return None
+    # Others would be spread out or widened.
+    alike = len({tuple(shape) for shape in shapes}) == 1 and layer.autocast
 
     def run(state: Pass, *inputs: torch.Tensor) -> torch.Tensor:
         total = inputs[0]
         for x in inputs[1:]:
-            total = total + x
+            total = total.add_(x) if overwrite and alike else total + x
         return total
 
     return run
@@ -263,7 +278,7 @@ def _identity(layer: Any, shapes: list, moving: Any) -> Run:
 
 MAKERS: dict[type, Callable[[Any, list, MovingStatistics], Run | None]] = {
     # As they are lent.
-    Conv2D: _convolution,
+    Conv2D: convolution,
     Rescaling: _rescaling,
     BatchNormalization: _batch_norm,
     GlobalBatchNormalization: _batch_norm,
@@ -283,3 +298,8 @@ MAKERS: dict[type, Callable[[Any, list, MovingStatistics], Run | None]] = {
     layers.Dropout: _dropout,
     layers.Identity: _identity,
 }
+
+# What takes `overwrite`, which makes it write into its first input; and what
+# makes new tensors that its gradients don't need.
+OVERWRITING = (layers.ReLU, layers.Activation, layers.Add)
+OVERWRITTEN = (BatchNormalization, GlobalBatchNormalization, layers.Add)

@@ -26,16 +26,18 @@ def convolve(
     x: torch.Tensor,
     kernel: torch.Tensor,
     strides: Sequence[int],
-    same: bool,
+    padding: Sequence[int] | None,
     dilation: Sequence[int],
     groups: int,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Convolves maps `(N, C, H, W)` with Keras's kernel `(H, W, C, D)`."""
+    """Convolves maps `(N, C, H, W)` with Keras's kernel `(H, W, C, D)`.
+
+    The padding is that of rows and of columns, or `None` for Keras's `"same"`.
+    """
     kernel = kernel.permute(3, 2, 0, 1)
     layout = torch.channels_last
-    padding: Sequence[int] = (0, 0)
-    if same:
+    if padding is None:
         x, padding = pad_same(x, kernel.shape[2:], strides, dilation)
     return functional.conv2d(
         x.contiguous(memory_format=layout),

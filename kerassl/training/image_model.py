@@ -13,7 +13,7 @@ from kerassl.distributed import (
     share_accumulated,
     share_weights,
 )
-from kerassl.execution import lending
+from kerassl.execution import LentModel
 from kerassl.training.inputs import Inputs, batch_sizes
 from kerassl.training.lockstep import check_lockstep
 from kerassl.training.monitors import with_monitors
@@ -30,7 +30,7 @@ from kerassl.training.step import (
 from kerassl.training.uploads import rows_ahead
 
 
-class ImageModel(keras.Model):
+class ImageModel(LentModel):
     """Passes images to Keras's training loop, and drops labels.
 
     All methods that read data do so through `Inputs`: `fit` with its
@@ -49,10 +49,6 @@ class ImageModel(keras.Model):
     metric_names: tuple[str, ...] = ()
     #: The smallest batch that the model can train on.
     min_batch: int = 1
-    # Keras's, which it makes per `compile`.
-    train_function: Any
-    test_function: Any
-    predict_function: Any
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -293,19 +289,6 @@ class ImageModel(keras.Model):
         """Makes the function that `fit` and `train_on_batch` call per step."""
         build_optimizer(self)
         super().make_train_function(force)
-        self.train_function = lending(
-            self, self.train_function, over_devices=self.global_batch_norm
-        )
-
-    def make_test_function(self, force: bool = False) -> Any:
-        """Makes the function that `evaluate` calls per step."""
-        super().make_test_function(force)
-        self.test_function = lending(self, self.test_function)
-
-    def make_predict_function(self, force: bool = False) -> Any:
-        """Makes the function that `predict` calls per step."""
-        super().make_predict_function(force)
-        self.predict_function = lending(self, self.predict_function)
 
     def train_step(self, *args: Any, **kwargs: Any) -> Any:
         """Runs Keras's step, then `after_update`."""
