@@ -100,8 +100,8 @@ class Graph:
         state = Pass(training, self._moving)
         values = {0: channels_second(x)}
         for step in self.steps:
-            inputs = [values[i] for i in step.sources]
-            values[step.target] = step.run(state, *inputs)
+            given = [values[i] for i in step.sources]
+            values[step.target] = step.run(state, *given)
             for i in step.last:
                 del values[i]
         state.finish()
