@@ -63,6 +63,8 @@ SCORE: dict[str, Form] = {
     "untrained_accuracy": optional(ANY_NUMBER),
     "stages": mapping(ANY_NUMBER),
     "untrained_stages": mapping(ANY_NUMBER),
+    "kinds": mapping(ANY_NUMBER),
+    "untrained_kinds": mapping(ANY_NUMBER),
     "best_stage": optional(text(200)),
     "settings": optional(ANY_DICT),
     "draws": items(ANY_NUMBER),

@@ -19,6 +19,8 @@ SETTINGS = {
     "linear": (*FEW_LABELS, "layer"),
     "linear_sgd": (*FEW_LABELS, "epochs"),
     "finetune": (*FEW_LABELS, "epochs"),
+    "retrieval": (),
+    "knn_corrupted": ("k", "temperature", "severity"),
 }
 
 
@@ -53,7 +55,8 @@ def add_parser(commands: Any) -> None:
         "--protocol",
         default="knn",
         help="one or more of knn (the default), linear, linear_sgd (on random "
-        "crops, as in papers) and finetune, separated by commas",
+        "crops, as in papers), finetune, retrieval and knn_corrupted, "
+        "separated by commas",
     )
     add(
         "--train-limit",
@@ -89,6 +92,11 @@ def add_parser(commands: Any) -> None:
     add("--epochs", type=positive, help="of finetune and linear_sgd")
     add("--k", type=positive, help="kNN's neighbors (20)")
     add("--temperature", type=float, help="of kNN's weights (0.07)")
+    add(
+        "--severity",
+        type=positive,
+        help="of knn_corrupted, from 1 to 5 (3)",
+    )
     add(
         "--untrained-from",
         metavar="SOURCE",
