@@ -90,7 +90,7 @@ def add_parser(commands: Any) -> None:
     argument("--json", **json_option)
 
     argument = add(
-        "convert", convert, "convert an official PyTorch checkpoint to a preset"
+        "convert", convert, "convert a PyTorch checkpoint to a preset"
     )
     argument(
         "source",
@@ -107,6 +107,17 @@ def add_parser(commands: Any) -> None:
     )
     argument(
         "--overwrite", action="store_true", help="replace an existing preset"
+    )
+    channels = dict(nargs=3, type=float, metavar=("R", "G", "B"))
+    argument("--mean", **channels, help="of pixels in [0, 1], for a layout")
+    argument("--std", **channels, help="likewise, the standard deviation")
+    argument("--license", help="of the weights, for a layout")
+    argument(
+        "--dataset",
+        dest="datasets",
+        action="append",
+        default=[],
+        help="that the weights were trained on, for a layout",
     )
 
 
@@ -288,7 +299,7 @@ def sources(options: argparse.Namespace) -> int:
 
     fields = ("title", "license", "url")
     rows = {
-        name: [str(getattr(source, field)) for field in fields]
+        name: [str(getattr(source, field)) or "given" for field in fields]
         for name, source in SOURCES.items()
     }
     if options.json:
@@ -311,6 +322,10 @@ def convert(options: argparse.Namespace) -> int:
                 options.folder,
                 name=options.name,
                 num_heads=options.num_heads,
+                mean=options.mean,
+                std=options.std,
+                license=options.license,
+                datasets=options.datasets,
                 overwrite=options.overwrite,
             )
     except ImportError as error:  # PyTorch or safetensors

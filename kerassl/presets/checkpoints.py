@@ -1,4 +1,4 @@
-"""Tables of official PyTorch checkpoints and the names of their weights.
+"""Tables of PyTorch checkpoints and the names of their weights.
 
 To support another checkpoint, add an entry to `SOURCES`.
 """
@@ -6,7 +6,7 @@ To support another checkpoint, add an entry to `SOURCES`.
 import dataclasses
 
 from kerassl.encoders.normalization import IMAGENET_STD
-from kerassl.presets.format.positions import DINO
+from kerassl.presets.format.positions import DINO, IBOT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,18 @@ TORCHVISION = Names(
         "stack*_block*_3_bn": "layer{}.{}.bn3",
     },
 )
+# As lightly has it: the children of torchvision's, without names.
+SEQUENTIAL = dataclasses.replace(
+    TORCHVISION,
+    anchor="0.weight",
+    blocks=r"([4-7])\.(\d{1,3})\.",
+    shift=4,
+    layers={
+        layer: name.replace("layer{}", "{}")
+        for layer, name in TORCHVISION.layers.items()
+    }
+    | {"conv1_conv": "0", "conv1_bn": "1"},
+)
 TIMM = Names(
     class_name="ViTBackbone",
     anchor="cls_token",
@@ -107,7 +119,10 @@ TRANSFORMERS = Names(
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A kind of official checkpoint.
+    """A kind of checkpoint.
+
+    Those of `stated` are any that have the layout. Their license, mean and
+    deviation are then unknown, and have to be given.
 
     Args:
         title: str, the method.
@@ -126,13 +141,16 @@ class Source:
         std: standard deviation of each channel for images in [0, 1]. The mean
             is ImageNet's.
         dataset: str, the training data, as the Hub spells it.
+        stated: bool.
+        rest: bool. Whether all keys without one of the prefixes are left out:
+            heads and other networks of any method.
     """
 
     title: str
     names: Names
-    license: str
-    paper: str
-    url: str
+    license: str = ""
+    paper: str = ""
+    url: str = ""
     keys: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("",)
     ignored: tuple[str, ...] = ()
@@ -140,6 +158,8 @@ class Source:
     epsilon: float = 1e-6
     std: tuple[float, float, float] = IMAGENET_STD
     dataset: str = "imagenet-1k"
+    stated: bool = False
+    rest: bool = False
 
 
 # The names of ViTs by their width.
@@ -180,6 +200,21 @@ _DINO = Source(
     ignored=("head.mlp.", "head.last_layer."),
     heads={192: 3, 384: 6, 768: 12},
 )
+_MOCO_V3 = Source(
+    title="MoCo v3",
+    names=TIMM,
+    license="cc-by-nc-4.0",
+    paper="https://arxiv.org/abs/2104.02057",
+    url="https://github.com/facebookresearch/moco-v3",
+    keys=("state_dict",),
+    prefixes=("base_encoder.",),
+    ignored=("base_encoder.head.", "momentum_encoder.", "predictor."),
+    # The small one has 12 too, unlike DINO's.
+    heads={384: 12, 768: 12, 1024: 16, 1280: 16},
+)
+_KEYS = ("state_dict", "model")
+# Of ViTs whose heads are 64 wide, and of the huge one.
+_USUAL_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16}
 SOURCES: dict[str, Source] = {
     "moco_v1_resnet50": _MOCO,
     "moco_v2_resnet50": dataclasses.replace(
@@ -231,6 +266,28 @@ SOURCES: dict[str, Source] = {
     ),
     "dino_resnet50": dataclasses.replace(_DINO, names=TORCHVISION, heads={}),
     "dino_vit": _DINO,
+    "dino_vit_transformers": dataclasses.replace(
+        _DINO,
+        names=TRANSFORMERS,
+        url="https://huggingface.co/facebook/dino-vits16",
+        keys=(),
+        prefixes=("",),
+        # A classifier's ViT has a pooler.
+        ignored=(),
+        epsilon=1e-12,
+    ),
+    "ibot_vit": dataclasses.replace(
+        _DINO,
+        title=IBOT,
+        paper="https://arxiv.org/abs/2111.07832",
+        url="https://github.com/bytedance/ibot",
+        keys=("teacher", "state_dict"),
+        ignored=(
+            "masked_embed",
+            *(f"head.{part}" for part in ("mlp", "last_layer", "last_norm")),
+        ),
+        heads={384: 6, 768: 12, 1024: 16},
+    ),
     "mae_vit": _MAE,
     "mae_vit_transformers": dataclasses.replace(
         _MAE,
@@ -241,16 +298,57 @@ SOURCES: dict[str, Source] = {
         ignored=("decoder.",),
         epsilon=1e-12,
     ),
-    "moco_v3_vit": Source(
-        title="MoCo v3",
+    "moco_v3_resnet50": dataclasses.replace(
+        _MOCO_V3,
+        names=TORCHVISION,
+        ignored=(
+            *(f"base_encoder.fc.{i}." for i in (0, 1, 3, 4)),
+            "momentum_encoder.",
+            "predictor.",
+        ),
+        heads={},
+    ),
+    "moco_v3_vit": _MOCO_V3,
+    "torchvision_resnet": Source(
+        title="torchvision's ResNet",
+        names=TORCHVISION,
+        keys=_KEYS,
+        ignored=("fc.",),
+        stated=True,
+    ),
+    "timm_vit": Source(
+        title="timm's ViT",
         names=TIMM,
-        license="cc-by-nc-4.0",
-        paper="https://arxiv.org/abs/2104.02057",
-        url="https://github.com/facebookresearch/moco-v3",
-        keys=("state_dict",),
-        prefixes=("base_encoder.",),
-        ignored=("base_encoder.head.", "momentum_encoder.", "predictor."),
-        # The small one has 12 too, unlike DINO's.
-        heads={384: 12, 768: 12, 1024: 16, 1280: 16},
+        keys=_KEYS,
+        ignored=("head.",),
+        heads=_USUAL_HEADS,
+        stated=True,
+    ),
+    "solo_learn_resnet": Source(
+        title="solo-learn's ResNet",
+        names=TORCHVISION,
+        keys=_KEYS,
+        prefixes=("backbone.",),
+        ignored=("backbone.fc.",),
+        stated=True,
+        rest=True,
+    ),
+    "solo_learn_vit": Source(
+        title="solo-learn's ViT",
+        names=TIMM,
+        keys=_KEYS,
+        prefixes=("backbone.",),
+        ignored=("backbone.head.",),
+        heads=_USUAL_HEADS,
+        stated=True,
+        rest=True,
+    ),
+    "lightly_resnet": Source(
+        title="lightly's ResNet",
+        names=SEQUENTIAL,
+        keys=_KEYS,
+        prefixes=("backbone.",),
+        stated=True,
+        rest=True,
     ),
 }

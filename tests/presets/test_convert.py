@@ -91,6 +91,15 @@ FILES = {
     ),
     "dino_resnet50": (lambda state: state, APACHE),
     "dino_vit": (dino, APACHE),
+    "dino_vit_transformers": (lambda state: state, APACHE),
+    "ibot_vit": (
+        lambda state: {
+            "student": junk("module.backbone.masked_embed"),
+            "teacher": under("backbone.", state)
+            | junk("head.mlp.0.weight", "head.last_layer2.weight_g"),
+        },
+        APACHE,
+    ),
     "mae_vit": (
         lambda state: {
             "model": state
@@ -102,6 +111,18 @@ FILES = {
     ),
     "mae_vit_transformers": (
         lambda state: under("vit.", state) | junk("decoder.mask_token"),
+        NC,
+    ),
+    "moco_v3_resnet50": (
+        lambda state: {
+            "state_dict": under("module.base_encoder.", state)
+            | junk(
+                "module.base_encoder.fc.0.weight",
+                "module.base_encoder.fc.4.running_var",
+                "module.predictor.1.bias",
+            )
+            | under("module.momentum_encoder.", state)
+        },
         NC,
     ),
     "moco_v3_vit": (
@@ -148,7 +169,11 @@ def saved(models, tmp_path_factory):
 
 
 def test_licenses_are_the_originals():
-    found = {name: source.license for name, source in SOURCES.items()}
+    found = {
+        name: source.license
+        for name, source in SOURCES.items()
+        if not source.stated
+    }
     assert found == {name: license for name, (_, license) in FILES.items()}
 
 
@@ -156,13 +181,15 @@ def test_licenses_are_the_originals():
 STDS = {"swav_resnet50": (0.228, 0.224, 0.225)}
 
 
-def check_features(encoder, model, std=(0.229, 0.224, 0.225)):
+def check_features(
+    encoder, model, std=(0.229, 0.224, 0.225), mean=(0.485, 0.456, 0.406)
+):
     """Compares an encoder's features with those of the torch model."""
     images = make.images_for(encoder.input_shape[1:])
-    expected = torch_models.features(model, images, std)
+    expected = torch_models.features(model, images, std, mean)
     found = keras.ops.convert_to_numpy(encoder(images, training=False))
     assert np.ptp(expected) > 0.1
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("source", FILES)
@@ -197,6 +224,101 @@ def test_the_normalization_is_the_authors(models, saved, monkeypatch):
         )
 
 
+# === Layouts ===
+
+
+def lightly(state):
+    """As lightly's models have it, whose backbone is a Sequential."""
+    places = {"conv1": "0", "bn1": "1"} | {
+        f"layer{i}": str(3 + i) for i in range(1, 5)
+    }
+    renamed = {}
+    for key, value in state.items():
+        first, _, rest = key.partition(".")
+        renamed[f"backbone.{places[first]}.{rest}"] = value
+    return {"state_dict": renamed | junk("projection_head.layers.0.weight")}
+
+
+def solo(state):
+    """solo-learn's, with the classifier that it trains along."""
+    others = junk("classifier.weight", "projector.0.weight", "queue")
+    momentum = under("momentum_backbone.", state)
+    return {"state_dict": under("backbone.", state) | others | momentum}
+
+
+LAYOUTS = {
+    "torchvision_resnet": lambda state: state | junk("fc.weight", "fc.bias"),
+    "timm_vit": lambda state: state | junk("head.weight", "head.bias"),
+    "solo_learn_resnet": solo,
+    "solo_learn_vit": solo,
+    "lightly_resnet": lightly,
+}
+MEAN, STD = (0.5, 0.4, 0.3), (0.1, 0.2, 0.3)
+STATED = dict(name="theirs", mean=MEAN, std=STD, license=MIT)
+
+
+def test_all_layouts_are_tested():
+    assert {*FILES, *LAYOUTS} == set(SOURCES)
+
+
+@pytest.mark.parametrize("source", LAYOUTS)
+@pytest.mark.parametrize("kind", ["BasicBlock", "Bottleneck"])
+def test_a_layout_gives_what_is_stated(source, kind, models, tmp_path):
+    if source.endswith("vit"):
+        if kind == "BasicBlock":
+            pytest.skip("of a ResNet")
+        model = models["vit"]
+    else:
+        model = torch_models.randomized(
+            torch_models.ResNet(kind=getattr(torch_models, kind))
+        )
+    path = tmp_path / "model.pth"
+    torch.save(LAYOUTS[source](dict(model.state_dict())), path)
+    arguments = dict(STATED, datasets=["cifar10"])
+    if source.endswith("vit"):
+        arguments["num_heads"] = HEADS
+    folder = convert_checkpoint(path, source, tmp_path / "p", **arguments)
+    info = kerassl.verify_preset(folder)
+    assert (info.name, info.license) == ("theirs", MIT)
+    assert info.datasets == ("cifar10",)
+    # A classifier must not pass for DINO, whose positions have their own rule.
+    assert "method" not in info.training and info.method is None
+    shape = (40, 40, 3) if source.endswith("resnet") else (12, 12, 3)
+    check_features(
+        kerassl.load_encoder(folder, image_shape=shape), model, STD, MEAN
+    )
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(name=None, std=None), "Give name, std"),
+        (dict(license=None), "Give license"),
+        (dict(mean=(124, 116, 104)), "3 numbers in"),
+    ],
+)
+def test_what_a_layout_needs_is_asked_for(change, message, models, tmp_path):
+    path = tmp_path / "model.pth"
+    torch.save(models["vit"].state_dict(), path)
+    with pytest.raises(presets.PresetError, match=message):
+        convert_checkpoint(
+            path, "timm_vit", tmp_path / "p", num_heads=HEADS, **STATED | change
+        )
+    with pytest.raises(presets.PresetError, match="leave out license, mean"):
+        convert_checkpoint(
+            path, "dino_vit", tmp_path / "p", num_heads=HEADS, **STATED
+        )
+
+
+def test_a_stem_for_small_images_is_refused(models, tmp_path):
+    state = dict(models["resnet50"].state_dict())
+    state["conv1.weight"] = torch.ones(64, 3, 3, 3)
+    path = tmp_path / "model.pth"
+    torch.save(state, path)
+    with pytest.raises(presets.PresetError, match="small images.* is 3x3"):
+        convert_checkpoint(path, "torchvision_resnet", tmp_path / "p", **STATED)
+
+
 SIZES = [(14, 6), (14, 13), (14, 7), (14, 16), (14, 28), (28, 12), (3, 5)]
 
 
@@ -218,7 +340,12 @@ def test_positions_at_other_sizes(old, new):
 
 
 @pytest.mark.parametrize(
-    "source, matrix", [("dino_vit", dino_bicubic), ("mae_vit", bicubic)]
+    "source, matrix",
+    [
+        ("dino_vit", dino_bicubic),
+        ("ibot_vit", dino_bicubic),
+        ("mae_vit", bicubic),
+    ],
 )
 def test_each_has_its_rule_for_positions(source, matrix, saved, tmp_path):
     folder = convert_checkpoint(
@@ -245,6 +372,8 @@ def test_each_has_its_rule_for_positions(source, matrix, saved, tmp_path):
         ("dino_vit", "head.weight"),
         ("dino_vit", "backbone.head.weight"),
         ("dino_resnet50", "fc.weight"),
+        ("dino_vit_transformers", "classifier.weight"),
+        ("ibot_vit", "head.weight"),
         ("mae_vit", "head.weight"),
         ("mae_vit_transformers", "classifier.weight"),
         ("barlow_twins_resnet50", "fc.weight"),

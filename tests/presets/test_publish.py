@@ -176,7 +176,9 @@ def test_the_cards_of_all_that_comes_with_kerassl():
     assert cards
     for path in cards:
         assert problems(path.read_text()) == ([], [])
-    assert {source.license for source in SOURCES.values()} <= LICENSES
+    assert {
+        source.license for source in SOURCES.values() if not source.stated
+    } <= LICENSES
 
 
 @on_one_backend

@@ -31,10 +31,31 @@ class Bottleneck(nn.Module):
         return (y + getattr(self, "downsample", nn.Identity())(x)).relu()
 
 
-class ResNet(nn.Module):
-    """torchvision's ResNet-50, with other widths and numbers of blocks."""
+class BasicBlock(nn.Module):
+    """A block of torchvision's ResNet-18."""
 
-    def __init__(self, widths=(64, 8), blocks=(2, 1)):
+    def __init__(self, inputs, width, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        if stride > 1 or inputs != width:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, width, 1, stride, bias=False),
+                nn.BatchNorm2d(width),
+            )
+
+    def forward(self, x):
+        y = self.bn1(self.conv1(x)).relu()
+        y = self.bn2(self.conv2(y))
+        return (y + getattr(self, "downsample", nn.Identity())(x)).relu()
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNets, with other widths and numbers of blocks."""
+
+    def __init__(self, widths=(64, 8), blocks=(2, 1), kind=Bottleneck):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -45,8 +66,8 @@ class ResNet(nn.Module):
             layer = nn.Sequential()
             for i in range(count):
                 stride = 2 if stage > 1 and i == 0 else 1
-                layer.append(Bottleneck(inputs, width, stride))
-                inputs = 4 * width
+                layer.append(kind(inputs, width, stride))
+                inputs = 4 * width if kind is Bottleneck else width
             setattr(self, f"layer{stage}", layer)
 
     def forward(self, x):
@@ -218,9 +239,9 @@ def randomized(model):
     return model.eval()
 
 
-def features(model, images, std=IMAGENET_STD):
+def features(model, images, std=IMAGENET_STD, mean=IMAGENET_MEAN):
     """Returns a model's features of images (N, H, W, C) in [0, 255]."""
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(std)
+    mean, std = torch.tensor(mean), torch.tensor(std)
     x = (torch.from_numpy(images) / 255 - mean) / std
     with torch.no_grad():
         return model(x.permute(0, 3, 1, 2)).numpy()

@@ -16,7 +16,12 @@ from kerassl.presets.format.architecture import (
 from kerassl.presets.format.backbones import ViT
 from kerassl.presets.format.graph import Graph
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo, check
-from kerassl.presets.format.positions import DINO, bicubic, dino_bicubic
+from kerassl.presets.format.positions import (
+    DINO,
+    IBOT,
+    bicubic,
+    dino_bicubic,
+)
 
 
 class Preset(NamedTuple):
@@ -57,7 +62,7 @@ def build_encoder(
         and shape != preset.info.image_shape
     ):
         # Converted checkpoints name their method.
-        is_dino = preset.info.training.get("method") == DINO
+        is_dino = preset.info.training.get("method") in (DINO, IBOT)
         matrix = dino_bicubic if is_dino else bicubic
         arrays = preset.architecture.resized(arrays, shape, matrix)
     if [w.shape for w in expected] != [a.shape for a in arrays]:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-# The value of `training["method"]` in a converted DINO, whose ViTs have their
-# own rule for positions at other sizes.
-DINO = "DINO"
+# The values of `training["method"]` in a converted DINO and iBOT, whose ViTs
+# have their own rule for positions at other sizes.
+DINO, IBOT = "DINO", "iBOT"
 
 Matrix = Callable[[int, int], np.ndarray]
 
