@@ -14,7 +14,7 @@ from kerassl.data.files import split_name, split_names
 from kerassl.data.stored import ArrayFile
 
 _CHECKED_IMAGES = 1000
-_MAX_BYTES = 32 * 2**30
+MAX_BYTES = 32 * 2**30
 
 
 def check_images(images: Any, name: str = "images") -> None:
@@ -296,10 +296,10 @@ def check_memory(
         ValueError: if they need more than 32 GiB.
     """
     needed = count * math.prod(shape) * dtype.itemsize
-    if needed > _MAX_BYTES:
+    if needed > MAX_BYTES:
         raise ValueError(
             f"The {count:,} images of {name!r} need {needed / 2**30:.0f} GiB "
-            f"of memory at {shape}, and {_MAX_BYTES // 2**30} GiB are allowed. "
+            f"of memory at {shape}, and {MAX_BYTES // 2**30} GiB are allowed. "
             "Use `limit` or a smaller `image_size`, or write the images to "
             "files and use 'folder:PATH', which decodes them on demand."
         )

@@ -18,6 +18,7 @@ from kerassl.data.files import find_images
 from kerassl.data.folder import load_folder
 from kerassl.data.image_data import ImageData
 from kerassl.data.lists import load_list
+from kerassl.data.parquet import load_parquet
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.stored import ArrayFile
 from kerassl.data.tars import load_tars
@@ -42,7 +43,7 @@ _FASHION_CLASSES = (
 _FORMS = (
     "'fashion_mnist_small' (comes with kerassl), a TFDS name such as "
     "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz', "
-    "'PATH.npy', a list 'PATH.txt' or 'PATH.csv', or 'PATH.tar'"
+    "'PATH.npy', a list 'PATH.txt' or 'PATH.csv', 'PATH.tar' or 'PATH.parquet'"
 )
 _PEEKED_FILES = 20
 
@@ -76,6 +77,8 @@ def load(
             with the column `path` and optionally `label` and `split`.
             `"PATH.tar"`: images with their `.cls`, as WebDataset writes them;
             `*` stands for any characters, as in `"shards/train-*.tar"`.
+            `"PATH.parquet"`: columns `image` and `label`, as in data sets of
+            Hugging Face; `*` as for tar files.
         split: str: `"train"`, `"test"`, `"validation"`, or another of the names
             above; with TFDS also slices such as `"train[:1000]"`.
         image_size: int, `(height, width)`, or `None` to keep the size. Of
@@ -249,7 +252,12 @@ class _Photos:
     load: Callable[..., tuple[Photos, tuple[str, ...] | None]] = load_folder
 
 
-_LOADERS = {".txt": load_list, ".csv": load_list, ".tar": load_tars}
+_LOADERS = {
+    ".txt": load_list,
+    ".csv": load_list,
+    ".tar": load_tars,
+    ".parquet": load_parquet,
+}
 
 
 def _find(

@@ -153,7 +153,7 @@ def test_large_npy_is_memory_mapped(tmp_path, monkeypatch):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_large_arrays_of_npz_are_memory_mapped(tmp_path, monkeypatch, order):
     monkeypatch.setattr("kerassl.data.stored._MEMORY_MAP_BYTES", 100)
-    monkeypatch.setattr("kerassl.data.arrays._MAX_BYTES", 100)
+    monkeypatch.setattr("kerassl.data.arrays.MAX_BYTES", 100)
     pixels = np.asarray(images(), order=order)
     labels = np.arange(len(pixels))
     np.savez(tmp_path / "x.npz", labels=labels, images=pixels)
@@ -254,7 +254,7 @@ def test_wrong_headers_are_refused_before_pixels_are_read(
 
 
 def test_too_many_pixels_for_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("kerassl.data.arrays._MAX_BYTES", 1000)
+    monkeypatch.setattr("kerassl.data.arrays.MAX_BYTES", 1000)
     np.savez(tmp_path / "x.npz", images=images())
     with pytest.raises(ValueError, match="GiB are allowed"):
         kerassl.data.load(tmp_path / "x.npz")

@@ -1,6 +1,7 @@
 """Lists, tar files and TFRecords of photos."""
 
 import io
+import json
 import logging
 import pickle
 import tarfile
@@ -156,3 +157,66 @@ def test_wrong_tar_files(tmp_path):
         load(tmp_path / "x.tar")
     with pytest.raises(ValueError, match="train"):
         load(tmp_path / "x.tar", split="test")
+
+
+def parquet(path, labels=None, key="image", structs=True, names=None):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as pq
+
+    images = [encoded(i, "jpeg") for i in range(4)]
+    if structs:
+        images = [{"bytes": image, "path": None} for image in images]
+    columns = {key: images}
+    if labels is not None:
+        columns["label"] = labels
+    table = pa.table(columns)
+    if names is not None:
+        feature = {"label": {"names": names, "_type": "ClassLabel"}}
+        text = json.dumps({"info": {"features": feature}})
+        table = table.replace_schema_metadata({"huggingface": text})
+    pq.write_table(table, path, row_group_size=3)
+    return path
+
+
+def test_parquet_files(tmp_path):
+    for i, labels in enumerate(([1, 0, 1, 0], [0, 0, 1, 1])):
+        path = tmp_path / f"train-{i}.parquet"
+        parquet(path, labels, names=["dog", "cat"])
+    data = load(f"{tmp_path}/train-*.parquet")
+    assert numbers(data.images) == [0, 1, 2, 3] * 2
+    assert data.labels.tolist() == [1, 0, 1, 0, 0, 0, 1, 1]
+    assert data.class_names == ("dog", "cat")
+    again = pickle.loads(pickle.dumps(data.select([6, 1]).images))
+    again._decoded = None
+    assert numbers(again) == [2, 1]
+    assert peek_size(f"{tmp_path}/train-*.parquet") == (20, True)
+
+
+def test_parquet_of_others(tmp_path):
+    path = tmp_path / "x.parquet"
+    assert load(parquet(path, key="photo", structs=False)).labels is None
+    data = load(parquet(path, ["b", "a", "b", "a"]), limit=2)
+    assert data.class_names == ("a", "b") and data.labels.tolist() == [1, 1]
+
+
+def test_wrong_parquet_files(tmp_path):
+    path = tmp_path / "x.parquet"
+    with pytest.raises(FileNotFoundError, match="x.parquet"):
+        load(path)
+    path.write_bytes(b"no Parquet")
+    with pytest.raises(ValueError, match="x.parquet.*can't be read"):
+        load(path)
+    with pytest.raises(ValueError, match="'image'.*'text'"):
+        pa = pytest.importorskip("pyarrow")
+        from pyarrow import parquet as pq
+
+        pq.write_table(pa.table({"text": ["a"]}), path)
+        load(path)
+    with pytest.raises(ValueError, match="train"):
+        load(parquet(path), split="test")
+
+
+def test_parquet_that_takes_too_much_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("kerassl.data.parquet.MAX_BYTES", 100)
+    with pytest.raises(ValueError, match="GiB are allowed"):
+        load(parquet(tmp_path / "x.parquet"))
