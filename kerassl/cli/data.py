@@ -45,7 +45,8 @@ def add_parser(commands: Any) -> None:
             "source",
             metavar="SOURCE",
             help="as --data of `kerassl pretrain`: folder:PATH, a list "
-            "(.txt, .csv), a .tar, .parquet, .npz or .npy file, or a TFDS name",
+            "(.txt, .csv), a .tar, .parquet, .npz, .npy or .h5 file, or a "
+            "TFDS name",
         )
         add("--split", default="train", help="train (the default), test, ...")
         add(

@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
         "data",
         metavar="DATA",
         help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
-        "a list (.txt, .csv), or a .tar, .parquet, .npz or .npy file",
+        "a list (.txt, .csv), or a .tar, .parquet, .npz, .npy or .h5 file",
     )
     add(
         "--output",

@@ -63,7 +63,7 @@ def check_data(data: str) -> None:
     path = Path(data.removeprefix("folder:")).expanduser()
     if data.startswith("folder:") and not path.is_dir():
         raise UserError(f"There is no folder {path}.")
-    suffixes = (".npz", ".npy", ".txt", ".csv")
+    suffixes = (".npz", ".npy", ".h5", ".hdf5", ".txt", ".csv")
     if data.lower().endswith(suffixes) and not path.is_file():
         raise UserError(f"There is no file {path}.")
 

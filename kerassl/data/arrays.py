@@ -11,6 +11,7 @@ import numpy as np
 
 from kerassl.data.errors import SplitError
 from kerassl.data.files import split_name, split_names
+from kerassl.data.hdf5 import HDF5File, open_arrays
 from kerassl.data.stored import ArrayFile
 
 _CHECKED_IMAGES = 1000
@@ -223,11 +224,11 @@ def load_file(
     image_size: int | tuple[int, int] | None,
     limit: int | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads images and labels from an `.npz` or `.npy` file.
+    """Reads images and labels from an `.npz`, `.npy` or HDF5 file.
 
     Args:
         path: path of the file.
-        split: str. In an `.npz` file it selects the arrays, named as in
+        split: str. In an `.npz` or HDF5 file it selects the arrays, named as in
             `keras.datasets` (`x_train`, `y_train`) or in MedMNIST
             (`train_images`, `train_labels`). Arrays without a split in their
             name (`images`, `labels`; `x`, `y`) are the split `"train"`.
@@ -250,7 +251,8 @@ def load_file(
     name = path.name
     with contextlib.ExitStack() as stack:
         with _damage_named(path):
-            arrays = stack.enter_context(ArrayFile(path))
+            arrays = open_arrays(path)
+            stack.enter_context(arrays)
         image_name, label_name = _find_arrays(arrays, split)
         with _damage_named(path):
             stored = arrays[image_name]
@@ -305,7 +307,9 @@ def check_memory(
         )
 
 
-def _find_arrays(arrays: ArrayFile, split: str) -> tuple[str, str | None]:
+def _find_arrays(
+    arrays: ArrayFile | HDF5File, split: str
+) -> tuple[str, str | None]:
     """Returns the names of a split's images and of its labels, if any."""
     path = str(arrays.path)
     if arrays.names == [""]:

@@ -22,6 +22,17 @@ MAX_PIXELS = 2**26
 _UNREAD_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # Tried first, since some of the others are slow to reject a file.
 _COMMON_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_ORIENTATION = 0x0112
+# What makes a photo upright, by the orientation in its EXIF block.
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -197,7 +208,7 @@ def decode_opened(
     """Decodes what `open_image` yields; see `decode_image`."""
     from PIL import Image, ImageOps
 
-    image = _upright_rgb(file)
+    image = _upright_rgb(file, _orientation(file))
     return np.asarray(
         ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)
     )
@@ -230,11 +241,12 @@ def decode_cuts(
     }
     with _opened(source) as file:
         width, height = file.size
-        if _is_turned(file):
+        orientation = _orientation(file)
+        if orientation in (5, 6, 7, 8):  # Turned by a right angle.
             width, height = height, width
         cuts = plan(height, width)
         _prepare(file, min(min(c.height, c.width) / c.size for c in cuts))
-        image = _upright_rgb(file)
+        image = _upright_rgb(file, orientation)
     # What is left of the resolution.
     x, y = image.width / width, image.height / height
     return [
@@ -255,24 +267,24 @@ def decode_cuts(
     ]
 
 
-def _is_turned(file: "ImageFile.ImageFile") -> bool:
-    """Says whether the EXIF block turns the photo by a right angle."""
-    from PIL import ExifTags
+def _orientation(file: "ImageFile.ImageFile") -> int:
+    """Returns how the EXIF block turns the photo: 1 to 8, 1 is upright."""
+    with contextlib.suppress(Exception):
+        # A damaged EXIF block doesn't affect the pixels.
+        return int(file.getexif().get(_ORIENTATION, 1))
+    return 1
 
-    with contextlib.suppress(Exception):  # As in `_upright_rgb`.
-        return file.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    return False
 
-
-def _upright_rgb(file: "ImageFile.ImageFile") -> "Image.Image":
-    """Decodes an opened image, as the EXIF block turns it."""
-    from PIL import Image, ImageOps
+def _upright_rgb(
+    file: "ImageFile.ImageFile", orientation: int
+) -> "Image.Image":
+    """Decodes an opened image, and turns it upright."""
+    from PIL import Image
 
     file.load()
     image: Image.Image = file
-    with contextlib.suppress(Exception):
-        # A damaged EXIF block doesn't affect the pixels.
-        ImageOps.exif_transpose(file, in_place=True)
+    if orientation in _TURNS:
+        image = image.transpose(getattr(Image.Transpose, _TURNS[orientation]))
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits at 255.
         pixels = np.asarray(image, "float32") / 257

@@ -115,7 +115,6 @@ def inspect(
         counts, unreadable = _look(images, progress)
         notes = images.notes
     else:
-        images = images[:limit]
         counts, unreadable = _of_array(images), {}
         notes = []
     return Inspection(

@@ -16,11 +16,11 @@ from kerassl.data.arrays import check_images, load_file
 from kerassl.data.decode import open_image
 from kerassl.data.files import find_images
 from kerassl.data.folder import load_folder
+from kerassl.data.hdf5 import SUFFIXES, open_arrays
 from kerassl.data.image_data import ImageData
 from kerassl.data.lists import load_list
 from kerassl.data.parquet import load_parquet
 from kerassl.data.photos import DEFAULT_SIZE, Photos
-from kerassl.data.stored import ArrayFile
 from kerassl.data.tars import load_tars
 from kerassl.names import MAX_UNREADABLE
 
@@ -43,7 +43,8 @@ _FASHION_CLASSES = (
 _FORMS = (
     "'fashion_mnist_small' (comes with kerassl), a TFDS name such as "
     "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz', "
-    "'PATH.npy', a list 'PATH.txt' or 'PATH.csv', 'PATH.tar' or 'PATH.parquet'"
+    "'PATH.npy', 'PATH.h5', a list 'PATH.txt' or 'PATH.csv', 'PATH.tar' or "
+    "'PATH.parquet'"
 )
 _PEEKED_FILES = 20
 
@@ -72,7 +73,8 @@ def load(
             any case, are splits if nothing else is next to them. Photos are
             decoded on demand; up to 1 GiB of them stay in memory, resized.
             `"PATH.npz"`: arrays `images` and `labels`, or `x_train`,
-            `y_train`, `x_test`, `y_test`. `"PATH.npy"`: the images.
+            `y_train`, `x_test`, `y_test`; the same in HDF5 files, `"PATH.h5"`
+            or `"PATH.hdf5"`. `"PATH.npy"`: the images.
             `"PATH.txt"`: a list of image files. `"PATH.csv"`: a table of them,
             with the column `path` and optionally `label` and `split`.
             `"PATH.tar"`: images with their `.cls`, as WebDataset writes them;
@@ -83,10 +85,10 @@ def load(
             above; with TFDS also slices such as `"train[:1000]"`.
         image_size: int, `(height, width)`, or `None` to keep the size. Of
             other images the short side is resized and the center cropped.
-            For folders, `None` means 224.
+            For photos, `None` means 224.
         limit: int > 0, the number of images to load at most: the first ones,
-            or evenly spaced ones of a folder, whose first images all have one
-            class. The others aren't read. `None` loads all.
+            or evenly spaced photos, of which the first often have one class.
+            The others aren't read. `None` loads all.
         data_dir: path of TFDS's data sets, or `None` for TFDS's default.
         max_unreadable: float in [0, 1], the share of unreadable images in a
             folder above which loading fails. Fewer are skipped, and named in
@@ -230,7 +232,7 @@ def _peek_file(path: Path) -> tuple[int, ...] | None:
     if not path.is_file():
         return None
     # `load` says what is wrong with a file.
-    with contextlib.suppress(Exception), ArrayFile(path) as arrays:
+    with contextlib.suppress(Exception), open_arrays(path) as arrays:
         for name in arrays.names:
             with contextlib.suppress(Exception):
                 shape = arrays[name].shape
@@ -266,7 +268,7 @@ def _find(
     """Returns the source that a `spec` means."""
     if spec == _EMBEDDED:
         return _File(Path(__file__).parent / _EMBEDDED / "data.npz")
-    if spec.lower().endswith((".npz", ".npy")):
+    if spec.lower().endswith((".npz", ".npy", *SUFFIXES)):
         return _File(Path(spec))
     if spec.startswith("folder:") or (
         os.path.isdir(spec) and not spec.isidentifier()

@@ -12,7 +12,7 @@ from typing import IO, Self, TypeAlias
 import numpy as np
 
 _CHUNK_BYTES = 2**24
-_MEMORY_MAP_BYTES = 2**30
+MEMORY_MAP_BYTES = 2**30
 Header: TypeAlias = tuple[tuple[int, ...], bool, np.dtype]
 _HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Header]] = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -61,7 +61,7 @@ class StoredArray:
                 f"it ends early: shape {self.shape} needs {self.bytes:,} "
                 f"bytes, and there are {size:,}"
             )
-        self.is_mapped = path is not None and self.bytes > _MEMORY_MAP_BYTES
+        self.is_mapped = path is not None and self.bytes > MEMORY_MAP_BYTES
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[IO[bytes]]:

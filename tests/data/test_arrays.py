@@ -2,6 +2,7 @@ import io
 import os
 import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_damaged_and_missing_files(tmp_path, suffix):
 
 
 def test_large_npy_is_memory_mapped(tmp_path, monkeypatch):
-    monkeypatch.setattr("kerassl.data.stored._MEMORY_MAP_BYTES", 100)
+    monkeypatch.setattr("kerassl.data.stored.MEMORY_MAP_BYTES", 100)
     path = tmp_path / "x.npy"
     np.save(path, images())
     data = kerassl.data.load(path)
@@ -152,7 +153,7 @@ def test_large_npy_is_memory_mapped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_large_arrays_of_npz_are_memory_mapped(tmp_path, monkeypatch, order):
-    monkeypatch.setattr("kerassl.data.stored._MEMORY_MAP_BYTES", 100)
+    monkeypatch.setattr("kerassl.data.stored.MEMORY_MAP_BYTES", 100)
     monkeypatch.setattr("kerassl.data.arrays.MAX_BYTES", 100)
     pixels = np.asarray(images(), order=order)
     labels = np.arange(len(pixels))
@@ -165,6 +166,29 @@ def test_large_arrays_of_npz_are_memory_mapped(tmp_path, monkeypatch, order):
     np.savez_compressed(tmp_path / "y.npz", images=pixels)
     with pytest.raises(ValueError, match="need .* of memory"):
         kerassl.data.load(tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("chunks", [None, True])
+def test_hdf5(tmp_path, monkeypatch, chunks):
+    monkeypatch.setattr("kerassl.data.stored.MEMORY_MAP_BYTES", 100)
+    pixels = images()
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x_test", data=pixels, chunks=chunks)
+        file["y_test"] = np.arange(len(pixels))
+        file.create_group("more")["x_train"] = pixels
+    assert peek_size(path) == (8, False)
+    data = kerassl.data.load(path, "test")
+    assert isinstance(data.images, np.memmap) == (chunks is None)
+    np.testing.assert_array_equal(data.images, pixels)
+    np.testing.assert_array_equal(data.labels, np.arange(len(pixels)))
+    few = kerassl.data.load(path, "test", limit=2)
+    np.testing.assert_array_equal(few.images, pixels[:2])
+    with pytest.raises(ValueError, match="x_test"):
+        kerassl.data.load(path)
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(ValueError, match=r"x.h5' is not a readable .h5 file"):
+        kerassl.data.load(path, "test")
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_copies_read(data, copied):
 
 @pytest.mark.parametrize("source", ["npz", "npy", "fashion_mnist_small"])
 def test_copies_of_arrays(tmp_path, monkeypatch, source):
-    monkeypatch.setattr("kerassl.data.stored._MEMORY_MAP_BYTES", 10)
+    monkeypatch.setattr("kerassl.data.stored.MEMORY_MAP_BYTES", 10)
     spec = source if "_" in source else str(tmp_path / f"x.{source}")
     pixels = np.arange(COUNT * 12, dtype="uint8").reshape(COUNT, 2, 2, 3)
     np.savez(tmp_path / "x.npz", images=pixels)
