@@ -45,8 +45,12 @@ APPLICATIONS = (
 )
 #: What names of encoders of other libraries start with.
 LIBRARIES = ("keras", "hub")
+#: In place of an encoder's name: that of weights to go on from.
+FROM_WEIGHTS = "weights"
 #: The file of a run that holds its encoder.
 ENCODER = "encoder.keras"
+#: Those of a run that goes on from weights: where it began, and its best.
+START, BEST = "encoder.start.keras", "encoder.best.keras"
 #: The functions of `kerassl.augmentation` that recipes name.
 VIEWS = (
     "simclr",
@@ -67,6 +71,8 @@ SCALINGS = ("linear", "sqrt", "none")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 #: The choices of `kerassl pretrain --monitor`.
 MONITORS = ("knn", "linear", "collapse")
+#: The choices of `kerassl pretrain --guard`.
+GUARDS = ("neighbors", "knn", "off")
 #: Columns of a run's history that measure speed.
 TIMES = ("seconds", "images_per_second")
 

@@ -65,6 +65,32 @@ def in_float32(model: keras.Model) -> keras.Model:
     return pinned(copy)
 
 
+def in_precision(model: keras.Model, policy: str) -> keras.Model:
+    """Returns a model whose layers have a dtype policy: itself, or a copy.
+
+    Args:
+        model: `keras.Model`.
+        policy: name of a Keras dtype policy.
+    """
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, dict):
+            if value.get("class_name") == "DTypePolicy":
+                return {**value, "config": {"name": policy}}
+            return {key: changed(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(changed(item) for item in value)
+        return value
+
+    if all(layer.dtype_policy.name == policy for layer in owners(model)):
+        return model
+    config = changed(keras.saving.serialize_keras_object(model))
+    with channels_last():
+        copy = keras.saving.deserialize_keras_object(config)
+    set_weights(copy, model.get_weights())
+    return pinned(copy)
+
+
 def set_weights(model: keras.layers.Layer, arrays: Any) -> None:
     """Sets the weights of a model, and finalizes its `Normalization` layers.
 

@@ -1,6 +1,7 @@
 """The fields of recipes: read, checked and changed before Keras is loaded."""
 
 import json
+import math
 import numbers
 import re
 import tomllib
@@ -10,6 +11,7 @@ from typing import Any
 
 from kerassl.choices import check_choice
 from kerassl.names import (
+    FROM_WEIGHTS,
     METHODS,
     OPTIMIZERS,
     PRECISIONS,
@@ -34,6 +36,9 @@ SCHEDULE: dict[str, Form] = {
     "milestones": items(_REAL),
     "constant": items(text()),
     "shares": mapping(_REAL),
+    "layer_decay": _REAL,
+    "frozen_epochs": mapping(_REAL),
+    "frozen_share": _REAL,
 }
 # The fields that are dicts, with the forms of their values.
 NESTED: dict[str, dict[str, Form]] = {
@@ -171,13 +176,29 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
         ("precision", fields.get("precision") or "float32", PRECISIONS),
     ):
         check_choice(kind, name, names)
-    check_encoder_name(fields["encoder"])
+    if fields["encoder"] != FROM_WEIGHTS:
+        check_encoder_name(fields["encoder"])
     schedule = fields["schedule"]
     if schedule.get("milestones") and schedule.get("warmup_epochs"):
         raise ValueError(
             "A schedule with `milestones` has no warmup. Received: "
             f"warmup_epochs={schedule['warmup_epochs']}"
         )
+    for name, value, most in (
+        ("layer_decay", schedule.get("layer_decay", 1), 1),
+        ("frozen_share", schedule.get("frozen_share", 1), 1),
+        *(
+            (f"{name}.{part}", value, math.inf)
+            for name in ("shares", "frozen_epochs")
+            for part, value in schedule.get(name, {}).items()
+        ),
+    ):
+        if not 0 <= value <= most:
+            raise ValueError(
+                f"`schedule.{name}` must be at least 0"
+                + f" and at most {most}" * (most < math.inf)
+                + f". Received: {shown(value)}"
+            )
     for name in ("epochs", "batch_size", "image_size"):
         value = fields.get(name)
         if value is None and name == "image_size":

@@ -131,8 +131,8 @@ def link(**functions: Callable[..., Any]) -> None:
 
     Args:
         **functions: `build`, for `SelfSupervisedModel.from_recipe`,
-            `optimizer`, for `compile("auto")`, and `save_preset`, for
-            `save_to_preset`.
+            `optimizer`, for `compile("auto")`, `load_encoder`, for its
+            `weights`, and `save_preset`, for `save_to_preset`.
     """
     _links.update(functions)
 

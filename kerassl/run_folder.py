@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kerassl.names import ENCODER, MAX_UNREADABLE, TIMES
+from kerassl.names import BEST, ENCODER, MAX_UNREADABLE, TIMES
 from kerassl.reading import (
     ANY_DICT,
     ANY_NUMBER,
@@ -46,6 +46,7 @@ SETTINGS: dict[str, Form] = {
     "device": text(200),
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),
+    "weights": PLAIN_DICT,
 }
 
 
@@ -106,6 +107,15 @@ def refuse_run(folder: str | Path) -> None:
                 f"{folder} holds a run already. Resume it, overwrite it, or "
                 "choose another folder."
             )
+
+
+def encoder_file(folder: str | Path) -> Path:
+    """Returns the path of a run's best encoder, or else of its last.
+
+    Only a run with a guard has a best one.
+    """
+    best = Path(folder) / BEST
+    return best if best.is_file() else Path(folder) / ENCODER
 
 
 def read_history(folder: str | Path) -> list[dict[str, float]]:

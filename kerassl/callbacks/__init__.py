@@ -5,6 +5,7 @@ from kerassl.callbacks.knn_monitor import KNNMonitor
 from kerassl.callbacks.linear_probe_monitor import LinearProbeMonitor
 from kerassl.callbacks.preset_check import PresetCheck
 from kerassl.callbacks.pretext_pictures import PretextPictures
+from kerassl.callbacks.start_guard import StartGuard
 from kerassl.training.monitors import Monitor
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "Monitor",
     "PresetCheck",
     "PretextPictures",
+    "StartGuard",
 ]

@@ -13,7 +13,7 @@ from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_options, recipe_changes
 from kerassl.cli.types import positive, seed, share
-from kerassl.names import MONITORS, PRECISIONS
+from kerassl.names import GUARDS, MONITORS, PRECISIONS
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ def add_parser(commands: Any) -> None:
         "(default: the recipe's)",
     )
     add(
+        "--from",
+        dest="weights",
+        metavar="WEIGHTS",
+        help="go on from trained weights: a run's folder, a preset (its name, "
+        "hf://owner/name or its folder), a .keras file, or a preset of "
+        "KerasHub (hub:NAME). The encoder is frozen at first and then learns "
+        "slowly",
+    )
+    add(
         "--epochs",
         type=positive,
         help="default: the recipe's. With --resume: more than the run has",
@@ -113,6 +122,14 @@ def add_parser(commands: Any) -> None:
         help=f"log what the features can do as they are learned: "
         f"{', '.join(MONITORS)}, with commas between them. The first two need "
         "labels",
+    )
+    add(
+        "--guard",
+        choices=GUARDS,
+        help="with --from: stop when the encoder is clearly worse than the "
+        "start, by the neighbors of 2,000 training images (neighbors, the "
+        "default) or by their labels too (knn), and keep the best encoder; or "
+        "off",
     )
     add(
         "--tensorboard",
@@ -214,6 +231,10 @@ def _run(options: argparse.Namespace) -> int:
             f"{_resume_command(training)}"
         )
         return 1
+    for callback in callbacks:
+        if getattr(callback, "fallen", None):
+            # Its warning has told.
+            return 1
     if training.finished:
         print(f"Finished. The encoder is {training.folder / 'encoder.keras'}")
         return 0
@@ -241,11 +262,14 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
         recipe, choice = _choose_recipe(options, changes.get("image_size"))
     else:
         recipe = recipes.get(options.method, options.recipe)
+    if options.weights is not None:
+        recipe = recipes.going_on(recipe)
     recipe = recipe.change(**changes)
     run = runs.start(
         options.output,
         recipe,
         options.data,
+        weights=options.weights,
         limit=options.limit,
         data_dir=options.data_dir,
         max_unreadable=options.max_unreadable,
@@ -264,6 +288,8 @@ def _choose_recipe(
     device = runs.environment()["device"]
     if image_size is not None:
         size, various = image_size, False
+    elif options.weights is not None and (fixed := _size_of(options.weights)):
+        size, various = fixed, False
     else:
         size, various = peek_size(options.data, data_dir=options.data_dir)
     recipe = recipes.default(options.method, size, "cpu" not in device)
@@ -274,6 +300,15 @@ def _choose_recipe(
     if image_size is None and recipe.image_size is not None:
         words += f", resized to {recipe.image_size} px"
     return recipe, f"{words} (--recipe and --image-size choose otherwise)"
+
+
+def _size_of(weights: str) -> int | None:
+    """Returns the image size of weights, `None` if they take any."""
+    from kerassl.runs.subject import load_size
+    from kerassl.runs.weights import open_weights
+
+    size = load_size(open_weights(weights))
+    return None if size is None else min(size)
 
 
 def _resumed(options: argparse.Namespace) -> "Run":
@@ -290,10 +325,12 @@ def _callbacks(options: argparse.Namespace, run: "Run") -> list:
     from kerassl import runs
     from kerassl.distributed import process
 
-    if process()[0]:  # The first one tells, and writes.
-        return runs.monitors(run, options.monitor, note=lambda words: None)
-    callbacks = runs.monitors(run, options.monitor, note=print_note)
-    if options.tensorboard:
+    is_first = process()[0] == 0  # It tells, and writes.
+    note = print_note if is_first else lambda words: None
+    callbacks = runs.monitors(run, options.monitor, note=note)
+    if options.guard != "off" and ("weights" in run.settings or options.guard):
+        callbacks.append(runs.guard(run, labels=options.guard == "knn"))
+    if options.tensorboard and is_first:
         try:
             callbacks.append(runs.tensorboard(run))
         except ImportError as error:
@@ -323,7 +360,8 @@ def _describe(run: "Run", choice: str | None) -> None:
     rows = {
         "method": f"{recipe.method}, recipe {recipe.name} {recipe.hash[:12]}",
         "chosen": choice,
-        "encoder": f"{recipe.encoder}, {parameters:,} parameters",
+        "encoder": f"{run.model.encoder.name}, {parameters:,} parameters",
+        "from": settings.get("weights", {}).get("source"),
         "images": f"{count:,} of {settings['data']}, {size}",
         "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
         f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",

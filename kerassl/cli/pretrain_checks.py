@@ -37,8 +37,16 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(
             f"Give a method: {', '.join(METHODS)}. Or give --resume."
         )
+    changes = recipe_changes(options)
+    if options.weights is not None and "encoder" in changes:
+        raise UserError(
+            "--from goes on with the encoder of its weights: leave out "
+            "--encoder, or leave out --from to train a new encoder."
+        )
+    if options.guard not in (None, "off") and options.weights is None:
+        raise UserError("--guard is for runs that go on --from weights.")
     fields = find_recipe(options.method, options.recipe or "cpu")
-    check_recipe(changed(fields, recipe_changes(options)))
+    check_recipe(changed(fields, changes))
     if options.data is None:
         raise UserError(
             "Give the images with --data, such as fashion_mnist_small."
@@ -75,7 +83,9 @@ def _check_resume(options: argparse.Namespace) -> None:
     check_free(options.output)
     settings = read_settings(options.output)
     recipe = settings["recipe"]
+    weights = settings.get("weights", {}).get("source")
     pairs = [
+        ("--from", weights, options.weights or weights),
         ("method", recipe.get("method"), options.method),
         *(
             (f"--{name.replace('_', '-')}", settings.get(name), value)

@@ -57,6 +57,7 @@ def load(
     limit: int | None = None,
     data_dir: str | None = None,
     max_unreadable: float = MAX_UNREADABLE,
+    channels: int | None = None,
 ) -> ImageData:
     """Loads images from any source.
 
@@ -93,6 +94,8 @@ def load(
         max_unreadable: float in [0, 1], the share of unreadable images in a
             folder above which loading fails. Fewer are skipped, and named in
             the log.
+        channels: int or `None`, the number that an encoder takes. For 3, the
+            channel of gray images is repeated; otherwise nothing changes.
 
     Returns:
         An `ImageData`.
@@ -125,6 +128,8 @@ def load(
             spec.removeprefix("folder:"), class_names, max_unreadable
         )
         labels, notes = images.labels, tuple(images.notes)
+    elif channels == 3 and images.shape[-1] == 1:
+        images = np.repeat(images, 3, axis=-1)
     return ImageData(images, labels, class_names, spec, notes=notes)
 
 

@@ -183,8 +183,9 @@ class _Trace:
             outputs = layer(*args, **kwargs)
         if self.blocks:
             # The layer normalization after the last block.
-            for name, tokens in self.blocks.items():
-                self._name(name, layer(tokens))
+            # Keras has sorted their names, with `stage10` before `stage2`.
+            for name in sorted(self.blocks, key=lambda name: (len(name), name)):
+                self._name(name, layer(self.blocks[name]))
             self.blocks = {}
         if hub_name(layer) in ("DINOV2Encoder", "DINOV3Encoder"):
             self.blocks = outputs[1]

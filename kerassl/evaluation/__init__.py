@@ -5,6 +5,7 @@ from kerassl.evaluation.few_labels import few_labels
 from kerassl.evaluation.fine_tuning import fine_tune
 from kerassl.evaluation.knn import Neighbors, knn
 from kerassl.evaluation.linear import linear_probe
+from kerassl.evaluation.neighborhoods import neighborhood_agreement
 from kerassl.evaluation.representation import (
     alignment,
     effective_rank,
@@ -26,6 +27,7 @@ __all__ = [
     "fine_tune",
     "knn",
     "linear_probe",
+    "neighborhood_agreement",
     "retrieval",
     "scenes",
     "segmentation_probe",

@@ -54,7 +54,7 @@ def feature_spread(features: np.ndarray) -> float:
     Reference:
         - [Chen and He, 2020, SimSiam](https://arxiv.org/abs/2011.10566), 4.1
     """
-    x = _on_sphere(features)
+    x = on_sphere(features)
     return float(x.std(axis=0).mean() * np.sqrt(x.shape[1]))
 
 
@@ -78,7 +78,7 @@ def alignment(features_1: np.ndarray, features_2: np.ndarray) -> float:
     Reference:
         - [Wang and Isola, 2020](https://arxiv.org/abs/2005.10242)
     """
-    x, y = _on_sphere(features_1), _on_sphere(features_2)
+    x, y = on_sphere(features_1), on_sphere(features_2)
     if x.shape != y.shape:
         raise ValueError(
             "Both views need features of the same shape. Received: "
@@ -108,7 +108,7 @@ def uniformity(features: np.ndarray, scale: float = 2.0) -> float:
     Reference:
         - [Wang and Isola, 2020](https://arxiv.org/abs/2005.10242)
     """
-    x = _on_sphere(features)
+    x = on_sphere(features)
     count = len(x)
     if count < 2:
         raise ValueError("Uniformity needs at least two images' features.")
@@ -121,7 +121,8 @@ def uniformity(features: np.ndarray, scale: float = 2.0) -> float:
     return float(np.log(max(total - count, 0.0) / (count * (count - 1))))
 
 
-def _on_sphere(features: np.ndarray) -> np.ndarray:
+def on_sphere(features: np.ndarray) -> np.ndarray:
+    """Returns checked features of length 1, in float64."""
     x = _checked(features)
     norms = np.linalg.norm(x, axis=1, keepdims=True)
     return x / np.maximum(norms, np.finfo("float64").tiny)

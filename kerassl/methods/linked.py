@@ -31,6 +31,7 @@ class LinkedModel(ImageModel):
         image_shape: tuple[int, ...] | None = None,
         steps: int,
         encoder: Any = None,
+        weights: Any = None,
         **changes: Any,
     ) -> Any:
         """Builds a compiled model from a recipe of the method.
@@ -45,12 +46,16 @@ class LinkedModel(ImageModel):
                 of its default version (`MoCo`: `moco_v2`; `SimCLR`: `simclr`);
                 others are named in full, as in `"moco_v1/cpu"`.
             image_shape: `(height, width, channels)` of the images. Not needed
-                if `encoder` is a model.
+                if `encoder` is a model, or with `weights`.
             steps: int > 0, the number of training steps of the whole run:
                 epochs times batches per epoch. Schedules of the learning rate
                 and of momentum networks end there.
             encoder: a model, used instead of the recipe's encoder; or the name
                 of one, as in `kerassl.encoders.names()`.
+            weights: trained weights to go on from, instead of an encoder: a
+                source as in `kerassl.load_encoder`, such as `"runs/a"` or
+                `"hf://ada/resnet"`. The recipe becomes that of
+                `kerassl.recipes.going_on`, before any changes.
             **changes: fields of the recipe, as in `kerassl.recipes.Recipe`.
                 Dicts are merged into the recipe's:
                 `optimizer={"learning_rate": 0.8}`, or
@@ -62,6 +67,7 @@ class LinkedModel(ImageModel):
         Raises:
             ValueError: if there is no such recipe, field or argument, with the
                 nearest names, or a value is out of its range.
+            FileNotFoundError: if there are no such weights.
 
         Example:
         ```python
@@ -77,7 +83,7 @@ class LinkedModel(ImageModel):
         ```
         """
         build = linked("build")
-        return build(cls, name, image_shape, steps, encoder, **changes)
+        return build(cls, name, image_shape, steps, encoder, weights, **changes)
 
     def compile(self, optimizer: Any = "rmsprop", **kwargs: Any) -> None:
         """Configures the model for training, as `keras.Model.compile` does.

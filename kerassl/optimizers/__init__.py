@@ -3,6 +3,13 @@
 from kerassl.optimizers.adamw import AdamW
 from kerassl.optimizers.lars import LARS
 from kerassl.optimizers.rates import with_learning_rates
-from kerassl.optimizers.schedules import Ramp, warmup_cosine
+from kerassl.optimizers.schedules import Delayed, Ramp, warmup_cosine
 
-__all__ = ["LARS", "AdamW", "Ramp", "warmup_cosine", "with_learning_rates"]
+__all__ = [
+    "LARS",
+    "AdamW",
+    "Delayed",
+    "Ramp",
+    "warmup_cosine",
+    "with_learning_rates",
+]

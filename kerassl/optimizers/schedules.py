@@ -91,6 +91,56 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):
         return ops.where(step < self.warmup_steps, rising, rate)
 
 
+@keras.saving.register_keras_serializable(package="kerassl")
+class Delayed(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate of 0 for a while, and then another one from its start.
+
+    What has a rate of 0 is frozen, but for the statistics of batch
+    normalization: gradients and weight decay are multiplied by it.
+
+    Args:
+        rate: float or a schedule, which begins after the delay.
+        steps: int >= 0, the number of steps at a rate of 0.
+
+    Raises:
+        ValueError: if `steps` is negative.
+
+    Example:
+    ```python
+    rate = kerassl.optimizers.warmup_cosine(0.03, total_steps=900)
+    rate = kerassl.optimizers.Delayed(rate, 100)  # of 1,000 steps
+    ```
+    """
+
+    def __init__(self, rate: Any, steps: int):
+        if steps < 0:
+            raise ValueError(f"`steps` must be at least 0. Received: {steps}")
+        self.rate = rate
+        self.steps = steps
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate at a (scalar, maybe traced) step."""
+        step = ops.cast(step, keras.config.floatx())
+        rate = self.rate
+        if callable(rate):
+            rate = rate(ops.relu(step - self.steps))
+        return rate * ops.cast(step >= self.steps, keras.config.floatx())
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        serialize = keras.saving.serialize_keras_object
+        rate = serialize(self.rate) if callable(self.rate) else self.rate
+        return {"rate": rate, "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Delayed":
+        """Makes the schedule from the result of `get_config`."""
+        rate = config["rate"]
+        if isinstance(rate, dict):
+            rate = keras.saving.deserialize_keras_object(rate)
+        return cls(rate, config["steps"])
+
+
 def warmup_cosine(
     peak: float, total_steps: int, warmup_steps: int = 0, final: float = 0.0
 ) -> keras.optimizers.schedules.LearningRateSchedule:

@@ -9,17 +9,20 @@ from typing import Any
 
 import keras
 
-from kerassl import encoders
-from kerassl.image_format import load_keras_file
-from kerassl.names import ENCODER
+from kerassl import encoders, registry
+from kerassl.image_format import channels_last, load_keras_file
+from kerassl.names import BEST, ENCODER, START
 from kerassl.networks import in_float32, set_trainable
 from kerassl.presets.format.build import Preset, build_encoder
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo
 from kerassl.presets.format.verify import open_preset
 from kerassl.presets.published import plain_name, published
+from kerassl.reading import one_line
+from kerassl.run_folder import encoder_file
 
 INDEX = "index.json"
 HUB = "hf://"
+KERASHUB = "hub:"
 
 
 def load_encoder(
@@ -41,8 +44,12 @@ def load_encoder(
             - `"hf://owner/name"` or `"hf://owner/name@revision"`, a preset on
               the Hugging Face Hub;
             - the folder of a preset;
-            - a folder with an `encoder.keras`, such as that of a run;
-            - a `.keras` file of an encoder or of a training model.
+            - a folder with an `encoder.keras`, such as that of a run, whose
+              `encoder.best.keras` is taken if there is one;
+            - a `.keras` file of an encoder or of a training model;
+            - `"hub:NAME"`, `"hub:hf://owner/name"` or `"hub:FOLDER"`, a preset
+              of KerasHub with a vision backbone, with the normalization of its
+              image converter.
         image_shape: `(height, width, channels)` of the images to encode, by
             default as in training. The channels can't change. A ViT's
             positions are interpolated.
@@ -68,10 +75,15 @@ def load_encoder(
     ```
     """
     shape = None if image_shape is None else tuple(image_shape)
-    preset = open_source(source, revision)
+    of_kerashub = str(source).startswith(KERASHUB)
+    preset = None if of_kerashub else open_source(source, revision)
     if preset is None:
-        encoder = _own_encoder(source)
-        if shape not in (None, encoder.input_shape[1:]):
+        encoder = (
+            load_released(source)[0] if of_kerashub else _own_encoder(source)
+        )
+        if of_kerashub and shape not in (None, encoder.input_shape[1:]):
+            encoder = encoders.build(str(source), shape)
+        elif shape not in (None, encoder.input_shape[1:]):
             preset = published(encoder, name=plain_name(encoder.name))
     if preset is not None:
         encoder = build_encoder(preset, shape)
@@ -192,7 +204,7 @@ def preset_path(source: str | Path, revision: str | None = None) -> Path:
 def _own_encoder(source: str | Path) -> keras.Model:
     path = Path(source)
     if path.is_dir():
-        path = path / ENCODER
+        path = encoder_file(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no encoder in {source}. Looked for {path} and {INFO}: "
@@ -201,9 +213,47 @@ def _own_encoder(source: str | Path) -> keras.Model:
         )
     encoder = load_keras_file(path)
     encoder = in_float32(getattr(encoder, "encoder", encoder))
-    # `encoder.keras` was an encoder, so its normalization was accepted.
-    own = path.name == ENCODER and isinstance(encoder, keras.Model)
-    return encoders.as_encoder(encoders.accepted(encoder) if own else encoder)
+    # It was an encoder in a run, so its normalization was accepted.
+    own = path.name in (ENCODER, START, BEST)
+    if own and isinstance(encoder, keras.Model):
+        encoders.accepted(encoder)
+    return encoders.as_encoder(encoder)
+
+
+def load_released(source: str | Path) -> tuple[keras.Model, Any]:
+    """Loads a preset of KerasHub, with its normalization.
+
+    Args:
+        source: `"hub:"` and a preset's name, address or folder.
+
+    Returns:
+        The encoder, and KerasHub's image converter.
+
+    Raises:
+        FileNotFoundError: if it doesn't exist, or can't be fetched.
+        ValueError: if it holds no vision backbone.
+    """
+    import keras_hub
+
+    name = str(source).removeprefix(KERASHUB)
+    try:
+        with channels_last():
+            backbone = keras_hub.models.Backbone.from_preset(
+                name, dtype="float32"
+            )
+            converter = keras_hub.layers.ImageConverter.from_preset(name)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"KerasHub's preset {name} can't be fetched "
+            f"({type(error).__name__}). Without a connection, give the folder "
+            f"of a copy: {KERASHUB}PATH."
+        ) from error
+    except Exception as error:  # of any type, from any layer
+        raise ValueError(
+            f"KerasHub can't load a vision backbone from {name}: "
+            f"{one_line(str(error), 300)}"
+        ) from error
+    return encoders.as_encoder(backbone, normalization=converter), converter
 
 
 def zoo() -> Path:
@@ -223,3 +273,6 @@ def _index() -> dict[str, dict[str, Any]]:
     """
     path = zoo() / INDEX
     return json.loads(path.read_text(encoding="utf-8"))["presets"]
+
+
+registry.link(load_encoder=load_encoder)

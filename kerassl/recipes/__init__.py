@@ -2,9 +2,18 @@
 
 from kerassl.recipe_fields import read_recipes
 from kerassl.recipes.build import build_model, default, get
+from kerassl.recipes.going_on import going_on
 from kerassl.recipes.recipe import METHODS, Recipe
 
-__all__ = ["Recipe", "build_model", "default", "get", "methods", "names"]
+__all__ = [
+    "Recipe",
+    "build_model",
+    "default",
+    "get",
+    "going_on",
+    "methods",
+    "names",
+]
 
 
 def methods() -> list[str]:

@@ -6,11 +6,16 @@ from typing import Any
 
 import keras
 
-from kerassl import encoders, layers, methods, optimizers, registry
+from kerassl import encoders, methods, registry
 from kerassl.choices import check_choice
 from kerassl.environment import environment
+from kerassl.names import FROM_WEIGHTS
+from kerassl.networks import in_precision
 from kerassl.recipe_fields import find_recipe
-from kerassl.recipes.recipe import METHODS, OPTIMIZERS, VIEWS, Recipe
+from kerassl.recipes import rates
+from kerassl.recipes.going_on import going_on
+from kerassl.recipes.length import of_length
+from kerassl.recipes.recipe import METHODS, VIEWS, Recipe
 from kerassl.training import precision
 
 # The `cpu` and `cifar` recipes are made for images of up to so many pixels.
@@ -85,7 +90,10 @@ def decided(recipe: Recipe) -> Recipe:
 
 
 def build_model(
-    recipe: Recipe, image_shape: tuple[int, ...], steps_per_epoch: int
+    recipe: Recipe,
+    image_shape: tuple[int, ...],
+    steps_per_epoch: int,
+    encoder: keras.Model | None = None,
 ) -> methods.SelfSupervisedModel:
     """Builds a compiled model, with the same first weights at each call.
 
@@ -95,19 +103,39 @@ def build_model(
         recipe: `Recipe`.
         image_shape: `(height, width, channels)` of the images.
         steps_per_epoch: int > 0; the schedule needs it.
+        encoder: `keras.Model` of such images to go on from, in any precision;
+            by default a new one of the recipe's name.
 
     Returns:
         A `SelfSupervisedModel`, compiled.
 
     Raises:
-        ValueError: if the encoder or the views don't fit the images, or the
-            device can't compute in the recipe's precision.
+        ValueError: if the encoder or the views don't fit the images, the
+            device can't compute in the recipe's precision, or the recipe goes
+            on from weights and there is no encoder.
     """
     recipe = decided(recipe)
     keras.utils.set_random_seed(recipe.seed)
     with precision.of_new_layers(recipe.precision):
-        encoder = encoders.build(recipe.encoder, image_shape)
+        if encoder is None:
+            encoder = _new_encoder(recipe, image_shape)
+        else:
+            encoder = _in_precision(encoder, recipe)
         return _build(METHODS[recipe.method], recipe, encoder, steps_per_epoch)
+
+
+def _new_encoder(recipe: Recipe, image_shape: tuple[int, ...]) -> keras.Model:
+    if recipe.encoder == FROM_WEIGHTS:
+        raise ValueError(
+            f"The recipe {recipe.name} goes on from trained weights. Give them "
+            "as `weights`, or an encoder's name as `encoder`."
+        )
+    return encoders.build(recipe.encoder, image_shape)
+
+
+def _in_precision(encoder: keras.Model, recipe: Recipe) -> keras.Model:
+    policy = recipe.precision or keras.config.dtype_policy().name
+    return encoders.accepted(in_precision(encoder, policy))
 
 
 def build_from_recipe(
@@ -116,6 +144,7 @@ def build_from_recipe(
     image_shape: tuple[int, ...] | None,
     steps: int,
     encoder: Any = None,
+    weights: Any = None,
     **changes: Any,
 ) -> methods.SelfSupervisedModel:
     """Implements `SelfSupervisedModel.from_recipe`."""
@@ -125,11 +154,22 @@ def build_from_recipe(
             f"positive integer. Received: {steps}"
         )
     recipe = get(*_find_method(cls, name))
+    if weights is not None:
+        if encoder is not None:
+            raise ValueError(
+                "`weights` are those of an encoder to go on from, so give "
+                "either `weights` or `encoder`."
+            )
+        recipe = going_on(recipe)
     if isinstance(encoder, str):
         changes["encoder"] = encoder
     recipe = decided(recipe.change(**changes))
     keras.utils.set_random_seed(recipe.seed)
     with precision.of_new_layers(recipe.precision):
+        if weights is not None:
+            load_encoder = registry.linked("load_encoder")
+            encoder = load_encoder(weights, image_shape=image_shape)
+            encoder = _in_precision(encoder, recipe)
         encoder, recipe = _encoder_for(recipe, encoder, image_shape)
         steps_per_epoch: Any = fractions.Fraction(steps, recipe.epochs)
         return _build(cls, recipe, encoder, steps_per_epoch)
@@ -145,7 +185,7 @@ def _encoder_for(
                 "Give `image_shape`, (height, width, channels) of the images, "
                 "or a model as `encoder`."
             )
-        encoder = encoders.build(recipe.encoder, image_shape)
+        encoder = _new_encoder(recipe, image_shape)
     else:
         encoder = encoders.as_encoder(encoder)
         found = tuple(encoder.input_shape[1:])
@@ -178,7 +218,7 @@ def build_optimizer(model: Any) -> keras.optimizers.Optimizer:
     recipe = default(
         method, encoders.image_size(model.encoder), has_accelerator
     )
-    return _optimizer(recipe, None)
+    return rates.build_optimizer(recipe, model, None)
 
 
 registry.link(build=build_from_recipe, optimizer=build_optimizer)
@@ -213,7 +253,7 @@ def _build(
         batches = recipe.optimizer.get("gradient_accumulation_steps") or 1
         updates = plan["total_steps"] // batches
         arguments = {
-            name: _of_length(value, updates, updates / recipe.epochs)
+            name: of_length(value, updates, updates / recipe.epochs)
             for name, value in recipe.method_args.items()
         }
         model = cls(
@@ -221,7 +261,7 @@ def _build(
             augmenter=make_views(encoders.image_size(encoder), **views),
             **arguments,
         )
-        model.compile(_optimizer(recipe, plan))
+        model.compile(rates.build_optimizer(recipe, model, plan))
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         # Raised by classes that don't check the types of their arguments.
         raise ValueError(
@@ -232,60 +272,3 @@ def _build(
     precision.check_device(model)
     model.recipe = recipe
     return model
-
-
-def _of_length(value: Any, total: int, steps_per_epoch: float) -> Any:
-    """Replaces the values that depend on the length of the run."""
-    if isinstance(value, dict) and set(value) == {"cosine_from"}:
-        return layers.CosineMomentum(value["cosine_from"], total)
-    if isinstance(value, dict) and set(value) == {"cosine"}:
-        start, end = value["cosine"]
-        return optimizers.Ramp(start, end, total)
-    if isinstance(value, dict) and set(value) == {"linear", "epochs"}:
-        steps = max(1, min(total, round(value["epochs"] * steps_per_epoch)))
-        start, end = value["linear"]
-        return optimizers.Ramp(start, end, steps, "linear")
-    if isinstance(value, dict) and set(value) == {"epochs"}:
-        return round(value["epochs"] * steps_per_epoch)
-    return value
-
-
-def _optimizer(
-    recipe: Recipe, plan: dict[str, Any] | None
-) -> keras.optimizers.Optimizer:
-    """Builds a recipe's optimizer; without a plan at a constant rate."""
-    schedule = recipe.schedule
-    peak = (plan or recipe.resolve(1))["learning_rate"]
-    arguments = dict(recipe.optimizer, learning_rate=_rate(recipe, plan, peak))
-    # Without a plan the decay, too, is that of the start.
-    total = plan["total_steps"] if plan else 10**12
-    total //= recipe.optimizer.get("gradient_accumulation_steps") or 1
-    arguments = {
-        name: _of_length(value, total, total / recipe.epochs)
-        for name, value in arguments.items()
-    }
-    optimizer = OPTIMIZERS[arguments.pop("name")](**arguments)
-    rates = {name: peak for name in schedule.get("constant", ())}
-    for name, share in schedule.get("shares", {}).items():
-        rates[name] = _rate(recipe, plan, share * peak)
-    if rates:
-        return optimizers.with_learning_rates(optimizer, rates)
-    return optimizer
-
-
-def _rate(recipe: Recipe, plan: dict[str, Any] | None, peak: float) -> Any:
-    if plan is None:
-        return peak
-    total = plan["total_steps"]
-    milestones = recipe.schedule.get("milestones")
-    if milestones:
-        return keras.optimizers.schedules.PiecewiseConstantDecay(
-            [round(share * total) for share in milestones],
-            [peak * 0.1**i for i in range(len(milestones) + 1)],
-        )
-    return optimizers.warmup_cosine(
-        peak,
-        total,
-        plan["warmup_steps"],
-        final=peak * recipe.schedule.get("final_share", 0.0),
-    )

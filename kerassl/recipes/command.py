@@ -26,10 +26,13 @@ def pretrain_command(
     if settings.get("extended"):
         return None
     recipe = recipes.Recipe.from_dict(settings["recipe"])
+    weights = settings.get("weights")
     options = {name: getattr(recipe, name) for name in OPTIONS}
     found = []
     for name in recipes.names(recipe.method):
         known = recipes.get(recipe.method, name)
+        if weights is not None:
+            known = recipes.going_on(known)
         changes = list_changes(
             known.replace(**options).to_dict(), recipe.to_dict()
         )
@@ -40,6 +43,8 @@ def pretrain_command(
     *_, known, changes = min(found, key=lambda each: each[:2])
     words = ["kerassl", "pretrain", recipe.method, "--recipe", known.name]
     words += ["--data", str(settings["data"])]
+    if weights is not None:
+        words += ["--from", str(weights["source"])]
     usual = {
         **known.to_dict(),
         "devices": 1,

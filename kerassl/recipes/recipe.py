@@ -83,7 +83,8 @@ class Recipe:
     Args:
         method: str, as in `kerassl.recipes.methods()`.
         name: str, the recipe's name among those of its method.
-        encoder: str, as in `kerassl.encoders.names()`.
+        encoder: str, as in `kerassl.encoders.names()`; or `"weights"`, that of
+            weights to go on from (`kerassl.recipes.going_on`).
         epochs: int > 0.
         batch_size: int > 0.
         method_args: the arguments of the method's class. Some values follow
@@ -106,7 +107,12 @@ class Recipe:
             the run, it falls to a tenth at each instead, without a warmup.
             `"constant"` lists layers, such as `"predictor"`, whose rate stays
             at the peak, and `"shares"` gives layers a share of the rate, as in
-            `{"discriminator": 0.1}`.
+            `{"discriminator": 0.1}`. `"frozen_epochs"` gives layers a number of
+            epochs with a rate of 0, before their own warmup and cosine, but at
+            most `"frozen_share"` of the run. In all three, `"encoder"` is the
+            encoder and the names of `kerassl.encoders.parts` are its parts; a
+            share of 0 freezes a part for good. `"layer_decay"` is the factor on
+            the rate from a part of the encoder to the one before it.
         image_size: int, or `None` for that of the data.
         seed: int, of the first weights, the order of the images and the views.
             Masks, jigsaw's permutations and MAE's noise have one of their own,
@@ -197,16 +203,26 @@ class Recipe:
 
         Returns:
             A dict: `learning_rate`, its peak after scaling; `total_steps`;
-            `warmup_steps`.
+            `warmup_steps`; `frozen_steps`, a dict by part.
         """
         total = round(self.epochs * steps_per_epoch)
-        warmup = self.schedule.get("warmup_epochs", 0) * steps_per_epoch
-        longest = self.schedule.get("warmup_share", 1.0) * total
-        scale = SCALINGS[self.schedule["scaling"]](self.batch_size)
+        schedule = self.schedule
+        scale = SCALINGS[schedule["scaling"]](self.batch_size)
+
+        def steps(epochs: float, share: float) -> int:
+            return int(min(epochs * steps_per_epoch, share * total, total - 1))
+
         return {
             "learning_rate": self.optimizer["learning_rate"] * scale,
             "total_steps": total,
-            "warmup_steps": int(min(warmup, longest, total - 1)),
+            "warmup_steps": steps(
+                schedule.get("warmup_epochs", 0),
+                schedule.get("warmup_share", 1.0),
+            ),
+            "frozen_steps": {
+                part: steps(epochs, schedule.get("frozen_share", 1.0))
+                for part, epochs in schedule.get("frozen_epochs", {}).items()
+            },
         }
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kerassl.evaluation.health import (
     loss_problem,
     score_problems,
 )
+from kerassl.names import BEST
 from kerassl.recipes.command import pretrain_command
 from kerassl.report.html import (
     code,
@@ -105,9 +106,12 @@ def _what_ran(run: Subject) -> str:
     rows = {
         "method": recipe.method,
         "recipe": f"{recipe.name}, hash {recipe.hash}",
-        "encoder": f"{recipe.encoder}, images {shape}, "
+        "went on from": settings.get("weights", {}).get("source"),
+        "encoder": f"{run.encoder.name}, images {shape}, "
         f"{run.encoder.output_shape[-1]} features, "
-        f"{run.encoder.count_params():,} parameters",
+        f"{run.encoder.count_params():,} parameters"
+        + f", {BEST}, by the guard"
+        * (run.folder / BEST).is_file(),
         "data": settings["data"]
         + (f", {limit:,} images at most" if limit else "")
         + "".join(f"; {note}" for note in settings.get("data_notes", ())),
@@ -121,7 +125,11 @@ def _what_ran(run: Subject) -> str:
             for name, version in settings.get("versions", {}).items()
         ),
     }
-    cells = {name: html.escape(str(text)) for name, text in rows.items()}
+    cells = {
+        name: html.escape(str(text))
+        for name, text in rows.items()
+        if text is not None
+    }
     command = pretrain_command(settings, run.folder)
     if command:
         cells["command"] = code(command)

@@ -77,6 +77,7 @@ class Subject:
                 limit=limit,
                 data_dir=data_dir,
                 max_unreadable=max_unreadable,
+                channels=self.encoder.input_shape[-1],
             )
 
         self.note = ""

@@ -5,7 +5,7 @@ from kerassl.run_folder import read_history, read_settings
 from kerassl.run_lock import InUseError
 from kerassl.runs.evaluate import Evaluation, earlier_scores
 from kerassl.runs.features import FeatureFile
-from kerassl.runs.monitoring import monitors, tensorboard
+from kerassl.runs.monitoring import guard, monitors, tensorboard
 from kerassl.runs.preset import save_preset
 from kerassl.runs.protocols import protocol
 from kerassl.runs.rivals import open_rival
@@ -23,6 +23,7 @@ __all__ = [
     "Search",
     "earlier_scores",
     "environment",
+    "guard",
     "monitors",
     "open_rival",
     "protocol",

@@ -16,7 +16,7 @@ from kerassl.data.load import peek_size
 from kerassl.encoders.kerashub import restart_backbones
 from kerassl.evaluation.labels import encode_labels
 from kerassl.image_format import remade
-from kerassl.names import MAX_UNREADABLE
+from kerassl.names import BEST, ENCODER, MAX_UNREADABLE
 from kerassl.networks import copy_normalization
 from kerassl.presets import load_encoder
 from kerassl.presets.load import open_source
@@ -89,6 +89,7 @@ class Evaluation:
                 max_unreadable=(
                     MAX_UNREADABLE if max_unreadable is None else max_unreadable
                 ),
+                channels=self.encoder.input_shape[-1],
             )
         )
         self._specs = {spec for spec in (data, train, test) if spec is not None}
@@ -100,6 +101,11 @@ class Evaluation:
         self.data = splits.name
         self.settings = splits.settings
         self.notes = splits.notes
+        if (Path(source) / BEST).is_file():
+            self.notes.append(
+                f"the best encoder of the run is measured, {BEST}; {ENCODER} "
+                "is the last."
+            )
         for part in self.splits.values():
             check_channels(self.encoder, part)
 

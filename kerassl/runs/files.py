@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kerassl.run_folder import ENCODER, SCORES, read_scores
+from kerassl.run_folder import SCORES, encoder_file, read_scores
 from kerassl.run_lock import locked
 
 PARTIAL = ".partial-"
@@ -102,7 +102,7 @@ def encoder_mark(folder: str | Path) -> tuple[int, ...] | None:
         A tuple to compare, or `None` if there is no encoder.
     """
     try:
-        found = os.stat(Path(folder) / ENCODER)
+        found = os.stat(encoder_file(folder))
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size

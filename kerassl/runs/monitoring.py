@@ -8,15 +8,18 @@ from typing import Any
 import keras
 import numpy as np
 
-from kerassl import callbacks
+from kerassl import callbacks, encoders
 from kerassl.choices import check_choice
-from kerassl.names import MONITORS
+from kerassl.image_format import load_keras_file
+from kerassl.names import BEST, MONITORS, START
 from kerassl.run_folder import TENSORBOARD
 from kerassl.runs.run import Run
 from kerassl.runs.splits import LabeledSplits
 
 # The numbers of images to learn from, to classify and to check for collapse.
 BANK, QUERIES, FEW = 10_000, 2_000, 512
+# The number of training images that a guard looks at.
+GUARDED = 2_000
 
 
 def monitors(
@@ -60,6 +63,7 @@ def monitors(
             image_size=run.data.image_shape[:2],
             data_dir=run.settings["data_dir"],
             max_unreadable=run.settings["max_unreadable"],
+            channels=run.data.image_shape[-1],
         )
         labeled = splits.parts
         for words in splits.notes:
@@ -77,6 +81,55 @@ def monitors(
             images = run.data.select(few)
             made.append(callbacks.CollapseMonitor(images, **options))
     return made
+
+
+def guard(run: Run, labels: bool = False) -> callbacks.StartGuard:
+    """Returns the guard of a run that goes on from weights.
+
+    It stops the run when its encoder is clearly worse than the start, and keeps
+    the best one in the run's folder.
+
+    Args:
+        run: `Run`, started with `weights`.
+        labels: bool. Whether to use the labels of some training images.
+
+    Returns:
+        A `kerassl.callbacks.StartGuard`, for `Run.train`.
+
+    Raises:
+        ValueError: if the run doesn't go on from weights, or the images have no
+            labels.
+
+    Example:
+    ```python
+    recipe = kerassl.recipes.going_on(kerassl.recipes.get("simclr"))
+    run = kerassl.runs.start("runs/a", recipe, "cifar10", weights="runs/b")
+    run.train([kerassl.runs.guard(run)])
+    ```
+    """
+    if "weights" not in run.settings:
+        raise ValueError(
+            "A guard is for runs that go on from weights; this one began with "
+            "random ones."
+        )
+    found = run.data.labels
+    if labels and (found is None or found.min() < 0):
+        raise ValueError(
+            f"The images of {run.data.name} have no labels for the guard. "
+            "Leave them out: it then compares neighborhoods with the start."
+        )
+    count = len(run.data.images)
+    few = np.unique(np.linspace(0, count - 1, GUARDED).astype(int))
+    images = run.data.select(few)
+    start = None
+    if not run.is_new:
+        start = encoders.accepted(load_keras_file(run.folder / START))
+    return callbacks.StartGuard(
+        images.images,
+        images.labels if labels else None,
+        start=start,
+        best=run.folder / BEST,
+    )
 
 
 def tensorboard(run: Run) -> keras.callbacks.Callback:

@@ -18,10 +18,12 @@ from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import (
     ENCODER,
     HISTORY,
+    encoder_file,
     read_history,
     read_scores,
     read_settings,
 )
+from kerassl.runs.weights import public_source, public_weights
 
 
 def save_preset(
@@ -41,7 +43,8 @@ def save_preset(
 
     Args:
         run: path of the run's folder, in which at least one epoch is finished.
-            Nothing in it is changed.
+            Nothing in it is changed. If the run has a best encoder, it is
+            saved instead of the last.
         folder: path of the preset to create.
         datasets: names of the data sets that the encoder was trained on. By
             default the run's.
@@ -72,7 +75,7 @@ def save_preset(
         raise FileNotFoundError(
             f"{run} holds no {ENCODER} yet: no epoch is finished."
         )
-    encoder = encoders.accepted(load_keras_file(run / ENCODER))
+    encoder = encoders.accepted(load_keras_file(encoder_file(run)))
     recipe = Recipe.from_dict(settings["recipe"])
     data, found = str(settings["data"]), read_scores(run)
     names = public_names(
@@ -80,12 +83,13 @@ def save_preset(
     )
     if datasets and not is_shared(data):
         names[data] = datasets[0]
+    earlier = settings.get("weights", {}).get("datasets", ())
     known = _training(run, settings | {"data": public_spec(data)})
     return presets.save_preset(
         encoder,
         folder,
         recipe=recipe,
-        datasets=datasets or (names[data],),
+        datasets=datasets or tuple(dict.fromkeys([*earlier, names[data]])),
         scores=public_scores(found, names) if scores is None else scores,
         training=known | dict(training or {}),
         versions=settings.get("versions", environment()["versions"]),
@@ -96,6 +100,10 @@ def save_preset(
 def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Returns backend, command, device, epochs and seconds of a run."""
     training: dict[str, Any] = {"backend": settings["backend"]}
+    if weights := settings.get("weights"):
+        training["went on from"] = public_weights(weights)
+        source = public_source(weights) or "WEIGHTS"
+        settings = settings | {"weights": weights | {"source": source}}
     if command := pretrain_command(settings):
         training["command"] = command
     if "device" in settings:

@@ -9,6 +9,7 @@ from keras import layers
 from kerassl import encoders
 from kerassl.image_format import LAST
 from kerassl.presets import load_encoder
+from kerassl.presets.load import KERASHUB, load_released
 from kerassl.runs.subject import check_finite, load_size
 
 # Released weights by short names: presets of KerasHub.
@@ -17,7 +18,6 @@ RELEASED = {
     "dinov2_base": "hub:dinov2_base",
     "imagenet": "hub:resnet_50_imagenet",
 }
-HUB = "hub:"
 # The random weights, which every protocol measures anyway.
 RANDOM = "random"
 
@@ -72,8 +72,8 @@ def open_rival(source: str | Path) -> Rival:
     """Loads an encoder to measure beside another one.
 
     Args:
-        source: a source that `kerassl.load_encoder` takes; `"hub:NAME"`, a
-            preset of KerasHub; or a name in `RELEASED`.
+        source: a source that `kerassl.load_encoder` takes, or a name in
+            `RELEASED`.
 
     Returns:
         A `Rival`.
@@ -83,8 +83,8 @@ def open_rival(source: str | Path) -> Rival:
         FileNotFoundError: if it doesn't exist, or can't be fetched.
     """
     name = RELEASED.get(str(source), str(source))
-    if name.startswith(HUB):
-        return _released(name.removeprefix(HUB))
+    if name.startswith(KERASHUB):
+        return _released(name)
     encoder = load_encoder(source)
     check_finite(encoder, source)
     # As `kerassl.data.load` resizes.
@@ -120,20 +120,9 @@ def rival_names(sources: list[str]) -> dict[str, str]:
     return names
 
 
-def _released(name: str) -> Rival:
+def _released(source: str) -> Rival:
     """Loads a preset of KerasHub."""
-    import keras_hub
-
-    try:
-        backbone = keras_hub.models.Backbone.from_preset(name)
-        converter = keras_hub.layers.ImageConverter.from_preset(name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"KerasHub's preset {name} can't be fetched "
-            f"({type(error).__name__}). Without a connection, give the folder "
-            f"of a copy: {HUB}PATH."
-        ) from error
-    encoder = encoders.as_encoder(backbone, normalization=converter)
+    encoder, converter = load_released(source)
     size = load_size(encoder) or converter.image_size
     resizing = dict(
         interpolation=converter.interpolation,

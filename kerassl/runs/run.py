@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kerassl import distributed
+from kerassl.names import BEST, START
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
@@ -38,8 +39,10 @@ from kerassl.runs.checkpoint import (
 from kerassl.runs.files import (
     folder_at,
     remove_partial,
+    replacing,
     write_text,
 )
+from kerassl.runs.steps import steps_per_epoch
 from kerassl.training.precision import tensor_float32
 from kerassl.training.step import not_finite
 
@@ -62,6 +65,8 @@ class Run:
       position, written after each epoch (or some; see `train`) and when the
       run stops;
     - `encoder.keras`: the encoder without the rest of the model;
+    - `encoder.start.keras`: the encoder that the run goes on from, if it does,
+      and `encoder.best.keras`, the best one, if `kerassl.runs.guard` watches;
     - `history.csv`: a row for each epoch;
     - `checkpoints/epoch_0010.keras` and so on, if `keep` is given.
 
@@ -201,11 +206,13 @@ class Run:
             if not self.overwrite:
                 refuse_run(self.folder)
             # The checkpoint first: it must never be beside another recipe.
-            for name in (CHECKPOINT, ENCODER, HISTORY, SCORES, REPORT):
+            encoders = (ENCODER, START, BEST)
+            for name in (CHECKPOINT, *encoders, HISTORY, SCORES, REPORT):
                 (self.folder / name).unlink(missing_ok=True)
             for name in (CHECKPOINTS, TENSORBOARD):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             with self._writing():
+                self._save_start()
                 self._save_settings()
             self.is_new = False
             return
@@ -238,7 +245,8 @@ class Run:
             yield
         except Exception:
             if not self.is_new and not self._has_checkpoint:
-                (self.folder / RECIPE).unlink(missing_ok=True)
+                for name in (RECIPE, START, BEST):
+                    (self.folder / name).unlink(missing_ok=True)
                 self.is_new, self.saved = True, None
             raise
 
@@ -369,29 +377,15 @@ class Run:
         write_outputs(self.folder, model.feature_encoder, position)
         keep_checkpoint(self.folder, position, keep)
 
+    def _save_start(self) -> None:
+        """Keeps the encoder that the run goes on from, if it does."""
+        if "weights" in self.settings:
+            with replacing(self.folder / START) as temporary:
+                distributed.on_one_device(
+                    lambda: self.model.encoder.save(temporary)
+                )
+
     def _save_settings(self) -> None:
         text = json.dumps(self.settings, indent=2) + "\n"
         write_text(self.folder / RECIPE, text)
         self.saved = state(self.settings, self.position)
-
-
-def steps_per_epoch(recipe: Recipe, data: Any) -> int:
-    """Returns the number of full batches in an epoch.
-
-    Raises:
-        ValueError: if the batch size is larger than the data, or can't be
-            divided among the devices.
-    """
-    count = len(data.images)
-    if count < recipe.batch_size:
-        raise ValueError(
-            f"{count} images don't fill a batch of {recipe.batch_size}. Use a "
-            f"batch size of at most {count}, or more images."
-        )
-    devices = distributed.device_count()
-    if recipe.batch_size % devices:
-        raise ValueError(
-            f"A batch of {recipe.batch_size} images can't be divided among "
-            f"{devices} devices. Choose a multiple of {devices}."
-        )
-    return count // recipe.batch_size

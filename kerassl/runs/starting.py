@@ -6,9 +6,10 @@ from typing import Any
 import keras
 
 from kerassl import data as kerassl_data
-from kerassl import distributed, recipes
+from kerassl import distributed, encoders, recipes
 from kerassl.environment import environment
-from kerassl.names import MAX_UNREADABLE
+from kerassl.image_format import load_keras_file
+from kerassl.names import FROM_WEIGHTS, MAX_UNREADABLE, START
 from kerassl.recipes import Recipe
 from kerassl.recipes.build import decided
 from kerassl.run_folder import (
@@ -20,7 +21,10 @@ from kerassl.run_folder import (
 from kerassl.run_lock import check_free
 from kerassl.runs.checkpoint import Position, load_checkpoint, state
 from kerassl.runs.files import check_writable
-from kerassl.runs.run import Run, steps_per_epoch
+from kerassl.runs.run import Run
+from kerassl.runs.steps import steps_per_epoch
+from kerassl.runs.subject import check_channels
+from kerassl.runs.weights import describe_weights, open_weights
 from kerassl.training.precision import of_new_layers
 from kerassl.training.step import build_optimizer
 
@@ -30,6 +34,7 @@ def start(
     recipe: Recipe,
     data: str,
     *,
+    weights: str | Path | None = None,
     limit: int | None = None,
     data_dir: str | None = None,
     max_unreadable: float | None = None,
@@ -44,6 +49,10 @@ def start(
         recipe: `Recipe`.
         data: str, as in `kerassl.data.load`. The run trains on its split
             `"train"`.
+        weights: trained weights to go on from: a source as in
+            `kerassl.load_encoder`. The recipe must be one of
+            `kerassl.recipes.going_on`. Images get the encoder's size, unless
+            the recipe has another one.
         limit: int or `None`, the maximum number of images.
         data_dir: as in `kerassl.data.load`.
         max_unreadable: as in `kerassl.data.load`.
@@ -54,7 +63,7 @@ def start(
 
     Raises:
         ValueError: if the data, the encoder and the recipe don't fit.
-        FileNotFoundError: if the data don't exist.
+        FileNotFoundError: if the data or the weights don't exist.
         FileExistsError: if the folder has a run, and `overwrite` is `False`.
         InUseError: if another process trains in the folder.
         OSError: if the folder can't be created or isn't writable.
@@ -72,6 +81,17 @@ def start(
         refuse_run(folder)
     policy = recipe.precision or keras.config.dtype_policy().name
     recipe = decided(recipe.replace(precision=policy))
+    encoder = None
+    if weights is not None:
+        if recipe.encoder != FROM_WEIGHTS:
+            raise ValueError(
+                "Weights need a recipe that goes on from them, such as "
+                f"kerassl.recipes.going_on(recipe). Received: {recipe.encoder}"
+            )
+        encoder = open_weights(weights)
+        height, width = encoder.input_shape[1:3]
+        if recipe.image_size is None and height == width:
+            recipe = recipe.replace(image_size=height)
     settings = {
         "recipe": recipe.to_dict(),
         "recipe_hash": recipe.hash,
@@ -84,12 +104,17 @@ def start(
         "devices": distributed.device_count(),
         **environment(),
     }
-    images = _load_data(recipe, settings)
+    images = _load_data(recipe, settings, encoder)
     settings["images"] = len(images.images)
     if images.notes:
         settings["data_notes"] = list(images.notes)
+    if weights is not None and encoder is not None:
+        check_channels(encoder, images)
+        settings["weights"] = describe_weights(weights, encoder)
+        if encoder.input_shape[1:] != images.image_shape:
+            encoder = open_weights(weights, images.image_shape)
     steps = steps_per_epoch(recipe, images)
-    model = recipes.build_model(recipe, images.image_shape, steps)
+    model = recipes.build_model(recipe, images.image_shape, steps, encoder)
     model.check_batch(recipe.batch_size)
     return Run(folder, settings, images, model, overwrite=overwrite)
 
@@ -154,7 +179,8 @@ def resume(
             f"The run in {folder} has {recipe.epochs} epochs. It can be "
             f"extended, but not shortened to {epochs}."
         )
-    data = _load_data(recipe, settings)
+    start = _start_of(folder, settings)
+    data = _load_data(recipe, settings, start)
     count = len(data.images)
     if settings.get("images", count) != count:
         raise ValueError(
@@ -167,7 +193,7 @@ def resume(
             model, position = load_checkpoint(folder / CHECKPOINT)
     else:  # Killed in the first epoch: start again from the same weights.
         steps = steps_per_epoch(recipe, data)
-        model = recipes.build_model(recipe, data.image_shape, steps)
+        model = recipes.build_model(recipe, data.image_shape, steps, start)
         position = Position()
     if model.encoder.input_shape[1:] != data.image_shape:
         raise ValueError(
@@ -184,7 +210,8 @@ def resume(
         "extended": [*settings.get("extended", ()), change],
     }
     steps = steps_per_epoch(longer, data)
-    longer_model = recipes.build_model(longer, data.image_shape, steps)
+    start = _start_of(folder, settings)
+    longer_model = recipes.build_model(longer, data.image_shape, steps, start)
     _copy_state(model, longer_model)
     run = Run(folder, extended, data, longer_model, position)
     run.saved = state(settings, position)
@@ -202,7 +229,20 @@ def _copy_state(source: keras.Model, target: keras.Model) -> None:
         new.assign(keras.ops.convert_to_numpy(old))
 
 
-def _load_data(recipe: Recipe, settings: dict[str, Any]) -> Any:
+def _start_of(folder: Path, settings: dict[str, Any]) -> keras.Model | None:
+    """Loads the encoder that a run went on from, if it did."""
+    if "weights" not in settings:
+        return None
+    if not (folder / START).is_file():
+        raise FileNotFoundError(
+            f"{folder} lacks {START}, the encoder that the run went on from."
+        )
+    return encoders.accepted(load_keras_file(folder / START))
+
+
+def _load_data(
+    recipe: Recipe, settings: dict[str, Any], encoder: keras.Model | None
+) -> Any:
     return kerassl_data.load(
         settings["data"],
         "train",
@@ -210,6 +250,7 @@ def _load_data(recipe: Recipe, settings: dict[str, Any]) -> Any:
         limit=settings["limit"],
         data_dir=settings["data_dir"],
         max_unreadable=settings["max_unreadable"],
+        channels=None if encoder is None else encoder.input_shape[-1],
     )
 
 

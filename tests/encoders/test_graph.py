@@ -124,7 +124,7 @@ def test_a_deit_or_the_layers_of_a_vit_are_no_backbone():
 # === Tokens ===
 
 
-def dinov2(registers=2, trained_at=16):
+def dinov2(registers=2, trained_at=16, **sizes):
     import keras_hub
 
     return keras_hub.models.DINOV2Backbone(
@@ -133,7 +133,7 @@ def dinov2(registers=2, trained_at=16):
         num_register_tokens=registers,
         image_shape=(16, 16, 3),
         position_embedding_shape=(trained_at, trained_at, 3),
-        **SIZES,
+        **(SIZES | sizes),
     )
 
 

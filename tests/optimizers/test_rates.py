@@ -6,8 +6,13 @@ import pytest
 from keras import ops
 
 from kerassl.layers import MLPHead
-from kerassl.optimizers import LARS, warmup_cosine, with_learning_rates
-from tests.contracts.methods import simsiam, tiny_encoder
+from kerassl.optimizers import (
+    LARS,
+    Delayed,
+    warmup_cosine,
+    with_learning_rates,
+)
+from tests.contracts.methods import byol, simsiam, tiny_encoder
 
 
 def schedule():
@@ -234,3 +239,68 @@ def test_gradient_accumulation_is_refused():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="gradient_accumulation_steps"):
         with_learning_rates(optimizer, {"predictor": 0.1})
+
+
+# === Parts of an encoder ===
+
+
+def test_a_delayed_rate_begins_at_its_start():
+    rate = schedule()
+    delayed = Delayed(rate, 3)
+    again = keras.saving.deserialize_keras_object(
+        keras.saving.serialize_keras_object(delayed)
+    )
+    for each in (delayed, again):
+        found = [float(each(step)) for step in range(8)]
+        expected = [0.0] * 3 + [float(rate(step)) for step in range(5)]
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert [float(Delayed(0.5, 2)(step)) for step in range(4)] == [
+        0,
+        0,
+        0.5,
+        0.5,
+    ]
+    with pytest.raises(ValueError, match="at least 0. Received: -1"):
+        Delayed(0.5, -1)
+
+
+def test_parts_are_their_variables():
+    """A head's layer of the same name isn't one of the encoder's."""
+    layers = [dense("same"), Outer("head")]
+    layers[1].build((None, 3))
+    inner = layers[1].parts[1]
+    variables = [v for layer in layers for v in layer.trainable_variables]
+    part = inner.trainable_variables
+    optimizer = with_learning_rates(
+        keras.optimizers.SGD(0.5), {"some": 0.0}, {"some": part}
+    )
+    (moves,) = rates_by_variable(optimizer, variables, 1).T
+    caught = [any(v is x for x in part) for v in variables]
+    np.testing.assert_allclose(moves, np.where(caught, 0, 0.5), atol=1e-6)
+    assert sum(caught) == 2
+
+
+def test_a_frozen_encoder_is_thawed_by_schedule(images, tmp_path):
+    """Without another compilation, and its momentum network follows."""
+    model = byol(tiny_encoder(), copy_weights=True)
+    parts = {"encoder": model.encoder.trainable_variables}
+    rate = Delayed(0.05, 3)
+    model.compile(
+        with_learning_rates(
+            keras.optimizers.SGD(0.05, momentum=0.9), {"encoder": rate}, parts
+        )
+    )
+    networks = (model.encoder, model.momentum_encoder)
+    start = [values(network.weights)[0] for network in networks]
+    step = {"batch_size": 16, "verbose": 0, "shuffle": False}
+    model.fit(images[:48], **step)
+    for network, old in zip(networks, start):
+        np.testing.assert_array_equal(values(network.weights)[0], old)
+    model.save(tmp_path / "run.keras")
+    again = keras.saving.load_model(tmp_path / "run.keras")
+    for each in (model, again):
+        each.fit(images[:32], **step)
+    for a, b in zip(values(model.variables), values(again.variables)):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    for network, old in zip(networks, start):
+        assert np.abs(values(network.weights)[0] - old).max() > 0

@@ -1,0 +1,85 @@
+"""Goes on from presets of the zoo, and prints kNN before and after.
+
+`python scripts/going_on.py` goes on from the presets of some methods, on
+CIFAR-10, which they were trained on, and on Fashion-MNIST, with the default
+settings and, without a guard, with those of training from scratch. It prints a
+row of docs/going_on.md for each: kNN accuracy at the start, after training with
+either, and the standard error of a difference to the start.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import kerassl
+from kerassl import recipes, runs
+from kerassl.evaluation import knn
+
+METHODS = ("simclr", "byol", "mae")
+DATA = ("cifar10", "fashion_mnist")
+FROM_SCRATCH = {
+    "shares": {"encoder": 1.0},
+    "layer_decay": 1.0,
+    "frozen_epochs": {"encoder": 0},
+}
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--data", default=",".join(DATA))
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--test", type=int, default=5000)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--share", type=float)
+    parser.add_argument("--decay", type=float)
+    parser.add_argument("--which", default="defaults,scratch")
+    options = parser.parse_args()
+    print("| Method | Images | Start | Defaults | From scratch | Error |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for method in options.methods.split(","):
+        for data in options.data.split(","):
+            print(_row(method, data, options), flush=True)
+
+
+def _row(method: str, data: str, options: argparse.Namespace) -> str:
+    size = "vit" if method == "mae" else "resnet"
+    preset = f"{method}_{size}_nano_cifar10"
+    load = kerassl.data.load
+    more = {"image_size": 32, "channels": 3}
+    train = load(data, "train", limit=options.images, **more)
+    test = load(data, "test", limit=options.test, **more)
+
+    def right(source: str | Path) -> np.ndarray:
+        encoder = kerassl.load_encoder(source)
+        features = [kerassl.encoders.embed(encoder, x) for x in (train, test)]
+        return knn(features[0], train.labels, features[1], test.labels)
+
+    recipe = recipes.going_on(recipes.get(method, "cpu"))
+    recipe = recipe.replace(epochs=options.epochs)
+    if options.share is not None:
+        recipe = recipe.change(schedule={"shares": {"encoder": options.share}})
+    if options.decay is not None:
+        recipe = recipe.change(schedule={"layer_decay": options.decay})
+    start = right(preset)["accuracy"]
+    scores = [start]
+    for name in options.which.split(","):
+        changed = recipe.change(
+            schedule={} if name == "defaults" else FROM_SCRATCH
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            run = runs.start(
+                folder, changed, data, weights=preset, limit=options.images
+            )
+            run.train()
+            scores.append(right(folder)["accuracy"])
+    error = np.sqrt(2 * start * (1 - start) / len(test.labels))
+    cells = [method, data, *(f"{100 * x:.1f}" for x in (*scores, error))]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    main()

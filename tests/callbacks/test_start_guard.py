@@ -1,0 +1,98 @@
+"""The guard of an encoder that has been trained before."""
+
+import keras
+import numpy as np
+import pytest
+
+import kerassl
+from kerassl.callbacks import StartGuard
+from tests.contracts.methods import simclr, tiny_encoder
+
+
+@pytest.fixture
+def data():
+    """Two classes: bright left and bright right halves."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (64, 28, 28, 1)).astype("uint8")
+    labels = np.arange(64) % 2
+    images[labels == 0, :, :14] += 180
+    images[labels == 1, :, 14:] += 180
+    return images, labels
+
+
+class Spoil(keras.callbacks.Callback):
+    """Replaces the encoder by random weights in an epoch."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            rng = np.random.default_rng(0)
+            self.model.encoder.set_weights(
+                [
+                    rng.uniform(0, 1e-3, w.shape)
+                    for w in self.model.encoder.get_weights()
+                ]
+            )
+
+
+def fit(guard, images, *callbacks, epochs=4):
+    model = simclr(tiny_encoder())
+    model.compile(keras.optimizers.SGD(0.0))
+    history = model.fit(
+        images,
+        epochs=epochs,
+        batch_size=32,
+        verbose=0,
+        callbacks=[guard, *callbacks],
+    )
+    return model, history.history
+
+
+@pytest.mark.parametrize("with_labels", [True, False])
+def test_it_stops_what_destroys_and_keeps_the_best(data, tmp_path, with_labels):
+    images, labels = data
+    best = tmp_path / "best.keras"
+    guard = StartGuard(images, labels if with_labels else None, best=best)
+    with pytest.warns(UserWarning, match="Epoch 3: training destroys"):
+        model, history = fit(guard, images, Spoil(2))
+    assert len(history["loss"]) == 3 and guard.fallen
+    kept = kerassl.load_encoder(best)
+    assert np.abs(kept.get_weights()[0] - model.encoder.get_weights()[0]).max()
+    if with_labels:
+        assert history["guard_accuracy"][0] == guard.highest > 0.9
+        assert history["guard_accuracy"][-1] < 0.9
+    else:
+        assert history["start_agreement"][0] > 0.8
+        assert history["start_agreement"][-1] < 0.6
+    assert list(tmp_path.iterdir()) == [best]
+
+
+def test_it_may_only_watch(data):
+    images, labels = data
+    guard = StartGuard(images, labels, stop=False)
+    _, history = fit(guard, images, Spoil(1), epochs=3)
+    assert len(history["loss"]) == 3
+
+
+def test_the_best_of_before_counts(data, tmp_path):
+    """As in a resumed run, whose encoder has become worse already."""
+    images, labels = data
+    best = tmp_path / "best.keras"
+    start = tiny_encoder()
+    start.save(best)
+    before = best.read_bytes()
+    guard = StartGuard(images, labels, start=start, best=best)
+    with pytest.warns(UserWarning, match="was stopped"):
+        fit(guard, images, Spoil(0), epochs=1)
+    assert best.read_bytes() == before
+
+
+def test_mistakes(data):
+    images, labels = data
+    with pytest.raises(ValueError, match="more than 20 images. Received: 20"):
+        StartGuard(images[:20])
+    with pytest.raises(ValueError, match="labels"):
+        StartGuard(images, labels[:3])

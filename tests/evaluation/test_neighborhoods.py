@@ -1,0 +1,47 @@
+"""Neighbors of images among themselves."""
+
+import numpy as np
+import pytest
+
+from kerassl.evaluation import neighborhood_agreement
+from kerassl.evaluation.neighborhoods import classified, nearest
+
+
+def slowly(features, k):
+    """The k nearest others of each image, by cosine similarity."""
+    found = []
+    for i, x in enumerate(features):
+        near = [
+            -np.inf if i == j else x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+            for j, y in enumerate(features)
+        ]
+        found.append(set(np.argsort(near)[-k:]))
+    return found
+
+
+def test_it_is_the_loop():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(600, 5)), rng.normal(size=(600, 3))
+    other[:, :2] += one[:, :2]
+    sets = [slowly(x, 7) for x in (one, other)]
+    for x, expected in zip((one, other), sets):
+        assert [set(row) for row in nearest(x, 7)] == expected
+    both = np.mean([len(a & b) / 7 for a, b in zip(*sets)])
+    assert neighborhood_agreement(one, other, 7) == pytest.approx(both)
+    assert 0.1 < both < 0.9
+    # Rotations and lengths change no neighborhood.
+    turn, _ = np.linalg.qr(rng.normal(size=(5, 5)))
+    assert neighborhood_agreement(one, 3 * one @ turn, 7) == 1
+    labels = rng.integers(0, 3, 600)
+    right = classified(nearest(one, 7), labels)
+    for near, label, is_right in zip(sets[0], labels, right):
+        votes = np.bincount(labels[list(near)], minlength=3)
+        assert is_right == (votes.argmax() == label)
+
+
+def test_mistakes():
+    x = np.ones((5, 2))
+    with pytest.raises(ValueError, match="between 1 and 4, for 5 images"):
+        neighborhood_agreement(x, x, 5)
+    with pytest.raises(ValueError, match="5 and 4 images"):
+        neighborhood_agreement(x, x[:4], 2)

@@ -1,0 +1,166 @@
+"""Runs that go on from trained weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+import kerassl
+from kerassl import recipes, runs
+from kerassl.cli.main import main
+from kerassl.encoders import embed
+from kerassl.names import START
+from kerassl.recipes.command import pretrain_command
+from kerassl.run_folder import read_settings
+from tests.runs.test_run import At, assert_same
+
+PRESET = "simclr_resnet_nano_cifar10"
+RECIPE = recipes.going_on(recipes.get("simclr")).replace(
+    epochs=2, batch_size=32
+)
+
+
+def start(folder, weights=PRESET, recipe=RECIPE, **options):
+    data = options.pop("data", "fashion_mnist_small")
+    return runs.start(
+        folder, recipe, data, weights=weights, limit=130, **options
+    )
+
+
+def weights_of(source):
+    return kerassl.load_encoder(source).get_weights()
+
+
+def assert_equal(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run, on gray images of another size."""
+    run = start(tmp_path_factory.mktemp("runs") / "whole")
+    run.train()
+    return run
+
+
+def test_a_run_records_where_it_began(whole, tmp_path):
+    assert whole.data.image_shape == (32, 32, 3)
+    assert_equal(weights_of(whole.folder / START), weights_of(PRESET))
+    found = read_settings(whole.folder)["weights"]
+    assert found["source"] == found["name"] == PRESET
+    assert (found["method"], found["license"]) == ("simclr", "apache-2.0")
+    moved = zip(weights_of(whole.folder), weights_of(PRESET))
+    assert any(np.abs(a - b).max() > 0 for a, b in moved)
+    # And so does its preset.
+    folder = runs.save_preset(whole.folder, tmp_path / "preset")
+    info = kerassl.verify_preset(folder)
+    assert info.datasets == ("cifar10", "fashion_mnist_small")
+    card = (folder / "README.md").read_text()
+    words = f"went on from: {PRESET}, trained with simclr, license apache-2.0"
+    assert words in card and found["sha256"][:16] in card
+    command = pretrain_command(read_settings(whole.folder))
+    assert f"--from {PRESET}" in command and "--set" not in command
+
+
+def test_a_run_of_weights_of_my_own_names_no_path(whole, tmp_path):
+    recipe = RECIPE.replace(epochs=1)
+    run = start(tmp_path / "run", weights=whole.folder, recipe=recipe)
+    run.train()
+    folder = runs.save_preset(run.folder, tmp_path / "preset")
+    assert run.settings["weights"]["datasets"][0] == "cifar10"
+    for path in (folder / "README.md", folder / "kerassl.json"):
+        assert str(tmp_path.parent) not in path.read_text()
+    assert "--from WEIGHTS" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("step", [1, 6])
+def test_a_stopped_run_ends_the_same(whole, tmp_path, step):
+    run = start(tmp_path / "run")
+    run.train([At(step, run.stop)])
+    again = runs.resume(run.folder)
+    again.train()
+    assert_same(again, whole)
+
+
+def test_a_run_killed_in_its_first_epoch_begins_anew(whole, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def die():
+        raise Killed
+
+    run = start(tmp_path / "run")
+    with pytest.raises(Killed):
+        run.train([At(2, die)])
+    again = runs.resume(run.folder)
+    assert again.steps_done == 0
+    assert_equal(again.model.encoder.get_weights(), weights_of(PRESET))
+    again.train()
+    assert_same(again, whole)
+    (run.folder / "checkpoint.keras").unlink()
+    (run.folder / START).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {START}"):
+        runs.resume(run.folder)
+
+
+def test_sizes_and_channels(tmp_path):
+    run = start(tmp_path / "a", recipe=RECIPE.replace(image_size=40))
+    assert run.model.encoder.input_shape == (None, 40, 40, 3)
+    gray = kerassl.encoders.build("resnet_nano", (28, 28, 1))
+    gray.save(tmp_path / "gray.keras")
+    images = np.zeros((40, 28, 28, 3), "uint8")
+    np.save(tmp_path / "color.npy", images)
+    with pytest.raises(ValueError, match="1 channels; those of .* have 3"):
+        start(
+            tmp_path / "b",
+            weights=tmp_path / "gray.keras",
+            data=str(tmp_path / "color.npy"),
+        )
+    with pytest.raises(ValueError, match="going_on.*resnet_nano"):
+        start(tmp_path / "c", recipe=recipes.get("simclr"))
+
+
+def test_a_preset_of_kerashub(tmp_path):
+    """As KerasHub computes it: with the normalization of its converter."""
+    import keras_hub
+
+    folder = kerassl.presets.preset_path("mae_vit_nano_cifar10")
+    encoder = kerassl.load_encoder(f"hub:{folder}")
+    images = kerassl.data.load("fashion_mnist_small", limit=4, image_size=32)
+    pixels = np.repeat(images.images, 3, -1)
+    converter = keras_hub.layers.ImageConverter.from_preset(str(folder))
+    backbone = keras_hub.models.Backbone.from_preset(str(folder))
+    expected = backbone.predict(converter(pixels), verbose=0)[:, 0]
+    np.testing.assert_allclose(embed(encoder, pixels), expected, atol=1e-4)
+    run = start(
+        tmp_path / "run",
+        weights=f"hub:{folder}",
+        recipe=recipes.going_on(recipes.get("mae")).replace(batch_size=32),
+    )
+    assert run.settings["weights"]["source"] == f"hub:{folder}"
+    with pytest.raises((ValueError, OSError)) as error:
+        kerassl.load_encoder(f"hub:{tmp_path / 'nothing'}")
+    assert "\n" not in str(error.value)
+
+
+def test_mistakes_on_the_command_line(whole, capsys, tmp_path):
+    common = ["pretrain", "simclr", "--data", "fashion_mnist_small"]
+    output = ["--output", str(tmp_path / "run")]
+    go_on = ["--from", PRESET]
+    for arguments, words in (
+        ([*common, *output, *go_on, "--encoder", "vit_nano"], "--encoder"),
+        ([*common, *output, "--from", "nowhere"], "no encoder nowhere"),
+        (
+            ["pretrain", "--resume", "--output", str(whole.folder)]
+            + ["--from", "another"],
+            f"--from '{PRESET}', not 'another'",
+        ),
+    ):
+        assert main(arguments) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+    resumed = ["pretrain", "--resume", "--output", str(whole.folder)]
+    assert main([*resumed, *go_on]) == 0
+    assert PRESET in capsys.readouterr().out
+    assert json.loads((whole.folder / "recipe.json").read_text())["weights"]
