@@ -13,15 +13,15 @@ from tests.contracts.methods import simclr, tiny_encoder
 def data():
     """Two classes: bright left and bright right halves."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 60, (64, 28, 28, 1)).astype("uint8")
-    labels = np.arange(64) % 2
+    images = rng.integers(0, 60, (256, 28, 28, 1)).astype("uint8")
+    labels = np.arange(256) % 2
     images[labels == 0, :, :14] += 180
     images[labels == 1, :, 14:] += 180
     return images, labels
 
 
 class Spoil(keras.callbacks.Callback):
-    """Replaces the encoder by random weights in an epoch."""
+    """Makes the encoder forget everything in an epoch."""
 
     def __init__(self, epoch):
         super().__init__()
@@ -29,13 +29,8 @@ class Spoil(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self.epoch:
-            rng = np.random.default_rng(0)
-            self.model.encoder.set_weights(
-                [
-                    rng.uniform(0, 1e-3, w.shape)
-                    for w in self.model.encoder.get_weights()
-                ]
-            )
+            weights = self.model.encoder.get_weights()
+            self.model.encoder.set_weights([0 * w for w in weights])
 
 
 def fit(guard, images, *callbacks, epochs=4):
@@ -44,7 +39,7 @@ def fit(guard, images, *callbacks, epochs=4):
     history = model.fit(
         images,
         epochs=epochs,
-        batch_size=32,
+        batch_size=128,
         verbose=0,
         callbacks=[guard, *callbacks],
     )
@@ -59,14 +54,18 @@ def test_it_stops_what_destroys_and_keeps_the_best(data, tmp_path, with_labels):
     with pytest.warns(UserWarning, match="Epoch 3: training destroys"):
         model, history = fit(guard, images, Spoil(2))
     assert len(history["loss"]) == 3 and guard.fallen
-    kept = kerassl.load_encoder(best)
-    assert np.abs(kept.get_weights()[0] - model.encoder.get_weights()[0]).max()
+    kept = kerassl.load_encoder(best).get_weights()
+    assert (
+        np.abs(kept[0]).max()
+        > 0
+        == np.abs(model.encoder.get_weights()[0]).max()
+    )
     if with_labels:
-        assert history["guard_accuracy"][0] == guard.highest > 0.9
-        assert history["guard_accuracy"][-1] < 0.9
+        assert min(history["guard_accuracy"][:2]) > 0.9
+        assert history["guard_accuracy"][-1] < 0.7
     else:
-        assert history["start_agreement"][0] > 0.8
-        assert history["start_agreement"][-1] < 0.6
+        assert min(history["start_agreement"][:2]) > 0.3
+        assert history["start_agreement"][-1] < 0.2
     assert list(tmp_path.iterdir()) == [best]
 
 

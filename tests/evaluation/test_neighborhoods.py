@@ -10,19 +10,18 @@ from kerassl.evaluation.neighborhoods import classified, nearest
 def slowly(features, k):
     """The k nearest others of each image, by cosine similarity."""
     found = []
+    lengths = np.linalg.norm(features, axis=1)
     for i, x in enumerate(features):
-        near = [
-            -np.inf if i == j else x @ y / np.linalg.norm(x) / np.linalg.norm(y)
-            for j, y in enumerate(features)
-        ]
+        near = features @ x / lengths / lengths[i]
+        near[i] = -np.inf
         found.append(set(np.argsort(near)[-k:]))
     return found
 
 
 def test_it_is_the_loop():
     rng = np.random.default_rng(0)
-    one, other = rng.normal(size=(600, 5)), rng.normal(size=(600, 3))
-    other[:, :2] += one[:, :2]
+    one = rng.normal(size=(600, 5))
+    other = one[:, :4] + 0.3 * rng.normal(size=(600, 4))
     sets = [slowly(x, 7) for x in (one, other)]
     for x, expected in zip((one, other), sets):
         assert [set(row) for row in nearest(x, 7)] == expected
@@ -31,7 +30,7 @@ def test_it_is_the_loop():
     assert 0.1 < both < 0.9
     # Rotations and lengths change no neighborhood.
     turn, _ = np.linalg.qr(rng.normal(size=(5, 5)))
-    assert neighborhood_agreement(one, 3 * one @ turn, 7) == 1
+    assert neighborhood_agreement(one, 3 * one @ turn, 7) > 0.999
     labels = rng.integers(0, 3, 600)
     right = classified(nearest(one, 7), labels)
     for near, label, is_right in zip(sets[0], labels, right):

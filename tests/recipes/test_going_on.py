@@ -16,7 +16,9 @@ def rates(model, step):
     for optimizer in model.optimizer.optimizers:
         optimizer.iterations.assign(step)
         rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        found[optimizer.name.removeprefix("sgd").removeprefix("_")] = rate
+        part = optimizer.name.rpartition("_")[2]
+        is_part = part.startswith(("stage", "projector"))
+        found[part if is_part else ""] = rate
     return found
 
 

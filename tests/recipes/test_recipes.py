@@ -81,6 +81,7 @@ def test_warmup_takes_a_bounded_share_of_short_runs():
         "learning_rate": pytest.approx(4.8),
         "total_steps": 1,
         "warmup_steps": 0,
+        "frozen_steps": {},
     }
 
 

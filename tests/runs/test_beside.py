@@ -86,7 +86,7 @@ def test_a_preset_of_kerashub_keeps_its_preprocessing(tmp_path):
 
 
 def test_released_weights_that_cannot_be_fetched(own, capsys, monkeypatch):
-    def unreachable(name):
+    def unreachable(name, **options):
         raise ConnectionError("no\nnetwork")
 
     monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", unreachable)
