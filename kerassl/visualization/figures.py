@@ -13,20 +13,22 @@ CELL = 1.5
 
 
 def load_matplotlib() -> Any:
-    """Imports matplotlib and returns its `Figure` class.
+    """Imports matplotlib and returns a class of figures.
 
     Raises:
         ImportError: if matplotlib is missing, with the command that installs
             it.
     """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
+
+        from kerassl.visualization.shown import ShownFigure
     except ImportError as error:
         raise ImportError(
             "Pictures need matplotlib. Install it with: "
             'pip install "kerassl[viz]"'
         ) from error
-    return Figure
+    return ShownFigure
 
 
 def make_figure(rows: int, columns: int, scale: float = 1.0) -> tuple[Any, Any]:
