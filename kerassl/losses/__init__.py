@@ -20,6 +20,7 @@ from kerassl.losses.nt_xent import nt_xent
 from kerassl.losses.swapped_prediction import sinkhorn, swapped_prediction
 from kerassl.losses.unit_vectors import unit_vectors
 from kerassl.losses.vicreg import vicreg
+from kerassl.losses.visreg import sliced_wasserstein, visreg
 
 __all__ = [
     "barlow_twins",
@@ -39,8 +40,10 @@ __all__ = [
     "relative_error",
     "sigreg",
     "sinkhorn",
+    "sliced_wasserstein",
     "swapped_prediction",
     "unit_vectors",
     "vicreg",
     "visible_color",
+    "visreg",
 ]
