@@ -19,6 +19,7 @@ from kerassl.methods.regularization.barlow_twins import BarlowTwins
 from kerassl.methods.regularization.lejepa import LeJEPA
 from kerassl.methods.regularization.swav import SwAV
 from kerassl.methods.regularization.vicreg import VICReg
+from kerassl.methods.regularization.visreg import VISReg
 from kerassl.methods.self_distillation.dino import DINO
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "SimSiam",
     "SwAV",
     "VICReg",
+    "VISReg",
 ]

@@ -1,6 +1,7 @@
 """The methods that the contract tests cover; add a line for a new one."""
 
 import math
+from statistics import NormalDist
 
 import keras
 from keras import layers
@@ -112,6 +113,12 @@ def lejepa(encoder, **kwargs):
     return kerassl.LeJEPA(encoder, **(settings | kwargs))
 
 
+def visreg(encoder, **kwargs):
+    settings = dict(projection_dim=8, hidden_dim=16, num_directions=32)
+    settings |= dict(regularization_weight=0.6)
+    return kerassl.VISReg(encoder, **(settings | kwargs))
+
+
 def rotation(encoder, **kwargs):
     return kerassl.Rotation(encoder, **kwargs)
 
@@ -178,6 +185,7 @@ METHODS = {
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
     "lejepa": lejepa,
+    "visreg": visreg,
     "rotation": rotation,
     "jigsaw": jigsaw,
     "context_prediction": context_prediction,
@@ -206,6 +214,11 @@ def normality_of_zeros():
     return (3 / 16) * (2 * sum(heights) - heights[0] - heights[-1])
 
 
+def variance_of_quantiles():
+    quantiles = [NormalDist().inv_cdf(i / 33) for i in range(1, 33)]
+    return sum(q**2 for q in quantiles) / 32
+
+
 # The loss of a batch of 32 images that all have the same features, or `None`.
 COLLAPSED = {
     "simclr": math.log(63),
@@ -221,6 +234,7 @@ COLLAPSED = {
     "dino": math.log(12),
     "barlow_twins": 16,
     "vicreg": 24.75,
+    "visreg": 0.6 * (0.9998 + variance_of_quantiles()),
     "lejepa": 1.6 * normality_of_zeros(),
     "rotation": math.log(4),
     "jigsaw": math.log(4),
