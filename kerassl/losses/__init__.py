@@ -17,6 +17,7 @@ from kerassl.losses.masked_reconstruction import (
 )
 from kerassl.losses.negative_cosine import negative_cosine, output_std
 from kerassl.losses.nt_xent import nt_xent
+from kerassl.losses.similarity_distillation import similarity_distillation
 from kerassl.losses.swapped_prediction import sinkhorn, swapped_prediction
 from kerassl.losses.unit_vectors import unit_vectors
 from kerassl.losses.vicreg import vicreg
@@ -39,6 +40,7 @@ __all__ = [
     "output_std",
     "relative_error",
     "sigreg",
+    "similarity_distillation",
     "sinkhorn",
     "sliced_wasserstein",
     "swapped_prediction",
