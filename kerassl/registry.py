@@ -21,6 +21,7 @@ FAMILIES = (
     "regularization",
     "generative",
     "predictive",
+    "distillation",
 )
 
 
@@ -132,7 +133,7 @@ def link(**functions: Callable[..., Any]) -> None:
     Args:
         **functions: `build`, for `SelfSupervisedModel.from_recipe`,
             `optimizer`, for `compile("auto")`, `load_encoder`, for its
-            `weights`, and `save_preset`, for `save_to_preset`.
+            `weights` and for teachers, and `save_preset`, for `save_to_preset`.
     """
     _links.update(functions)
 

@@ -391,9 +391,10 @@ class SelfSupervisedModel(LinkedModel):
                 for key, value in current_names(config).items()
                 if key != "frozen"
             }
-        if isinstance(arguments.get("encoder"), keras.Model):
-            # It was accepted as an encoder when the model was made.
-            encoders.accepted(arguments["encoder"])
+        for network in arguments.values():
+            if isinstance(network, keras.Model):
+                # It was accepted as an encoder when the model was made.
+                encoders.accepted(network)
         model = cls(**arguments)
         if "frozen" in config:
             freeze_parts(model, config["frozen"])
