@@ -10,6 +10,7 @@ from kerassl.methods.bootstrapping.simsiam import SimSiam
 from kerassl.methods.contrastive.moco import MoCo, MoCoV3
 from kerassl.methods.contrastive.nnclr import NNCLR
 from kerassl.methods.contrastive.simclr import SimCLR
+from kerassl.methods.distillation.distillation import Distillation
 from kerassl.methods.generative.context_encoder import ContextEncoder
 from kerassl.methods.generative.mae import MAE
 from kerassl.methods.predictive.context_prediction import ContextPrediction
@@ -30,6 +31,7 @@ __all__ = [
     "BarlowTwins",
     "ContextEncoder",
     "ContextPrediction",
+    "Distillation",
     "Jigsaw",
     "LeJEPA",
     "MoCo",

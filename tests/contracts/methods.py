@@ -170,6 +170,16 @@ def mae(encoder, **kwargs):
     return kerassl.MAE(vit, **(settings | kwargs))
 
 
+def distillation(encoder, **kwargs):
+    """From a teacher of larger images, without moving statistics."""
+    inputs = keras.Input((32, 32, encoder.input_shape[-1]))
+    x = layers.Rescaling(1 / 128, offset=-1)(inputs)
+    x = layers.Conv2D(8, 7, strides=4, activation="relu")(x)
+    teacher = keras.Model(inputs, layers.Flatten()(layers.AvgPool2D(3)(x)))
+    settings = dict(teacher=teacher, temperature=0.5, queue_size=64)
+    return kerassl.Distillation(encoder, **(settings | kwargs))
+
+
 METHODS = {
     "simclr": simclr,
     "simclr_v2": simclr_v2,
@@ -191,6 +201,7 @@ METHODS = {
     "context_prediction": context_prediction,
     "context_encoder": context_encoder,
     "mae": mae,
+    "distillation": distillation,
 }
 
 # The number of epochs after which the loss has fallen, if it is more than two.
@@ -198,13 +209,15 @@ METHODS = {
 # three layers falls by little more than its noise at first.
 # NNCLR's likewise, while its queue is random.
 EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5, "nnclr": 5, "byol": 5}
+# Distillation's rises while its queue fills.
+EPOCHS["distillation"] = 5
 
 # Methods that use a ViT here.
 ON_VITS = {"mae"}
 
 # The number of moving means and variances, if it is below four: rotation has
 # only the encoder's, and a ViT has none.
-STATISTICS = {"rotation": 2, "mae": 0}
+STATISTICS = {"rotation": 2, "distillation": 2, "mae": 0}
 
 
 def normality_of_zeros():
@@ -241,4 +254,5 @@ COLLAPSED = {
     "context_prediction": math.log(8),
     "context_encoder": None,
     "mae": None,
+    "distillation": None,
 }

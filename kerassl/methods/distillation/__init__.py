@@ -1,0 +1,1 @@
+"""Distillation: the encoder learns from one that is trained already."""
