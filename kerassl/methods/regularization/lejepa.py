@@ -65,7 +65,7 @@ class LeJEPA(SelfSupervisedModel):
         - [Balestriero and LeCun, 2025](https://arxiv.org/abs/2511.08544)
     """
 
-    metric_names = ("invariance", "sigreg")
+    metric_names: tuple[str, ...] = ("invariance", "sigreg")
     collapse_advice = (
         "Try a larger `regularization_weight` (0.1), a larger batch, or a "
         "lower learning rate."

@@ -57,7 +57,12 @@ class VISReg(LeJEPA):
         - [Wu et al., 2026](https://arxiv.org/abs/2606.02572)
     """
 
-    metric_names = ("invariance", "center", "scale", "shape")
+    metric_names: tuple[str, ...] = (
+        "invariance",
+        "center",
+        "scale",
+        "shape",
+    )
     collapse_advice = (
         "Try a larger `regularization_weight` (0.9), a lower learning rate, or "
         "a longer warmup."
