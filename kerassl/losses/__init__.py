@@ -7,6 +7,7 @@ scalars with `"loss"` and, where they come with it, metrics.
 from kerassl.losses.barlow_twins import barlow_twins, cross_correlation
 from kerassl.losses.classification import classification
 from kerassl.losses.dino import centered, dino
+from kerassl.losses.emp_ssl import coding_rate, emp_ssl
 from kerassl.losses.info_nce import info_nce
 from kerassl.losses.inpainting import inpainting, relative_error
 from kerassl.losses.lejepa import distance_to_center, lejepa, sigreg
@@ -27,9 +28,11 @@ __all__ = [
     "barlow_twins",
     "centered",
     "classification",
+    "coding_rate",
     "cross_correlation",
     "dino",
     "distance_to_center",
+    "emp_ssl",
     "info_nce",
     "inpainting",
     "lejepa",
