@@ -393,8 +393,7 @@ class SelfSupervisedModel(LinkedModel):
             }
         for network in arguments.values():
             if isinstance(network, keras.Model):
-                # It was accepted as an encoder when the model was made.
-                encoders.accepted(network)
+                encoders.accepted(network)  # As when the model was made.
         model = cls(**arguments)
         if "frozen" in config:
             freeze_parts(model, config["frozen"])
