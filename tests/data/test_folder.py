@@ -74,6 +74,8 @@ def test_images_in_the_folder_itself_are_unlabeled(tmp_path):
     data = load(tmp_path)
     assert data.images.shape == (2, 8, 8, 3)
     assert data.labels is None and data.class_names is None
+    # For the run's files and its report.
+    assert len(data.notes) == 1 and "1 .txt" in data.notes[0]
 
 
 def test_splits_share_their_labels(tmp_path):
