@@ -15,6 +15,7 @@ from kerassl.cli.pretrain_checks import check_options, recipe_changes
 from kerassl.cli.types import positive, seed, share
 from kerassl.names import GUARDS, MONITORS, PRECISIONS
 from kerassl.reading import one_line
+from kerassl.run_folder import encoder_file
 
 if TYPE_CHECKING:
     from kerassl.recipes import Recipe
@@ -236,7 +237,7 @@ def _run(options: argparse.Namespace) -> int:
             # Its warning has told.
             return 1
     if training.finished:
-        print(f"Finished. The encoder is {training.folder / 'encoder.keras'}")
+        print(f"Finished. The encoder is {encoder_file(training.folder)}")
         return 0
     print(
         f"Stopped and saved at step {training.steps_done:,} of "

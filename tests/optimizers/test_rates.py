@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerassl.layers import MLPHead
+from kerassl.layers import MLPHead, MomentumNetwork
+from kerassl.networks import all_layers
 from kerassl.optimizers import (
     LARS,
     Delayed,
     warmup_cosine,
     with_learning_rates,
 )
-from tests.contracts.methods import byol, simsiam, tiny_encoder
+from tests.contracts.methods import METHODS, byol, simsiam, tiny_encoder
 
 
 def schedule():
@@ -304,3 +305,32 @@ def test_a_frozen_encoder_is_thawed_by_schedule(images, tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
     for network, old in zip(networks, start):
         assert np.abs(values(network.weights)[0] - old).max() > 0
+
+
+@pytest.mark.parametrize("name", ["moco_v2", "moco_v3", "byol", "dino"])
+def test_every_momentum_network_follows_what_is_thawed(images, name):
+    """Whether by schedule, or made with a frozen encoder."""
+    if keras.backend.backend() != "torch":
+        pytest.skip("The test above covers schedules on every backend.")
+    for by_schedule in (True, False):
+        encoder = tiny_encoder()
+        encoder.trainable = by_schedule
+        model = METHODS[name](encoder)
+        encoder.trainable = True
+        optimizer = keras.optimizers.SGD(0.05)
+        if by_schedule:
+            parts = {"encoder": encoder.trainable_variables}
+            rates = {"encoder": Delayed(0.05, 1)}
+            optimizer = with_learning_rates(optimizer, rates, parts)
+        model.compile(optimizer)
+        copies = [
+            layer.network
+            for layer in all_layers(model)
+            if isinstance(layer, MomentumNetwork)
+            and layer.network.name == encoder.name
+        ]
+        assert copies
+        before = [values(x.weights)[0] for x in (encoder, *copies)]
+        fit(model, images)
+        for network, old in zip((encoder, *copies), before, strict=True):
+            assert np.abs(values(network.weights)[0] - old).max() > 0
