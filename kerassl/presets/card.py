@@ -142,6 +142,9 @@ def _use(info: PresetInfo) -> str:
         f'    "{address}", num_classes=10',
         ")",
     ]
+    if info.class_name == "DINOV2Backbone":
+        # KerasHub has no classifier of it.
+        classifier = []
     if info.class_name != "Functional":
         parts += [
             _code(
@@ -153,8 +156,12 @@ def _use(info: PresetInfo) -> str:
                 *classifier,
             ),
             f"The backbone doesn't normalize its images. {CONVERTER} contains "
-            "the scale and offset, and the preprocessor of `ImageClassifier` "
-            "applies them.",
+            "the scale and offset"
+            + (
+                ", and the preprocessor of `ImageClassifier` applies them."
+                if classifier
+                else " for `keras_hub.layers.ImageConverter`."
+            ),
         ]
         return "\n\n".join(parts)
     pooling = [

@@ -16,8 +16,9 @@ from kerassl.presets.checkpoints import (
     VITS,
 )
 from kerassl.presets.format.architecture import check_order
-from kerassl.presets.format.backbones import BACKBONES, Backbone
+from kerassl.presets.format.backbones import Backbone
 from kerassl.presets.format.info import check
+from kerassl.presets.format.kinds import BACKBONES
 from kerassl.presets.format.verify import file_entry
 from kerassl.presets.save import save_preset
 from kerassl.presets.state_dict import Checkpoint

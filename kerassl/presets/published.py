@@ -9,6 +9,7 @@ import numpy as np
 from keras import layers
 
 from kerassl import encoders
+from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.normalization import ARITHMETIC
 from kerassl.image_format import LAST
 from kerassl.networks import replay
@@ -17,10 +18,11 @@ from kerassl.presets.format.architecture import (
     Architecture,
     check_order,
 )
-from kerassl.presets.format.backbones import BACKBONES, Backbone
+from kerassl.presets.format.backbones import Backbone
 from kerassl.presets.format.build import Preset
 from kerassl.presets.format.graph import Graph
 from kerassl.presets.format.info import PresetError, PresetInfo
+from kerassl.presets.format.kinds import BACKBONES
 
 # Layers that do nothing in inference, and have random state.
 DROPPED = (layers.Dropout, layers.SpatialDropout2D, layers.GaussianNoise)
@@ -46,6 +48,8 @@ def published(encoder: keras.Model, **fields: Any) -> Preset:
         np.asarray(keras.ops.convert_to_numpy(w), "float32")
         for w in model.weights
     ]
+    if isinstance(architecture, Backbone):
+        arrays = architecture.settled(arrays)
     info = PresetInfo(
         **fields,
         architecture=encoder.name,
@@ -127,11 +131,18 @@ def _around(
             for name in ("scale", "offset")
         }
         del kinds[1]
+    pool = layers.GlobalAveragePooling1D
     output = {
         (layers.InputLayer, layers.GlobalAveragePooling2D): "map",
-        (layers.InputLayer, layers.GlobalAveragePooling1D): "tokens",
+        (layers.InputLayer, pool): "tokens",
         (layers.InputLayer, layers.Cropping1D, layers.Reshape): "class_token",
+        (layers.InputLayer, layers.Cropping1D, pool): "patches",
     }.get(tuple(kinds))
+    if output == "patches":
+        # The mean of all patches, and of nothing else.
+        first = first_tokens(backbone)
+        if encoder.layers[-2].cropping != (first, 0):
+            output = None
     if output is None:
         raise PresetError(
             f"A preset holds a KerasHub backbone with a Rescaling before it "
@@ -152,7 +163,7 @@ def _backbone(model: Any) -> Backbone:
         raise PresetError(f"{name} isn't channels last.")
     config = serialized(model)
     config["config"].update(name="backbone", trainable=True, dtype=FLOAT32)
-    for key in ("dropout_rate", "attention_dropout"):
+    for key in ("dropout_rate", "attention_dropout", "drop_path_rate"):
         if key in config["config"]:
             config["config"][key] = 0.0
     return BACKBONES[name](config)

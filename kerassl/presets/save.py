@@ -21,6 +21,7 @@ from kerassl.presets.card import card
 from kerassl.presets.format.architecture import check_order
 from kerassl.presets.format.backbones import Backbone
 from kerassl.presets.format.build import Preset
+from kerassl.presets.format.dinov2 import DINOv2
 from kerassl.presets.format.info import (
     CARD,
     CONFIG,
@@ -62,8 +63,8 @@ def save_preset(
 
     Args:
         model: an encoder (a Functional model of core Keras layers or of a
-            KerasHub ResNet or ViT), or a `SelfSupervisedModel`, whose encoder
-            is saved.
+            KerasHub ResNet, ViT or DINOv2), or a `SelfSupervisedModel`, whose
+            encoder is saved.
         folder: path of the folder to create.
         name: str, by default the folder's. Letters, digits, dots, hyphens and
             underscores.
@@ -174,13 +175,14 @@ def _write(preset: Preset, folder: Path) -> None:
     model.save_weights(folder / WEIGHTS)
     _dump(serialized(model), folder / CONFIG)
     is_backbone = isinstance(architecture, Backbone)
+    has_classifier = is_backbone and not isinstance(architecture, DINOv2)
     _dump(
         {
             "keras_version": keras.__version__,
             "keras_hub_version": _version("keras-hub"),
             "parameter_count": info.parameters,
             "date_saved": f"{datetime.datetime.now():%Y-%m-%d@%H:%M:%S}",
-            "tasks": ["ImageClassifier"] if is_backbone else [],
+            "tasks": ["ImageClassifier"] if has_classifier else [],
         },
         folder / METADATA,
     )

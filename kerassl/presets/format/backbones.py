@@ -15,6 +15,7 @@ from kerassl.presets.format.architecture import (
     Layout,
     Weight,
     is_float32,
+    is_shape,
     object_config,
 )
 from kerassl.presets.format.info import CONFIG, PresetError, check
@@ -91,12 +92,21 @@ class Backbone(Architecture):
         """Returns the backbone's `image_shape` for images of a shape."""
         return image_shape
 
+    def arguments_for(
+        self, image_shape: tuple[int | None, ...]
+    ) -> dict[str, Any]:
+        """Returns the backbone's arguments for images of a shape."""
+        return {**self.arguments, "image_shape": image_shape}
+
+    def settled(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns a model's weights as a preset holds them."""
+        return arrays
+
     def _model(self, image_shape: tuple[int | None, ...]) -> keras.Model:
         import keras_hub
 
-        arguments = {**self.arguments, "image_shape": image_shape}
         return getattr(keras_hub.models, self.class_name)(
-            **arguments,
+            **self.arguments_for(image_shape),
             data_format="channels_last",
             dtype="float32",
             name="backbone",
@@ -125,7 +135,7 @@ class ResNet(Backbone):
         if name == "use_pre_activation":
             return value is False
         if name == "image_shape":
-            return _is_shape(value, open_size=True)
+            return is_shape(value, open_size=True)
         largest, longest = MOST_UNITS, 16
         if name.startswith("input_conv"):
             longest = 1
@@ -244,7 +254,7 @@ class ViT(Backbone):
     def is_argument(self, name: str, value: Any) -> bool:
         """Whether an argument may have a value."""
         if name == "image_shape":
-            return _is_shape(value, open_size=False)
+            return is_shape(value, open_size=False)
         if name == "patch_size":
             return (
                 isinstance(value, list)
@@ -271,6 +281,11 @@ class ViT(Backbone):
             f"{given['hidden_dim']} units.",
         )
         self.grid(self.image_shape)
+
+    @property
+    def first_tokens(self) -> int:
+        """The number of tokens before those of the patches."""
+        return int(self.arguments["use_class_token"])
 
     def grid(self, image_shape: tuple[int | None, ...]) -> tuple[int, int]:
         """Returns the number of rows and of columns of patches."""
@@ -381,19 +396,3 @@ class ViT(Backbone):
             else array
             for weight, array in zip(weights, arrays, strict=True)
         ]
-
-
-def _is_shape(value: Any, open_size: bool) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(
-            is_int(v, 1, 8192) or (v is None and open_size) for v in value[:2]
-        )
-        and is_int(value[2], 1, 4)
-    )
-
-
-BACKBONES: dict[str, type[Backbone]] = {
-    kind.class_name: kind for kind in (ResNet, ViT)
-}

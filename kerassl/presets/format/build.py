@@ -14,6 +14,7 @@ from kerassl.presets.format.architecture import (
     check_order,
 )
 from kerassl.presets.format.backbones import ViT
+from kerassl.presets.format.dinov2 import DINOv2
 from kerassl.presets.format.graph import Graph
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo, check
 from kerassl.presets.format.positions import (
@@ -58,7 +59,7 @@ def build_encoder(
     expected = _check_shape(preset, shape)
     arrays = preset.arrays
     if (
-        isinstance(preset.architecture, ViT)
+        isinstance(preset.architecture, (ViT, DINOv2))
         and shape != preset.info.image_shape
     ):
         # Converted checkpoints name their method.
@@ -102,6 +103,17 @@ def _check_shape(preset: Preset, shape: tuple[int | None, ...]) -> list[Weight]:
     return preset.architecture.layout(shape).weights
 
 
+def _left_out(info: PresetInfo, architecture: Architecture) -> int:
+    """Returns how many of the first tokens aren't averaged."""
+    if info.output != "patches":
+        return 0
+    check(
+        isinstance(architecture, (ViT, DINOv2)),
+        f"{INFO}: `output` is 'patches', which only a ViT has.",
+    )
+    return architecture.first_tokens  # type: ignore[attr-defined]
+
+
 def _make(
     preset: Preset, shape: tuple[int | None, ...], expected: list[Weight]
 ) -> keras.Model:
@@ -122,6 +134,7 @@ def _make(
                 info.output == "class_token",
                 name="features" if taken else "pool",
                 dtype="float32",
+                left_out=_left_out(info, architecture),
             )
         encoder = keras.Model(images, x, name=info.architecture)
     except (PresetError, ImportError):

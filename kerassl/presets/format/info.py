@@ -42,7 +42,7 @@ FILES = (INFO, CONFIG, METADATA, CONVERTER, CARD, WEIGHTS)
 UNLICENSED = "unknown"
 
 # What the published model returns; see `PresetInfo`.
-OUTPUTS = ("features", "map", "tokens", "class_token")
+OUTPUTS = ("features", "map", "tokens", "class_token", "patches")
 
 
 class PresetError(ValueError):
@@ -82,8 +82,9 @@ class PresetInfo:
             core Keras layers, or the name of a KerasHub backbone.
         output: str, the output of that model: `"map"` `(N, h, w, D)` or
             `"tokens"` `(N, T, D)`, whose average is the features;
-            `"class_token"`, `(N, T, D)`, whose first token is the features; or
-            `"features"` `(N, D)`.
+            `"class_token"`, `(N, T, D)`, whose first token is the features;
+            `"patches"`, `(N, T, D)`, whose average without class and register
+            tokens is the features; or `"features"` `(N, D)`.
         image_shape: `(height, width, channels)`; open sizes are `None`.
         features: int, the number of features D.
         parameters: int, the number of weights.

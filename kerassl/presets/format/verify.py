@@ -14,7 +14,6 @@ from kerassl.presets.format.architecture import (
     is_float32,
     object_config,
 )
-from kerassl.presets.format.backbones import BACKBONES
 from kerassl.presets.format.build import Preset, check_build
 from kerassl.presets.format.graph import Graph
 from kerassl.presets.format.info import (
@@ -29,6 +28,7 @@ from kerassl.presets.format.info import (
     check,
     read_json,
 )
+from kerassl.presets.format.kinds import BACKBONES
 from kerassl.presets.format.weights import check_size, read_weights
 from kerassl.reading import is_int, items, shown, text
 
@@ -322,7 +322,7 @@ def _check_agreement(info: PresetInfo, layout: Layout) -> None:
     )
     outputs = {
         2: ("features",),
-        3: ("tokens", "class_token"),
+        3: ("tokens", "class_token", "patches"),
         4: ("map",),
     }.get(len(layout.output_shape), ())
     check(
