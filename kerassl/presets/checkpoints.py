@@ -21,7 +21,8 @@ class Names:
         shift: int, the difference between the first index in PyTorch and in
             Keras.
         layers: dict of a layer's name in Keras, with `*` for indices, to its
-            name in PyTorch, with `{}` for them.
+            name in PyTorch, with `{}` for them. For a weight of the backbone's
+            own, the dict has its name and PyTorch's whole key.
     """
 
     class_name: str
@@ -41,6 +42,7 @@ VARIABLES = {
     "moving_variance": ".running_var",
     "class_token": "",
     "embeddings": "",
+    "lambda1": ".gamma",
 }
 # A PyTorch layer with `QKV` in its name combines these Keras layers, in order.
 QKV, PARTS = ".qkv.", ("query", "key", "value")
@@ -95,6 +97,34 @@ TIMM = Names(
         "ln": "norm",
     },
 )
+DINOV2 = Names(
+    class_name="DINOV2Backbone",
+    anchor="cls_token",
+    blocks=r"blocks\.(\d{1,3})\.",
+    shift=0,
+    layers={
+        "cls_token": "cls_token",
+        "mask_token": "mask_token",
+        "register_tokens": "register_tokens",
+        "interpolated_position_embeddings": "pos_embed",
+        "position_embeddings": "pos_embed",
+        "projection": "patch_embed.proj",
+        "norm1": "blocks.{}.norm1",
+        "query": "blocks.{}.attn.qkv",
+        "key": "blocks.{}.attn.qkv",
+        "value": "blocks.{}.attn.qkv",
+        "attention_output": "blocks.{}.attn.proj",
+        "layer_scale1": "blocks.{}.ls1",
+        "norm2": "blocks.{}.norm2",
+        "fc1": "blocks.{}.mlp.fc1",
+        "fc2": "blocks.{}.mlp.fc2",
+        "weights_in": "blocks.{}.mlp.w12",
+        "weights_out": "blocks.{}.mlp.w3",
+        "layer_scale2": "blocks.{}.ls2",
+        "gamma": "norm.weight",
+        "beta": "norm.bias",
+    },
+)
 TRANSFORMERS = Names(
     class_name="ViTBackbone",
     anchor="embeddings.cls_token",
@@ -140,7 +170,8 @@ class Source:
         epsilon: float, of a ViT's normalization layers.
         std: standard deviation of each channel for images in [0, 1]. The mean
             is ImageNet's.
-        dataset: str, the training data, as the Hub spells it.
+        dataset: str, the training data, as the Hub spells it; empty if it isn't
+            public.
         stated: bool.
         rest: bool. Whether all keys without one of the prefixes are left out:
             heads and other networks of any method.
@@ -275,6 +306,15 @@ SOURCES: dict[str, Source] = {
         # A classifier's ViT has a pooler.
         ignored=(),
         epsilon=1e-12,
+    ),
+    "dinov2_vit": Source(
+        title="DINOv2",
+        names=DINOV2,
+        license="apache-2.0",
+        paper="https://arxiv.org/abs/2304.07193",
+        url="https://github.com/facebookresearch/dinov2",
+        heads={384: 6, 768: 12, 1024: 16, 1536: 24},
+        dataset="",
     ),
     "ibot_vit": dataclasses.replace(
         _DINO,

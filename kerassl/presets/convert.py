@@ -105,8 +105,11 @@ def convert_checkpoint(
         depth = 2 + convolutions * sum(arguments["stackwise_num_blocks"])
         architecture, image_shape = f"resnet_{depth}", (224, 224, 3)
     else:
-        arguments = _vit(checkpoint, num_heads)
+        is_dinov2 = known.names.class_name == "DINOV2Backbone"
+        arguments = (_dinov2 if is_dinov2 else _vit)(checkpoint, num_heads)
         architecture = VITS.get(arguments["hidden_dim"], "vit")
+        if is_dinov2:
+            architecture = architecture.replace("vit", "dinov2")
         image_shape = tuple(arguments["image_shape"])
     backbone = _backbone(known.names.class_name, arguments)
     arrays = checkpoint.arrays(backbone.layout(image_shape).weights)
@@ -136,7 +139,7 @@ def convert_checkpoint(
         folder,
         name=name,
         license=known.license,
-        datasets=[known.dataset],
+        datasets=[known.dataset] if known.dataset else [],
         description=f"The encoder of [{known.title}]({known.paper}), converted "
         f"from {path.name}. By the word of whoever converted it, this is a "
         f"checkpoint of the authors ({known.url}). The license is theirs.",
@@ -216,26 +219,12 @@ def _resnet(checkpoint: Checkpoint) -> dict[str, Any]:
 def _vit(checkpoint: Checkpoint, num_heads: int | None) -> dict[str, Any]:
     """Returns the arguments of the `ViTBackbone` that fits."""
     width, _, *patch = checkpoint.shape("patch_embedding/kernel", 4)
-    positions = "position_embedding/embeddings"
-    tokens = checkpoint.shape(positions, 3)[1]
-    side = math.isqrt(max(tokens - 1, 0))
-    check(
-        side > 0 and side * side == tokens - 1,
-        f"{checkpoint.path}: {checkpoint.key(positions)!r} must have a class "
-        f"token and a square of patches. Found: {tokens} positions.",
-    )
-    heads = num_heads or checkpoint.source.heads.get(width)
-    check(
-        heads,
-        f"{checkpoint.path} holds a ViT of width {width}, and weights don't "
-        "reveal the number of heads. The official ones have the widths "
-        f"{sorted(checkpoint.source.heads)}; for others, give `num_heads`.",
-    )
+    side = _side(checkpoint, "position_embedding/embeddings")
     return {
         "image_shape": [side * patch[0], side * patch[1], 3],
         "patch_size": patch,
         "num_layers": 1 + max((n for (n,) in checkpoint.blocks()), default=-1),
-        "num_heads": heads,
+        "num_heads": _heads(checkpoint, width, num_heads),
         "hidden_dim": width,
         "mlp_dim": checkpoint.shape("block_1/dense_1/kernel", 2)[0],
         "dropout_rate": 0.0,
@@ -246,6 +235,64 @@ def _vit(checkpoint: Checkpoint, num_heads: int | None) -> dict[str, Any]:
         "use_class_token": True,
         "use_patch_bias": True,
     }
+
+
+def _dinov2(checkpoint: Checkpoint, num_heads: int | None) -> dict[str, Any]:
+    """Returns the arguments of the `DINOV2Backbone` that fits."""
+    kernel = "patch_embeddings/projection/kernel"
+    width, _, patch, _ = checkpoint.shape(kernel, 4)
+    size = patch * _side(checkpoint, "position_embeddings")
+    state, key = checkpoint.state, checkpoint.key
+    registers = 0
+    if key("register_tokens") in state:
+        registers = checkpoint.shape("register_tokens", 3)[1]
+    has_gates = key("layers_0/mlp/weights_in/kernel") in state
+    first = "layers_0/mlp/fc1/kernel"
+    return {
+        "patch_size": patch,
+        "num_layers": 1 + max((n for (n,) in checkpoint.blocks()), default=-1),
+        "hidden_dim": width,
+        "num_heads": _heads(checkpoint, width, num_heads),
+        # The gated layers are 2/3 as wide.
+        "intermediate_dim": 4 * width
+        if has_gates
+        else checkpoint.shape(first, 2)[0],
+        "layer_scale_init_value": 1.0,
+        "num_register_tokens": registers,
+        "use_mask_token": key("mask_token") in state,
+        "use_swiglu_ffn": has_gates,
+        "dropout_rate": 0.0,
+        "drop_path_rate": 0.0,
+        "image_shape": [size, size, 3],
+        "position_embedding_shape": [size, size, 3],
+        # So are the positions of models with registers interpolated.
+        "antialias_in_interpolation": registers > 0,
+        "apply_layernorm": False,
+    }
+
+
+def _side(checkpoint: Checkpoint, positions: str) -> int:
+    """Returns the number of patches in a row."""
+    tokens = checkpoint.shape(positions, 3)[1]
+    side = math.isqrt(max(tokens - 1, 0))
+    check(
+        side > 0 and side * side == tokens - 1,
+        f"{checkpoint.path}: {checkpoint.key(positions)!r} must have a class "
+        f"token and a square of patches. Found: {tokens} positions.",
+    )
+    return side
+
+
+def _heads(checkpoint: Checkpoint, width: int, num_heads: int | None) -> int:
+    """Returns the number of heads, which no shape reveals."""
+    heads = num_heads or checkpoint.source.heads.get(width)
+    check(
+        heads,
+        f"{checkpoint.path} holds a ViT of width {width}, and weights don't "
+        "reveal the number of heads. The official ones have the widths "
+        f"{sorted(checkpoint.source.heads)}; for others, give `num_heads`.",
+    )
+    return heads  # type: ignore[return-value]
 
 
 def _backbone(class_name: str, arguments: dict[str, Any]) -> Backbone:
@@ -273,7 +320,7 @@ def _encoder(
 ) -> keras.Model:
     images = keras.Input(image_shape, name="images")
     x = normalization(images)
-    is_vit = backbone.class_name == "ViTBackbone"
+    is_vit = backbone.class_name != "ResNetBackbone"
     features = pooled(backbone.apply(x), class_token=is_vit)
     encoder = keras.Model(images, features, name=name)
     check_order(encoder, backbone.layout(image_shape).weights)

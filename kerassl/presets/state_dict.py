@@ -19,6 +19,8 @@ from kerassl.presets.format.info import check
 from kerassl.presets.tensors import read_tensors, shape_of
 from kerassl.reading import shown
 
+# Ends of names of DINOv2's own weights, which have PyTorch's shapes.
+OWN = ("_token", "_tokens", "position_embeddings")
 MOST_PROBLEMS = 5  # listed in an error
 # Heads of classifiers in torchvision, timm and transformers.
 CLASSIFIERS = ("head.weight", "fc.weight", "classifier.weight")
@@ -99,13 +101,16 @@ class Checkpoint:
 
     def key(self, name: str) -> str:
         """Returns the PyTorch key of a weight in Keras."""
+        layers = self.source.names.layers
         path, _, variable = name.rpartition("/")
-        numbered = r"(stack|block_?)(\d+)"
+        if not path:
+            return self.prefix + layers[name]
+        numbered = r"(stack|block_?|layers_)(\d+)"
         numbers = [int(number) for _, number in re.findall(numbered, path)]
         if numbers:
             numbers[0] += self.source.names.shift
         layer = re.sub(numbered, r"\1*", path).rpartition("/")[-1]
-        found = self.source.names.layers[layer].format(*numbers)
+        found = layers[layer].format(*numbers)
         return self.prefix + found + VARIABLES[variable]
 
     def shape(self, name: str, rank: int) -> tuple[int, ...]:
@@ -169,7 +174,7 @@ def _needed(weight: Weight, fused: bool) -> tuple[int, ...]:
     """Returns a weight's shape in PyTorch, with outputs first."""
     shape, size = weight.shape, math.prod(weight.shape)
     variable = weight.name.rpartition("/")[-1]
-    if variable == "class_token":
+    if variable == "class_token" or variable.endswith(OWN):
         return shape
     if variable == "embeddings":
         return (1, *shape)

@@ -131,6 +131,65 @@ class ViT(nn.Module):
         return self.norm(self.blocks(x))[:, 0]
 
 
+class GatedMLP(nn.Module):
+    """DINOv2's, in the giant."""
+
+    def __init__(self, width):
+        super().__init__()
+        inner = (int(4 * width * 2 / 3) + 7) // 8 * 8
+        self.w12 = nn.Linear(width, 2 * inner)
+        self.w3 = nn.Linear(inner, width)
+
+    def forward(self, x):
+        gates, values = self.w12(x).chunk(2, -1)
+        return self.w3(nn.functional.silu(gates) * values)
+
+
+class ScaledBlock(Block):
+    """DINOv2's."""
+
+    def __init__(self, width, heads, gated):
+        super().__init__(width, heads)
+        self.ls1, self.ls2 = nn.Module(), nn.Module()
+        self.ls1.gamma = nn.Parameter(torch.ones(width))
+        self.ls2.gamma = nn.Parameter(torch.ones(width))
+        self.gated = gated
+        if gated:
+            self.mlp = GatedMLP(width)
+
+    def forward(self, x):
+        x = x + self.ls1.gamma * self.attn(self.norm1(x))
+        y = self.norm2(x)
+        if self.gated:
+            return x + self.ls2.gamma * self.mlp(y)
+        y = self.mlp.fc2(nn.functional.gelu(self.mlp.fc1(y)))
+        return x + self.ls2.gamma * y
+
+
+class DINOv2(ViT):
+    """The authors', with register tokens or without."""
+
+    def __init__(self, width=12, heads=3, depth=2, registers=0, gated=False):
+        super().__init__(width, heads, depth)
+        self.blocks = nn.Sequential(
+            *(ScaledBlock(width, heads, gated) for _ in range(depth))
+        )
+        self.mask_token = nn.Parameter(torch.zeros(1, width))
+        if registers:
+            self.register_tokens = nn.Parameter(
+                torch.zeros(1, registers, width)
+            )
+
+    def forward(self, x):
+        x = self.patch_embed.proj(x).flatten(2).transpose(1, 2)
+        token = self.cls_token.expand(len(x), -1, -1)
+        x = torch.cat([token, x], 1) + self.pos_embed
+        if hasattr(self, "register_tokens"):
+            registers = self.register_tokens.expand(len(x), -1, -1)
+            x = torch.cat([x[:, :1], registers, x[:, 1:]], 1)
+        return self.norm(self.blocks(x))[:, 0]
+
+
 class ViTMAE(nn.Module):
     """The encoder of transformers' ViTMAE, of a flat list of weights."""
 
