@@ -68,7 +68,8 @@ def info_nce(
         logits = ops.matmul(queries, ops.transpose(negatives))
         total = ops.logaddexp(positive, ops.logsumexp(logits, axis=-1))
         # A tie doesn't count, so that a collapse has an accuracy of 0.
-        picked = positive > ops.max(logits, axis=-1)
+        # `ops.max` can't be traced by PyTorch's compiler.
+        picked = positive > ops.amax(logits, axis=-1)
     return {
         "loss": ops.mean(total - positive),
         "contrastive_accuracy": ops.mean(ops.cast(picked, "float32")),

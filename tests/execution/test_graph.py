@@ -1,11 +1,13 @@
 """Graphs run with PyTorch alone as Keras runs them."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
-from kerassl import SimCLR, encoders
+from kerassl import SimCLR, encoders, losses
 from kerassl.encoders.resnet import small_resnet
 from kerassl.execution import lent
 from kerassl.execution.lend import lending
@@ -341,6 +343,32 @@ def test_the_forward_pass_and_loss_are_traced_without_a_break():
     compiled = torch.compile(loss, fullgraph=True, backend="eager")
     with lent(model):
         assert float(compiled(views)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_so_are_a_loss_with_a_queue_and_maes_decoder():
+    import torch
+
+    whole = functools.partial(torch.compile, fullgraph=True, backend="eager")
+    rng = np.random.default_rng(0)
+    queries, keys, queue, tokens, rank = (
+        ops.convert_to_tensor(x.astype("float32"))
+        for x in (
+            *(rng.normal(size=shape) for shape in [(4, 3), (4, 3), (9, 3)]),
+            rng.normal(size=(2, 5, 8)),
+            rng.permuted(np.tile(np.arange(16), (2, 1)), axis=1),
+        )
+    )
+    loss = losses.info_nce(queries, keys, 0.2, queue)
+    traced = whole(losses.info_nce)(queries, keys, 0.2, queue)
+    for name in loss:
+        assert float(traced[name]) == pytest.approx(float(loss[name]))
+    model, rank = METHODS["mae"](tiny_encoder()), rank.long()
+    width = model.backbone.hidden_dim
+    tokens = ops.tile(tokens, (1, 1, width))[..., :width]
+    expected = model.decode(tokens, rank, training=True)
+    with lent(model), torch.no_grad():
+        found = whole(model.decode)(tokens, rank, training=True)
+    np.testing.assert_allclose(found, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_momentum_network_and_its_hooks():

@@ -151,7 +151,10 @@ class MAE(SelfSupervisedModel):
         import keras_hub
 
         width, policy = self.decoder_dim, self.dtype_policy
-        self.decoder_positions = sine_positions(self.grid, width)[None]
+        # Sent to the device once.
+        self.decoder_positions = ops.convert_to_tensor(
+            sine_positions(self.grid, width)[None]
+        )
         self.mask_token = self.add_weight(
             name="mask_token",
             shape=(1, 1, width),
@@ -246,7 +249,7 @@ class MAE(SelfSupervisedModel):
         """
         x = self.decoder_embedding(tokens)
         x = restore_tokens(x, self.mask_token, rank)
-        x = x + ops.cast(self.decoder_positions, x.dtype)
+        x = x + ops.convert_to_tensor(self.decoder_positions, x.dtype)
         for block in self.decoder:
             x = block(x, training=training)
         x = self.painter(self.decoder_norm(x))
