@@ -17,6 +17,7 @@ from kerassl.methods.predictive.context_prediction import ContextPrediction
 from kerassl.methods.predictive.jigsaw import Jigsaw
 from kerassl.methods.predictive.rotation import Rotation
 from kerassl.methods.regularization.barlow_twins import BarlowTwins
+from kerassl.methods.regularization.emp_ssl import EMPSSL
 from kerassl.methods.regularization.lejepa import LeJEPA
 from kerassl.methods.regularization.swav import SwAV
 from kerassl.methods.regularization.vicreg import VICReg
@@ -26,6 +27,7 @@ from kerassl.methods.self_distillation.dino import DINO
 __all__ = [
     "BYOL",
     "DINO",
+    "EMPSSL",
     "MAE",
     "NNCLR",
     "BarlowTwins",

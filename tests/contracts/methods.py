@@ -119,6 +119,15 @@ def visreg(encoder, **kwargs):
     return kerassl.VISReg(encoder, **(settings | kwargs))
 
 
+def emp_ssl(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    augmenter = kerassl.augmentation.simclr(
+        size, crop_area=(0.25, 0.25), num_views=3
+    )
+    settings = dict(projection_dim=8, hidden_dim=16, augmenter=augmenter)
+    return kerassl.EMPSSL(encoder, **(settings | kwargs))
+
+
 def rotation(encoder, **kwargs):
     return kerassl.Rotation(encoder, **kwargs)
 
@@ -195,6 +204,7 @@ METHODS = {
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
     "lejepa": lejepa,
+    "emp_ssl": emp_ssl,
     "visreg": visreg,
     "rotation": rotation,
     "jigsaw": jigsaw,
@@ -247,6 +257,7 @@ COLLAPSED = {
     "dino": math.log(12),
     "barlow_twins": 16,
     "vicreg": 24.75,
+    "emp_ssl": -200 - math.log(41) / 2,
     "visreg": 0.6 * (0.9998 + variance_of_quantiles()),
     "lejepa": 1.6 * normality_of_zeros(),
     "rotation": math.log(4),
