@@ -10,6 +10,7 @@ NEEDED = {
     "choices",
     "encoders",
     "environment",
+    "export_formats",
     "image_format",
     "names",
     "networks",
@@ -17,6 +18,7 @@ NEEDED = {
     "reading",
     "registry",
     "renamed",
+    "run_folder",
     "__version__",
 }
 
