@@ -9,7 +9,11 @@ from kerassl.layers.momentum_network import (
     MomentumNetwork,
     update_together,
 )
-from kerassl.layers.positions import TokensAtSize, bicubic_matrix
+from kerassl.layers.positions import (
+    MaskedTokens,
+    TokensAtSize,
+    bicubic_matrix,
+)
 from kerassl.layers.prototypes import Prototypes
 
 __all__ = [
@@ -18,6 +22,7 @@ __all__ = [
     "DINOHead",
     "FeatureQueue",
     "MLPHead",
+    "MaskedTokens",
     "MomentumNetwork",
     "Prototypes",
     "TokensAtSize",

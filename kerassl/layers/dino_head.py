@@ -154,12 +154,24 @@ class DINOHead(keras.layers.Layer):
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Creates the weights for inputs of shape `(..., D)`."""
-        self.mlp.build(input_shape)
-        self.last.build((*input_shape[:-1], self.projection_dim))
+        self.mlp.build((None, input_shape[-1]))
+        self.last.build((None, self.projection_dim))
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         """Maps features `(..., D)` to logits `(..., K)`."""
-        return self.last(unit_vectors(self.mlp(inputs, training=training)))
+        return self.last(self.vectors(inputs, training))
+
+    def vectors(self, inputs: Any, training: bool = False) -> Any:
+        """Maps features `(..., D)` to unit vectors `(..., projection_dim)`.
+
+        Batch normalization takes tokens as it takes images.
+        """
+        if len(inputs.shape) == 2:
+            return unit_vectors(self.mlp(inputs, training=training))
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        found = unit_vectors(self.mlp(rows, training=training))
+        shape = (-1, *inputs.shape[1:-1], self.projection_dim)
+        return ops.reshape(found, shape)
 
     def compute_output_shape(self, input_shape: Sequence[int]) -> tuple:
         """Returns `(..., K)`."""

@@ -242,5 +242,62 @@ class TokensAtSize(keras.layers.Layer):
         )
 
 
+class MaskedTokens(TokensAtSize):
+    """A ViT's embedding of patches, with a mask token in place of some.
+
+    The mask token is DINOv2's own, or else a weight of this layer. It starts
+    at 0, and gets the positions of the patches that it replaces.
+
+    Args:
+        embedding: as in `TokensAtSize`, for square images.
+
+    Raises:
+        ValueError: if the patches aren't a square.
+
+    Reference:
+        - [Bao et al., 2021, BEiT](https://arxiv.org/abs/2106.08254)
+        - [Zhou et al., 2021, iBOT](https://arxiv.org/abs/2111.07832)
+    """
+
+    def __init__(self, embedding: Any):
+        parts = parts_of(embedding)
+        rows, columns = parts.grid
+        height, width = parts.patches.kernel_size
+        if rows != columns or height != width:
+            raise ValueError(
+                "Patches are masked in square images with square patches. "
+                f"{embedding.name!r} has {rows}x{columns} patches of "
+                f"{height}x{width}."
+            )
+        super().__init__(embedding, rows * height)
+        # As in the embedding itself, whatever is added to other sizes.
+        self._matrices = [np.eye(rows, dtype="float32")] * 2
+        if not hasattr(embedding, "mask_token"):
+            self.mask_token = self.add_weight(
+                name="mask_token",
+                shape=(1, parts.positions.shape[-1]),
+                initializer="zeros",
+            )
+
+    def call(
+        self, images: Any, masks: Any, training: bool | None = None
+    ) -> Any:
+        """Maps images and masks `(N, L)`, 1 for hidden, to `(N, T, D)`."""
+        maps = parts_of(self.embedding).patches(images)
+        shape = (-1, self.grid[0] * self.grid[1], maps.shape[-1])
+        patches = ops.reshape(maps, shape)
+        token = getattr(self.embedding, "mask_token", None)
+        token = self.mask_token if token is None else token
+        token = ops.cast(ops.convert_to_tensor(token), patches.dtype)
+        hidden = ops.cast(masks, "bool")[..., None]
+        return self.complete(ops.where(hidden, token, patches), training)
+
+    def compute_output_spec(
+        self, images: Any, masks: Any, training: bool | None = None
+    ) -> keras.KerasTensor:
+        """Returns the shape and dtype of the tokens."""
+        return super().compute_output_spec(images)
+
+
 def _joined(tensors: list[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors)

@@ -11,6 +11,7 @@ from kerassl.losses.emp_ssl import coding_rate, emp_ssl
 from kerassl.losses.info_nce import info_nce
 from kerassl.losses.inpainting import inpainting, relative_error
 from kerassl.losses.lejepa import distance_to_center, lejepa, sigreg
+from kerassl.losses.masked_distillation import masked_distillation
 from kerassl.losses.masked_reconstruction import (
     masked_reconstruction,
     normalize_patches,
@@ -36,6 +37,7 @@ __all__ = [
     "info_nce",
     "inpainting",
     "lejepa",
+    "masked_distillation",
     "masked_reconstruction",
     "negative_cosine",
     "normalize_patches",

@@ -193,31 +193,53 @@ class DINO(SelfSupervisedModel):
             self.momentum_encoder(large, training=teacher_trains),
             training=teacher_trains,
         )
-        # A copy, since PyTorch assigns in place.
-        center = ops.copy(ops.convert_to_tensor(self.center))
-        if training:
-            mean = mean_over_devices(ops.mean(logits, axis=0))
-            mean = ops.cast(mean, center.dtype)
-            share = 1.0 - self.center_momentum
-            self.center.assign(center + share * (mean - center))
         teacher = ops.split(logits, TAUGHT)
         return {
             **outputs,
             **{f"teacher_{k}": x for k, x in zip(self.taught, teacher)},
-            "center": center,
+            **self._centers(
+                {"center": (self.center, ops.mean(logits, axis=0))}, training
+            ),
         }
+
+    def _centers(
+        self, means: dict[str, tuple[Any, Any]], training: bool
+    ) -> dict[str, Any]:
+        """Returns centers, and moves them in training.
+
+        Args:
+            means: dict of name to a center's variable and its batch mean.
+            training: bool.
+
+        Returns:
+            A dict of name to the center before this batch.
+        """
+        found = {}
+        for name, (variable, mean) in means.items():
+            # A copy, since PyTorch assigns in place.
+            center = ops.copy(ops.convert_to_tensor(variable))
+            if training:
+                mean = ops.cast(mean_over_devices(mean), center.dtype)
+                share = 1.0 - self.center_momentum
+                variable.assign(center + share * (mean - center))
+            found[name] = center
+        return found
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Predicts the teacher's distributions from the other views."""
-        temperature = self.teacher_temperature
-        if callable(temperature):
-            temperature = temperature(ops.convert_to_tensor(self.steps))
+        temperature = self._now(self.teacher_temperature)
         teacher = [
             centered(outputs[f"teacher_{k}"], outputs["center"], temperature)
             for k in self.taught
         ]
         student = [outputs[name] for name in self.augmenter.view_names]
         return dino(student, teacher, self.student_temperature)
+
+    def _now(self, value: Any) -> Any:
+        """Returns a number, or what its schedule gives for this step."""
+        if callable(value):
+            return value(ops.convert_to_tensor(self.steps))
+        return value
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(K): all K prototypes are equally likely.
