@@ -36,7 +36,7 @@ def block_masks(uniforms: Any, noise: Any, counts: Any, grid: int) -> Any:
     area = low + area * ops.relu(counts[:, None] - low)
     ratio = ops.exp((2.0 * aspect - 1.0) * math.log(1.0 / ASPECT))
     height, width = (
-        ops.clip(ops.round(ops.sqrt(area * x)), 1.0, float(grid))
+        between(ops.round(ops.sqrt(area * x)), 1.0, float(grid))
         for x in (ratio, 1.0 / ratio)
     )
     places = ops.arange(grid, dtype="float32")
@@ -52,6 +52,11 @@ def block_masks(uniforms: Any, noise: Any, counts: Any, grid: int) -> Any:
     )
     rank = ops.argsort(ops.argsort(order + noise, axis=1), axis=1)
     return ops.cast(ops.cast(rank, "float32") < counts[:, None], "float32")
+
+
+def between(x: Any, low: float, high: float) -> Any:
+    """Returns `ops.clip`, without sending numbers to the device."""
+    return high - ops.relu(high - low - ops.relu(x - low))
 
 
 def _inside(places: Any, start: Any, length: Any) -> Any:

@@ -64,7 +64,7 @@ class WeightNormDense(keras.layers.Layer):
         """Maps `(..., D)` to `(..., units)`."""
         kernel, *scale = map(ops.convert_to_tensor, self.weights)
         squares = ops.sum(ops.square(kernel), axis=0)
-        matrix = kernel * ops.rsqrt(ops.maximum(squares, 1e-24))
+        matrix = kernel * ops.rsqrt(squares + 1e-24)
         if scale:
             matrix = scale[0] * matrix
         return ops.matmul(ops.cast(inputs, matrix.dtype), matrix)

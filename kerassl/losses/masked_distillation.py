@@ -4,6 +4,8 @@ from typing import Any
 
 from keras import ops
 
+from kerassl.losses.numbers import at_least
+
 
 def masked_distillation(
     student_logits: Any,
@@ -36,5 +38,5 @@ def masked_distillation(
         ops.cast(teacher_probabilities, "float32") * ops.log_softmax(logits),
         axis=-1,
     )
-    counts = ops.maximum(ops.sum(mask, axis=1), 1.0)
+    counts = at_least(ops.sum(mask, axis=1), 1.0)
     return {"loss": ops.mean(ops.sum(terms * mask, axis=1) / counts)}

@@ -23,11 +23,13 @@ from kerassl.methods.regularization.swav import SwAV
 from kerassl.methods.regularization.vicreg import VICReg
 from kerassl.methods.regularization.visreg import VISReg
 from kerassl.methods.self_distillation.dino import DINO
+from kerassl.methods.self_distillation.ibot import IBOT
 
 __all__ = [
     "BYOL",
     "DINO",
     "EMPSSL",
+    "IBOT",
     "MAE",
     "NNCLR",
     "BarlowTwins",

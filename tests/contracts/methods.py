@@ -158,8 +158,8 @@ def context_encoder(encoder, **kwargs):
     return kerassl.ContextEncoder(encoder, **(settings | kwargs))
 
 
-def mae(encoder, **kwargs):
-    """On a tiny ViT for the same images, since MAE masks a ViT's patches."""
+def tiny_vit(encoder):
+    """A tiny ViT for the same images, for methods that mask patches."""
     import keras_hub
 
     shape = encoder.input_shape[1:]
@@ -174,9 +174,23 @@ def mae(encoder, **kwargs):
         name="backbone",
     )
     tokens = backbone(layers.Rescaling(1 / 127.5, offset=-1)(inputs))
-    vit = keras.Model(inputs, layers.Flatten()(tokens[:, :1]))
+    return keras.Model(inputs, layers.Flatten()(tokens[:, :1]))
+
+
+def mae(encoder, **kwargs):
     settings = dict(decoder_dim=16, decoder_depth=1, decoder_heads=2)
-    return kerassl.MAE(vit, **(settings | kwargs))
+    return kerassl.MAE(tiny_vit(encoder), **(settings | kwargs))
+
+
+def ibot(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    settings = dict(num_prototypes=12, hidden_dim=16, projection_dim=8)
+    settings |= dict(head_normalization=True, freeze_last_layer_steps=0)
+    settings |= dict(momentum=kerassl.layers.CosineMomentum(0.99, 32))
+    augmenter = kerassl.augmentation.dino(size, size // 2, num_local_crops=1)
+    return kerassl.IBOT(
+        tiny_vit(encoder), augmenter=augmenter, **(settings | kwargs)
+    )
 
 
 def distillation(encoder, **kwargs):
@@ -201,6 +215,7 @@ METHODS = {
     "fastsiam": fastsiam,
     "swav": swav,
     "dino": dino,
+    "ibot": ibot,
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
     "lejepa": lejepa,
@@ -223,7 +238,7 @@ EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5, "nnclr": 5, "byol": 5}
 EPOCHS["distillation"] = 5
 
 # Methods that use a ViT here.
-ON_VITS = {"mae"}
+ON_VITS = {"ibot", "mae"}
 
 # The number of moving means and variances, if it is below four: rotation has
 # only the encoder's, and a ViT has none.
@@ -255,6 +270,7 @@ COLLAPSED = {
     "fastsiam": -1,
     "swav": math.log(12),
     "dino": math.log(12),
+    "ibot": 1.5 * math.log(12),
     "barlow_twins": 16,
     "vicreg": 24.75,
     "emp_ssl": -200 - math.log(41) / 2,
