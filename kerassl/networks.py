@@ -91,6 +91,17 @@ def in_precision(model: keras.Model, policy: str) -> keras.Model:
     return pinned(copy)
 
 
+def trained_encoder(model: Any) -> Any:
+    """Returns the encoder that a training model trained.
+
+    Args:
+        model: a method, whose `feature_encoder` is meant, such as DINO's
+            teacher; another model with an `encoder`; or an encoder.
+    """
+    encoder = getattr(model, "encoder", model)
+    return getattr(model, "feature_encoder", encoder)
+
+
 def set_weights(model: keras.layers.Layer, arrays: Any) -> None:
     """Sets the weights of a model, and finalizes its `Normalization` layers.
 

@@ -9,6 +9,7 @@ from kerassl.encoders.embed import (
     image_size,
 )
 from kerassl.encoders.feature_map import feature_map
+from kerassl.encoders.libraries import released
 from kerassl.encoders.parts import parts
 from kerassl.encoders.sizes import at_size
 from kerassl.encoders.stages import layer_features, stage_features, stages
@@ -26,6 +27,7 @@ __all__ = [
     "layer_features",
     "names",
     "parts",
+    "released",
     "stage_features",
     "stages",
 ]

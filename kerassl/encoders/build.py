@@ -82,7 +82,6 @@ def build(
     | `vit_base` | 768 | 85.8 M | MAE's and MoCo v3's |
     | `dinov2_small` | 384 | 21.6 M | DINOv2's, patches of 14 px |
     | `dinov2_base` | 768 | 85.7 M | the same, larger |
-
     | `keras:NAME` | | | `keras.applications.NAME`, untrained |
     | `hub:PRESET` | | | KerasHub's preset, with its weights |
 

@@ -14,6 +14,7 @@ from kerassl.encoders.sizes import EMBEDDINGS
 from kerassl.image_format import channels_last, flat_layers
 from kerassl.layers.positions import bicubic_matrix, parts_of
 from kerassl.names import APPLICATIONS, split_library
+from kerassl.reading import one_line
 
 
 def from_library(
@@ -79,8 +80,20 @@ def _application(name: str, shape: tuple) -> tuple[keras.Model, Any]:
     return body, getattr(keras.applications, module).preprocess_input
 
 
-def _preset(name: str, shape: tuple) -> tuple[keras.Model, Any]:
-    """Returns the backbone and the image converter of a KerasHub preset."""
+def released(name: str) -> tuple[keras.Model, Any]:
+    """Loads a preset of KerasHub.
+
+    Args:
+        name: str, a preset's name, address or folder.
+
+    Returns:
+        A tuple of the backbone, in float32, and the preset's image converter,
+        or `None` if it has none.
+
+    Raises:
+        FileNotFoundError: if the preset can't be fetched.
+        ValueError: if there is none, or it holds no vision backbone.
+    """
     import keras_hub
 
     if not any(mark in name for mark in ":/\\."):
@@ -91,22 +104,38 @@ def _preset(name: str, shape: tuple) -> tuple[keras.Model, Any]:
             ["see https://keras.io/keras_hub/presets"],
         )
     try:
-        backbone = keras_hub.models.Backbone.from_preset(name)
-    except (ValueError, OSError) as error:
-        raise ValueError(
-            f"KerasHub can't load the preset {name!r}: {error}"
+        with channels_last():
+            backbone = keras_hub.models.Backbone.from_preset(
+                name, dtype="float32"
+            )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"KerasHub's preset {name} can't be fetched "
+            f"({type(error).__name__}). Without a connection, give the folder "
+            "of a copy: hub:PATH."
         ) from error
+    except Exception as error:  # of any type, from any layer
+        raise ValueError(
+            f"KerasHub can't load the preset {name!r}: "
+            f"{one_line(str(error), 300)}"
+        ) from error
+    if getattr(backbone, "image_shape", None) is None:
+        raise ValueError(
+            f"The preset {name!r} holds a {type(backbone).__name__}, which "
+            "doesn't encode images."
+        )
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(name)
     except (ValueError, OSError):
         # `as_encoder` knows whether the backbone needs one.
         converter = None
-    known = getattr(backbone, "image_shape", None)
-    if known is None:
-        raise ValueError(
-            f"The preset {name!r} holds a {type(backbone).__name__}, which "
-            "doesn't encode images."
-        )
+    return backbone, converter
+
+
+def _preset(name: str, shape: tuple) -> tuple[keras.Model, Any]:
+    """Returns backbone and image converter for images of that shape."""
+    backbone, converter = released(name)
+    known = backbone.image_shape
     if known[-1] != shape[-1]:
         raise ValueError(
             f"The preset {name!r} takes images with {known[-1]} channels. "

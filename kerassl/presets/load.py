@@ -10,14 +10,13 @@ from typing import Any
 import keras
 
 from kerassl import encoders, registry
-from kerassl.image_format import channels_last, load_keras_file
+from kerassl.image_format import load_keras_file
 from kerassl.names import BEST, ENCODER, START
-from kerassl.networks import in_float32, set_trainable
+from kerassl.networks import in_float32, set_trainable, trained_encoder
 from kerassl.presets.format.build import Preset, build_encoder
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo
 from kerassl.presets.format.verify import open_preset
 from kerassl.presets.published import plain_name, published
-from kerassl.reading import one_line
 from kerassl.run_folder import encoder_file
 
 INDEX = "index.json"
@@ -212,7 +211,7 @@ def _own_encoder(source: str | Path) -> keras.Model:
             "run's, or a .keras file."
         )
     encoder = load_keras_file(path)
-    encoder = in_float32(getattr(encoder, "encoder", encoder))
+    encoder = in_float32(trained_encoder(encoder))
     # It was an encoder in a run, so its normalization was accepted.
     own = path.name in (ENCODER, START, BEST)
     if own and isinstance(encoder, keras.Model):
@@ -227,32 +226,13 @@ def load_released(source: str | Path) -> tuple[keras.Model, Any]:
         source: `"hub:"` and a preset's name, address or folder.
 
     Returns:
-        The encoder, and KerasHub's image converter.
+        The encoder, and KerasHub's image converter or `None`.
 
     Raises:
-        FileNotFoundError: if it doesn't exist, or can't be fetched.
-        ValueError: if it holds no vision backbone.
+        FileNotFoundError: if it can't be fetched.
+        ValueError: if there is none, or it holds no vision backbone.
     """
-    import keras_hub
-
-    name = str(source).removeprefix(KERASHUB)
-    try:
-        with channels_last():
-            backbone = keras_hub.models.Backbone.from_preset(
-                name, dtype="float32"
-            )
-            converter = keras_hub.layers.ImageConverter.from_preset(name)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"KerasHub's preset {name} can't be fetched "
-            f"({type(error).__name__}). Without a connection, give the folder "
-            f"of a copy: {KERASHUB}PATH."
-        ) from error
-    except Exception as error:  # of any type, from any layer
-        raise ValueError(
-            f"KerasHub can't load a vision backbone from {name}: "
-            f"{one_line(str(error), 300)}"
-        ) from error
+    backbone, converter = encoders.released(str(source).removeprefix(KERASHUB))
     return encoders.as_encoder(backbone, normalization=converter), converter
 
 

@@ -12,7 +12,7 @@ from kerassl import encoders
 from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.normalization import ARITHMETIC
 from kerassl.image_format import LAST
-from kerassl.networks import replay
+from kerassl.networks import replay, trained_encoder
 from kerassl.presets.format.architecture import (
     FLOAT32,
     Architecture,
@@ -81,7 +81,7 @@ def check_encoder(encoder: Any) -> None:
     kerassl.presets.check_encoder(encoder)  # before hours of training
     ```
     """
-    found = getattr(encoder, "encoder", encoder)
+    found = trained_encoder(encoder)
     try:
         _taken_apart(encoders.as_encoder(found))
     except PresetError as error:

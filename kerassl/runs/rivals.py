@@ -18,6 +18,10 @@ RELEASED = {
     "dinov2_base": "hub:dinov2_base",
     "imagenet": "hub:resnet_50_imagenet",
 }
+# As `kerassl.data.load` resizes.
+RESIZING: dict[str, Any] = dict(
+    interpolation="bilinear", antialias=True, crop_to_aspect_ratio=True
+)
 # The random weights, which every protocol measures anyway.
 RANDOM = "random"
 
@@ -87,11 +91,7 @@ def open_rival(source: str | Path) -> Rival:
         return _released(name)
     encoder = load_encoder(source)
     check_finite(encoder, source)
-    # As `kerassl.data.load` resizes.
-    resizing = dict(
-        interpolation="bilinear", antialias=True, crop_to_aspect_ratio=True
-    )
-    return Rival(encoder, load_size(encoder), resizing)
+    return Rival(encoder, load_size(encoder), RESIZING)
 
 
 def rival_names(sources: list[str]) -> dict[str, str]:
@@ -123,6 +123,8 @@ def rival_names(sources: list[str]) -> dict[str, str]:
 def _released(source: str) -> Rival:
     """Loads a preset of KerasHub."""
     encoder, converter = load_released(source)
+    if converter is None:
+        return Rival(encoder, load_size(encoder), RESIZING)
     size = load_size(encoder) or converter.image_size
     resizing = dict(
         interpolation=converter.interpolation,
