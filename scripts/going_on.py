@@ -11,6 +11,7 @@ accuracies.
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,15 +47,20 @@ def main() -> None:
 def _row(method: str, data: str, options: argparse.Namespace) -> str:
     size = "vit" if method == "mae" else "resnet"
     preset = f"{method}_{size}_nano_cifar10"
-    load = kerassl.data.load
-    more = {"image_size": 32, "channels": 3}
-    train = load(data, "train", limit=options.images, **more)
-    test = load(data, "test", limit=options.test, **more)
+
+    def part(split: str, limit: int) -> tuple[Any, Any]:
+        found = kerassl.data.load(
+            data, split, limit=limit, image_size=32, channels=3
+        )
+        return found.images, found.labels
+
+    train, train_labels = part("train", options.images)
+    test, test_labels = part("test", options.test)
 
     def accuracy(source: str | Path) -> float:
         encoder = kerassl.load_encoder(source)
         features = [kerassl.encoders.embed(encoder, x) for x in (train, test)]
-        scores = knn(features[0], train.labels, features[1], test.labels)
+        scores = knn(features[0], train_labels, features[1], test_labels)
         return scores["accuracy"]
 
     recipe = recipes.going_on(recipes.get(method, "cpu"))
@@ -69,7 +75,7 @@ def _row(method: str, data: str, options: argparse.Namespace) -> str:
             )
             run.train()
             scores.append(accuracy(folder))
-    error = np.sqrt(2 * start * (1 - start) / len(test.labels))
+    error = np.sqrt(2 * start * (1 - start) / len(test_labels))
     cells = [method, data, *(f"{100 * x:.1f}" for x in (*scores, error))]
     return f"| {' | '.join(cells)} |"
 

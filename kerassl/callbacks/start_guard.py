@@ -22,7 +22,7 @@ from kerassl.training.monitors import Monitor
 # A fall of the accuracy by so many standard errors is clear.
 ERRORS = 3.0
 # Without labels: less than this share of the neighbors, or of the rank, of the
-# start. docs/going_on.md has what trainings that went well and badly keep.
+# start. Chosen by hand, to catch only what is clearly destroyed.
 LEAST_AGREEMENT, LEAST_RANK = 0.2, 0.5
 
 

@@ -279,7 +279,7 @@ class MaskedTokens(TokensAtSize):
                 initializer="zeros",
             )
 
-    def call(
+    def call(  # type: ignore[override]
         self, images: Any, masks: Any, training: bool | None = None
     ) -> Any:
         """Maps images and masks `(N, L)`, 1 for hidden, to `(N, T, D)`."""
@@ -292,7 +292,7 @@ class MaskedTokens(TokensAtSize):
         hidden = ops.cast(masks, "bool")[..., None]
         return self.complete(ops.where(hidden, token, patches), training)
 
-    def compute_output_spec(
+    def compute_output_spec(  # type: ignore[override]
         self, images: Any, masks: Any, training: bool | None = None
     ) -> keras.KerasTensor:
         """Returns the shape and dtype of the tokens."""

@@ -89,7 +89,7 @@ class DINO(SelfSupervisedModel):
         - [Caron et al., 2021](https://arxiv.org/abs/2104.14294)
     """
 
-    metric_names = ("teacher_entropy", "teacher_kl")
+    metric_names: tuple[str, ...] = ("teacher_entropy", "teacher_kl")
     counts_steps = True
     collapse_advice = (
         "If `teacher_entropy` is near 0, try a smaller center_momentum or a "
