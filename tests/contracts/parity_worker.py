@@ -91,7 +91,7 @@ def views(model):
             coarse = coarse.astype("float32")
             batches[-1][name] = coarse[:, at][:, :, at]
         if not is_plain or model.drawn_names:
-            (images,) = batches[-1].values()
+            images = next(iter(batches[-1].values()))
             made = model.make_views(batches[-1] if is_plain else images)
             batches[-1] = {k: ops.convert_to_numpy(v) for k, v in made.items()}
     return batches
