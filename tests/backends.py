@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -19,14 +19,19 @@ once = pytest.mark.skipif(
 )
 
 
-def more(covered_by: str, always_on: str | None = None) -> pytest.MarkDecorator:
+def more(
+    covered_by: str,
+    always_on: str | None = None,
+    always: Sequence[str] = (),
+) -> pytest.MarkDecorator:
     """Marks a test that runs only with `scripts/test --all`.
 
     Args:
         covered_by: str, what covers the same by default.
         always_on: str, a backend on which it runs by default, too.
+        always: parameters with which it runs by default, too.
     """
-    return pytest.mark.more(covered_by, always_on=always_on)
+    return pytest.mark.more(covered_by, always_on=always_on, always=always)
 
 
 def examples(count: int) -> int:

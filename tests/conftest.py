@@ -57,8 +57,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line(
         "markers",
-        "more(covered_by, always_on): runs only with --all, or on one backend; "
-        "see tests.backends.more",
+        "more(covered_by, always_on, always): runs only with --all, on one "
+        "backend or with some parameters; see tests.backends.more",
     )
     config.addinivalue_line(
         "markers", "every_backend: runs on every backend without --all, too"
@@ -76,6 +76,9 @@ def pytest_collection_modifyitems(config, items):
         mark = item.get_closest_marker("more")
         only_on = mark.kwargs["always_on"] if mark else _usual_backend(item)
         runs = only_on == keras.config.backend()
+        if mark and hasattr(item, "callspec"):
+            parameters = item.callspec.params.values()
+            runs |= any(x in mark.kwargs["always"] for x in parameters)
         (kept if runs else more).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=more)

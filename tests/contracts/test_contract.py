@@ -29,11 +29,17 @@ BATCH = 32
 # Of one size: JAX compiles each operation for each.
 VIEWS = 256
 BACKEND = keras.backend.backend()
-# The base class's own features are tested on one method of each kind: plain,
-# with a queue, with a momentum schedule, with a discriminator. Each of these
-# tests compiles a step.
-A_FEW = pytest.mark.parametrize(
-    "make", ["simclr", "moco_v2", "byol", "context_encoder"], indirect=True
+# One method of each kind: plain, with a queue, with a momentum schedule, with a
+# discriminator.
+OF_EACH_KIND = ("simclr", "moco_v2", "byol", "context_encoder")
+# The base class's own features are tested on these. Each of these tests
+# compiles a step.
+A_FEW = pytest.mark.parametrize("make", OF_EACH_KIND, indirect=True)
+# TensorFlow and JAX take seconds to compile a step.
+ON_PYTORCH = more(
+    "the same on PyTorch, and on a method of each kind",
+    always_on="torch",
+    always=OF_EACH_KIND,
 )
 
 
@@ -256,6 +262,7 @@ def test_views_differ_within_a_batch_and_between_calls(trained, images):
                 assert np.abs(seen[i] - seen[j]).max() > 1
 
 
+@ON_PYTORCH
 def test_a_saved_run_goes_on_elsewhere(trained, images, tmp_path):
     model = trained.model
     model.save(tmp_path / "run.keras")
@@ -285,12 +292,13 @@ def test_config_round_trip(trained):
     )
 
 
-def check_mixed_precision(make, images, policy, monkeypatch, **compiled):
+def check_mixed_precision(make, images, policy, monkeypatch):
     if BACKEND == "jax" and make.is_vit and "cpu" in environment()["device"]:
         # JAX's attention has no float16 gradient on CPUs.
         policy = "mixed_bfloat16"
     keras.config.set_dtype_policy(policy)
-    model = make(**compiled)
+    # Compiled, which is Keras's default only on JAX. PyTorch takes too long.
+    model = make(jit_compile=BACKEND != "torch")
     before = values(model.trainable_variables)
     traced = note_dtypes(monkeypatch, model)
     history = fit(model, images, make.epochs)
@@ -306,26 +314,14 @@ def check_mixed_precision(make, images, policy, monkeypatch, **compiled):
     assert is_scaled == (policy == "mixed_float16")
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX always compiles")
-def test_mixed_precision(make, images, monkeypatch):
+@ON_PYTORCH
+def test_float16(make, images, monkeypatch):
     check_mixed_precision(make, images, "mixed_float16", monkeypatch)
 
 
-# XLA takes up to 15 s for a step.
-@A_FEW
-@pytest.mark.skipif(BACKEND == "torch", reason="PyTorch's compiler takes long")
-def test_mixed_precision_compiled(make, images, monkeypatch):
-    check_mixed_precision(
-        make, images, "mixed_float16", monkeypatch, jit_compile=True
-    )
-
-
-@more("test_mixed_precision and test_mixed_precision_compiled")
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_every_mixed_precision(make, images, policy, monkeypatch):
-    check_mixed_precision(
-        make, images, policy, monkeypatch, jit_compile=BACKEND != "torch"
-    )
+@more("test_float16")
+def test_bfloat16(make, images, monkeypatch):
+    check_mixed_precision(make, images, "mixed_bfloat16", monkeypatch)
 
 
 def note_dtypes(monkeypatch, model):
@@ -414,7 +410,7 @@ def test_its_own_code_is_traced(trained, graphs, monkeypatch):
     assert traces(graphs, model)
 
 
-@more("test_mixed_precision_compiled and, on PyTorch, its_own_code_is_traced")
+@more("test_float16 and, on PyTorch, test_its_own_code_is_traced")
 def test_jit_compile(make, images, graphs):
     model = make(jit_compile=True)
     before = values(model.trainable_variables)
