@@ -141,7 +141,7 @@ class DINOHead(keras.layers.Layer):
             hidden_normalization=batch_normalization,
             hidden_bias=True,
             output_bias=True,
-            activation="gelu",
+            hidden_activation="gelu",
             initial_std=0.02,
             dtype=self.dtype_policy,
             name="mlp",

@@ -27,7 +27,7 @@ class MLPHead(keras.layers.Layer):
         output_normalization: the layer after the last dense layer: `None`,
             `"batch"` (batch normalization with scale and offset),
             `"batch_no_bias"` (only a scale) or `"batch_no_affine"` (neither).
-        activation: `"relu"` or `"gelu"`, of the hidden layers.
+        hidden_activation: `"relu"` or `"gelu"`.
         initial_std: float > 0, the standard deviation of the truncated normal
             numbers that dense layers start from; by default they start as
             Keras's, with Glorot's.
@@ -54,7 +54,7 @@ class MLPHead(keras.layers.Layer):
         hidden_bias: bool = False,
         output_bias: bool = False,
         output_normalization: str | None = None,
-        activation: str = "relu",
+        hidden_activation: str = "relu",
         initial_std: float | None = None,
         **kwargs: Any,
     ):
@@ -69,17 +69,19 @@ class MLPHead(keras.layers.Layer):
                 f"`output_normalization` must be one of "
                 f"{OUTPUT_NORMALIZATIONS}. Received: {output_normalization!r}"
             )
-        if activation not in ACTIVATIONS:
+        if hidden_activation not in ACTIVATIONS:
             raise ValueError(
-                f"`activation` must be one of {ACTIVATIONS}. "
-                f"Received: {activation!r}"
+                f"`hidden_activation` must be one of {ACTIVATIONS}. "
+                f"Received: {hidden_activation!r}"
             )
         self.units = tuple(int(width) for width in units)
         self.hidden_normalization = hidden_normalization
         self.hidden_bias = hidden_bias
         self.output_bias = output_bias
         self.output_normalization = output_normalization
-        self.activation = activation
+        # A layer with an `activation` would be recomputed as a whole by
+        # `keras.RematScope("activations")`.
+        self.hidden_activation = hidden_activation
         self.initial_std = initial_std
 
         # === Layers ===
@@ -88,7 +90,7 @@ class MLPHead(keras.layers.Layer):
             stack.append(self._dense(width, hidden_bias, f"dense_{i}"))
             if hidden_normalization:
                 stack.append(self._batch_normalization(f"norm_{i}"))
-            stack.append(self._activation(f"{activation}_{i}"))
+            stack.append(self._activation(f"{hidden_activation}_{i}"))
         stack.append(self._dense(self.units[-1], output_bias, "dense_output"))
         if output_normalization is not None:
             stack.append(
@@ -113,10 +115,10 @@ class MLPHead(keras.layers.Layer):
         )
 
     def _activation(self, name: str) -> keras.layers.Layer:
-        if self.activation == "relu":
+        if self.hidden_activation == "relu":
             return keras.layers.ReLU(name=name, dtype=self.dtype_policy)
         return keras.layers.Activation(
-            self.activation, name=name, dtype=self.dtype_policy
+            self.hidden_activation, name=name, dtype=self.dtype_policy
         )
 
     def _batch_normalization(
@@ -171,6 +173,6 @@ class MLPHead(keras.layers.Layer):
             "hidden_bias": self.hidden_bias,
             "output_bias": self.output_bias,
             "output_normalization": self.output_normalization,
-            "activation": self.activation,
+            "hidden_activation": self.hidden_activation,
             "initial_std": self.initial_std,
         }

@@ -35,7 +35,9 @@ OF_EACH_KIND = ("simclr", "moco_v2", "byol", "context_encoder")
 # The base class's own features are tested on these. Each of these tests
 # compiles a step.
 A_FEW = pytest.mark.parametrize("make", OF_EACH_KIND, indirect=True)
-# TensorFlow and JAX take seconds to compile a step.
+# TensorFlow and JAX take seconds to compile a step. By default they run these
+# methods: also with small crops, a teacher, a ViT and tiles. Parity covers all.
+EVERYWHERE = (*OF_EACH_KIND, "swav", "dino", "mae", "jigsaw")
 ON_PYTORCH = more(
     "the same on PyTorch, and on a method of each kind",
     always_on="torch",
@@ -49,7 +51,18 @@ def images():
     return data.load("fashion_mnist_small", "train", limit=500).images
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(
+    scope="module",
+    params=[
+        method
+        if method in EVERYWHERE
+        else pytest.param(
+            method,
+            marks=more("PyTorch's run and parity", always_on="torch"),
+        )
+        for method in METHODS
+    ],
+)
 def make(request):
     """A function that makes a compiled model of the method."""
 
