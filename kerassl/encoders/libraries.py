@@ -12,7 +12,11 @@ from kerassl.encoders.kerashub import hub_name
 from kerassl.encoders.normalization import normalizes, standardization
 from kerassl.encoders.sizes import EMBEDDINGS
 from kerassl.image_format import channels_last, flat_layers
-from kerassl.layers.positions import bicubic_matrix, parts_of
+from kerassl.layers.positions import (
+    bicubic_matrix,
+    parts_of,
+    resized_positions,
+)
 from kerassl.names import APPLICATIONS, split_library
 from kerassl.reading import one_line
 
@@ -196,14 +200,11 @@ def _positions(old: Any, new: Any) -> np.ndarray:
     values = keras.ops.convert_to_numpy(table)
     shape = tuple(target.positions.shape)
     values = values.reshape(-1, shape[-1])
-    first = len(values) - grid[0] * grid[1]
-    rows, columns = (
-        bicubic_matrix(*lengths, **source.interpolation)
-        if lengths[0] != lengths[1]
-        else np.eye(lengths[0], dtype="float32")
-        for lengths in zip(grid, target.grid)
-    )
-    patches = values[first:].reshape(*grid, -1)
-    patches = np.einsum("ah,bw,hwd->abd", rows, columns, patches)
-    patches = patches.reshape(-1, shape[-1])
-    return np.concatenate([values[:first], patches]).reshape(shape)
+
+    def matrix(length: int, other: int) -> np.ndarray:
+        if length == other:
+            return np.eye(length, dtype="float32")
+        return bicubic_matrix(length, other, **source.interpolation)
+
+    resized = resized_positions(values, grid, target.grid, matrix)
+    return resized.reshape(shape)

@@ -1,6 +1,7 @@
 """Position embeddings of ViTs, interpolated for images of another size."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -30,7 +31,7 @@ def bicubic_matrix(
             and most of DINOv2's models have 0.1.
 
     Returns:
-        A float32 array `(new, old)`, whose rows add up to 1.
+        A float64 array `(new, old)`, whose rows add up to 1.
     """
     scale = old / (new + offset)
     stretch = max(scale, 1.0) if antialias else 1.0
@@ -44,8 +45,33 @@ def bicubic_matrix(
         # Beyond the edges the first and the last value go on.
         weights[:, 0] += beyond[0].sum(axis=1)
         weights[:, -1] += beyond[1].sum(axis=1)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights.astype("float32")
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def resized_positions(
+    positions: np.ndarray,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    matrix: Callable[[int, int], np.ndarray] = bicubic_matrix,
+) -> np.ndarray:
+    """Interpolates position embeddings to another grid of patches.
+
+    Args:
+        positions: array `(tokens, units)`. Tokens before the grid's, such as
+            the class token, are kept.
+        old: `(rows, columns)` of the grid.
+        new: likewise, of the new grid.
+        matrix: function of an axis' old and new number of patches.
+
+    Returns:
+        A float32 array `(new tokens, units)`.
+    """
+    first = len(positions) - old[0] * old[1]
+    grid = positions[first:].reshape(*old, -1)
+    rows, columns = map(matrix, old, new)
+    grid = np.einsum("ah,bw,hwd->abd", rows, columns, grid)
+    flat = grid.reshape(-1, positions.shape[-1])
+    return np.concatenate([positions[:first], flat]).astype("float32")
 
 
 def _keys_kernel(x: np.ndarray, a: float) -> np.ndarray:

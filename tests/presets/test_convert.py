@@ -11,8 +11,9 @@ import pytest
 
 import kerassl
 from kerassl import encoders, presets
+from kerassl.layers import bicubic_matrix
 from kerassl.presets.convert import SOURCES, convert_checkpoint
-from kerassl.presets.format.positions import bicubic, dino_bicubic
+from kerassl.presets.format.positions import dino_bicubic
 from tests.presets import make
 
 torch = pytest.importorskip("torch")
@@ -366,7 +367,7 @@ def test_positions_at_other_sizes(old, new):
     grid = np.random.default_rng(0).normal(size=(1, 1, old, old))
     tensor = torch.tensor(grid)
     expected = interpolate(tensor, (new, new), mode="bicubic", antialias=True)
-    matrix = bicubic(old, new)
+    matrix = bicubic_matrix(old, new)
     found = matrix @ grid[0, 0] @ matrix.T
     np.testing.assert_allclose(found, expected[0, 0], atol=1e-6)
     scale = (new + 0.1) / old
@@ -381,7 +382,7 @@ def test_positions_at_other_sizes(old, new):
     [
         ("dino_vit", dino_bicubic),
         ("ibot_vit", dino_bicubic),
-        ("mae_vit", bicubic),
+        ("mae_vit", bicubic_matrix),
     ],
 )
 def test_each_has_its_rule_for_positions(source, matrix, saved, tmp_path):

@@ -13,10 +13,10 @@ import pytest
 
 import kerassl
 from kerassl import encoders, presets, recipes, runs
+from kerassl.layers import bicubic_matrix
 from kerassl.presets import hub, load, publish, published
 from kerassl.presets.format import info as schema
 from kerassl.presets.format import verify
-from kerassl.presets.format.positions import bicubic
 from kerassl.presets.format.verify import open_preset
 from kerassl.presets.load import open_source
 from kerassl.reading import text
@@ -201,11 +201,13 @@ def test_image_shape_that_does_not_fit(tmp_path):
 
 
 def test_bicubic():
-    np.testing.assert_allclose(bicubic(5, 5), np.eye(5), atol=1e-12)
+    np.testing.assert_allclose(bicubic_matrix(5, 5), np.eye(5), atol=1e-12)
     line = np.arange(8.0)
     # A straight line stays one, away from the ends.
     places = (np.arange(16) + 0.5) / 2 - 0.5
-    np.testing.assert_allclose((bicubic(8, 16) @ line)[4:-4], places[4:-4])
+    np.testing.assert_allclose(
+        (bicubic_matrix(8, 16) @ line)[4:-4], places[4:-4]
+    )
 
 
 def test_positions_keep_the_class_token(tmp_path):

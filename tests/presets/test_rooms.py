@@ -12,6 +12,7 @@ NEEDED = {
     "environment",
     "export_formats",
     "image_format",
+    "layers",
     "names",
     "networks",
     "presets",

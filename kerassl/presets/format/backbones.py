@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerassl.layers.positions import bicubic_matrix, resized_positions
 from kerassl.presets.format.architecture import (
     Architecture,
     Layout,
@@ -19,11 +20,7 @@ from kerassl.presets.format.architecture import (
     object_config,
 )
 from kerassl.presets.format.info import CONFIG, PresetError, check
-from kerassl.presets.format.positions import (
-    Matrix,
-    bicubic,
-    resized_positions,
-)
+from kerassl.presets.format.positions import Matrix
 from kerassl.reading import is_int, is_number, shown
 
 MOST_UNITS = 8192
@@ -379,7 +376,7 @@ class ViT(Backbone):
         self,
         arrays: list[np.ndarray],
         image_shape: tuple[int | None, ...],
-        matrix: Matrix = bicubic,
+        matrix: Matrix = bicubic_matrix,
     ) -> list[np.ndarray]:
         """Returns the weights, positions interpolated for another image shape.
 

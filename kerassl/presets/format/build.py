@@ -8,6 +8,7 @@ import numpy as np
 from kerassl.encoders.build import accepted, pooled
 from kerassl.encoders.normalization import rescaling
 from kerassl.image_format import channels_last
+from kerassl.layers.positions import bicubic_matrix
 from kerassl.presets.format.architecture import (
     Architecture,
     Weight,
@@ -17,12 +18,7 @@ from kerassl.presets.format.backbones import ViT
 from kerassl.presets.format.dinov2 import DINOv2
 from kerassl.presets.format.graph import Graph
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo, check
-from kerassl.presets.format.positions import (
-    DINO,
-    IBOT,
-    bicubic,
-    dino_bicubic,
-)
+from kerassl.presets.format.positions import DINO, IBOT, dino_bicubic
 
 
 class Preset(NamedTuple):
@@ -64,7 +60,7 @@ def build_encoder(
     ):
         # Converted checkpoints name their method.
         is_dino = preset.info.training.get("method") in (DINO, IBOT)
-        matrix = dino_bicubic if is_dino else bicubic
+        matrix = dino_bicubic if is_dino else bicubic_matrix
         arrays = preset.architecture.resized(arrays, shape, matrix)
     if [w.shape for w in expected] != [a.shape for a in arrays]:
         raise PresetError(

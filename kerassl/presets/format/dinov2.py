@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from kerassl.layers.positions import bicubic_matrix, resized_positions
 from kerassl.presets.format.architecture import Layout, Weight, is_shape
 from kerassl.presets.format.backbones import (
     MOST_BLOCKS,
@@ -11,12 +12,7 @@ from kerassl.presets.format.backbones import (
     Backbone,
 )
 from kerassl.presets.format.info import CONFIG, PresetError, check
-from kerassl.presets.format.positions import (
-    Matrix,
-    bicubic,
-    dino_bicubic,
-    resized_positions,
-)
+from kerassl.presets.format.positions import Matrix, dino_bicubic
 from kerassl.reading import is_int, is_number, shown
 
 POSITIONS = "position_embeddings"
@@ -194,7 +190,7 @@ class DINOv2(Backbone):
         self,
         arrays: list[np.ndarray],
         image_shape: tuple[int | None, ...],
-        matrix: Matrix = bicubic,
+        matrix: Matrix = bicubic_matrix,
     ) -> list[np.ndarray]:
         """Returns the weights, positions interpolated for another image shape.
 
