@@ -15,7 +15,7 @@ from keras import layers
 
 import kerassl
 from kerassl.environment import environment
-from tests.backends import once
+from tests.backends import more, once
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
@@ -161,6 +161,7 @@ def test_a_training_may_save_when_the_script_is_stopped(number, tmp_path):
 
 
 @once
+@more("tests of scripts/benchmark.py, whose parts it runs for two minutes")
 def test_the_gpu_check_measures_and_trains(load, monkeypatch, tmp_path):
     script, results = load("gpu_check"), load("results")
     monkeypatch.setattr(script, "METHODS", ("simclr",))

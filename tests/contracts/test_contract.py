@@ -399,6 +399,7 @@ def traces(graphs, model):
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's compiler")
+@more("methods of each kind", always=EVERYWHERE)
 def test_its_own_code_is_traced(trained, graphs, monkeypatch):
     """What `jit_compile` traces of a method, without Keras's layers and step.
 
