@@ -167,7 +167,7 @@ def tiny_vit(encoder):
     backbone = keras_hub.models.ViTBackbone(
         image_shape=shape,
         patch_size=shape[0] // 4,
-        num_layers=1,
+        num_layers=2,
         num_heads=2,
         hidden_dim=24,
         mlp_dim=48,

@@ -193,8 +193,9 @@ def test_accumulated_steps_on_ready_made_views_with_frozen_weights(
     copied = [values(copy.weights) for _, copy in copies]
     fit(model, views, epochs=1)
     assert not any(moved(before[1], model.trainable_variables))
-    fit(model, views, epochs=1)
-    assert int(model.optimizer.iterations) == 1
+    # SwAV's prototypes rest in the first two steps.
+    fit(model, views, epochs=5)
+    assert int(model.optimizer.iterations) == 3
     assert not any(moved(before[0], frozen))
     assert all(moved(before[1], model.trainable_variables))
     for (network, copy), old in zip(copies, copied):
