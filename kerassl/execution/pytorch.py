@@ -39,15 +39,21 @@ def convolve(
     layout = torch.channels_last
     if padding is None:
         x, padding = pad_same(x, kernel.shape[2:], strides, dilation)
-    return functional.conv2d(
+    # Some CPUs sum a bias's gradient in float16; added apart, as Keras does, it
+    # is summed in float32.
+    apart = bias is not None and x.is_cpu and x.dtype == torch.float16
+    outputs = functional.conv2d(
         x.contiguous(memory_format=layout),
         kernel.to(x.dtype, memory_format=layout),
-        bias,
+        None if apart else bias,
         tuple(strides),
         tuple(padding),
         tuple(dilation),
         groups,
     )
+    if bias is not None and apart:
+        outputs = outputs + bias[:, None, None]
+    return outputs
 
 
 def pad_same(
