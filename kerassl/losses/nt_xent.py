@@ -17,6 +17,7 @@ def nt_xent(
     temperature: float = 0.1,
     rows: Any = None,
     decoupled: bool = False,
+    labels: Any = None,
 ) -> dict[str, Any]:
     """Computes the NT-Xent loss of pairs of projections.
 
@@ -35,12 +36,16 @@ def nt_xent(
             with all others.
         decoupled: bool. Leaves the partner out of the denominator, as in the
             decoupled contrastive loss (DCL), which needs N > 1.
+        labels: int tensor `(N,)`, the class of each image, or `None`. With
+            labels all projections of its class are a projection's partners: its
+            cross-entropy is the mean over them, as in the supervised
+            contrastive loss (SupCon). Not together with `decoupled`.
 
     Returns:
         A dict of float32 scalars: `"loss"`, at chance about `log(2N - 1)`, or
         decoupled `log(2N - 2)`; and
         `"contrastive_accuracy"`, the share in [0, 1] of projections that
-        identify their partner.
+        identify their partner, or one of them.
 
     Example:
     ```python
@@ -53,6 +58,8 @@ def nt_xent(
         - [Chen et al., 2020, SimCLR](https://arxiv.org/abs/2002.05709)
         - google-research/simclr, `tf2/objective.py`, which sums the losses of
           both directions, so its value is twice as large.
+        - [Khosla et al., 2020, SupCon](https://arxiv.org/abs/2004.11362),
+          equation 2
         - [Yeh et al., 2021, DCL](https://arxiv.org/abs/2110.06848)
     """
     # Float32, since half precision overflows in the logits' exponentials.
@@ -75,10 +82,18 @@ def nt_xent(
     if decoupled:
         is_partner = ops.equal(partner[:, None], everyone[None, :])
         compared = logits + MASKED * ops.cast(is_partner, "float32")
-    loss = ops.mean(
-        ops.logsumexp(compared, axis=-1)
-        - ops.sum(anchors * partners, axis=-1) / temperature
-    )
     picked = ops.cast(ops.argmax(logits, axis=-1), partner.dtype)
-    accuracy = ops.mean(ops.cast(ops.equal(picked, partner), "float32"))
+    if labels is None:
+        wanted = ops.sum(anchors * partners, axis=-1) / temperature
+        found = ops.equal(picked, partner)
+    else:
+        classes = ops.concatenate([ops.cast(labels, "int32")] * 2)
+        own = ops.take(classes, index, axis=0)
+        alike = ops.cast(ops.equal(own[:, None], classes[None, :]), "float32")
+        # The partner from the other view is always among them.
+        alike = alike - ops.cast(itself, "float32")
+        wanted = ops.sum(alike * logits, axis=-1) / ops.sum(alike, axis=-1)
+        found = ops.equal(ops.take(classes, picked, axis=0), own)
+    loss = ops.mean(ops.logsumexp(compared, axis=-1) - wanted)
+    accuracy = ops.mean(ops.cast(found, "float32"))
     return {"loss": loss, "contrastive_accuracy": accuracy}

@@ -21,7 +21,8 @@ from kerassl.layers import MLPHead
 from kerassl.methods.linked import LinkedModel
 from kerassl.networks import freeze_parts, frozen_parts
 from kerassl.renamed import current_names
-from kerassl.training.inputs import Inputs, select
+from kerassl.training.forms import select
+from kerassl.training.inputs import Inputs
 from kerassl.training.step import follow_frozen
 
 
@@ -47,6 +48,8 @@ class SelfSupervisedModel(LinkedModel):
     `fit` accepts the data that Keras accepts (arrays, `tf.data`, `PyDataset`,
     torch `DataLoader`, generators) and what `kerassl.data.load` returns.
     Labels are ignored, and so are all entries of a dict other than `"image"`.
+    Only with `needs_labels`, which a method sets to learn from labels too, the
+    objective finds them in its outputs, under `"labels"`.
     Images are uint8 or float in [0, 255], with the encoder's number of
     channels and any size that the augmenter accepts. Views can also be passed
     ready-made, as a dict with the augmenter's view names. `evaluate`,
@@ -230,7 +233,8 @@ class SelfSupervisedModel(LinkedModel):
         """Maps the outputs of `forward_views` to scalars.
 
         Args:
-            outputs: dict of tensors.
+            outputs: dict of tensors; with `needs_labels` also `"labels"`, an
+                int tensor `(N,)`.
 
         Returns:
             A dict with `"loss"`, a float32 scalar to minimize, and a scalar
@@ -318,6 +322,9 @@ class SelfSupervisedModel(LinkedModel):
         Metrics are means over images, like Keras's mean loss: a smaller last
         batch counts for less.
         """
+        if self.needs_labels:
+            # Given to `train_on_batch` as an array, it still is one.
+            y_pred = {**y_pred, "labels": ops.convert_to_tensor(y)}
         scalars = {
             name: mean_over_devices(value)
             for name, value in self.objective(y_pred).items()

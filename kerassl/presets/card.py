@@ -84,7 +84,9 @@ def _summary(info: PresetInfo) -> str:
     text += f"pretrained with {info.method}" if info.method else "pretrained"
     if info.datasets:
         text += f" on {', '.join(info.datasets)}"
-    return f"{text}, without labels."
+    settings = (info.recipe or {}).get("method_args", {})
+    how = "with" if settings.get("supervised") else "without"
+    return f"{text}, {how} labels."
 
 
 def _facts(info: PresetInfo) -> str:

@@ -1,7 +1,7 @@
 """A Keras model that trains on images without labels."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -14,7 +14,8 @@ from kerassl.distributed import (
     share_weights,
 )
 from kerassl.execution import LentModel
-from kerassl.training.inputs import Inputs, batch_sizes
+from kerassl.training.forms import batch_sizes, is_arrays
+from kerassl.training.inputs import Inputs
 from kerassl.training.lockstep import check_lockstep
 from kerassl.training.monitors import with_monitors
 from kerassl.training.pixels import PixelWatch
@@ -31,7 +32,7 @@ from kerassl.training.uploads import rows_ahead
 
 
 class ImageModel(LentModel):
-    """Passes images to Keras's training loop, and drops labels.
+    """Passes images to Keras's training loop, and labels only if needed.
 
     All methods that read data do so through `Inputs`: `fit` with its
     `validation_data`, `evaluate`, `predict`, and their `..._on_batch` variants.
@@ -49,6 +50,8 @@ class ImageModel(LentModel):
     metric_names: tuple[str, ...] = ()
     #: The smallest batch that the model can train on.
     min_batch: int = 1
+    #: Whether the objective needs the images' labels, integers `(N,)`.
+    needs_labels: bool = False
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -102,9 +105,9 @@ class ImageModel(LentModel):
         ]
         if given:
             raise ValueError(
-                f"{type(self).__name__} brings its own loss and metrics, and "
-                f"ignores labels. Leave out {', '.join(given)}; to measure "
-                "with labels, use `kerassl.callbacks.KNNMonitor`."
+                f"{type(self).__name__} brings its own loss and metrics. Leave "
+                f"out {', '.join(given)}; to measure with labels, use "
+                "`kerassl.callbacks.KNNMonitor`."
             )
         check_rematerialized(self)
         super().compile(optimizer=optimizer, **kwargs)
@@ -116,7 +119,9 @@ class ImageModel(LentModel):
         build_optimizer(self)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
-        """Trains on images, as `keras.Model.fit` does; labels are ignored.
+        """Trains on images, as `keras.Model.fit` does.
+
+        Labels are ignored, unless the method needs them (`needs_labels`).
 
         Args:
             x: the data; see the class. The result of `kerassl.data.load`, or
@@ -130,9 +135,10 @@ class ImageModel(LentModel):
             A `keras.callbacks.History`.
 
         Raises:
-            ValueError: if images have the wrong shape, type or range, or a
-                batch is too small. It is raised before the step that would
-                use them, and before the first step where that is known.
+            ValueError: if images have the wrong shape, type or range, labels
+                are needed and missing, or a batch is too small. It is raised
+                before the step that would use them, and before the first step
+                where that is known.
         """
         given = _bound(super().fit, x, *args, **kwargs)
         follow_frozen(self)
@@ -141,12 +147,14 @@ class ImageModel(LentModel):
         )
         batch_size = given.get("batch_size")
         check_size = self._size_check(trains=True)
-        training = self.inputs_for(check_size=check_size, in_step=True)
-        given["x"] = training.read(x, batch_size, given.get("shuffle", True))
+        reads: dict = dict(in_step=True, needs_labels=self.needs_labels)
+        training = self.inputs_for(check_size=check_size, **reads)
+        shuffle = given.get("shuffle", True)
+        given["x"] = training.read(x, batch_size, shuffle, given.get("y"))
         if isinstance(x, ImageData) or hasattr(x, "read"):
             # `ImageBatches` shuffles images; Keras would shuffle batches.
             x, given["shuffle"] = given["x"], False
-        elif not (_is_array(x) or isinstance(x, keras.utils.PyDataset)):
+        elif not (is_arrays(x) or isinstance(x, keras.utils.PyDataset)):
             # Keras would warn that it can't shuffle, though nobody asked.
             given.setdefault("shuffle", False)
         self.batch_size = None
@@ -154,19 +162,17 @@ class ImageModel(LentModel):
         check_lockstep(x, batch_size, split, given.get("steps_per_epoch"))
         for size in batch_sizes(x, batch_size, split):
             check_size(size)
-        validation = self.inputs_for(
-            check_size=self._size_check(), in_step=True
-        )
+        validation = self.inputs_for(check_size=self._size_check(), **reads)
         if given.get("validation_data") is not None:
             found = keras.utils.unpack_x_y_sample_weight(
                 given["validation_data"]
             )
             size = int(given.get("validation_batch_size") or batch_size or 32)
-            given["validation_data"] = (validation.read(found[0], size),)
+            validation.read(found[0], size, labels=found[1])
             _check_known(validation, size, given.get("validation_steps"))
-            if _is_array(validation.data):
-                validation.data = rows_ahead(validation.data, size)
-            given["validation_data"] = (validation.data,)
+            if is_arrays(validation.data):
+                _copy_ahead(validation, size)
+            given["validation_data"] = (validation.data, validation.labels)
         share_weights(self)
         self._validation = validation
         try:
@@ -175,7 +181,7 @@ class ImageModel(LentModel):
                 validation.named_errors(),
                 weights_kept(self),
             ):
-                history = super().fit(**_for_keras(given, trains=True))
+                history = super().fit(**_for_keras(training, given, True))
             share_accumulated(self)
             keep_positions(self)
             return history
@@ -201,11 +207,16 @@ class ImageModel(LentModel):
             return super().evaluate(x, *args, **kwargs)
         given = _bound(super().evaluate, x, *args, **kwargs)
         options = given.pop("kwargs", {})
-        inputs = self.inputs_for(check_size=self._size_check(), in_step=True)
-        given["x"] = inputs.read(x, given.get("batch_size"))
-        _check_known(inputs, given.get("batch_size"), given.get("steps"))
+        inputs = self.inputs_for(
+            check_size=self._size_check(),
+            in_step=True,
+            needs_labels=self.needs_labels,
+        )
+        size = given.get("batch_size")
+        given["x"] = inputs.read(x, size, labels=given.get("y"))
+        _check_known(inputs, size, given.get("steps"))
         with inputs.named_errors(), weights_kept(self):
-            return super().evaluate(**_for_keras(given), **options)
+            return super().evaluate(**_for_keras(inputs, given), **options)
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the model's outputs, as `keras.Model.predict` does.
@@ -225,7 +236,7 @@ class ImageModel(LentModel):
         inputs = self.inputs_for()
         given["x"] = inputs.read(x, given.get("batch_size"))
         with inputs.named_errors(), weights_kept(self):
-            return super().predict(**_for_keras(given))
+            return super().predict(**_for_keras(inputs, given))
 
     def train_on_batch(
         self, x: Any, y: Any = None, *args: Any, **kwargs: Any
@@ -234,7 +245,7 @@ class ImageModel(LentModel):
 
         Args:
             x: images or a dict, like a batch of the data of `fit`.
-            y: labels, which are ignored.
+            y: labels, which are ignored unless the method needs them.
             *args: as in `keras.Model.train_on_batch`.
             **kwargs: as in `keras.Model.train_on_batch`.
 
@@ -243,12 +254,15 @@ class ImageModel(LentModel):
 
         Raises:
             ValueError: if the images have the wrong shape, type or range, or
-                are too few.
+                are too few, or labels are needed and missing.
         """
         inputs = self.inputs_for(
-            check_size=self._size_check(trains=True), pixels=self._pixels
+            check_size=self._size_check(trains=True),
+            pixels=self._pixels,
+            needs_labels=self.needs_labels,
         )
-        return super().train_on_batch(inputs.batch(x), None, *args, **kwargs)
+        x, y = (*inputs.batch(x, y), None)[:2]
+        return super().train_on_batch(x, y, *args, **kwargs)
 
     def test_on_batch(
         self, x: Any, y: Any = None, *args: Any, **kwargs: Any
@@ -257,7 +271,7 @@ class ImageModel(LentModel):
 
         Args:
             x: as in `train_on_batch`.
-            y: labels, which are ignored.
+            y: as in `train_on_batch`.
             *args: as in `keras.Model.test_on_batch`.
             **kwargs: as in `keras.Model.test_on_batch`.
 
@@ -265,10 +279,14 @@ class ImageModel(LentModel):
             As `keras.Model.test_on_batch`.
 
         Raises:
-            ValueError: if the images have the wrong shape, type or range.
+            ValueError: if the images have the wrong shape, type or range, or
+                labels are needed and missing.
         """
-        x = self.inputs_for(pixels=self._pixels).batch(x)
-        return super().test_on_batch(x, None, *args, **kwargs)
+        inputs = self.inputs_for(
+            pixels=self._pixels, needs_labels=self.needs_labels
+        )
+        x, y = (*inputs.batch(x, y), None)[:2]
+        return super().test_on_batch(x, y, *args, **kwargs)
 
     def predict_on_batch(self, x: Any) -> Any:
         """Returns the model's outputs for a batch.
@@ -282,7 +300,7 @@ class ImageModel(LentModel):
         Raises:
             ValueError: if the images have the wrong shape, type or range.
         """
-        x = self.inputs_for(pixels=self._pixels).batch(x)
+        (x,) = self.inputs_for(pixels=self._pixels).batch(x)
         return super().predict_on_batch(x)
 
     def make_train_function(self, force: bool = False) -> Any:
@@ -338,32 +356,42 @@ def _check_known(
     """Checks batch sizes of data that `Inputs` doesn't read batch by batch."""
     x = inputs.data
     check_lockstep(x, batch_size, steps=steps)
-    if inputs.check_size and (_is_array(x) or isinstance(x, ImageBatches)):
+    if inputs.check_size and (is_arrays(x) or isinstance(x, ImageBatches)):
         for size in batch_sizes(x, batch_size):
             inputs.check_size(size)
 
 
-def _for_keras(given: dict[str, Any], trains: bool = False) -> dict[str, Any]:
-    """Drops labels given with arrays, and copies these to a GPU ahead.
+def _for_keras(
+    inputs: Inputs, given: dict[str, Any], trains: bool = False
+) -> dict[str, Any]:
+    """Gives arrays their labels, if needed, and copies both to a GPU ahead.
 
     Keras refuses labels with data sets.
     """
-    if not _is_array(given["x"]):
+    if not is_arrays(given["x"]):
         return given
     given = {name: value for name, value in given.items() if name != "y"}
     shuffle = given.get("shuffle", trains)
     weights = (given.get("sample_weight"), given.get("class_weight"))
-    if (
+    stay = (
         any(weight is not None for weight in weights)
         or given.get("validation_split")
         or shuffle == "batch"
-    ):
-        return given
-    x = rows_ahead(given["x"], given.get("batch_size") or 32, shuffle)
-    if x is not given["x"]:
-        given |= {"x": x, **({"shuffle": False} if trains else {})}
+    )
+    if not stay and _copy_ahead(inputs, given.get("batch_size") or 32, shuffle):
+        given |= {"x": inputs.data, **({"shuffle": False} if trains else {})}
+    if inputs.labels is not None:
+        given["y"] = inputs.labels
     return given
 
 
-def _is_array(x: Any) -> bool:
-    return isinstance(x, Mapping) or hasattr(x, "shape")
+def _copy_ahead(inputs: Inputs, batch_size: int, shuffle: bool = False) -> bool:
+    """Makes arrays a loader that copies to a GPU, if there is one."""
+    x = inputs.data
+    if inputs.labels is not None:
+        x = (x, inputs.labels)
+    ahead = rows_ahead(x, batch_size, shuffle)
+    if ahead is x:
+        return False
+    inputs.data, inputs.labels = ahead, None
+    return True

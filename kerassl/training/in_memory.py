@@ -1,13 +1,13 @@
 """Reads whole data sets into memory, for repeated evaluation."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 import numpy as np
 
 from kerassl.data import ImageBatches, ImageData, check_images
-from kerassl.training.inputs import is_loader, select
+from kerassl.training.forms import is_loader, labels_of, select
 
 
 def read_images(data: Any, name: str = "images") -> Any:
@@ -68,13 +68,10 @@ def _read(data: Any, name: str) -> tuple[Any, Any]:
 
 def _pair(batch: Any) -> tuple[Any, Any]:
     """Returns the images and the labels of a batch; no labels are `None`."""
-    labels = None
+    labels = labels_of(batch)
     if isinstance(batch, (tuple, list)) and batch:
-        batch, labels = (*batch, None)[:2]
-    if isinstance(batch, Mapping):
-        labels = batch.get("label") if labels is None else labels
-        batch = select(batch)
-    return batch, labels
+        batch = batch[0]
+    return select(batch), labels
 
 
 def _batches(data: Any, name: str) -> Iterator[Any] | None:

@@ -1,7 +1,6 @@
 """Checks the data that users pass, and converts it for Keras."""
 
 import contextlib
-import math
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,14 @@ from kerassl.data import ImageBatches, ImageData
 from kerassl.data.arrays import check_dtype, check_header, dtype_name
 from kerassl.data.photos import CutPlan
 from kerassl.distributed import in_step
+from kerassl.training.forms import (
+    any_array,
+    first_part,
+    is_arrays,
+    is_loader,
+    labels_of,
+    select,
+)
 from kerassl.training.pixels import PixelWatch
 from kerassl.training.uploads import uploads
 
@@ -27,9 +34,10 @@ class Inputs:
 
     It accepts arrays, dicts of arrays, `tf.data`, `PyDataset`, torch
     `DataLoader`, generators, and the result of `kerassl.data.load`. From each
-    batch it keeps the images, or the ready-made views. Labels and other entries
-    of a dict (such as the string `id` of TensorFlow Datasets) don't reach
-    Keras. Images are checked on the host, before a step uses them.
+    batch it keeps the images, or the ready-made views. Labels, unless they are
+    needed, and other entries of a dict (such as the string `id` of TensorFlow
+    Datasets) don't reach Keras. Images are checked on the host, before a step
+    uses them.
 
     Args:
         shape: `(height, width, channels)` of the images, with `None` for any
@@ -44,6 +52,8 @@ class Inputs:
         pixels: `PixelWatch` that has seen earlier batches, if there were any.
         plan: `kerassl.data.photos.CutPlan`, by which photos are cut while they
             are decoded; or `None` to resize them.
+        needs_labels: bool. Whether batches are `(x, labels)`, not `(x,)`.
+            Labels are the second part of a pair, or under `"label"` in a dict.
     """
 
     def __init__(
@@ -55,6 +65,7 @@ class Inputs:
         in_step: bool = False,
         pixels: PixelWatch | None = None,
         plan: CutPlan | None = None,
+        needs_labels: bool = False,
     ):
         self.shape = tuple(shape)
         self.views = tuple(views)
@@ -63,16 +74,23 @@ class Inputs:
         self.in_step = in_step
         self.pixels = PixelWatch() if pixels is None else pixels
         self.plan = plan
-        #: The result of `read`.
+        self.needs_labels = needs_labels
+        #: The result of `read`, and the labels that belong to arrays.
         self.data: Any = None
+        self.labels: Any = None
         self.error: ValueError | None = None
 
     def __getstate__(self) -> dict:
         """Omits the model, since `PyDataset` may send this to processes."""
-        return {**vars(self), "check_size": None, "data": None, "error": None}
+        left_out = ("check_size", "data", "labels", "error")
+        return {**vars(self), **dict.fromkeys(left_out)}
 
     def read(
-        self, data: Any, batch_size: int | None = None, shuffle: bool = False
+        self,
+        data: Any,
+        batch_size: int | None = None,
+        shuffle: bool = False,
+        labels: Any = None,
     ) -> Any:
         """Returns data for Keras, of images or of dicts of views.
 
@@ -82,35 +100,44 @@ class Inputs:
             data: see the class.
             batch_size: int, for `ImageData`; by default 32, as in Keras.
             shuffle: bool, for `ImageData`.
+            labels: the labels that were given with arrays, or `None`.
 
         Raises:
-            ValueError: if the data has the wrong type, or images have the wrong
-                shape, type or range.
+            ValueError: if the data has the wrong type, images have the wrong
+                shape, type or range, or labels are needed and missing.
         """
         self.data = self._readable(data, batch_size, shuffle)
+        if is_arrays(self.data):
+            count = len(any_array(data))
+            self.labels = self._needed(labels_of((data, labels)), count)
         return self.data
 
-    def batch(self, batch: Any) -> Any:
-        """Returns the images or views of one batch after checking them.
+    def batch(self, batch: Any, labels: Any = None) -> tuple:
+        """Returns the images or views of a batch, checked, and needed labels.
 
         Args:
             batch: images, a dict, or a tuple that begins with one of these.
+            labels: the labels, if the batch doesn't hold them.
 
         Raises:
             ValueError: as for `read`, or if `check_size` refuses the batch.
         """
         try:
-            x = select(_first(batch), self.views, self.drawn)
+            x = select(first_part(batch), self.views, self.drawn)
             images = self._images(x)
             for name, array in images.items():
                 self._check_form(array, name)
                 self.pixels.look(array, name, name not in self.views)
+            count = len(any_array(images))
             if self.check_size is not None:
-                self.check_size(len(next(iter(images.values()))))
+                self.check_size(count)
+            if labels is None:
+                labels = labels_of(batch)
+            labels = self._needed(labels, count)
         except ValueError as error:
             self.error = error
             raise
-        return x
+        return (x,) if labels is None else (x, labels)
 
     @contextlib.contextmanager
     def named_errors(self) -> Iterator[None]:
@@ -131,14 +158,16 @@ class Inputs:
             data = ImageData(data)
         seed = None
         if isinstance(data, ImageData):
-            batches = ImageData(data.images).batches
-            data = batches(batch_size or 32, shuffle=shuffle)
+            if not self.needs_labels:
+                data = ImageData(data.images)
+            data = data.batches(batch_size or 32, shuffle=shuffle)
             # Their epochs begin at 0 in each `fit`; crops should not.
             seed = int(np.random.randint(2**31))
         if isinstance(data, ImageBatches):
             # Passed on itself, since its owner reads its epoch counter.
             data.cut(self.plan, seed)
             self._look_at_arrays({"image": data.images})
+            self._needed(data.labels, len(data.images))
             if found := uploads():
                 data.upload(found)
             return data
@@ -151,7 +180,7 @@ class Inputs:
             return self._loader(data)
         if isinstance(data, types.GeneratorType):
             return self._each(data)
-        if isinstance(data, Mapping) or hasattr(data, "shape"):
+        if is_arrays(data):
             return self._look_at_arrays(data)
         if isinstance(data, (list, tuple)):
             raise ValueError(
@@ -162,8 +191,8 @@ class Inputs:
 
     def _each(self, batches: Any) -> Iterator[tuple]:
         if self.in_step:
-            batches = in_step(batches, lambda batch: len(_any_array(batch)))
-        checked = ((self.batch(batch),) for batch in batches)
+            batches = in_step(batches, lambda batch: len(any_array(batch)))
+        checked = (self.batch(batch) for batch in batches)
         found = uploads()
         return found.ahead(checked) if found else checked
 
@@ -181,7 +210,7 @@ class Inputs:
 
     def _mapped(self, data: Any) -> Any:
         tf = sys.modules["tensorflow"]
-        x = select(_first(data.element_spec), self.views, self.drawn)
+        x = select(first_part(data.element_spec), self.views, self.drawn)
         specs = self._images(x)
         for name, spec in specs.items():
             if not isinstance(spec, tf.TensorSpec):
@@ -193,24 +222,26 @@ class Inputs:
                 self._check_form(spec, name)
         # For uint8 the shape is enough, since all values are valid.
         whole = {n: dtype_name(spec) != "uint8" for n, spec in specs.items()}
+        self._needed(labels_of(data.element_spec))
 
         def look(*found: np.ndarray) -> None:
-            self.batch(
-                {
-                    name: array if whole[name] else _OfShape(array)
-                    for name, array in zip(specs, found)
-                }
-            )
+            images = {
+                name: array if whole[name] else _OfShape(array)
+                for name, array in zip(specs, found)
+            }
+            self.batch(images, *found[len(specs) :])
 
         def read(*batch: Any) -> tuple:
-            x = select(_first(batch), self.views, self.drawn)
+            x = select(first_part(batch), self.views, self.drawn)
             images = self._images(x)
             found = [
                 image if whole[name] else tf.shape(image)
                 for name, image in images.items()
             ]
-            with tf.control_dependencies([tf.numpy_function(look, found, [])]):
-                return (tf.nest.map_structure(tf.identity, x),)
+            labels = [labels_of(batch)] if self.needs_labels else []
+            looked = tf.numpy_function(look, found + labels, [])
+            with tf.control_dependencies([looked]):
+                return tf.nest.map_structure(tf.identity, (x, *labels))
 
         return data.map(tf.autograph.experimental.do_not_convert(read))
 
@@ -241,6 +272,22 @@ class Inputs:
         if not isinstance(x, Mapping):
             return {"image": x}
         return {name: x[name] for name in self.views}
+
+    def _needed(self, labels: Any, count: int | None = None) -> Any:
+        """Returns labels that are needed, after checking them, or `None`."""
+        if not self.needs_labels:
+            return None
+        form = getattr(labels, "shape", None)
+        if form is not None and len(form) == 1 and count in (None, form[0]):
+            if "int" in dtype_name(labels):
+                return labels
+        found = type(labels).__name__
+        if form is not None:
+            found = f"{dtype_name(labels)} of shape {tuple(form)}"
+        raise ValueError(
+            "The method learns from labels: integers (N,), one for each image. "
+            f"Found: {found}"
+        )
 
     def _check_form(self, images: Any, name: str) -> None:
         if not hasattr(images, "shape") or not hasattr(images, "dtype"):
@@ -301,7 +348,7 @@ class _ReadBatches(keras.utils.PyDataset):
         return self.data.num_batches
 
     def __getitem__(self, index: int) -> tuple:
-        batch = (self.inputs.batch(self.data[index]),)
+        batch = self.inputs.batch(self.data[index])
         found = self.uploads
         return found.end(found.begin(batch)) if found else batch
 
@@ -310,92 +357,3 @@ class _ReadBatches(keras.utils.PyDataset):
 
     def on_epoch_end(self) -> None:
         self.data.on_epoch_end()
-
-
-def select(x: Any, views: Sequence[str] = (), drawn: Sequence[str] = ()) -> Any:
-    """Returns the images in a dict, or its views as a dict.
-
-    Args:
-        x: images; a dict with all views, and optionally the entries of `drawn`;
-            or a dict with images under `"image"`, as in TensorFlow Datasets.
-        views: names of views.
-        drawn: names that may accompany them.
-
-    Raises:
-        ValueError: if the dict holds neither.
-    """
-    if not isinstance(x, Mapping):
-        return x
-    if views and set(views) <= set(x):
-        names = (*views, *(name for name in drawn if name in x))
-        return {name: x[name] for name in names}
-    if "image" not in x or isinstance(x["image"], Mapping):
-        needed = f"the views {list(views)} or 'image'" if views else "'image'"
-        raise ValueError(
-            f"A dict of inputs must hold {needed}. Found: {sorted(x)}"
-        )
-    return x["image"]
-
-
-def batch_sizes(
-    x: Any, batch_size: int | None = None, validation_split: float = 0.0
-) -> list[int]:
-    """Returns the sizes of the batches that `fit` will read, as far as known.
-
-    Args:
-        x: the first argument of `fit`.
-        batch_size: the argument of `fit`, for arrays.
-        validation_split: the argument of `fit`, for arrays.
-
-    Returns:
-        A list with the size of full batches and that of the last batch, if it
-        differs; an empty list if they are unknown.
-    """
-    if isinstance(x, Mapping):
-        x = x["image"] if "image" in x else next(iter(x.values()), None)
-    if isinstance(x, ImageBatches):
-        return x.batch_sizes
-    if isinstance(x, keras.utils.PyDataset):
-        # An endless data set has no last batch.
-        if x.num_batches is None:
-            return []
-        ends = {0, x.num_batches - 1}
-        return [len(_any_array(x[i])) for i in sorted(ends)]
-    if hasattr(x, "element_spec"):  # tf.data
-        shape: Any = getattr(_any_array(x.element_spec), "shape", None)
-        is_known = getattr(shape, "rank", None) and shape[0] is not None
-        return [shape[0]] if is_known else []
-    if is_loader(x):
-        # Unknown for iterable data sets and for samplers of batches.
-        if not x.batch_size or not hasattr(x.sampler, "__len__"):
-            return []
-        return _sizes(len(x.sampler), x.batch_size, x.drop_last)
-    if not hasattr(x, "shape"):
-        return []
-    count = math.floor(len(x) * (1 - validation_split))
-    return _sizes(count, batch_size or 32)
-
-
-def _sizes(count: int, full: int, drops_last: bool = False) -> list[int]:
-    full = min(full, count)
-    last = count % full if full and not drops_last else 0
-    return [full, last] if last else [full]
-
-
-def _first(batch: Any) -> Any:
-    if isinstance(batch, (tuple, list)) and batch:
-        return batch[0]
-    return batch
-
-
-def _any_array(batch: Any) -> Any:
-    while isinstance(batch, (tuple, list, Mapping)):
-        values = batch.values() if isinstance(batch, Mapping) else batch
-        batch = next(iter(values))
-    return batch
-
-
-def is_loader(x: Any) -> bool:
-    """Returns whether `x` is a torch `DataLoader`."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.utils.data.DataLoader)

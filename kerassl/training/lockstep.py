@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from kerassl.distributed import device_count, from_all_processes, process
-from kerassl.training.inputs import batch_sizes, is_loader
+from kerassl.training.forms import batch_sizes, is_loader
 
 UNKNOWN = -1
 

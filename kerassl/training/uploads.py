@@ -107,7 +107,8 @@ def rows_ahead(x: Any, batch_size: int, shuffle: bool = False) -> Any:
     """Returns arrays as a `DataLoader` that copies batches to the GPU in use.
 
     Args:
-        x: array or tensor `(N, ...)`, or a dict of them.
+        x: array or tensor `(N, ...)`, a dict of them, or a tuple of such
+            images and labels.
         batch_size: int > 0.
         shuffle: bool. Whether each epoch has its own order, as in Keras.
 
@@ -132,7 +133,7 @@ def rows_ahead(x: Any, batch_size: int, shuffle: bool = False) -> Any:
     batches = data.DataLoader(
         Rows(),
         batch_sampler=data.BatchSampler(order(Rows()), batch_size, False),
-        collate_fn=lambda batch: (batch,),
+        collate_fn=lambda x: x if isinstance(x, tuple) else (x,),
     )
 
     class Ahead(data.IterableDataset):

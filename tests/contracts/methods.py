@@ -4,6 +4,7 @@ import math
 from statistics import NormalDist
 
 import keras
+import numpy as np
 from keras import layers
 
 import kerassl
@@ -28,6 +29,15 @@ def simclr(encoder, **kwargs):
 
 def simclr_v2(encoder, **kwargs):
     return simclr(encoder, version=2, **kwargs)
+
+
+def supcon(encoder, **kwargs):
+    return simclr(encoder, supervised=True, **kwargs)
+
+
+def labels_for(model, count):
+    """Labels of three classes, if the model learns from labels."""
+    return np.arange(count) % 3 if model.needs_labels else None
 
 
 def moco_v1(encoder, **kwargs):
@@ -206,6 +216,7 @@ def distillation(encoder, **kwargs):
 METHODS = {
     "simclr": simclr,
     "simclr_v2": simclr_v2,
+    "supcon": supcon,
     "moco_v1": moco_v1,
     "moco_v2": moco_v2,
     "moco_v3": moco_v3,
@@ -261,6 +272,7 @@ def variance_of_quantiles():
 COLLAPSED = {
     "simclr": math.log(63),
     "simclr_v2": math.log(63),
+    "supcon": math.log(63),
     "moco_v1": math.log(33),
     "moco_v2": math.log(33),
     "moco_v3": 4 * math.log(32),

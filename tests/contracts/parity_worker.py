@@ -22,7 +22,7 @@ import numpy as np
 from keras import ops
 
 import kerassl
-from tests.contracts.methods import METHODS, tiny_encoder
+from tests.contracts.methods import METHODS, labels_for, tiny_encoder
 
 BATCH = 16
 FIRST_RATE = 1e-4
@@ -99,7 +99,8 @@ def views(model):
 
 def on_batch(model, batch):
     """Takes a step and returns its loss."""
-    logs = model.train_on_batch(batch, return_dict=True)
+    labels = labels_for(model, BATCH)
+    logs = model.train_on_batch(batch, labels, return_dict=True)
     model.reset_metrics()
     return logs["loss"]
 

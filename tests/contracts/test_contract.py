@@ -22,6 +22,7 @@ from tests.contracts.methods import (
     METHODS,
     ON_VITS,
     STATISTICS,
+    labels_for,
     tiny_encoder,
 )
 
@@ -94,9 +95,9 @@ def moved(before, variables):
 
 
 def fit(model, images, epochs=2, **kwargs):
-    history = model.fit(
-        images, batch_size=BATCH, epochs=epochs, verbose=0, **kwargs
-    ).history
+    count = len(next(iter(images.values())) if type(images) is dict else images)
+    settings = dict(y=labels_for(model, count), epochs=epochs, verbose=0)
+    history = model.fit(images, batch_size=BATCH, **(settings | kwargs)).history
     for name, scalars in history.items():
         assert np.isfinite(scalars).all(), (name, scalars)
     return history
@@ -226,7 +227,11 @@ def test_evaluate_gives_the_objective(trained, images):
     model = trained.model
     before = values(model.trainable_variables + statistics(model))
     scores = model.evaluate(
-        images[:64], batch_size=BATCH, verbose=0, return_dict=True
+        images[:64],
+        labels_for(model, 64),
+        batch_size=BATCH,
+        verbose=0,
+        return_dict=True,
     )
     assert set(scores) == {"loss", *model.metric_names}
     assert all(math.isfinite(score) for score in scores.values())
@@ -236,12 +241,13 @@ def test_evaluate_gives_the_objective(trained, images):
 def test_a_single_image_leaves_no_nan(make, images):
     """Neither in `train_on_batch`, where it is allowed, nor in `evaluate`."""
     model = make()
-    assert all(map(math.isfinite, model.test_on_batch(images[:1])))
+    batch = images[:1], labels_for(model, 1)
+    assert all(map(math.isfinite, model.test_on_batch(*batch)))
     if model.min_batch > 1:
         with pytest.raises(ValueError, match="batch of 1 "):
-            model.train_on_batch(images[:1])
+            model.train_on_batch(*batch)
     else:
-        assert all(map(math.isfinite, model.train_on_batch(images[:1])))
+        assert all(map(math.isfinite, model.train_on_batch(*batch)))
     assert all(np.isfinite(value).all() for value in values(model.weights))
 
 
@@ -418,8 +424,13 @@ def test_its_own_code_is_traced(trained, graphs, monkeypatch):
     monkeypatch.setattr(keras.layers.Layer, "__call__", call_layer)
     model = trained.model
     views = {k: ops.convert_to_tensor(v[:4]) for k, v in trained.views.items()}
+    given = {}
+    if model.needs_labels:
+        given["labels"] = ops.convert_to_tensor(labels_for(model, 4))
     compiled = torch.compile(
-        lambda views: model.objective(model.forward_views(views, training=True))
+        lambda views: model.objective(
+            model.forward_views(views, training=True) | given
+        )
     )
     assert math.isfinite(float(compiled(views)["loss"]))
     assert traces(graphs, model)
@@ -439,10 +450,12 @@ def test_jit_compile(make, images, graphs):
 
 @once
 def test_the_host_hardly_waits_for_a_gpu(trained, images):
-    model, batch = trained.model, images[:BATCH]
-    model.train_on_batch(batch)
+    model, batch = trained.model, [images[:BATCH]]
+    if model.needs_labels:
+        batch.append(labels_for(model, BATCH))
+    model.train_on_batch(*batch)
     # Keras's own, such as Adam's powers and the metrics' weights, and a seed.
-    data = (ops.convert_to_tensor(batch),)
+    data = tuple(map(ops.convert_to_tensor, batch))
     assert 0 < count_waits(lambda: model.train_function([data])) <= 10
 
 

@@ -23,7 +23,12 @@ from keras import layers
 import kerassl
 from kerassl import distributed
 from tests.contracts import parity_worker
-from tests.contracts.methods import METHODS, moco_v2, tiny_encoder
+from tests.contracts.methods import (
+    METHODS,
+    labels_for,
+    moco_v2,
+    tiny_encoder,
+)
 
 
 def moco_shuffled():
@@ -71,11 +76,14 @@ def save(method, folder):
 
 def in_parts(model, batch):
     """Takes a step on this process's part and returns the global loss."""
+    labels = labels_for(model, parity_worker.BATCH)
+    if labels is not None:
+        labels = distributed.process_shard(labels)
     batch = {
         name: distributed.process_shard(array) for name, array in batch.items()
     }
     own = len(next(iter(batch.values())))
-    history = model.fit(batch, batch_size=own, shuffle=False, verbose=0)
+    history = model.fit(batch, labels, own, shuffle=False, verbose=0)
     return history.history["loss"][0]
 
 

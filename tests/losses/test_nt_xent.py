@@ -13,7 +13,7 @@ from kerassl.losses import nt_xent
 from tests.backends import compiled, examples
 
 
-def by_loops(z1, z2, temperature, decoupled=False):
+def by_loops(z1, z2, temperature, decoupled=False, labels=None):
     z = [v / np.linalg.norm(v) for v in np.concatenate([z1, z2])]
     total, count = 0.0, len(z1)
     picked = 0
@@ -28,8 +28,14 @@ def by_loops(z1, z2, temperature, decoupled=False):
             for k in others
             if k != partner or not decoupled
         )
-        total -= math.log(math.exp(similarity[partner]) / denominator)
-        picked += max(others, key=lambda k: similarity[k]) == partner
+        partners = [partner]
+        if labels is not None:
+            own = labels[i % count]
+            partners = [k for k in others if labels[k % count] == own]
+        total -= sum(
+            math.log(math.exp(similarity[k]) / denominator) for k in partners
+        ) / len(partners)
+        picked += max(others, key=lambda k: similarity[k]) in partners
     return total / (2 * count), picked / (2 * count)
 
 
@@ -38,29 +44,32 @@ def by_loops(z1, z2, temperature, decoupled=False):
     count=st.integers(2, 9),
     dim=st.integers(2, 8),
     temperature=st.sampled_from([0.07, 0.2, 1.0]),
-    decoupled=st.booleans(),
+    kind=st.sampled_from(["plain", "decoupled", "supervised"]),
     seed=st.integers(0, 1000),
 )
-def test_it_is_the_papers(count, dim, temperature, decoupled, seed):
+def test_it_is_the_papers(count, dim, temperature, kind, seed):
     rng = np.random.default_rng(seed)
     z1 = rng.normal(size=(count, dim)).astype("float32")
     z2 = (z1 + rng.normal(size=z1.shape)).astype("float32")
-    found = compiled(lambda *z: nt_xent(*z, temperature, decoupled=decoupled))(
-        ops.convert_to_tensor(z1), ops.convert_to_tensor(z2)
-    )
+    decoupled = kind == "decoupled"
+    labels = rng.integers(0, 3, count) if kind == "supervised" else None
+    found = compiled(
+        lambda *z: nt_xent(*z, temperature, decoupled=decoupled, labels=labels)
+    )(ops.convert_to_tensor(z1), ops.convert_to_tensor(z2))
     expected, picked = by_loops(
-        z1.astype(float), z2.astype(float), temperature, decoupled
+        z1.astype(float), z2.astype(float), temperature, decoupled, labels
     )
     assert float(found["loss"]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
     assert float(found["contrastive_accuracy"]) == pytest.approx(picked)
 
 
-def test_parts_of_the_rows_make_the_whole():
+@pytest.mark.parametrize("labels", [None, np.array([0, 1, 1, 0, 2, 0])])
+def test_parts_of_the_rows_make_the_whole(labels):
     rng = np.random.default_rng(0)
     z1, z2 = rng.normal(size=(2, 6, 4)).astype("float32")
-    whole = nt_xent(z1, z2, 0.5)
+    whole = nt_xent(z1, z2, 0.5, labels=labels)
     parts = [
-        nt_xent(z1, z2, 0.5, np.arange(6)[part])
+        nt_xent(z1, z2, 0.5, np.arange(6)[part], labels=labels)
         for part in (slice(0, 3), slice(3, 6))
     ]
     for name in ("loss", "contrastive_accuracy"):

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 import kerassl
+from tests.contracts.methods import labels_for
 
 STEPS, BATCH = 6, 16
 
@@ -34,7 +35,7 @@ def six_steps_agree(make, formula):
                 name: np.roll(batch, i, axis=2)[:, :size, :size]
                 for i, (name, size) in enumerate(model.augmenter.sizes.items())
             }
-            model.train_on_batch(views)
+            model.train_on_batch(views, labels_for(model, BATCH))
         weights.append(model.get_weights())
     flat = [
         np.concatenate([w.ravel() for w in some]) for some in (before, *weights)

@@ -145,6 +145,7 @@ def test_larger_images_are_cropped_to_the_encoders_size():
     [
         (dict(temperature=0.0), "temperature"),
         (dict(version=3), "version"),
+        (dict(decoupled=True, supervised=True), "choose one"),
         (dict(augmenter=ViewAugmenter([View(28)])), "2 views"),
     ],
 )
@@ -186,11 +187,35 @@ def test_six_steps_on_the_papers_formulas(decoupled):
     )
 
 
-def test_the_collapsed_loss_of_both():
-    for decoupled in (False, True):
-        model = kerassl.SimCLR(
-            tiny_encoder(), projection_dim=8, decoupled=decoupled
-        )
+@once
+def test_six_steps_on_the_formula_of_supcon():
+    import torch
+
+    def formula(outputs):
+        z = torch.cat([outputs["projection_1"], outputs["projection_2"]])
+        z = z / z.norm(dim=1, keepdim=True)
+        labels = outputs["labels"].repeat(2)
+        losses = []
+        for i in range(len(z)):
+            others = torch.arange(len(z)) != i
+            similarity = z @ z[i] / 0.5
+            partners = similarity[others & (labels == labels[i])]
+            total = torch.exp(similarity[others]).sum()
+            losses.append(-torch.log(torch.exp(partners) / total).mean())
+        return torch.stack(losses).mean()
+
+    six_steps_agree(
+        lambda: kerassl.SimCLR(
+            tiny_encoder(), 0.5, projection_dim=8, supervised=True
+        ),
+        formula,
+    )
+
+
+def test_the_collapsed_loss_of_all_three():
+    for switch in ({}, {"decoupled": True}, {"supervised": True}):
+        model = kerassl.SimCLR(tiny_encoder(), projection_dim=8, **switch)
         outputs = {f"projection_{i}": ops.ones((8, 8)) for i in (1, 2)}
+        outputs["labels"] = ops.convert_to_tensor([0, 1, 2, 0, 1, 1, 3, 0])
         loss = float(model.objective(outputs)["loss"])
         assert loss == pytest.approx(model.collapsed_loss(8), rel=1e-5)

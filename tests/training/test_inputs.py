@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from kerassl import data
+from kerassl.training.forms import batch_sizes
 from kerassl.training.in_memory import read_images, read_labeled
-from kerassl.training.inputs import Inputs, batch_sizes
+from kerassl.training.inputs import Inputs
 from tests.contracts.methods import moco_v2, simclr, simsiam, tiny_encoder
 
 GOOD = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype("uint8")

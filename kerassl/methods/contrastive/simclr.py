@@ -32,16 +32,20 @@ class SimCLR(SelfSupervisedModel):
             By default the width of the features, as in the authors' code.
         decoupled: bool. Leaves the partner out of the loss's denominator (DCL),
             which helps with small batches and in short runs.
+        supervised: bool. Takes all projections of an image's class for its
+            partners (SupCon). `fit` then needs labels. Not together with
+            `decoupled`.
         augmenter: a `ViewAugmenter` that makes two views. By default
             `kerassl.augmentation.simclr` at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if an argument is out of its range, or the augmenter makes
-            other than two views.
+        ValueError: if an argument is out of its range, `decoupled` and
+            `supervised` are both set, or the augmenter makes other than two
+            views.
 
     Metrics: `contrastive_accuracy`, the share of projections that identify
-    their partner.
+    their partner, or one of them.
 
     Example:
     ```python
@@ -58,11 +62,13 @@ class SimCLR(SelfSupervisedModel):
     don't; color jitter and blur are described in `kerassl.augmentation`;
     kerassl's ResNets initialize all scales to 1, the code's set the last one of
     each block to 0; the second paper's memory bank with a momentum encoder is
-    left out.
+    left out. From HobbitLong/SupContrast: its loss is the paper's times
+    temperature / 0.07.
 
     Reference:
         - [Chen et al., 2020](https://arxiv.org/abs/2002.05709)
         - [Chen et al., 2020, SimCLRv2](https://arxiv.org/abs/2006.10029)
+        - [Khosla et al., 2020, SupCon](https://arxiv.org/abs/2004.11362)
         - [Yeh et al., 2021, DCL](https://arxiv.org/abs/2110.06848)
     """
 
@@ -81,6 +87,7 @@ class SimCLR(SelfSupervisedModel):
         version: int = 1,
         hidden_dim: int | None = None,
         decoupled: bool = False,
+        supervised: bool = False,
         augmenter: keras.layers.Layer | None = None,
         **kwargs: Any,
     ):
@@ -90,12 +97,17 @@ class SimCLR(SelfSupervisedModel):
             )
         if version not in (1, 2):
             raise ValueError(f"`version` must be 1 or 2. Received: {version}")
+        if decoupled and supervised:
+            raise ValueError(
+                "`decoupled` and `supervised` are two losses: choose one."
+            )
         super().__init__(encoder, augmenter, **kwargs)
         self.temperature = temperature
         self.projection_dim = projection_dim
         self.version = version
         self.hidden_dim = hidden_dim
         self.decoupled = decoupled
+        self.needs_labels = supervised
         width = self.encoder.output_shape[-1]
         self.projector = self.head(
             "projector",
@@ -122,6 +134,7 @@ class SimCLR(SelfSupervisedModel):
             self.temperature,
             local_indices(outputs["projection_1"]),
             self.decoupled,
+            gather(outputs["labels"]) if self.needs_labels else None,
         )
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:
@@ -175,4 +188,5 @@ class SimCLR(SelfSupervisedModel):
             "version": self.version,
             "hidden_dim": self.hidden_dim,
             "decoupled": self.decoupled,
+            "supervised": self.needs_labels,
         }
