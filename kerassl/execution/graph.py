@@ -330,9 +330,14 @@ def _look(layer: Any) -> tuple:
 
 def _is_unchanged(seen: tuple) -> bool:
     layer, values, hooks, had_hooks = seen
-    now = vars(layer).values()
-    return (
-        len(now) == len(values)
-        and all(map(is_, now, values))
-        and any(hooks) == had_hooks
-    )
+    own = vars(layer)
+    if len(own) != len(values) or any(hooks) != had_hooks:
+        return False
+    if all(map(is_, own.values(), values)):
+        return True
+    # PyTorch's `training` changes in each `fit`, and Keras's layers don't ask.
+    differ = {name for name, old in zip(own, values) if own[name] is not old}
+    if differ != {"training"}:
+        return False
+    values[:] = own.values()
+    return True

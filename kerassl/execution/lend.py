@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kerassl.execution.asked import asked_once
 from kerassl.execution.attention import MultiHeadAttention
 from kerassl.execution.batch_norm import (
     BatchNormalization,
@@ -29,9 +30,10 @@ def lent(
     the same. The class is restored on exit, so files contain plain Keras
     layers.
 
-    - On PyTorch networks run without a Keras call a layer (see `Graph`).
-      Elsewhere batch normalization is PyTorch's own, convolutions don't copy
-      their input to another layout first, and rescaling sends no numbers.
+    - On PyTorch networks run without a Keras call a layer (see `Graph`), and
+      a `LentModel` collects its weights once. Elsewhere batch normalization
+      is PyTorch's own, convolutions don't copy their input to another layout
+      first, and rescaling sends no numbers.
     - On TensorFlow and PyTorch, batch normalization may use the statistics of
       the global batch. On JAX the step sees the global batch anyway.
     - On JAX, attention may use cuDNN for odd numbers of tokens, too.
@@ -77,6 +79,12 @@ class LentModel(keras.Model):
     train_function: Any
     test_function: Any
     predict_function: Any
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures the model, as `keras.Model.compile` does."""
+        super().compile(*args, **kwargs)
+        # Its metrics are others now.
+        self.__dict__.pop("_lent", None)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that `fit` and `train_on_batch` call per step."""
@@ -142,6 +150,8 @@ def _found(
         pairs += [
             (network, _running(network)) for network in _networks(model, layers)
         ]
+        if isinstance(model, LentModel):
+            pairs.append((model, asked_once(model)))
     return pairs
 
 
@@ -211,6 +221,7 @@ def _running(network: Any) -> type:
         "__call__": call_at_once,
         "call": call,
         "graph": graph,
+        "refresh": graph.refresh,
     }
     return type(kind.__name__, (kind,), contents)
 
@@ -222,8 +233,8 @@ def _swapped(pairs: list[tuple[keras.layers.Layer, type]]) -> Iterator[None]:
         for layer, kind in pairs:
             object.__setattr__(layer, "__class__", kind)
         for _, kind in pairs:
-            if hasattr(kind, "graph"):
-                kind.graph.refresh()
+            if hasattr(kind, "refresh"):
+                kind.refresh()
         yield
     finally:
         for layer, kind in before:

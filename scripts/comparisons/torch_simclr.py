@@ -1,6 +1,7 @@
 """SimCLR in plain PyTorch: its network, loss and step."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -41,33 +42,88 @@ class Block(nn.Module):
         return functional.relu(residual + self.shortcut(x))
 
 
+class Bottleneck(nn.Module):
+    """A residual block of three convolutions, the last four times as wide."""
+
+    def __init__(self, inputs: int, width: int, stride: int):
+        """Makes the layers."""
+        super().__init__()
+        outputs = 4 * width
+        self.residual = nn.Sequential(
+            convolution(inputs, width, 1, 1),
+            nn.ReLU(inplace=True),
+            convolution(width, width, 3, stride),
+            nn.ReLU(inplace=True),
+            convolution(width, outputs, 1, 1),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Adds the residual to the shortcut."""
+        return functional.relu(
+            self.residual(x) + self.shortcut(x), inplace=True
+        )
+
+
+def nano_blocks() -> list[nn.Module]:
+    """Returns the stem and the blocks of `resnet_nano`."""
+    return [
+        convolution(3, 32, 3, 2),
+        nn.ReLU(),
+        Block(32, 32, 1),
+        Block(32, 64, 2),
+        Block(64, 128, 2),
+    ]
+
+
+def bottlenecks(width: int, counts: Sequence[int]) -> list[nn.Module]:
+    """Returns the stem and the blocks of a ResNet whose stages are as wide."""
+    blocks: list[nn.Module] = [convolution(3, width, 3, 2), nn.ReLU(True)]
+    inputs = width
+    for stage, count in enumerate(counts):
+        for i in range(count):
+            stride = 2 if stage > 0 and i == 0 else 1
+            blocks.append(Bottleneck(inputs, width, stride))
+            inputs = 4 * width
+    return blocks
+
+
 class SimCLR(nn.Module):
-    """The encoder `resnet_nano` and a projector of two layers."""
+    """An encoder, by default `resnet_nano`, and a projector of two layers."""
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self) -> None:
-        """Makes the layers."""
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module] | None = None,
+        features: int = 128,
+        projection: int = 64,
+    ) -> None:
+        """Makes the layers.
+
+        Args:
+            blocks: the encoder before its pooling.
+            features: int, the width of its last block.
+            projection: int, the width of projections.
+        """
         super().__init__()
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         self.register_buffer("mean", mean[:, None, None])
         self.register_buffer("std", std[:, None, None])
         self.encoder = nn.Sequential(
-            convolution(3, 32, 3, 2),
-            nn.ReLU(),
-            Block(32, 32, 1),
-            Block(32, 64, 2),
-            Block(64, 128, 2),
+            *(nano_blocks() if blocks is None else blocks),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
         self.projector = nn.Sequential(
-            nn.Linear(128, 128, bias=False),
-            nn.BatchNorm1d(128),
+            nn.Linear(features, features, bias=False),
+            nn.BatchNorm1d(features),
             nn.ReLU(),
-            nn.Linear(128, 64, bias=False),
-            nn.BatchNorm1d(64),
+            nn.Linear(features, projection, bias=False),
+            nn.BatchNorm1d(projection),
         )
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:

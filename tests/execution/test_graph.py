@@ -148,6 +148,12 @@ def test_a_change_of_a_layer_is_noticed(network):
     runs()
     assert len(seen) == 2
     hook.remove()
+    # `fit` changes PyTorch's `training`, which Keras's layers don't ask for.
+    with lent(network):
+        steps = type(network).graph.steps
+        network.train(not network.training)
+    with lent(network):
+        assert type(network).graph.steps is steps
     # A frozen layer keeps its statistics.
     norm = network.get_layer("inner").get_layer("shared")
     moved = []

@@ -230,3 +230,36 @@ def test_what_was_recorded_is_kept_while_the_model_is_the_same(monkeypatch):
     assert len(recorded) == 2
     # Neither a copy nor a file has what was recorded.
     assert "_lent" in vars(model) and "_lent" not in vars(copy.deepcopy(model))
+
+
+@on_torch
+def test_a_step_collects_nothing_from_all_layers(monkeypatch):
+    """Keras would walk all layers for weights and metrics, some eight times."""
+    model = METHODS["simclr"](tiny_encoder())
+    model.compile(keras.optimizers.SGD(0.1))
+    x = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), "uint8")
+    model.fit(x, verbose=0)
+    asked = []
+    for name in ("weights", "variables", "metrics"):
+        mine = getattr(layers.Layer, name)
+
+        def counted(layer, name=name, mine=mine):
+            asked.append(name)
+            return mine.fget(layer)
+
+        monkeypatch.setattr(layers.Layer, name, property(counted))
+    given = ops.convert_to_tensor(x)
+    logs = model.train_function([(given,)])
+    assert not asked
+    assert set(logs) == {"loss", *model.metric_names}
+    gradients = [v.value.grad for v in model.trainable_weights]
+    assert len(gradients) > 9 and all(g is not None for g in gradients)
+    # What is frozen later isn't trained, and keeps no gradient.
+    frozen = model.encoder.trainable_weights
+    model.encoder.trainable = False
+    model.compile(keras.optimizers.SGD(0.1))
+    before = [ops.convert_to_numpy(weight).copy() for weight in frozen]
+    model.train_on_batch(x)
+    for weight, old in zip(frozen, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(weight), old)
+        assert weight.value.grad is None
