@@ -5,11 +5,12 @@
 - `docs/benchmark.md` and its picture: from `presets/index.json`,
   `presets/history/` and `docs/results/`;
 - `docs/performance.md`: from `docs/results/{performance,cost,gpu}.jsonl`;
+- `docs/studies.md` and its pictures: from `docs/results/studies.jsonl`;
 - `docs/pictures/labels.svg`, the README's picture: from `presets/`;
 - the results in `docs/methods.md` and in the methods' pages: from
   `docs/results/cifar10_cpu.jsonl`.
 
-The text around the numbers of the first two is in `scripts/pages/*.md`. With
+The text around the numbers of the first three is in `scripts/pages/*.md`. With
 `--check` nothing is written, and the exit status is 1 if a page is stale.
 """
 
@@ -17,7 +18,7 @@ import argparse
 import sys
 
 import results
-from pages import benchmark, labels, methods, performance
+from pages import benchmark, labels, methods, performance, studies
 
 
 def main() -> int:
@@ -25,7 +26,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write pages of numbers.")
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
-    pages = benchmark.pages() | performance.pages() | methods.pages()
+    pages = {
+        path: text
+        for part in (benchmark, performance, methods, studies)
+        for path, text in part.pages().items()
+    }
     stale = [
         path
         for path, text in pages.items()
@@ -40,6 +45,7 @@ def main() -> int:
         path.write_text(pages[path], encoding="utf-8")
     benchmark.draw()
     labels.draw()
+    studies.draw()
     return 0
 
 

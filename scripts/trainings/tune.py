@@ -43,19 +43,41 @@ def changed(recipe: Any, changes: list[str]) -> Any:
     return recipe
 
 
-def run(recipe: Any) -> dict[str, Any]:
-    """Trains and scores."""
+def run(recipe: Any, model: Any = None, count: int = TRAINED) -> dict[str, Any]:
+    """Trains and scores.
+
+    Args:
+        recipe: `kerassl.recipes.Recipe`.
+        model: what to train instead of the recipe's model.
+        count: int, the number of images to train on, at most 45,000.
+
+    Returns:
+        The scores, with those of the untrained encoder, and what ran.
+    """
     import keras
     import numpy as np
 
     from kerassl import data, evaluation, recipes, runs
 
     images = data.load("cifar10", "train")
-    trained = images.select(np.arange(TRAINED))
+    trained = images.select(np.arange(count))
     held_out = images.select(np.arange(TRAINED, len(images.images)))
     labeled = images.select(np.arange(LABELED))
-    steps = TRAINED // recipe.batch_size
-    model = recipes.build_model(recipe, images.image_shape, steps)
+    if model is None:
+        steps = count // recipe.batch_size
+        model = recipes.build_model(recipe, images.image_shape, steps)
+
+    def scores() -> dict[str, Any]:
+        train, test = (model.embed(x.images) for x in (labeled, held_out))
+        given: Any = (train, labeled.labels, test, held_out.labels)
+        return {
+            "knn": evaluation.knn(*given)["accuracy"],
+            "linear": evaluation.linear_probe(*given)["accuracy"],
+            "effective_rank": round(evaluation.effective_rank(test), 1),
+            "spread": round(evaluation.feature_spread(test), 3),
+        }
+
+    untrained = scores()
     batches = trained.batches(
         recipe.batch_size, shuffle=True, seed=recipe.seed, drop_remainder=True
     )
@@ -64,13 +86,10 @@ def run(recipe: Any) -> dict[str, Any]:
         batches, epochs=recipe.epochs, shuffle=False, verbose=2
     ).history
     seconds = time.perf_counter() - start
-    train, test = (model.embed(part.images) for part in (labeled, held_out))
-    given: Any = (train, labeled.labels, test, held_out.labels)
     return {
         "method": recipe.method,
-        "knn": evaluation.knn(*given)["accuracy"],
-        "linear": evaluation.linear_probe(*given)["accuracy"],
-        "effective_rank": round(evaluation.effective_rank(test), 1),
+        **scores(),
+        "untrained": untrained,
         "loss": round(float(history["loss"][-1]), 4),
         "seconds": round(seconds),
         **{
