@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -39,6 +40,8 @@ def test_a_stale_page_is_found_and_written(load, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(script.benchmark, "draw", lambda: None)
     monkeypatch.setattr(script.benchmark, "pages", dict)
     monkeypatch.setattr(script.performance, "pages", dict)
+    monkeypatch.setattr(script.studies, "pages", dict)
+    monkeypatch.setattr(script.studies, "draw", lambda: None)
     monkeypatch.setattr(script.results, "ROOT", tmp_path)
     monkeypatch.setattr(methods, "ROOT", tmp_path)
     docs = SCRIPTS.parent / "docs"
@@ -90,6 +93,7 @@ def test_a_line_that_was_cut_off_is_skipped(load, tmp_path):
         ("methods --methods simclear", "Nearest: simclr"),
         ("presets --only simclear", "Nearest: simclr"),
         ("presets --scale imagenet", "--imagenet PATH"),
+        ("studies --only simsiam", "invalid choice: 'simsiam'"),
     ],
 )
 def test_wrong_trainings_are_refused(
@@ -99,6 +103,54 @@ def test_wrong_trainings_are_refused(
     with pytest.raises(SystemExit, match="2"):
         load("train").main()
     assert message in capsys.readouterr().err
+
+
+@once
+def test_the_changes_of_studies_are_known(load):
+    load("train")
+    from trainings import studies, tune
+
+    for study in studies.STUDIES.values():
+        recipe = kerassl.recipes.get(study.method)
+        made = {
+            (tune.changed(recipe, list(v.changes)).hash, v)
+            for v in study.variants.values()
+        }
+        assert len(made) == len(study.variants)
+        same = dict.fromkeys([*study.variants, "untrained"], 0.5)
+        assert study.agrees(same) in (True, False)
+
+
+@once
+@pytest.mark.parametrize(
+    "name,label",
+    [
+        ("simclr_augmentations", "crop + jitter"),
+        ("byol_predictor", "without"),
+    ],
+)
+def test_variants_of_a_study_train(load, name, label):
+    load("train")
+    from trainings import studies
+
+    study = studies.STUDIES[name]
+    recipe = kerassl.recipes.get(study.method).replace(epochs=1)
+    variant = study.variants[label]
+    model = studies.build(recipe, variant, (32, 32, 3), 2)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3))
+    images = images.astype("uint8")
+    assert np.isfinite(model.train_on_batch(images))
+    if variant.operations:
+        views = [type(x).__name__ for x in model.augmenter.views[0].operations]
+        assert views == ["Resize", "RandomResizedCrop", "ColorJitter"]
+    if variant.without_predictor:
+        outputs = model(images, training=True)
+        np.testing.assert_array_equal(
+            *(
+                keras.ops.convert_to_numpy(outputs[f"{kind}_1"])
+                for kind in ("prediction", "projection")
+            )
+        )
 
 
 @pytest.mark.skipif(

@@ -1,24 +1,25 @@
 """`kerassl presets`: publishes, finds, downloads, checks and converts."""
 
 import argparse
-import contextlib
 import json
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.loading import load_keras
-from kerassl.names import ENCODER
-from kerassl.reading import one_line
+from kerassl.cli.preset_table import (
+    accuracy,
+    megabytes,
+    plain,
+    print_table,
+    shown_license,
+    summary,
+)
+from kerassl.cli.publishing import publish_zoo, push
 
 if TYPE_CHECKING:
-    from kerassl.presets import PresetInfo, Publication
+    from kerassl.presets import PresetInfo
 
 SOURCE = "a name of `kerassl presets list`, hf://owner/name, or a folder"
-NO_LICENSE = ": others may look at it, but not use it (--license gives one)"
 URI = "hf://owner/name, or hf://owner/name@revision"
 
 
@@ -80,6 +81,18 @@ def add_parser(commands: Any) -> None:
     argument("--yes", action="store_true", help="publish without asking")
     argument("--json", **json_option)
 
+    argument = add(
+        "publish-zoo",
+        publish_zoo,
+        "publish all presets of `kerassl presets list` on the Hub, each in a "
+        "repository of its name; run it again after an interruption",
+    )
+    argument("owner", metavar="OWNER", help="hf://NAME of a user or a group")
+    argument(
+        "--private", action="store_true", help="make new repositories private"
+    )
+    argument("--yes", action="store_true", help="publish without asking")
+
     argument = add("path", path, "print the folder of a preset, verified")
     argument("source", metavar="SOURCE", help=SOURCE)
 
@@ -132,16 +145,20 @@ def list_presets(options: argparse.Namespace) -> int:
     if not found:
         print("No preset comes with kerassl. Others are on the Hub: hf://...")
         return 0
+    protocols = ("knn", "linear", "linear_1%")
     rows = [
         (
             info.name,
-            _accuracy(info.scores.get("knn", {})),
-            _accuracy(info.scores.get("linear", {})),
-            _summary(info),
+            *(accuracy(info.scores.get(key, {})) for key in protocols),
+            ", ".join(info.datasets),
+            shown_license(info),
+            megabytes(info),
+            summary(info),
         )
         for info in found
     ]
-    _print_table([("name", "knn", "linear", "encoder"), *rows])
+    header = ("trained on", "license", "size", "encoder")
+    print_table([("name", *protocols, *header), *rows])
     return 0
 
 
@@ -153,15 +170,15 @@ def show(options: argparse.Namespace) -> int:
         return 0
     lines = {
         "name": info.name,
-        "encoder": _summary(info),
+        "encoder": summary(info),
         "method": info.method,
         "description": info.description,
         "trained on": ", ".join(info.datasets),
         **{
-            f"{protocol} accuracy": _accuracy(scores)
+            f"{protocol} accuracy": accuracy(scores)
             for protocol, scores in info.scores.items()
         },
-        "license": _license(info),
+        "license": shown_license(info),
         "parameters": f"{info.parameters:,}",
         # Their names are free; the prefix keeps them from posing as others.
         **{f"training: {key}": value for key, value in info.training.items()},
@@ -169,11 +186,11 @@ def show(options: argparse.Namespace) -> int:
         "versions": ", ".join(f"{k} {v}" for k, v in info.versions.items()),
     }
     rows = [
-        (_plain(key), _plain(value))
+        (plain(key), plain(value))
         for key, value in lines.items()
         if value not in (None, "")
     ]
-    _print_table(rows)
+    print_table(rows)
     return 0
 
 
@@ -185,96 +202,6 @@ def pull(options: argparse.Namespace) -> int:
         folder = presets.download_preset(options.uri, options.folder)
     print(f"{folder}: verified")
     return 0
-
-
-def push(options: argparse.Namespace) -> int:
-    """Runs `kerassl presets push`."""
-    if not options.yes and not sys.stdin.isatty():
-        raise UserError(
-            "push asks before it publishes, and nobody can answer here. Give "
-            "--yes to publish without asking."
-        )
-    load_keras()
-    from kerassl import presets
-
-    with user_errors(), _preset_of(options) as folder:
-        upload = presets.upload_preset(
-            options.uri,
-            folder,
-            private=options.private,
-            commit_message=options.message,
-            overwrite_card=options.overwrite_card,
-            confirm=lambda plan: _is_wanted(plan, options.yes),
-        )
-    if options.json:
-        print(json.dumps(upload._asdict()))
-    else:
-        print(f"{upload.uri}\n{upload.url}")
-        if upload.kept_card:
-            print("README.md: kept the one that was edited on the Hub.")
-    return 0
-
-
-@contextlib.contextmanager
-def _preset_of(options: argparse.Namespace) -> Iterator[Path]:
-    """Yields a preset's folder: the given one, or a new one of a run."""
-    from kerassl import presets, runs
-    from kerassl.presets.hub_calls import parse_uri
-
-    source, (repository, _) = Path(options.source), parse_uri(options.uri)
-    if (source / "kerassl.json").exists() or not (source / ENCODER).exists():
-        if options.license or options.data_name:
-            raise presets.PresetError(
-                "--license and --data-name are for runs. A preset has them in "
-                "its kerassl.json: give them to `kerassl.save_preset`."
-            )
-        yield source
-        return
-    with tempfile.TemporaryDirectory() as parent:
-        yield runs.save_preset(
-            source,
-            Path(parent, "preset"),
-            name=repository.split("/")[1],
-            license=options.license,
-            datasets=[options.data_name] if options.data_name else (),
-        )
-
-
-def _is_wanted(plan: "Publication", is_sure: bool) -> bool:
-    """Prints what will be published, and asks unless the user is sure."""
-    info = plan.info
-    seen = "only you" if plan.is_private else "everybody"
-    state = "new" if plan.is_new else "there already"
-    rows = [
-        (name, f"{size:,} bytes")
-        for name, size in plan.files.items()
-        if not (plan.keeps_card and name == "README.md")
-    ]
-    rows += [
-        (
-            "license",
-            _license(info) + ("" if _has_license(info) else NO_LICENSE),
-        ),
-        ("trained on", ", ".join(info.datasets) or "not said"),
-    ]
-    if plan.keeps_card or plan.replaces_card:
-        fate = (
-            "the one that was edited on the Hub is kept (--overwrite-card "
-            "replaces it)"
-            if plan.keeps_card
-            else "the one that was edited on the Hub is overwritten"
-        )
-        rows.append(("README.md", fate))
-    print(
-        f"To be published on hf://{plan.name}, branch {plan.revision} ({state};"
-        f" {seen} can see it):",
-        file=sys.stderr,
-    )
-    _print_table([(_plain(k), _plain(v)) for k, v in rows], sys.stderr)
-    if is_sure:
-        return True
-    print("Publish? [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def path(options: argparse.Namespace) -> int:
@@ -289,7 +216,7 @@ def path(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Runs `kerassl presets verify`."""
     info = _open(options.source)
-    print(f"{options.source}: verified; {_summary(info)}")
+    print(f"{options.source}: verified; {summary(info)}")
     return 0
 
 
@@ -305,7 +232,7 @@ def sources(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({k: dict(zip(fields, v)) for k, v in rows.items()}))
     else:
-        _print_table([("source", *fields), *((k, *v) for k, v in rows.items())])
+        print_table([("source", *fields), *((k, *v) for k, v in rows.items())])
     return 0
 
 
@@ -349,38 +276,3 @@ def _open(source: str) -> "PresetInfo":
             )
         check_build(preset)
         return preset.info
-
-
-def _summary(info: "PresetInfo") -> str:
-    height, width, channels = (size or "any" for size in info.image_shape)
-    return (
-        f"{info.architecture}, images {height} x {width} x {channels}, "
-        f"{info.features} features"
-    )
-
-
-def _has_license(info: "PresetInfo") -> bool:
-    return info.license != "unknown"
-
-
-def _license(info: "PresetInfo") -> str:
-    return info.license if _has_license(info) else "none"
-
-
-def _accuracy(scores: dict[str, Any]) -> str:
-    return f"{scores['accuracy']:.4f}" if "accuracy" in scores else ""
-
-
-def _print_table(
-    rows: Sequence[Sequence[str]], file: TextIO | None = None
-) -> None:
-    """Prints aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths))
-        print("  ".join(cells).rstrip(), file=file)
-
-
-def _plain(value: Any) -> str:
-    """Returns untrusted text without control characters."""
-    return one_line(str(value))

@@ -15,6 +15,7 @@ from kerassl import encoders
 from kerassl.cli.main import main
 from kerassl.presets import save_preset
 from kerassl.presets.checkpoints import SOURCES
+from kerassl.presets.load import open_source
 from tests.hub_server import HubServer
 from tests.hub_server.client import connect
 
@@ -129,11 +130,52 @@ def test_list(capsys):
     found = json.loads(printed(capsys, "presets", "list", "--json"))
     assert found == [info.to_dict() for info in kerassl.list_presets()]
     header, *lines = (line.split() for line in shown.splitlines())
-    assert header == ["name", "knn", "linear", "encoder"]
+    assert " ".join(header) == (
+        "name knn linear linear_1% trained on license size encoder"
+    )
     assert len(lines) == len(found) > 0
     for info, line in zip(found, lines):
         scores = [info["scores"][p]["accuracy"] for p in ("knn", "linear")]
         assert line[:3] == [info["name"], *(f"{s:.4f}" for s in scores)]
+        assert line[4:6] == ["cifar10", "apache-2.0"]
+        assert 0.5 < float(line[6]) < 30 and line[7] == "MB"
+
+
+def test_the_zoo_is_published_and_resumed(hub, capsys, monkeypatch):
+    zoo = kerassl.list_presets()[:2]
+    monkeypatch.setattr(kerassl.presets, "list_presets", lambda: zoo)
+    command = ("presets", "publish-zoo", "hf://alice", "--yes")
+    upload = kerassl.presets.upload_preset
+
+    def interrupted(uri, *args, **kwargs):
+        if uri.endswith(zoo[1].name):
+            raise kerassl.presets.HubError("The line is dead.")
+        return upload(uri, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kerassl.presets, "upload_preset", interrupted)
+        assert "The line is dead" in refused(capsys, *command)
+    assert list(hub.repositories) == [f"alice/{zoo[0].name}"]
+    first = hub.repositories[f"alice/{zoo[0].name}"].at("main").sha
+    lines = printed(capsys, *command).splitlines()
+    sent = {entry["name"]: entry["uri"] for entry in map(json.loads, lines)}
+    assert list(sent) == [info.name for info in zoo]
+    # What was there already made no other commit.
+    assert sent[zoo[0].name] == f"hf://alice/{zoo[0].name}@{first}"
+    for name, uri in sent.items():
+        found = open_source(uri).info
+        assert found == open_source(name).info
+
+
+@pytest.mark.parametrize("owner", ["hf://alice/encoder", "hf://"])
+def test_the_zoo_goes_to_an_owner(capsys, owner):
+    found = refused(capsys, "presets", "publish-zoo", owner, "--yes")
+    assert "takes an owner" in found and owner in found
+
+
+def test_publishing_the_zoo_asks(hub, capsys):
+    found = refused(capsys, "presets", "publish-zoo", "hf://alice")
+    assert "--yes" in found and not hub.requests
 
 
 class Terminal(io.StringIO):
