@@ -12,6 +12,7 @@ from results import PRESETS, RESULTS, ROOT, read_json, read_lines, recipe_hashes
 TEMPLATE = ROOT / "scripts" / "pages" / "benchmark.md"
 PAGE = ROOT / "docs" / "benchmark.md"
 PICTURE = ROOT / "docs" / "pictures" / "benchmark.svg"
+TRAINED = 45_000  # images, where a try says nothing else
 TRIES = RESULTS / "tuning.jsonl"
 SHORT_RUNS = RESULTS / "cifar10_cpu.jsonl"
 
@@ -164,16 +165,21 @@ def pages() -> dict[Path, str]:
 
 def tries(presets: list[dict[str, Any]]) -> str:
     """Returns a table of the tried changes, method by method."""
+    from kerassl import recipes
+
     rows = []
-    recipes = {info["method"]: info["recipe"] for info in presets}
+    now = {name: recipes.get(name).to_dict() for name in recipes.methods()}
+    # A preset's recipe is under the names of its tries.
+    now |= {info["method"]: info["recipe"] for info in presets}
     for found in read_lines(TRIES):
         changes = ", ".join(
             f"`{change}`"
-            for change in differences(found["recipe"], recipes[found["method"]])
+            for change in differences(found["recipe"], now[found["method"]])
         )
         cells = [
             f"`{found['method']}`",
             changes or "nothing",
+            f"{found.get('images', TRAINED):,}",
             str(found["epochs"]),
             *(percent(found[key]) for key in BEST),
             f"{found['effective_rank']:.0f}",

@@ -4,11 +4,11 @@ r"""Try a change of a recipe and record its scores.
         --change optimizer.learning_rate=0.8 --change 'views.crop_area=[0.2, 1]'
 
 Trains the method's changed `cpu` recipe on the first 45,000 training images of
-CIFAR-10 and scores it on the other 5,000, which serve as validation images:
-kNN (k = 20, temperature 0.07) and the linear probe, both with the labels of
-the first 10,000. Test images are not read. Each try appends a JSON line to
-docs/results/tuning.jsonl. Tries that are already there are not repeated.
-docs/benchmark.md shows them.
+CIFAR-10, or fewer, and scores it on the last 5,000, which serve as validation
+images: kNN (k = 20, temperature 0.07) and the linear probe, both with the
+labels of the first 10,000. Test images are not read. Each try appends a JSON
+line to docs/results/tuning.jsonl. Tries that are already there are not
+repeated. docs/benchmark.md shows them.
 """
 
 import argparse
@@ -110,6 +110,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("method", metavar="METHOD")
     add("--change", action="append", default=[], metavar="FIELD.KEY=VALUE")
     add("--epochs", type=int, default=4)
+    add(
+        "--images",
+        type=int,
+        default=TRAINED,
+        help=f"to train on, from the first (default and most: {TRAINED:,})",
+    )
 
 
 def main(options: argparse.Namespace) -> int:
@@ -118,14 +124,19 @@ def main(options: argparse.Namespace) -> int:
 
     recipe = recipes.get(options.method).replace(epochs=options.epochs)
     recipe = changed(recipe, options.change)
-    known = {line["recipe_hash"] for line in read_lines(TRIES)}
+    known = {
+        line["recipe_hash"]
+        for line in read_lines(TRIES)
+        if line.get("images", TRAINED) == options.images
+    }
     if known & recipe_hashes(recipe.to_dict()):
         print("That was tried already.")
         return 0
     found = {
         "epochs": options.epochs,
         "changes": options.change,
-        **run(recipe),
+        "images": options.images,
+        **run(recipe, count=options.images),
     }
     print(json.dumps(found))
     append_line(TRIES, found)
