@@ -210,9 +210,10 @@ def without_predictor(method: type) -> type:
     import keras
 
     class WithoutPredictor(method):  # type: ignore[misc, valid-type]
-        def __init__(self, *args: Any, **kwargs: Any):
-            super().__init__(*args, **kwargs)
-            self.predictor = keras.layers.Identity()
+        def head(self, name: str, *args: Any, **kwargs: Any) -> Any:
+            if name == "predictor":
+                return keras.layers.Identity()
+            return super().head(name, *args, **kwargs)
 
     return WithoutPredictor
 

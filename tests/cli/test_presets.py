@@ -154,7 +154,10 @@ def test_the_zoo_is_published_and_resumed(hub, capsys, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(kerassl.presets, "upload_preset", interrupted)
-        assert "The line is dead" in refused(capsys, *command)
+        assert main([*command]) == 2
+        *plan, error = capsys.readouterr().err.splitlines()
+        assert "The line is dead" in error
+        assert [line.split()[0] for line in plan[1:]] == [x.name for x in zoo]
     assert list(hub.repositories) == [f"alice/{zoo[0].name}"]
     first = hub.repositories[f"alice/{zoo[0].name}"].at("main").sha
     lines = printed(capsys, *command).splitlines()
