@@ -19,7 +19,7 @@ FAMILIES = (
     "bootstrapping",
     "self_distillation",
     "regularization",
-    "generative",
+    "masked",
     "predictive",
     "distillation",
 )

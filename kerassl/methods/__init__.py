@@ -11,8 +11,8 @@ from kerassl.methods.contrastive.moco import MoCo, MoCoV3
 from kerassl.methods.contrastive.nnclr import NNCLR
 from kerassl.methods.contrastive.simclr import SimCLR
 from kerassl.methods.distillation.distillation import Distillation
-from kerassl.methods.generative.context_encoder import ContextEncoder
-from kerassl.methods.generative.mae import MAE
+from kerassl.methods.masked.context_encoder import ContextEncoder
+from kerassl.methods.masked.mae import MAE
 from kerassl.methods.predictive.context_prediction import ContextPrediction
 from kerassl.methods.predictive.jigsaw import Jigsaw
 from kerassl.methods.predictive.rotation import Rotation

@@ -6,17 +6,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerassl import augmentation, encoders
+from kerassl import encoders
 from kerassl.distributed import DeviceSeedGenerator, predict_on_one_device
-from kerassl.encoders.graph import ViT, find_vit_backbone, part_before
-from kerassl.encoders.kerashub import linear_xavier
 from kerassl.layers.patches import (
     patchify,
     rank_patches,
     restore_tokens,
     select_tokens,
     sine_positions,
-    unpatchify,
 )
 from kerassl.losses import (
     masked_reconstruction,
@@ -24,11 +21,11 @@ from kerassl.losses import (
     visible_color,
 )
 from kerassl.losses.numbers import at_least
-from kerassl.methods.base import SelfSupervisedModel
+from kerassl.methods.masked.vit import MaskedViT, check_blocks, transformer
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
-class MAE(SelfSupervisedModel):
+class MAE(MaskedViT):
     """Masked autoencoder.
 
     A random 75 % of an image's patches are hidden. The encoder, a ViT, sees
@@ -93,9 +90,6 @@ class MAE(SelfSupervisedModel):
 
     metric_names = ("relative_error",)
     drawn_names = ("noise",)
-    num_views = 1
-    min_batch = 1
-    default_views = staticmethod(augmentation.crop_flip)
 
     def __init__(
         self,
@@ -117,12 +111,6 @@ class MAE(SelfSupervisedModel):
         self.norm_pix_loss = norm_pix_loss
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
-        vit = vit_to_mask(self.encoder)
-        self.backbone = vit.backbone
-        self.preprocessor = part_before(self.encoder, vit.backbone)
-        self.embedding, self.blocks = vit.embedding, vit.encoder
-        self.patch_size = self.backbone.patch_size[0]
-        self.grid, _ = vit.grid
         patches = self.grid**2
         self.visible = int(patches * (1 - mask_ratio))
         if not 0 < self.visible < patches:
@@ -130,26 +118,10 @@ class MAE(SelfSupervisedModel):
                 f"`mask_ratio` must hide some of the {patches} patches and "
                 f"leave others visible. Received: {mask_ratio}"
             )
-        if min(decoder_depth, decoder_heads) < 1 or decoder_dim % decoder_heads:
-            raise ValueError(
-                "`decoder_depth` and `decoder_heads` must be positive, and "
-                "`decoder_dim` a multiple of the heads. Received: "
-                f"decoder_dim={decoder_dim}, decoder_depth={decoder_depth}, "
-                f"decoder_heads={decoder_heads}"
-            )
-        self._fix_positions()
+        check_blocks("decoder", decoder_dim, decoder_depth, decoder_heads)
         self._make_decoder()
 
-    def _fix_positions(self) -> None:
-        table = self.embedding.position_embedding.embeddings
-        table.assign(sine_positions(self.grid, table.shape[-1]))
-        # Freeze the variable only: a frozen layer would make the encoder look
-        # partly frozen.
-        table.trainable = False
-
     def _make_decoder(self) -> None:
-        import keras_hub
-
         width, policy = self.decoder_dim, self.dtype_policy
         # Sent to the device once.
         self.decoder_positions = ops.convert_to_tensor(
@@ -164,39 +136,20 @@ class MAE(SelfSupervisedModel):
             width, dtype=policy, name="decoder_embedding"
         )
         self.decoder_embedding.build((None, None, self.backbone.hidden_dim))
-        self.decoder = [
-            keras_hub.layers.TransformerEncoder(
-                4 * width,
-                self.decoder_heads,
-                activation="gelu",
-                layer_norm_epsilon=1e-6,
-                normalize_first=True,
-                dtype=policy,
-                name=f"decoder_block_{i + 1}",
-            )
-            for i in range(self.decoder_depth)
-        ]
-        for block in self.decoder:
-            block.build((None, self.grid**2 + 1, width))
-            linear_xavier(block)
-        self.decoder_norm = keras.layers.LayerNormalization(
-            epsilon=1e-6, dtype=policy, name="decoder_norm"
+        *self.decoder, self.decoder_norm = transformer(
+            "decoder",
+            width,
+            self.decoder_depth,
+            self.decoder_heads,
+            self.grid**2 + 1,
+            policy,
         )
-        self.decoder_norm.build((None, None, width))
         self.painter = keras.layers.Dense(
             self.patch_size**2 * self.backbone.image_shape[-1],
             dtype=policy,
             name="painter",
         )
         self.painter.build((None, None, width))
-
-    def make_train_function(self, force: bool = False) -> Any:
-        """Makes the training step, with the position embeddings frozen.
-
-        Thawing the encoder would otherwise make them trainable.
-        """
-        self.embedding.position_embedding.embeddings.trainable = False
-        return super().make_train_function(force)
 
     def draw(self, count: Any) -> dict[str, Any]:
         """Draws a number for each patch; the smallest stay visible."""
@@ -210,8 +163,7 @@ class MAE(SelfSupervisedModel):
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Encodes the visible patches, and predicts all patches."""
-        (images,) = (views[name] for name in self.augmenter.view_names)
-        pixels = self.preprocessor(images, training=training)
+        pixels = self.pixels(views, training)
         order, rank = rank_patches(views["noise"])
         tokens = self.encode(pixels, order[:, : self.visible], training)
         return {
@@ -295,7 +247,6 @@ class MAE(SelfSupervisedModel):
             ValueError: if the shape, dtype or range of the images is wrong.
         """
         images = encoders.checked_images(self.encoder, images)
-        shape = images.shape[1:]
         if noise is None:
             generator = np.random.default_rng(self.seed)
             noise = generator.uniform(size=(len(images), self.grid**2))
@@ -308,19 +259,7 @@ class MAE(SelfSupervisedModel):
             _, mean, std = normalize_patches(found["patches"])
             painted = painted * ops.convert_to_numpy(std)
             painted = painted + ops.convert_to_numpy(mean)
-        mask = unpatchify(found["mask"][..., None], self.patch_size, 1)
-        # The preprocessing is linear: black and white determine its inverse.
-        ends = np.stack([np.zeros(shape, "float32"), np.full(shape, 255.0)])
-        black, white = ops.convert_to_numpy(
-            ops.cast(self.preprocessor(ends), "float32")
-        )
-        painted = unpatchify(painted, self.patch_size, shape[-1])
-        painted = np.clip(255 * (painted - black) / (white - black), 0, 255)
-        return {
-            "input": images,
-            "mask": mask,
-            "reconstruction": np.where(mask > 0, painted, images),
-        }
+        return self.painted(images, painted, found["mask"])
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
@@ -333,38 +272,3 @@ class MAE(SelfSupervisedModel):
             "norm_pix_loss": self.norm_pix_loss,
             "seed": self.seed,
         }
-
-
-def vit_to_mask(encoder: keras.Model) -> ViT:
-    """Returns the ViT in an encoder.
-
-    Raises:
-        ValueError: if there is none that MAE can mask.
-    """
-    vit = find_vit_backbone(encoder)
-    if vit is None:
-        raise ValueError(
-            "MAE masks the patches of a `keras_hub.models.ViTBackbone`, and "
-            f"the encoder {encoder.name!r} has none. Take such a backbone, or "
-            "`kerassl.encoders.build` with the name of a ViT."
-        )
-    backbone = vit.backbone
-    if not backbone.use_class_token:
-        raise ValueError(
-            "MAE's features are the class token, and the ViT has none. "
-            "Build the backbone with `use_class_token=True`."
-        )
-    height, width, _ = backbone.image_shape
-    if height != width or len(set(backbone.patch_size)) != 1:
-        raise ValueError(
-            "MAE needs a backbone with square images and square patches. "
-            f"Received: image_shape={backbone.image_shape}, "
-            f"patch_size={backbone.patch_size}"
-        )
-    if tuple(backbone.image_shape) != encoder.input_shape[1:]:
-        raise ValueError(
-            f"The encoder takes images of shape {encoder.input_shape[1:]}, and "
-            f"its backbone {backbone.image_shape}. Let the encoder leave their "
-            "shape unchanged, and resize in the augmenter instead."
-        )
-    return vit

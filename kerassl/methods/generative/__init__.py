@@ -1,1 +1,0 @@
-"""Generative methods: paint the hidden part of an image."""

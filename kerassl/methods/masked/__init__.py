@@ -1,0 +1,1 @@
+"""Masked modeling: predict the hidden part of an image from the rest."""
