@@ -1,4 +1,4 @@
-"""Masks of patches in blocks, as functions of uniform numbers."""
+"""Masks of patches, as functions of uniform numbers."""
 
 import math
 from typing import Any
@@ -39,19 +39,55 @@ def block_masks(uniforms: Any, noise: Any, counts: Any, grid: int) -> Any:
         between(ops.round(ops.sqrt(area * x)), 1.0, float(grid))
         for x in (ratio, 1.0 / ratio)
     )
-    places = ops.arange(grid, dtype="float32")
-    rows, columns = (
-        _inside(places, ops.floor(start * (grid + 1.0 - length)), length)
-        for start, length in ((top, height), (left, width))
-    )
-    blocks = rows[..., :, None] * columns[..., None, :]
-    blocks = ops.reshape(blocks, (-1, BLOCKS, grid * grid))
+    blocks = _blocks(height, width, top, left, grid)
     # The first block that holds a patch; BLOCKS if none does.
     order = BLOCKS - ops.max(
         blocks * ops.arange(BLOCKS, 0, -1, dtype="float32")[:, None], axis=1
     )
     rank = ops.argsort(ops.argsort(order + noise, axis=1), axis=1)
     return ops.cast(ops.cast(rank, "float32") < counts[:, None], "float32")
+
+
+def square_masks(noise: Any, count: int, size: int) -> Any:
+    """Hides random squares of patches, the same number in each image.
+
+    Args:
+        noise: float32 tensor `(N, S)` in [0, 1), for a square number S of
+            squares.
+        count: int, how many squares to hide: those with the smallest numbers.
+        size: int > 0, the side of a square, in patches.
+
+    Returns:
+        A float32 tensor `(N, S * size * size)` by patches: 1 is hidden.
+
+    Reference:
+        - [Xie et al., 2021, SimMIM](https://arxiv.org/abs/2111.09886)
+    """
+    side = math.isqrt(noise.shape[1])
+    rank = ops.argsort(ops.argsort(noise, axis=1), axis=1)
+    hidden = ops.cast(rank < count, "float32")
+    hidden = ops.reshape(hidden, (-1, side, 1, side, 1))
+    hidden = ops.tile(hidden, (1, 1, size, 1, size))
+    return ops.reshape(hidden, (-1, (side * size) ** 2))
+
+
+def _blocks(height: Any, width: Any, top: Any, left: Any, grid: int) -> Any:
+    """Returns rectangles `(N, M, grid * grid)` of ones.
+
+    Args:
+        height: float32 tensor `(N, M)`, whole numbers.
+        width: likewise.
+        top: float32 tensor `(N, M)` in [0, 1), where it lies.
+        left: likewise.
+        grid: int, the number of patches in a row.
+    """
+    places = ops.arange(grid, dtype="float32")
+    rows, columns = (
+        _inside(places, ops.floor(start * (grid + 1.0 - length)), length)
+        for start, length in ((top, height), (left, width))
+    )
+    blocks = rows[..., :, None] * columns[..., None, :]
+    return ops.reshape(blocks, (-1, height.shape[1], grid * grid))
 
 
 def between(x: Any, low: float, high: float) -> Any:

@@ -1,4 +1,4 @@
-"""MAE's loss: the squared error of hidden patches."""
+"""The loss of MAE and SimMIM: the error of hidden patches."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from keras import ops
 
 
 def masked_reconstruction(
-    predictions: Any, targets: Any, mask: Any
+    predictions: Any, targets: Any, mask: Any, absolute: bool = False
 ) -> dict[str, Any]:
-    """Computes the mean squared error of the hidden patches.
+    """Computes the mean squared, or absolute, error of the hidden patches.
 
     Args:
         predictions: tensor that broadcasts to `(N, L, P)`: L patches of P
@@ -16,6 +16,8 @@ def masked_reconstruction(
         targets: tensor `(N, L, P)`.
         mask: tensor `(N, L)`, 1 for hidden patches and 0 for visible ones; at
             least one is hidden.
+        absolute: bool. `False` is MAE's squared error, `True` SimMIM's absolute
+            one.
 
     Returns:
         A dict with `"loss"`, a float32 scalar.
@@ -23,11 +25,14 @@ def masked_reconstruction(
     Reference:
         - [He et al., 2021](https://arxiv.org/abs/2111.06377)
         - facebookresearch/mae, `models_mae.py`
+        - [Xie et al., 2021, SimMIM](https://arxiv.org/abs/2111.09886)
     """
     predictions = ops.cast(predictions, "float32")
     targets = ops.cast(targets, "float32")
     mask = ops.cast(mask, "float32")
-    errors = ops.mean(ops.square(predictions - targets), axis=-1)
+    errors = predictions - targets
+    errors = ops.abs(errors) if absolute else ops.square(errors)
+    errors = ops.mean(errors, axis=-1)
     return {"loss": ops.sum(errors * mask) / ops.sum(mask)}
 
 

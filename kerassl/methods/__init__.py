@@ -13,6 +13,7 @@ from kerassl.methods.contrastive.simclr import SimCLR
 from kerassl.methods.distillation.distillation import Distillation
 from kerassl.methods.masked.context_encoder import ContextEncoder
 from kerassl.methods.masked.mae import MAE
+from kerassl.methods.masked.simmim import SimMIM
 from kerassl.methods.predictive.context_prediction import ContextPrediction
 from kerassl.methods.predictive.jigsaw import Jigsaw
 from kerassl.methods.predictive.rotation import Rotation
@@ -43,6 +44,7 @@ __all__ = [
     "Rotation",
     "SelfSupervisedModel",
     "SimCLR",
+    "SimMIM",
     "SimSiam",
     "SwAV",
     "VICReg",

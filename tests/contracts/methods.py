@@ -192,6 +192,10 @@ def mae(encoder, **kwargs):
     return kerassl.MAE(tiny_vit(encoder), **(settings | kwargs))
 
 
+def simmim(encoder, **kwargs):
+    return kerassl.SimMIM(tiny_vit(encoder), **kwargs)
+
+
 def ibot(encoder, **kwargs):
     size = encoder.input_shape[1]
     settings = dict(num_prototypes=12, hidden_dim=16, projection_dim=8)
@@ -237,6 +241,7 @@ METHODS = {
     "context_prediction": context_prediction,
     "context_encoder": context_encoder,
     "mae": mae,
+    "simmim": simmim,
     "distillation": distillation,
 }
 
@@ -249,11 +254,12 @@ EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5, "nnclr": 5, "byol": 5}
 EPOCHS["distillation"] = 5
 
 # Methods that use a ViT here.
-ON_VITS = {"ibot", "mae"}
+ON_VITS = {"ibot", "mae", "simmim"}
 
 # The number of moving means and variances, if it is below four: rotation has
 # only the encoder's, and a ViT has none.
-STATISTICS = {"rotation": 2, "distillation": 2, "mae": 0}
+STATISTICS = {"rotation": 2, "distillation": 2}
+STATISTICS |= {"mae": 0, "simmim": 0}
 
 
 def normality_of_zeros():
@@ -293,5 +299,6 @@ COLLAPSED = {
     "context_prediction": math.log(8),
     "context_encoder": None,
     "mae": None,
+    "simmim": None,
     "distillation": None,
 }

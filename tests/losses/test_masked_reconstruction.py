@@ -50,11 +50,23 @@ def test_it_is_the_papers():
     assert float(loss) == pytest.approx(np.mean(errors), rel=1e-5)
 
 
-def test_visible_patches_cost_nothing():
+def test_simmims_is_the_absolute_error():
+    predictions, patches, mask = arrays()
+    errors = [
+        abs(float(p) - float(v))
+        for n, i in zip(*np.nonzero(mask))
+        for p, v in zip(predictions[n, i], patches[n, i])
+    ]
+    loss = masked_reconstruction(predictions, patches, mask, absolute=True)
+    assert float(loss["loss"]) == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_visible_patches_cost_nothing(absolute):
     predictions, patches, mask = arrays()
     changed = np.where(mask[..., None] == 1, predictions, 1e6)
     losses = [
-        float(masked_reconstruction(p, patches, mask)["loss"])
+        float(masked_reconstruction(p, patches, mask, absolute)["loss"])
         for p in (predictions, changed.astype("float32"))
     ]
     assert losses[0] == losses[1] > 0
