@@ -10,6 +10,8 @@ BLOCKS = 8
 ASPECT = 0.3
 #: How many uniform numbers a mask takes, besides one a patch.
 UNIFORMS = 4 * BLOCKS
+#: The least and the largest height of I-JEPA's targets, over their width.
+TARGET_ASPECT = (0.75, 1.5)
 
 
 def block_masks(uniforms: Any, noise: Any, counts: Any, grid: int) -> Any:
@@ -69,6 +71,53 @@ def square_masks(noise: Any, count: int, size: int) -> Any:
     hidden = ops.reshape(hidden, (-1, side, 1, side, 1))
     hidden = ops.tile(hidden, (1, 1, size, 1, size))
     return ops.reshape(hidden, (-1, (side * size) ** 2))
+
+
+def target_blocks(uniforms: Any, count: int, grid: int) -> Any:
+    """Chooses rectangles of patches, I-JEPA's targets.
+
+    Args:
+        uniforms: float32 tensor `(N, M, 3)` in [0, 1): aspect, row and column
+            of M rectangles.
+        count: int, the number of patches of each: the first ones, by rows, of
+            the smallest rectangle of its height that has as many.
+        grid: int, the number of patches in a row.
+
+    Returns:
+        An int tensor `(N, M, count)`, the indices of their patches, in order.
+
+    Reference:
+        - [Assran et al., 2023, I-JEPA](https://arxiv.org/abs/2301.08243)
+    """
+    aspect, top, left = (uniforms[..., i] for i in range(3))
+    low, high = TARGET_ASPECT
+    aspect = low + (high - low) * aspect
+    height = between(ops.round(ops.sqrt(count * aspect)), 1.0, float(grid))
+    width = ops.ceil(count / height - 1e-4)
+    blocks = _blocks(height, width, top, left, grid)
+    order = ops.arange(grid * grid, dtype="float32")
+    # Patches inside come first, each part in order.
+    keys = order - grid * grid * ops.reshape(
+        blocks, (-1, uniforms.shape[1], grid * grid)
+    )
+    return ops.argsort(keys, axis=-1)[..., :count]
+
+
+def context_patches(noise: Any, targets: Any, count: int) -> Any:
+    """Chooses random patches that belong to no target.
+
+    Args:
+        noise: float32 tensor `(N, L)` in [0, 1).
+        targets: int tensor `(N, M, T)` that `target_blocks` returned.
+        count: int, at most L - M * T.
+
+    Returns:
+        An int tensor `(N, count)`, the indices of patches.
+    """
+    flat = ops.reshape(targets, (-1, targets.shape[1] * targets.shape[2]))
+    places = ops.arange(noise.shape[1], dtype=flat.dtype)
+    taken = ops.any(ops.equal(flat[..., None], places), axis=1)
+    return ops.argsort(noise + ops.cast(taken, "float32"), axis=1)[:, :count]
 
 
 def _blocks(height: Any, width: Any, top: Any, left: Any, grid: int) -> Any:

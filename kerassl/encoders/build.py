@@ -7,6 +7,7 @@ from weakref import WeakSet
 import keras
 from keras import layers
 
+from kerassl.choices import check_choice
 from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.kerashub import (
     DINOV2S,
@@ -62,6 +63,7 @@ def build(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     patch_size: int | None = None,
+    pooling: str | None = None,
 ) -> keras.Model:
     """Builds an encoder by name.
 
@@ -104,14 +106,17 @@ def build(
             model, ImageNet's, or 0.25 for one channel.
         patch_size: int, only for `vit_...`. By default 4 up to 48 px, 8 up to
             112 px, and 16 above.
+        pooling: only of `vit_...` and `dinov2_...`: `"class"`, the class token,
+            by default; or `"mean"`, the mean of the patches' tokens, for
+            methods that don't train the class token.
 
     Returns:
         A Functional `keras.Model`.
 
     Raises:
         ValueError: if the name is unknown (the message lists the nearest), the
-            shape or patch size doesn't fit, or a preset of KerasHub has no
-            normalization.
+            shape, patch size or pooling doesn't fit, or a preset of KerasHub
+            has no normalization.
 
     Example:
     ```python
@@ -133,6 +138,13 @@ def build(
         raise ValueError(
             f"`patch_size` is only for ViTs `vit_...`, not for {name}."
         )
+    if pooling is not None:
+        check_choice("pooling", pooling, ["class", "mean"])
+        if name not in VITS and name not in DINOV2S:
+            raise ValueError(
+                "`pooling` is only for `vit_...` and `dinov2_...`, not for "
+                f"{name}."
+            )
     if split_library(name)[0]:
         # It needs `as_encoder`, which needs this module.
         from kerassl.encoders.libraries import from_library
@@ -150,7 +162,7 @@ def build(
         backbone = dinov2_backbone(name, shape)
     else:
         backbone = vit_backbone(name, shape, patch_size)
-    return encoder_around(backbone, normalization, shape, name)
+    return encoder_around(backbone, normalization, shape, name, pooling)
 
 
 def encoder_around(

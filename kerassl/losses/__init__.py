@@ -8,6 +8,10 @@ from kerassl.losses.barlow_twins import barlow_twins, cross_correlation
 from kerassl.losses.classification import classification
 from kerassl.losses.dino import centered, dino
 from kerassl.losses.emp_ssl import coding_rate, emp_ssl
+from kerassl.losses.feature_prediction import (
+    feature_prediction,
+    normalize_features,
+)
 from kerassl.losses.info_nce import info_nce
 from kerassl.losses.inpainting import inpainting, relative_error
 from kerassl.losses.lejepa import distance_to_center, lejepa, sigreg
@@ -34,12 +38,14 @@ __all__ = [
     "dino",
     "distance_to_center",
     "emp_ssl",
+    "feature_prediction",
     "info_nce",
     "inpainting",
     "lejepa",
     "masked_distillation",
     "masked_reconstruction",
     "negative_cosine",
+    "normalize_features",
     "normalize_patches",
     "nt_xent",
     "output_std",

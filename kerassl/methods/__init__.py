@@ -12,6 +12,7 @@ from kerassl.methods.contrastive.nnclr import NNCLR
 from kerassl.methods.contrastive.simclr import SimCLR
 from kerassl.methods.distillation.distillation import Distillation
 from kerassl.methods.masked.context_encoder import ContextEncoder
+from kerassl.methods.masked.ijepa import IJEPA
 from kerassl.methods.masked.mae import MAE
 from kerassl.methods.masked.simmim import SimMIM
 from kerassl.methods.predictive.context_prediction import ContextPrediction
@@ -31,6 +32,7 @@ __all__ = [
     "DINO",
     "EMPSSL",
     "IBOT",
+    "IJEPA",
     "MAE",
     "NNCLR",
     "BarlowTwins",

@@ -93,6 +93,9 @@ class SelfSupervisedModel(LinkedModel):
     #: Whether batch normalization uses the statistics of the global batch on
     #: TensorFlow and PyTorch. On JAX it always does.
     global_batch_norm: bool = True
+    #: What recipes make a ViT's features of, as in `kerassl.encoders.build`:
+    #: `"mean"` where the class token isn't trained.
+    pooling: str | None = None
     #: Advice for the warning about collapsed features.
     collapse_advice: str = "Try another learning rate or a longer warmup."
     #: Makes an augmenter for an image size. Wrap functions in `staticmethod`.

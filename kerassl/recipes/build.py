@@ -130,7 +130,10 @@ def _new_encoder(recipe: Recipe, image_shape: tuple[int, ...]) -> keras.Model:
             f"The recipe {recipe.name} goes on from trained weights. Give them "
             "as `weights`, or an encoder's name as `encoder`."
         )
-    return encoders.build(recipe.encoder, image_shape)
+    options: dict[str, Any] = {}
+    if recipe.encoder.startswith(("vit_", "dinov2_")):
+        options["pooling"] = METHODS[recipe.method].pooling
+    return encoders.build(recipe.encoder, image_shape, **options)
 
 
 def _in_precision(encoder: keras.Model, recipe: Recipe) -> keras.Model:

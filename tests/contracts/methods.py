@@ -196,6 +196,11 @@ def simmim(encoder, **kwargs):
     return kerassl.SimMIM(tiny_vit(encoder), **kwargs)
 
 
+def ijepa(encoder, **kwargs):
+    settings = dict(predictor_dim=16, predictor_depth=1, predictor_heads=2)
+    return kerassl.IJEPA(tiny_vit(encoder), **(settings | kwargs))
+
+
 def ibot(encoder, **kwargs):
     size = encoder.input_shape[1]
     settings = dict(num_prototypes=12, hidden_dim=16, projection_dim=8)
@@ -242,6 +247,7 @@ METHODS = {
     "context_encoder": context_encoder,
     "mae": mae,
     "simmim": simmim,
+    "ijepa": ijepa,
     "distillation": distillation,
 }
 
@@ -254,12 +260,12 @@ EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5, "nnclr": 5, "byol": 5}
 EPOCHS["distillation"] = 5
 
 # Methods that use a ViT here.
-ON_VITS = {"ibot", "mae", "simmim"}
+ON_VITS = {"ibot", "ijepa", "mae", "simmim"}
 
 # The number of moving means and variances, if it is below four: rotation has
 # only the encoder's, and a ViT has none.
 STATISTICS = {"rotation": 2, "distillation": 2}
-STATISTICS |= {"mae": 0, "simmim": 0}
+STATISTICS |= {"ijepa": 0, "mae": 0, "simmim": 0}
 
 
 def normality_of_zeros():
@@ -300,5 +306,6 @@ COLLAPSED = {
     "context_encoder": None,
     "mae": None,
     "simmim": None,
+    "ijepa": 0,
     "distillation": None,
 }
