@@ -14,6 +14,7 @@ from kerassl.losses.feature_prediction import (
 )
 from kerassl.losses.info_nce import info_nce
 from kerassl.losses.inpainting import inpainting, relative_error
+from kerassl.losses.koleo import koleo
 from kerassl.losses.lejepa import distance_to_center, lejepa, sigreg
 from kerassl.losses.masked_distillation import masked_distillation
 from kerassl.losses.masked_reconstruction import (
@@ -41,6 +42,7 @@ __all__ = [
     "feature_prediction",
     "info_nce",
     "inpainting",
+    "koleo",
     "lejepa",
     "masked_distillation",
     "masked_reconstruction",

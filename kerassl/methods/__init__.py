@@ -25,6 +25,7 @@ from kerassl.methods.regularization.swav import SwAV
 from kerassl.methods.regularization.vicreg import VICReg
 from kerassl.methods.regularization.visreg import VISReg
 from kerassl.methods.self_distillation.dino import DINO
+from kerassl.methods.self_distillation.dinov2 import DINOv2
 from kerassl.methods.self_distillation.ibot import IBOT
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "BarlowTwins",
     "ContextEncoder",
     "ContextPrediction",
+    "DINOv2",
     "Distillation",
     "Jigsaw",
     "LeJEPA",

@@ -212,6 +212,17 @@ def ibot(encoder, **kwargs):
     )
 
 
+def dinov2(encoder, **kwargs):
+    size = encoder.input_shape[1]
+    settings = dict(num_prototypes=12, hidden_dim=16, projection_dim=8)
+    settings |= dict(head_normalization=True, freeze_last_layer_steps=0)
+    settings |= dict(momentum=kerassl.layers.CosineMomentum(0.99, 32))
+    augmenter = kerassl.augmentation.dino(size, size // 2, num_local_crops=1)
+    return kerassl.DINOv2(
+        tiny_vit(encoder), augmenter=augmenter, **(settings | kwargs)
+    )
+
+
 def distillation(encoder, **kwargs):
     """From a teacher of larger images, without moving statistics."""
     inputs = keras.Input((32, 32, encoder.input_shape[-1]))
@@ -236,6 +247,7 @@ METHODS = {
     "swav": swav,
     "dino": dino,
     "ibot": ibot,
+    "dinov2": dinov2,
     "barlow_twins": barlow_twins,
     "vicreg": vicreg,
     "lejepa": lejepa,
@@ -260,7 +272,7 @@ EPOCHS = {"moco_v1": 6, "moco_v2": 6, "simclr_v2": 5, "nnclr": 5, "byol": 5}
 EPOCHS["distillation"] = 5
 
 # Methods that use a ViT here.
-ON_VITS = {"ibot", "ijepa", "mae", "simmim"}
+ON_VITS = {"dinov2", "ibot", "ijepa", "mae", "simmim"}
 
 # The number of moving means and variances, if it is below four: rotation has
 # only the encoder's, and a ViT has none.
@@ -295,6 +307,7 @@ COLLAPSED = {
     "swav": math.log(12),
     "dino": math.log(12),
     "ibot": 1.5 * math.log(12),
+    "dinov2": 1.5 * math.log(12) - 0.2 * math.log(1e-8 * (1 + math.sqrt(24))),
     "barlow_twins": 16,
     "vicreg": 24.75,
     "emp_ssl": -200 - math.log(41) / 2,

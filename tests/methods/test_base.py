@@ -136,7 +136,9 @@ def test_steps_are_counted_where_a_method_asks_for_it(images, tmp_path):
 def test_no_other_method_has_a_weight_more(method):
     model = METHODS[method](tiny_encoder())
     names = [weight.name for weight in model.weights]
-    assert names.count("steps") == (method in ("swav", "dino", "ibot"))
+    assert names.count("steps") == (
+        method in ("swav", "dino", "ibot", "dinov2")
+    )
 
 
 def test_encoders_and_ready_made_views_may_be_oblong():

@@ -8,14 +8,16 @@ import keras
 from keras import ops
 
 from kerassl import augmentation
-from kerassl.distributed import mean_over_devices
+from kerassl.choices import check_choice
+from kerassl.distributed import gather, local_rows, mean_over_devices
 from kerassl.layers import DINOHead, MomentumNetwork, update_together
-from kerassl.losses import centered, dino
+from kerassl.losses import centered, dino, sinkhorn
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.networks import all_layers
 
 # The number of views that the teacher sees; the student sees all.
 TAUGHT = 2
+CENTERINGS = ("mean", "sinkhorn")
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -51,6 +53,9 @@ class DINO(SelfSupervisedModel):
             step, such as `kerassl.optimizers.Ramp`. Above 0.07 training is
             unstable.
         center_momentum: float in [0, 1].
+        centering: `"mean"`, the mean of past logits, as above; or `"sinkhorn"`,
+            which shares the batch out evenly to all prototypes
+            (`kerassl.losses.sinkhorn`), as DINOv2 does, without memory.
         momentum: float in [0, 1], of the teacher, or a callable that returns
             it for a step, such as `kerassl.layers.CosineMomentum`.
         freeze_last_layer_steps: int >= 0. The number of initial steps in which
@@ -112,6 +117,7 @@ class DINO(SelfSupervisedModel):
         student_temperature: float = 0.1,
         teacher_temperature: Any = 0.04,
         center_momentum: float = 0.9,
+        centering: str = "mean",
         momentum: Any = 0.996,
         freeze_last_layer_steps: int = 1250,
         augmenter: keras.layers.Layer | None = None,
@@ -129,6 +135,7 @@ class DINO(SelfSupervisedModel):
                 "`teacher_temperature` must be above 0. Received: "
                 f"{teacher_temperature}"
             )
+        check_choice("centering", centering, CENTERINGS)
         super().__init__(encoder, augmenter, **kwargs)
         self.num_prototypes = num_prototypes
         self.hidden_dim = hidden_dim
@@ -138,6 +145,7 @@ class DINO(SelfSupervisedModel):
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.center_momentum = center_momentum
+        self.centering = centering
         self.momentum = momentum
         self.freeze_last_layer_steps = freeze_last_layer_steps
         self.taught = self.augmenter.view_names[:TAUGHT]
@@ -148,16 +156,7 @@ class DINO(SelfSupervisedModel):
                 "views, which must have one size. The first views of the "
                 f"augmenter are {self.taught}, of the sizes {sizes}."
             )
-        self.projector = DINOHead(
-            num_prototypes,
-            hidden_dim,
-            projection_dim,
-            batch_normalization=head_normalization,
-            train_scale=train_scale,
-            dtype=self.dtype_policy,
-            name="projector",
-        )
-        self.projector.build((None, self.encoder.output_shape[-1]))
+        self.projector = self._head("projector")
         self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
         self.momentum_projector = MomentumNetwork(self.projector, momentum)
         # Only batch normalization is in training mode in the teacher.
@@ -174,6 +173,24 @@ class DINO(SelfSupervisedModel):
             trainable=False,
             autocast=False,
         )
+
+    def _head(self, name: str) -> DINOHead:
+        """Returns a new head for the encoder's features or tokens."""
+        head = DINOHead(
+            self.num_prototypes,
+            self.hidden_dim,
+            self.projection_dim,
+            batch_normalization=self.head_normalization,
+            train_scale=self.train_scale,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        head.build((None, self.encoder.output_shape[-1]))
+        return head
+
+    def heads(self) -> list[tuple[MomentumNetwork, DINOHead]]:
+        """Returns pairs of a teacher's head and the student's."""
+        return [(self.momentum_projector, self.projector)]
 
     @property
     def feature_encoder(self) -> keras.Model:
@@ -218,7 +235,7 @@ class DINO(SelfSupervisedModel):
         for name, (variable, mean) in means.items():
             # A copy, since PyTorch assigns in place.
             center = ops.copy(ops.convert_to_tensor(variable))
-            if training:
+            if training and self.centering == "mean":
                 mean = ops.cast(mean_over_devices(mean), center.dtype)
                 share = 1.0 - self.center_momentum
                 variable.assign(center + share * (mean - center))
@@ -227,13 +244,34 @@ class DINO(SelfSupervisedModel):
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Predicts the teacher's distributions from the other views."""
-        temperature = self._now(self.teacher_temperature)
-        teacher = [
-            centered(outputs[f"teacher_{k}"], outputs["center"], temperature)
-            for k in self.taught
-        ]
+        logits = [outputs[f"teacher_{name}"] for name in self.taught]
+        teacher = self._probabilities(
+            ops.concatenate(logits),
+            outputs["center"],
+            self._now(self.teacher_temperature),
+        )
         student = [outputs[name] for name in self.augmenter.view_names]
-        return dino(student, teacher, self.student_temperature)
+        return dino(
+            student, ops.split(teacher, TAUGHT), self.student_temperature
+        )
+
+    def _probabilities(
+        self, logits: Any, center: Any, temperature: Any, counted: Any = None
+    ) -> Any:
+        """Returns the teacher's distributions over prototypes.
+
+        Args:
+            logits: tensor `(N, K)`.
+            center: tensor `(K,)`, for `centering="mean"`.
+            temperature: float or scalar tensor.
+            counted: float tensor `(N,)`, 1 for the rows that take part in
+                Sinkhorn's shares, or `None` for all.
+        """
+        if self.centering == "mean":
+            return centered(logits, center, temperature)
+        counted = None if counted is None else gather(counted)
+        shares = sinkhorn(gather(logits), temperature, taking_part=counted)
+        return local_rows(shares)
 
     def _now(self, value: Any) -> Any:
         """Returns a number, or what its schedule gives for this step."""
@@ -253,7 +291,6 @@ class DINO(SelfSupervisedModel):
 
     def after_update(self) -> None:
         """Takes back the steps of a frozen last layer; moves the teacher."""
-        teacher = self.momentum_projector.network.last.weights
         if self.freeze_last_layer_steps:
             # The teacher's copy has followed nothing yet. The optimizer's
             # moments do grow: after gradients of 0, Adam's correction would
@@ -261,16 +298,15 @@ class DINO(SelfSupervisedModel):
             is_frozen = ops.convert_to_tensor(self.steps) <= (
                 self.freeze_last_layer_steps
             )
-            for weight, copy in zip(self.projector.last.weights, teacher):
-                new = ops.convert_to_tensor(weight)
-                old = ops.convert_to_tensor(copy)
-                weight.assign(ops.where(is_frozen, old, new))
+            for copies, head in self.heads():
+                frozen = copies.network.last.weights
+                for weight, copy in zip(head.last.weights, frozen):
+                    new = ops.convert_to_tensor(weight)
+                    old = ops.convert_to_tensor(copy)
+                    weight.assign(ops.where(is_frozen, old, new))
         # The authors' schedule uses the step before the increment.
         update_together(
-            [
-                (self.momentum_encoder, self.encoder),
-                (self.momentum_projector, self.projector),
-            ],
+            [(self.momentum_encoder, self.encoder), *self.heads()],
             ops.convert_to_tensor(self.optimizer.iterations) - 1,
         )
 
@@ -287,6 +323,7 @@ class DINO(SelfSupervisedModel):
             "student_temperature": self.student_temperature,
             "teacher_temperature": serialize(self.teacher_temperature),
             "center_momentum": self.center_momentum,
+            "centering": self.centering,
             "momentum": serialize(self.momentum),
             "freeze_last_layer_steps": self.freeze_last_layer_steps,
         }

@@ -9,8 +9,8 @@ from kerassl import augmentation
 from kerassl.augmentation import patch_masks
 from kerassl.distributed import DeviceSeedGenerator
 from kerassl.encoders.tokens import token_parts
-from kerassl.layers import MaskedTokens
-from kerassl.losses import centered, masked_distillation
+from kerassl.layers import DINOHead, MaskedTokens, MomentumNetwork
+from kerassl.losses import masked_distillation
 from kerassl.methods.self_distillation.dino import DINO, TAUGHT
 
 
@@ -31,6 +31,8 @@ class IBOT(DINO):
         patch_temperature: float > 0, or a callable that returns it for a step:
             the teacher's, for patches.
         patch_weight: float >= 0. The weight of the patches' loss.
+        shared_head: bool. Whether views and patches share the heads; with
+            `False` patches have heads of their own.
         mask_ratio: (low, high) share of the patches of a masked view that are
             hidden, 0 < low <= high < 1.
         seed: int, of the masks.
@@ -83,6 +85,7 @@ class IBOT(DINO):
         num_prototypes: int = 8192,
         patch_temperature: Any = 0.04,
         patch_weight: float = 1.0,
+        shared_head: bool = True,
         mask_ratio: tuple[float, float] = (0.1, 0.5),
         seed: int = 0,
         augmenter: keras.layers.Layer | None = None,
@@ -97,6 +100,12 @@ class IBOT(DINO):
         super().__init__(encoder, num_prototypes, augmenter=augmenter, **kwargs)
         self.patch_temperature = patch_temperature
         self.patch_weight = patch_weight
+        self.shared_head = shared_head
+        if not shared_head:
+            self.patch_projector = self._head("patch_projector")
+            self.momentum_patch_projector = MomentumNetwork(
+                self.patch_projector, self.momentum
+            )
         self.mask_ratio = (low, high)
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
@@ -118,6 +127,13 @@ class IBOT(DINO):
             trainable=False,
             autocast=False,
         )
+
+    def heads(self) -> list[tuple[MomentumNetwork, DINOHead]]:
+        """Returns the teacher's heads and the student's; patches' come last."""
+        pairs = super().heads()
+        if not self.shared_head:
+            pairs += [(self.momentum_patch_projector, self.patch_projector)]
+        return pairs
 
     def draw(self, count: Any) -> dict[str, Any]:
         """Draws the masks: half of the large views have one."""
@@ -172,7 +188,7 @@ class IBOT(DINO):
         hidden = self._patches(tokens, places)
         outputs |= {
             "features": features,
-            "patches": self.projector(hidden, training=training),
+            "patches": self.heads()[-1][1](hidden, training=training),
             "mask": ops.take_along_axis(masks, places, axis=1),
         }
         return outputs | self._teach(large, places, training)
@@ -185,7 +201,7 @@ class IBOT(DINO):
             teacher.preprocessor(large, training=trains), training=trains
         )
         features, tokens = teacher.rest(embedded, training=trains)
-        head = self.momentum_projector.network
+        head = self.heads()[-1][0].network
         logits = self.momentum_projector(features, training=trains)
         vectors = ops.stop_gradient(head.vectors(tokens, trains))
         patches = ops.stop_gradient(head.last(self._patches(vectors, places)))
@@ -214,15 +230,18 @@ class IBOT(DINO):
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Adds the loss of hidden patches to DINO's of views."""
         scalars = super().objective(outputs)
-        teacher = centered(
-            outputs["teacher_patches"],
+        mask, shape = outputs["mask"], (-1, self.num_prototypes)
+        # Rows, since Sinkhorn counts the hidden patches of all views.
+        teacher = self._probabilities(
+            ops.reshape(outputs["teacher_patches"], shape),
             outputs["patch_center"],
             self._now(self.patch_temperature),
+            ops.reshape(mask, (-1,)),
         )
         patch_loss = masked_distillation(
             outputs["patches"],
-            teacher,
-            outputs["mask"],
+            ops.reshape(teacher, (-1, mask.shape[1], *shape[1:])),
+            mask,
             self.student_temperature,
         )["loss"]
         return {
@@ -244,6 +263,7 @@ class IBOT(DINO):
                 self.patch_temperature
             ),
             "patch_weight": self.patch_weight,
+            "shared_head": self.shared_head,
             "mask_ratio": list(self.mask_ratio),
             "seed": self.seed,
         }
