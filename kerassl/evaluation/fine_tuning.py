@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import numpy as np
 
 from kerassl import augmentation, encoders, optimizers
 from kerassl.data import ImageData, check_images
+from kerassl.data.batches import CROPS
 from kerassl.encoders.graph import vit_layers
 from kerassl.evaluation.few_labels import split_off
 from kerassl.evaluation.labels import (
@@ -68,7 +69,10 @@ class Classifier(LentModel):
 
     def call(self, images: Any, training: bool = False) -> Any:
         """Returns logits `(N, classes)`."""
-        if training:
+        if isinstance(images, Mapping):
+            # Photos, cut while they were decoded.
+            (images,) = self.crops(images[CROPS]).values()
+        elif training:
             (images,) = self.crops(images).values()
         features = self.encoder(
             images, training=training and self.encoder.trainable
@@ -92,12 +96,12 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Trains a copy of an encoder with a linear layer on labeled images.
 
-    Images are cropped and flipped at random. The optimizer is SGD with
-    momentum 0.9, or AdamW for transformers, with a cosine schedule after a
-    warmup of a tenth; a transformer's earlier blocks learn more slowly. Of
-    several learning rates, the one that scores best on a fifth of the training
-    labels is used to train on all of them. The test labels influence no
-    choice. An untrained encoder gives the supervised baseline.
+    Images are cropped and flipped at random; photos at their own size. The
+    optimizer is SGD with momentum 0.9, or AdamW for transformers, with a cosine
+    schedule after a warmup of a tenth; a transformer's earlier blocks learn
+    more slowly. Of several learning rates, the one that scores best on a fifth
+    of the training labels is used to train on all of them. The test labels
+    influence no choice. An untrained encoder gives the supervised baseline.
 
     Args:
         encoder: `keras.Model` from images to features. It is not changed.
@@ -181,6 +185,7 @@ def fine_tune(
             # A last batch of one image would have no batch statistics.
             drop_remainder=True,
         )
+        batches.cut(model.crops.crop_plan)
         model.fit(
             batches,
             epochs=rounds,

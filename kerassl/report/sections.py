@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,12 @@ def sections(run: Subject) -> Iterable[str]:
 
 
 def _few(run: Subject) -> np.ndarray:
-    return np.asarray(run.queries.select(run.spread(ROWS)).images[:])
+    return np.asarray(_chosen(run)[:])
+
+
+def _chosen(run: Subject) -> Any:
+    """Returns some images; photos aren't decoded."""
+    return run.queries.select(run.spread(ROWS)).images
 
 
 def _run_problems(run: Subject) -> Iterable[str]:
@@ -251,7 +257,7 @@ def of_model(run: Subject) -> Iterable[str]:
     yield section(
         "Views",
         "Images, and the views of them that the network gets.",
-        picture(views(run.model, _few(run)), "Views"),
+        picture(views(run.model, _chosen(run)), "Views"),
     )
     draw = picture_of(run.model)
     if draw is not views:

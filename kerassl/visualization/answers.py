@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kerassl import methods
-from kerassl.data import check_images
+from kerassl.data import ImageData, check_images
 from kerassl.methods.predictive.context_prediction import neighbors
 from kerassl.methods.predictive.rotation import turns
 from kerassl.training.random_state import seed_states
@@ -26,7 +26,9 @@ def draw_views(
 
     Args:
         model: `SelfSupervisedModel`.
-        images: array `(N, H, W, C)`, uint8 or float in [0, 255].
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255]; or the
+            `images` of `kerassl.data.load`. Views of photos are cut out of the
+            whole photos, as for training.
         seed: int. The same seed and images give the same views.
 
     Returns:
@@ -36,13 +38,21 @@ def draw_views(
     Raises:
         ValueError: if the shape, dtype or range of the images is wrong.
     """
-    check_images(images)
+    given = images
+    plan = getattr(model.augmenter, "crop_plan", None)
+    if plan is not None and hasattr(images, "read_cuts"):
+        batches = ImageData(images).batches(len(images), seed=seed)
+        batches.cut(plan)
+        (given,) = batches[0]
+    else:
+        check_images(images)
+    given = keras.tree.map_structure(ops.convert_to_tensor, given)
     seeds = [
         (state, ops.convert_to_tensor([seed, i], dtype=state.dtype))
         for i, state in enumerate(seed_states(model))
     ]
     with keras.StatelessScope(state_mapping=seeds):
-        made = model.make_views(ops.convert_to_tensor(images))
+        made = model.make_views(given)
     return {
         name: ops.convert_to_numpy(
             ops.cast(x, "float32")

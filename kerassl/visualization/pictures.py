@@ -41,7 +41,9 @@ def views(
 
     Args:
         model: any `SelfSupervisedModel`.
-        images: array `(N, H, W, C)`, uint8 or float in [0, 255].
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255]; or the
+            `images` of `kerassl.data.load`: views of photos are cut out of
+            the whole photos.
         seed: int, the seed of the views.
 
     Returns:
@@ -61,7 +63,7 @@ def views(
     drawn = draw_views(model, images, seed)
     names = list(model.augmenter.view_names)
     figure, axes = make_figure(len(images), 1 + len(names))
-    for row, image in zip(axes, ops.convert_to_numpy(images)):
+    for row, image in zip(axes, ops.convert_to_numpy(images[:])):
         show(row[0], image)
     for name, column in zip(names, axes.T[1:]):
         for axis, view in zip(column, drawn[name]):
