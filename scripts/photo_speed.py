@@ -3,11 +3,13 @@
     python scripts/photo_speed.py
 
 Prints milliseconds of CPU per photo, so that other work on the machine matters
-less. `docs/data.md` and `docs/decisions.md` quote it.
+less, and by the clock how many photos one and two processes cut in a second.
+`docs/data.md` and `docs/decisions.md` quote it.
 """
 
 import argparse
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,10 +23,14 @@ import numpy as np
 from PIL import Image
 
 from kerassl.augmentation import ViewAugmenter, simclr
+from kerassl.data import resize
+from kerassl.data.cuts import CutOut
 from kerassl.data.folder import ImageFolder
 from kerassl.data.threads import Threads
+from kerassl.data.workers import Workers
 
 SIZE, CANVAS = 224, 512
+BATCH, BATCHES = 128, 8
 
 
 def make_photos(
@@ -57,6 +63,37 @@ def cost(task: Callable[[], object], photos: int, repeats: int) -> float:
     return 1000 * best / photos
 
 
+def in_processes(count: int, photos: ImageFolder, plan: Any) -> str:
+    """Returns what some processes that cut photos take, in words."""
+    rng = np.random.default_rng(0)
+    pool = Workers(count)
+    layout = {
+        name: ((BATCH, size, size, 3), "uint8")
+        for name, size in plan.sizes.items()
+    }
+    make = CutOut(plan, rng.random((BATCH, plan.num_uniforms)))
+
+    def read(batches: int) -> None:
+        for _ in range(batches):
+            indices = rng.integers(0, len(photos), BATCH)
+            _, left = pool.make(photos.records, indices, layout, make)
+            assert not left
+
+    read(2)  # They start.
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start, own = time.perf_counter(), time.process_time()
+    read(BATCHES)
+    clock, own = time.perf_counter() - start, time.process_time() - own
+    pool.close()
+    done = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = done.ru_utime - others.ru_utime + done.ru_stime - others.ru_stime
+    return (
+        f"{BATCHES * BATCH / clock:.0f} photos a second by the clock; CPU for "
+        f"each {1000 * used / BATCH / (BATCHES + 2):.2f} ms there, "
+        f"{1e6 * own / BATCHES / BATCH:.0f} us here"
+    )
+
+
 def main() -> None:
     """Prints a line for each way."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -69,6 +106,7 @@ def main() -> None:
         paths = make_photos(Path(folder), options.photos)
         kilobytes = sum(p.stat().st_size for p in paths) / 1000 / len(paths)
         print(f"{len(paths)} JPEGs of 500x375, {kilobytes:.0f} kB each")
+        print("resized by", "cykooz-resizer" if resize._fast() else "Pillow")
         photos = ImageFolder(paths, (SIZE, SIZE))
         photos._threads = Threads(1)
         indices = np.arange(len(paths))
@@ -107,6 +145,9 @@ def main() -> None:
         for name, task in lines.items():
             found = cost(task, len(paths), options.repeats)
             print(f"{name}: {found:.2f} ms of CPU")
+        for count in (1, 2):
+            print(f"two crops, {count} processes:", end=" ", flush=True)
+            print(in_processes(count, photos, plan))
         views = {
             f"views from a canvas of {CANVAS}x{CANVAS}": whole,
             f"views from crops of {SIZE}x{SIZE}": cut,

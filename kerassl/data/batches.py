@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import keras
 import numpy as np
 
-from kerassl.data.photos import CutPlan, Photos
+from kerassl.data.cuts import CropPlan
+from kerassl.data.photos import Photos
 from kerassl.data.threads import Threads
 
 # `(images, labels)` or `(images,)`. Images that were cut are a dict.
@@ -16,6 +17,9 @@ Batch: TypeAlias = tuple[Any, ...]
 
 #: The key of a batch's crops, a dict by the views' names.
 CROPS = "crops"
+# Two are decoded at the same time, so that no core waits for the last images
+# of a batch.
+_AHEAD = 2
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -103,20 +107,21 @@ class ImageBatches(keras.utils.PyDataset):
         self.steps_per_epoch = steps
         self._order: tuple[int, np.ndarray] | None = None
         # Only decoding is worth a thread.
-        self._reader = Threads(1) if isinstance(images, Photos) else None
+        self._reader = Threads(_AHEAD) if isinstance(images, Photos) else None
         self._uploads: Any = None
-        self._cuts: tuple[CutPlan, int] | None = None
-        self._ahead: tuple[tuple[int, int, int], Future[Batch]] | None = None
+        self._cuts: tuple[CropPlan, int] | None = None
+        # Batches that are being read, by process, epoch and step.
+        self._ahead: dict[tuple[int, int, int], Future[Batch]] = {}
         self._within_epoch = False
         self._fit_reset = False
         self._shortened = False
         self._expected = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state without the batch that is being read ahead."""
-        return self.__dict__ | {"_ahead": None, "_uploads": None}
+        """Returns the state without the batches that are being read."""
+        return self.__dict__ | {"_ahead": {}, "_uploads": None}
 
-    def cut(self, plan: CutPlan | None, seed: int | None = None) -> None:
+    def cut(self, plan: CropPlan | None, seed: int | None = None) -> None:
         """Makes the batches crops of the whole photos, cut while decoding.
 
         The images of a batch are then `{"crops": {view: (n, s, s, 3)}}`. Where
@@ -124,25 +129,25 @@ class ImageBatches(keras.utils.PyDataset):
         that are in an array stay as they are.
 
         Args:
-            plan: `CutPlan`, or `None` for photos resized and center cropped.
+            plan: `CropPlan`, or `None` for photos resized and center cropped.
             seed: int >= 0; by default that of the order.
         """
         self._cuts = None
         if plan is not None and isinstance(self.images, Photos):
             self._cuts = plan, self.seed if seed is None else seed
-        self._ahead = None
+        self._ahead = {}
 
     def upload(self, uploads: Any) -> None:
         """Makes the batches tensors on a device, each copied ahead.
 
         Args:
             uploads: has the methods `begin`, which a thread calls with a batch
-                and one step ahead, and `end`, which turns the result into what
+                ahead of its step, and `end`, which turns the result into what
                 is returned.
         """
         self._uploads = uploads
         self._reader = self._reader or Threads(1)
-        self._ahead = None
+        self._ahead = {}
 
     @property
     def workers(self) -> int:
@@ -189,16 +194,16 @@ class ImageBatches(keras.utils.PyDataset):
         step = index + self.start_step
         if self._reader is None:
             return self._read(self.epoch, step)
-        # Read the next batch while the model trains on this one. The process
-        # is part of the key: a forked one can't wait for its parent's thread.
-        key = (os.getpid(), self.epoch, step)
-        if self._ahead is not None and self._ahead[0] == key:
-            future = self._ahead[1]
-        else:
-            future = self._reader.submit(self._begin, self.epoch, step)
-        if step + 1 < self.steps_per_epoch:
-            ahead = self._reader.submit(self._begin, self.epoch, step + 1)
-            self._ahead = (os.getpid(), self.epoch, step + 1), ahead
+        # Read the next batches while the model trains on this one. The process
+        # is part of the key: a forked one can't wait for its parent's threads.
+        stop = min(step + self._reader.count, self.steps_per_epoch - 1) + 1
+        keys = [(os.getpid(), self.epoch, i) for i in range(step, stop)]
+        known = self._ahead
+        self._ahead = {
+            key: known.get(key) or self._reader.submit(self._begin, *key[1:])
+            for key in keys
+        }
+        future = self._ahead.pop(keys[0])
         batch = future.result()
         return batch if self._uploads is None else self._uploads.end(batch)
 

@@ -10,6 +10,8 @@ from typing import IO, TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from kerassl.data.resize import resize_box
+
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
@@ -233,12 +235,6 @@ def decode_cuts(
         OSError: see `open_image`.
         ValueError: see `open_image`.
     """
-    from PIL import Image
-
-    kinds = {
-        "bilinear": Image.Resampling.BILINEAR,
-        "bicubic": Image.Resampling.BICUBIC,
-    }
     with _opened(source) as file:
         width, height = file.size
         orientation = _orientation(file)
@@ -250,18 +246,17 @@ def decode_cuts(
     # What is left of the resolution.
     x, y = image.width / width, image.height / height
     return [
-        np.asarray(
-            image.resize(
-                (cut.size, cut.size),
-                kinds[cut.interpolation],
-                box=(
-                    cut.left * x,
-                    cut.top * y,
-                    # Products may be rounded up.
-                    min((cut.left + cut.width) * x, image.width),
-                    min((cut.top + cut.height) * y, image.height),
-                ),
-            )
+        resize_box(
+            image,
+            (
+                cut.left * x,
+                cut.top * y,
+                # Products may be rounded up.
+                min((cut.left + cut.width) * x, image.width),
+                min((cut.top + cut.height) * y, image.height),
+            ),
+            (cut.size, cut.size),
+            cut.interpolation,
         )
         for cut in cuts
     ]

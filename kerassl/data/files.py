@@ -4,9 +4,9 @@ import collections
 import dataclasses
 import logging
 import os
-import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -74,56 +74,82 @@ def listed(items: Sequence[str], count: int | None = None) -> str:
     return ", ".join(items[:NAMED]) + (f" and {more:,} more" if more else "")
 
 
+# Device, inode, and when the content and the entry changed, in nanoseconds.
+Stamp: TypeAlias = tuple[int, int, int, int]
+
+
+def stamp(folder: str | Path) -> Stamp:
+    """Returns what changes when anything in a folder is added or removed."""
+    status = os.stat(folder)
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
+
+
 def find_images(
-    folder: Path,
+    root: str | Path,
     skipped: Skipped | None = None,
-    parents: tuple[tuple[int, int], ...] = (),
-) -> Iterator[Path]:
+    folders: dict[str, Stamp] | None = None,
+) -> Iterator[str]:
     """Yields the paths of files with an image's suffix, in sorted order.
 
     Links are followed, except in loops. Hidden files and folders are left out.
 
     Args:
-        folder: path.
+        root: path of a folder.
         skipped: `Skipped`, filled with everything else that is there.
-        parents: the enclosing folders, as pairs of device and inode.
+        folders: dict, filled with the paths of the folders that were listed.
 
     Yields:
-        Paths.
+        Paths relative to `root`.
 
     Raises:
-        OSError: if `folder` can't be listed, or one inside it for another
+        OSError: if `root` can't be listed, or a folder inside it for another
             reason than missing permission.
     """
     skipped = Skipped() if skipped is None else skipped
+    folders = {} if folders is None else folders
     suffixes = image_suffixes()
-    try:
-        status = os.stat(folder)
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries)
-    except PermissionError as error:  # Such as a disk's `lost+found`.
-        if not parents:
-            raise
-        skipped.folders[str(folder)] = error.strerror or "not permitted"
-        return
-    identity = (status.st_dev, status.st_ino)
-    if identity in parents:
-        return
-    for name in names:
-        if name.startswith("."):
-            continue
-        path = folder / name
-        if _is_folder(path):
-            yield from find_images(path, skipped, (*parents, identity))
-        elif path.suffix.lower() in suffixes:
-            yield path
-        else:
-            skipped.suffixes[path.suffix.lower()] += 1
+
+    def find(
+        folder: str, parents: tuple[tuple[int, int], ...]
+    ) -> Iterator[str]:
+        path = os.path.join(root, folder)
+        try:
+            # Before its content: a change in between shows later.
+            folders[folder] = stamp(path)
+            with os.scandir(path) as found:
+                entries = sorted((e.name, _is_folder(e)) for e in found)
+        except PermissionError as error:  # Such as a disk's `lost+found`.
+            if not parents:
+                raise
+            skipped.folders[path] = error.strerror or "not permitted"
+            return
+        identity = folders[folder][:2]
+        if identity in parents:
+            return
+        for name, is_folder in entries:
+            if name.startswith("."):
+                continue
+            inner = f"{folder}{os.sep}{name}" if folder else name
+            if is_folder:
+                yield from find(inner, (*parents, identity))
+                continue
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in suffixes:
+                yield inner
+            else:
+                skipped.suffixes[suffix] += 1
+
+    return find("", ())
 
 
-def _is_folder(path: Path) -> bool:
+def _is_folder(entry: os.DirEntry) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
+        return entry.is_dir()
     except OSError:  # A broken link counts as an unreadable image.
         return False
 
@@ -256,7 +282,7 @@ def warn_of_empty(root: Path, used: Collection[str]) -> None:
     names = sorted(
         entry.name
         for entry in os.scandir(root)
-        if not entry.name.startswith(".") and _is_folder(root / entry.name)
+        if not entry.name.startswith(".") and _is_folder(entry)
     )
     empty = [repr(name) for name in names if name not in used]
     if empty:

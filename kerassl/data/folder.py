@@ -1,20 +1,18 @@
 """Folders of images."""
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kerassl.data.arrays import parse_size
-from kerassl.data.files import (
-    Skipped,
-    find_images,
-    pick_split,
-    warn_of_empty,
-)
+from kerassl.data.files import pick_split, warn_of_empty
+from kerassl.data.listing import Listing, list_images
 from kerassl.data.photos import DEFAULT_SIZE, Photos
-from kerassl.data.records import Files
+from kerassl.data.records import Files, Paths
 
 _logger = logging.getLogger("kerassl")
 
@@ -26,6 +24,7 @@ class ImageFolder(Photos):
         paths: the image files.
         size: tuple `(height, width)`, to which images are resized.
         labels: int array of shape `(N,)`, or `None`.
+        root: str, the folder that the paths are relative to.
 
     Example:
     ```python
@@ -34,16 +33,24 @@ class ImageFolder(Photos):
     ```
     """
 
+    #: What the folder holds, if these images were just found in it.
+    listing: Listing | None = None
+
     def __init__(
         self,
         paths: Iterable[str | Path],
         size: tuple[int, int],
         labels: np.ndarray | None = None,
+        root: str = "",
     ):
-        super().__init__(Files(paths), size, labels)
+        super().__init__(Files(paths, root), size, labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state without the listing, also for copies."""
+        return {**vars(self), "listing": None}
 
     @property
-    def paths(self) -> list[Path]:
+    def paths(self) -> Paths:
         """The path of each image."""
         return self.records.paths
 
@@ -53,6 +60,7 @@ def load_folder(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
+    remembered: str | os.PathLike | None = None,
 ) -> tuple[ImageFolder, tuple[str, ...] | None]:
     """Finds the images of a folder.
 
@@ -70,6 +78,7 @@ def load_folder(
         image_size: int, `(height, width)`, or `None` for 224.
         limit: int, how many images to keep, evenly spaced in sorted order so
             that all classes remain; or `None` for all.
+        remembered: as in `list_images`.
 
     Returns:
         A pair: the folder, and the class names or `None`.
@@ -83,13 +92,14 @@ def load_folder(
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path)!r}.")
     size = parse_size(DEFAULT_SIZE if image_size is None else image_size)
-    skipped = Skipped()
     try:
-        files = [f.relative_to(root).parts for f in find_images(root, skipped)]
+        listing = list_images(root, remembered)
     except OSError as error:
         raise ValueError(
             f"The folder {str(path)!r} can't be listed: {error}"
         ) from error
+    skipped = listing.skipped
+    files = [tuple(name.split(os.sep)) for name in listing.names]
     if not files:
         raise ValueError(
             f"The folder {str(path)!r} holds no image, such as .jpg, .png, "
@@ -103,7 +113,9 @@ def load_folder(
         warn_of_empty(root, {file[0] for file in files})
         numbers = {name: number for number, name in enumerate(classes)}
         labels = np.array([numbers[file[0]] for file in files], "int64")
-    folder = ImageFolder([root.joinpath(*f) for f in files], size, labels)
+    names = [os.sep.join(file) for file in files]
+    folder = ImageFolder(names, size, labels, str(root)).limited(limit)
+    folder.listing = listing
     if words := str(skipped):
         folder.notes.append(f"left out: {words}")
-    return folder.limited(limit), classes
+    return folder, classes

@@ -8,7 +8,9 @@ from typing import Any, Self
 import numpy as np
 
 from kerassl.data.batches import ImageBatches
+from kerassl.data.listing import Listing
 from kerassl.data.photos import Photos
+from kerassl.data.records import Paths
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +29,7 @@ class ImageData:
             features belongs to the file `paths[i]`, unless the log says that
             another image replaced it.
         notes: tuple of sentences on what was left out.
+        listing: `Listing`, what the folder that the images are from holds.
 
     Raises:
         ValueError: if the number of labels or paths differs from that of
@@ -44,13 +47,14 @@ class ImageData:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     name: str = ""
-    paths: tuple[Path, ...] | None = None
+    paths: Sequence[Path] | None = None
     notes: tuple[str, ...] = ()
+    listing: Listing | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Takes the paths of a folder's images, and checks the lengths."""
         if self.paths is None and hasattr(self.images, "paths"):
-            object.__setattr__(self, "paths", tuple(self.images.paths))
+            object.__setattr__(self, "paths", self.images.paths)
         for what in ("labels", "paths"):
             rows = getattr(self, what)
             if rows is not None and len(rows) != len(self.images):
@@ -75,6 +79,21 @@ class ImageData:
         height, width, channels = self.images.shape[1:]
         return height, width, channels
 
+    def remember(self, path: str | Path) -> None:
+        """Writes what the folder holds to a file, for `load`.
+
+        Does nothing if the images aren't from a folder, or if it was changed
+        just before it was listed.
+
+        Args:
+            path: path of the file, for the argument `remembered` of `load`.
+
+        Raises:
+            OSError: if the file can't be written.
+        """
+        if self.listing is not None:
+            self.listing.save(path)
+
     def take(self, n: int) -> Self:
         """Returns the first `n` images, with their labels."""
         return self.select(slice(n))
@@ -87,8 +106,10 @@ class ImageData:
         else:
             images = self.images[index]
         labels = None if self.labels is None else self.labels[index]
-        paths = None
-        if self.paths is not None:
+        paths: Sequence[Path] | None = None
+        if isinstance(self.paths, Paths):
+            paths = self.paths[index]
+        elif self.paths is not None:
             rows = np.arange(len(self.paths))[index]
             paths = tuple(self.paths[row] for row in rows)
         return dataclasses.replace(

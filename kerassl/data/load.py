@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import functools
 import itertools
 import os
 import re
@@ -17,6 +18,7 @@ from kerassl.data.decode import open_image
 from kerassl.data.files import find_images
 from kerassl.data.folder import load_folder
 from kerassl.data.hdf5 import SUFFIXES, open_arrays
+from kerassl.data.hub import load_hub
 from kerassl.data.image_data import ImageData
 from kerassl.data.lists import load_list
 from kerassl.data.parquet import load_parquet
@@ -43,8 +45,8 @@ _FASHION_CLASSES = (
 _FORMS = (
     "'fashion_mnist_small' (comes with kerassl), a TFDS name such as "
     "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz', "
-    "'PATH.npy', 'PATH.h5', a list 'PATH.txt' or 'PATH.csv', 'PATH.tar' or "
-    "'PATH.parquet'"
+    "'PATH.npy', 'PATH.h5', a list 'PATH.txt' or 'PATH.csv', 'PATH.tar', "
+    "'PATH.parquet' or 'hf:OWNER/NAME'"
 )
 _PEEKED_FILES = 20
 
@@ -58,6 +60,7 @@ def load(
     data_dir: str | None = None,
     max_unreadable: float = MAX_UNREADABLE,
     channels: int | None = None,
+    remembered: str | os.PathLike | None = None,
 ) -> ImageData:
     """Loads images from any source.
 
@@ -82,6 +85,9 @@ def load(
             `*` stands for any characters, as in `"shards/train-*.tar"`.
             `"PATH.parquet"`: columns `image` and `label`, as in data sets of
             Hugging Face; `*` as for tar files.
+            `"hf:OWNER/NAME"`: a data set of the Hugging Face Hub that has
+            Parquet files; `"hf:OWNER/NAME@REVISION"` one state of it, and
+            `"hf:OWNER/NAME/FOLDER"` one of several in a repository.
         split: str: `"train"`, `"test"`, `"validation"`, or another of the names
             above; with TFDS also slices such as `"train[:1000]"`.
         image_size: int, `(height, width)`, or `None` to keep the size. Of
@@ -96,6 +102,9 @@ def load(
             the log.
         channels: int or `None`, the number that an encoder takes. For 3, the
             channel of gray images is repeated; otherwise nothing changes.
+        remembered: path of a file in which `ImageData.remember` keeps what a
+            folder holds, or of none. The folder isn't listed again unless
+            anything in it was added, removed or renamed.
 
     Returns:
         An `ImageData`.
@@ -120,17 +129,26 @@ def load(
             f"`max_unreadable` must be in [0, 1]. Received: {max_unreadable}"
         )
     images, labels, class_names = find(
-        spec, split, image_size=image_size, limit=limit, data_dir=data_dir
+        spec,
+        split,
+        image_size=image_size,
+        limit=limit,
+        data_dir=data_dir,
+        remembered=remembered,
     )
     notes: tuple[str, ...] = ()
+    listing = getattr(images, "listing", None)
     if isinstance(images, Photos):
         images = images.checked(
             spec.removeprefix("folder:"), class_names, max_unreadable
         )
         labels, notes = images.labels, tuple(images.notes)
+        spec = images.pinned or spec
     elif channels == 3 and images.shape[-1] == 1:
         images = np.repeat(images, 3, axis=-1)
-    return ImageData(images, labels, class_names, spec, notes=notes)
+    return ImageData(
+        images, labels, class_names, spec, notes=notes, listing=listing
+    )
 
 
 def find(
@@ -140,6 +158,7 @@ def find(
     image_size: int | tuple[int, int] | None = None,
     limit: int | None = None,
     data_dir: str | None = None,
+    remembered: str | os.PathLike | None = None,
 ) -> tuple[np.ndarray | Photos, np.ndarray | None, tuple[str, ...] | None]:
     """Finds images without looking whether photos can be read.
 
@@ -149,6 +168,7 @@ def find(
         image_size: see `load`.
         limit: see `load`.
         data_dir: see `load`.
+        remembered: see `load`.
 
     Returns:
         A tuple: the images, labels and class names; the last two may be `None`.
@@ -162,7 +182,10 @@ def find(
         images, labels = load_file(source.path, split, image_size, limit)
         return images, labels, _FASHION_CLASSES if spec == _EMBEDDED else None
     if isinstance(source, _Photos):
-        photos, names = source.load(source.path, split, image_size, limit)
+        load_photos = source.load
+        if load_photos is load_folder:
+            load_photos = functools.partial(load_folder, remembered=remembered)
+        photos, names = load_photos(source.path, split, image_size, limit)
         return photos, photos.labels, names
     from kerassl.data.tfds import load_tfds
 
@@ -228,7 +251,8 @@ def _first_files(root: Path) -> list[Path]:
     if root.is_dir():
         # `load` says why a folder can't be listed.
         with contextlib.suppress(OSError):
-            return list(itertools.islice(find_images(root), _PEEKED_FILES))
+            names = itertools.islice(find_images(root), _PEEKED_FILES)
+            return [root / name for name in names]
     return []
 
 
@@ -275,6 +299,8 @@ def _find(
         return _File(Path(__file__).parent / _EMBEDDED / "data.npz")
     if spec.lower().endswith((".npz", ".npy", *SUFFIXES)):
         return _File(Path(spec))
+    if spec.startswith("hf:"):
+        return _Photos(spec.removeprefix("hf:"), load_hub)
     if spec.startswith("folder:") or (
         os.path.isdir(spec) and not spec.isidentifier()
     ):

@@ -45,6 +45,11 @@ class Column:
         """Returns the files and the row."""
         return f"{self.where}[{self.rows[index]}]"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state with the images that are used only."""
+        used = self.values.take(self.rows)
+        return {**vars(self), "values": used, "rows": np.arange(len(used))}
+
     def select(self, indices: Sequence[int] | np.ndarray) -> "Column":
         """Returns some of the images."""
         return Column(self.values, self.rows[indices], self.where)
@@ -82,10 +87,27 @@ def load_parquet(
             f"split={split!r}. Name the files of each split instead, such as "
             "'train-*.parquet'."
         )
-    size = parse_size(DEFAULT_SIZE if image_size is None else image_size)
     paths = sorted(glob.glob(str(Path(pattern).expanduser())))
     if not paths:
         raise FileNotFoundError(f"There is no file {pattern!r}.")
+    return read_parquet(paths, pattern, image_size, limit)
+
+
+def read_parquet(
+    paths: Sequence[str | Path],
+    name: str,
+    image_size: int | tuple[int, int] | None,
+    limit: int | None,
+) -> tuple[Photos, tuple[str, ...] | None]:
+    """Reads the encoded images of some files into memory; see `load_parquet`.
+
+    Args:
+        paths: the files.
+        name: str, what messages call them.
+        image_size: see `load_parquet`.
+        limit: see `load_parquet`.
+    """
+    size = parse_size(DEFAULT_SIZE if image_size is None else image_size)
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -96,7 +118,7 @@ def load_parquet(
         ) from error
     try:
         schema = parquet.read_schema(paths[0])
-        image = _image_column(schema, pattern)
+        image = _image_column(schema)
         columns = [image, *({"label"} & set(schema.names))]
         files = [parquet.ParquetFile(path).metadata for path in paths]
         needed = sum(_bytes(file, image) for file in files)
@@ -111,7 +133,7 @@ def load_parquet(
         )
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(
-            f"The images of {pattern!r} can't be read: {error}"
+            f"The images of {name!r} can't be read: {error}"
         ) from error
     values = table[image]
     if pa.types.is_struct(values.type):
@@ -121,11 +143,11 @@ def load_parquet(
     if "label" in columns and not table["label"].null_count:
         classes, labels = _classes(table["label"].to_pylist(), schema)
     rows = np.arange(len(values))
-    photos = Photos(Column(values, rows, pattern), size, labels)
+    photos = Photos(Column(values, rows, name), size, labels)
     return photos.limited(limit), classes
 
 
-def _image_column(schema: Any, pattern: str) -> str:
+def _image_column(schema: Any) -> str:
     """Returns the name of the column with the images."""
 
     def is_image(field: Any) -> bool:

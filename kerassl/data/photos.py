@@ -3,22 +3,17 @@
 import collections
 import copy
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, Self, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
-from kerassl.data.decode import (
-    Cut,
-    Source,
-    decode_cuts,
-    decode_image,
-    decode_opened,
-    open_image,
-    reductions,
-)
+from kerassl.data.cuts import CropPlan, CutOut, Maker, Resized
+from kerassl.data.decode import decode_opened, open_image, reductions
 from kerassl.data.files import NAMED, listed
+from kerassl.data.shared import Layout
 from kerassl.data.threads import Threads
+from kerassl.data.workers import FEWEST_IMAGES, workers
 
 DEFAULT_SIZE = 224
 _IN_MEMORY_BYTES = 2**30
@@ -28,29 +23,6 @@ _logger = logging.getLogger("kerassl")
 
 # Selects some images.
 Index: TypeAlias = int | np.integer | slice | Sequence[int] | np.ndarray | tuple
-
-
-class CutPlan(Protocol):
-    """Says which boxes of a photo become views.
-
-    Attributes:
-        sizes: dict of the views' names to their height and width.
-        num_uniforms: int, how many random numbers a photo needs.
-    """
-
-    sizes: Mapping[str, int]
-    num_uniforms: int
-
-    def cuts(
-        self, uniforms: Sequence[float], height: int, width: int
-    ) -> Sequence[Cut]:
-        """Returns a box of a photo for each view.
-
-        Args:
-            uniforms: numbers in [0, 1).
-            height: int, the upright photo's, in pixels.
-            width: int.
-        """
 
 
 class Photos:
@@ -84,6 +56,9 @@ class Photos:
         self.labels = labels
         #: What is missing of the source or of the images, in words.
         self.notes: list[str] = []
+        #: A name of the source that will never mean other images, if it has
+        #: one.
+        self.pinned: str | None = None
         # All images, resized, if they are few.
         self._decoded: np.ndarray | None = None
         self._stand_ins: dict[int, int] = {}
@@ -155,24 +130,21 @@ class Photos:
         """
         if self._decoded is not None:
             return self._decoded[indices], np.array(indices)
-        images = np.empty((len(indices), *self.size, 3), "uint8")
-
-        def decode(source: Source, row: int) -> None:
-            images[row] = decode_image(source, self.size)
-
-        return images, self._decode(indices, decode)
+        layout = {"image": ((len(indices), *self.size, 3), "uint8")}
+        arrays, used = self._make(indices, layout, Resized(self.size))
+        return arrays["image"], used
 
     def read_cuts(
         self,
         indices: Sequence[int] | np.ndarray,
-        plan: CutPlan,
+        plan: CropPlan,
         uniforms: np.ndarray,
     ) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Decodes images, and cuts views out of the whole photos.
 
         Args:
             indices: int array of shape `(n,)`.
-            plan: `CutPlan`.
+            plan: `CropPlan`.
             uniforms: float array `(n, plan.num_uniforms)` in [0, 1).
 
         Returns:
@@ -182,34 +154,40 @@ class Photos:
         Raises:
             ValueError: if no image can be read any more.
         """
-        views = {
-            name: np.empty((len(indices), size, size, 3), "uint8")
+        layout = {
+            name: ((len(indices), size, size, 3), "uint8")
             for name, size in plan.sizes.items()
         }
-        rows = uniforms.tolist()
+        return self._make(indices, layout, CutOut(plan, uniforms))
 
-        def decode(source: Source, row: int) -> None:
-            made = decode_cuts(
-                source,
-                lambda height, width: plan.cuts(rows[row], height, width),
-            )
-            for view, cut in zip(views.values(), made):
-                view[row] = cut
-
-        return views, self._decode(indices, decode)
-
-    def _decode(
+    def _make(
         self,
         indices: Sequence[int] | np.ndarray,
-        decode: Callable[[Source, int], None],
-    ) -> np.ndarray:
-        """Decodes each image into its row; returns the indices used."""
+        layout: Layout,
+        make: Maker,
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Fills a row of each array for each image; returns the indices used.
+
+        Processes do it if there are many images. What they can't read, threads
+        try again, since this process may know more formats.
+        """
+        pool = workers() if len(self) >= FEWEST_IMAGES else None
+        if pool is not None and len(indices) > 1:
+            arrays, left = pool.make(self.records, indices, layout, make)
+        else:
+            arrays = {n: np.empty(s, dtype) for n, (s, dtype) in layout.items()}
+            left = list(range(len(indices)))
         used = np.array(indices)
 
-        def task(row: int) -> None:
-            decode(self.records.source(int(indices[row])), row)
+        def fill(index: int, row: int) -> None:
+            made = make(self.records.source(index), row)
+            for array, value in zip(arrays.values(), made):
+                array[row] = value
 
-        for row, error in self.attempt(task, range(len(indices))).items():
+        def task(row: int) -> None:
+            fill(int(indices[row]), row)
+
+        for row, error in self.attempt(task, left).items():
             bad = int(indices[row])
             if bad not in self._stand_ins:
                 _logger.warning(
@@ -217,8 +195,8 @@ class Photos:
                     self.records.name(bad),
                     error,
                 )
-            used[row] = self._replace(bad, row, decode)
-        return used
+            used[row] = self._replace(bad, row, fill)
+        return arrays, used
 
     def attempt(
         self, task: Callable[[int], None], numbers: Iterable[int]
@@ -239,9 +217,9 @@ class Photos:
         return dict(filter(None, run(attempt, numbers)))
 
     def _replace(
-        self, bad: int, row: int, decode: Callable[[Source, int], None]
+        self, bad: int, row: int, fill: Callable[[int, int], None]
     ) -> int:
-        """Decodes another image into a row; returns its index."""
+        """Fills a row with another image; returns its index."""
         others = np.roll(np.arange(len(self)), -bad - 1)[:-1]
         if self.labels is not None:
             same = self.labels[others] == self.labels[bad]
@@ -252,7 +230,7 @@ class Photos:
             if other in self._stand_ins:
                 continue  # Unreadable too.
             try:
-                decode(self.records.source(other), row)
+                fill(other, row)
             except Exception:
                 continue
             self._stand_ins[bad] = other

@@ -10,6 +10,13 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 
+def cores() -> int:
+    """Returns how many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class _State(TypedDict):
     count: int
     _pool: None
@@ -24,7 +31,8 @@ class Threads:
     a copy of this object makes its own.
 
     Args:
-        count: int > 0, the number of threads; by default one for each CPU core.
+        count: int > 0, the number of threads; by default one for each CPU core
+            that this process may use.
 
     Example:
     ```python
@@ -34,7 +42,7 @@ class Threads:
     """
 
     def __init__(self, count: int | None = None):
-        self.count = count or os.cpu_count() or 1
+        self.count = count or cores()
         self._pool: ThreadPoolExecutor | None = None
         self._process = 0
 

@@ -19,6 +19,7 @@ from kerassl.run_folder import (
     CHECKPOINTS,
     ENCODER,
     HISTORY,
+    IMAGES,
     RECIPE,
     REPORT,
     SCORES,
@@ -68,6 +69,8 @@ class Run:
     - `encoder.start.keras`: the encoder that the run goes on from, if it does,
       and `encoder.best.keras`, the best one, if `kerassl.runs.guard` watches;
     - `history.csv`: a row for each epoch;
+    - `images.npz`: what the folder of images holds, if there is one, so that
+      resuming needn't list it again;
     - `checkpoints/epoch_0010.keras` and so on, if `keep` is given.
 
     Each file is replaced atomically. A run that was stopped or killed and then
@@ -207,13 +210,15 @@ class Run:
                 refuse_run(self.folder)
             # The checkpoint first: it must never be beside another recipe.
             encoders = (ENCODER, START, BEST)
-            for name in (CHECKPOINT, *encoders, HISTORY, SCORES, REPORT):
+            names = (HISTORY, SCORES, REPORT, IMAGES)
+            for name in (CHECKPOINT, *encoders, *names):
                 (self.folder / name).unlink(missing_ok=True)
             for name in (CHECKPOINTS, TENSORBOARD):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             with self._writing():
                 self._save_start()
                 self._save_settings()
+                self.data.remember(self.folder / IMAGES)
             self.is_new = False
             return
         if self.saved != state_of(self.folder):
@@ -227,6 +232,7 @@ class Run:
             with self._writing():
                 self._save_settings()
         with self._writing():
+            self.data.remember(self.folder / IMAGES)
             # If the run was killed, they may be older than the checkpoint.
             distributed.on_one_device(
                 lambda: write_outputs(

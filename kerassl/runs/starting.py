@@ -14,6 +14,7 @@ from kerassl.recipes import Recipe
 from kerassl.recipes.build import decided
 from kerassl.run_folder import (
     CHECKPOINT,
+    IMAGES,
     RECIPE,
     read_settings,
     refuse_run,
@@ -104,7 +105,8 @@ def start(
         "devices": distributed.device_count(),
         **environment(),
     }
-    images = _load_data(recipe, settings, encoder)
+    images = _load_data(recipe, settings, encoder, folder)
+    settings["data"] = images.name  # With a commit, if it is on the Hub.
     settings["images"] = len(images.images)
     if images.notes:
         settings["data_notes"] = list(images.notes)
@@ -180,7 +182,7 @@ def resume(
             f"extended, but not shortened to {epochs}."
         )
     start = _start_of(folder, settings)
-    data = _load_data(recipe, settings, start)
+    data = _load_data(recipe, settings, start, folder)
     count = len(data.images)
     if settings.get("images", count) != count:
         raise ValueError(
@@ -241,7 +243,10 @@ def _start_of(folder: Path, settings: dict[str, Any]) -> keras.Model | None:
 
 
 def _load_data(
-    recipe: Recipe, settings: dict[str, Any], encoder: keras.Model | None
+    recipe: Recipe,
+    settings: dict[str, Any],
+    encoder: keras.Model | None,
+    folder: Path,
 ) -> Any:
     return kerassl_data.load(
         settings["data"],
@@ -251,6 +256,7 @@ def _load_data(
         data_dir=settings["data_dir"],
         max_unreadable=settings["max_unreadable"],
         channels=None if encoder is None else encoder.input_shape[-1],
+        remembered=folder / IMAGES,
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerassl.data import ImageBatches, ImageData
 from kerassl.data.arrays import check_dtype, check_header, dtype_name
-from kerassl.data.photos import CutPlan
+from kerassl.data.cuts import CropPlan
 from kerassl.distributed import in_step
 from kerassl.training.forms import (
     any_array,
@@ -50,7 +50,7 @@ class Inputs:
         in_step: bool. Whether all processes must read batches of the same
             sizes, since their steps wait for each other.
         pixels: `PixelWatch` that has seen earlier batches, if there were any.
-        plan: `kerassl.data.photos.CutPlan`, by which photos are cut while they
+        plan: `kerassl.data.cuts.CropPlan`, by which photos are cut while they
             are decoded; or `None` to resize them.
         needs_labels: bool. Whether batches are `(x, labels)`, not `(x,)`.
             Labels are the second part of a pair, or under `"label"` in a dict.
@@ -64,7 +64,7 @@ class Inputs:
         check_size: Callable[[int], None] | None = None,
         in_step: bool = False,
         pixels: PixelWatch | None = None,
-        plan: CutPlan | None = None,
+        plan: CropPlan | None = None,
         needs_labels: bool = False,
     ):
         self.shape = tuple(shape)

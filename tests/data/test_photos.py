@@ -19,9 +19,13 @@ from kerassl.augmentation import (
     ViewAugmenter,
     geometry,
 )
-from kerassl.augmentation.crops import draw_box
+from kerassl.data import resize
 from kerassl.data.batches import CROPS
+from kerassl.data.cuts import draw_box
 from kerassl.data.decode import Cut, decode_cuts
+from kerassl.data.photos import Photos
+from kerassl.evaluation import fine_tune
+from kerassl.visualization import draw_views
 from tests.backends import once
 from tests.contracts.methods import METHODS, tiny_encoder
 
@@ -137,6 +141,38 @@ def test_a_crop_is_that_of_the_original(tmp_path, suffix, orientation):
             assert difference.mean() <= 2
 
 
+@once
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic"])
+def test_the_fast_resizer_is_pillows_but_for_rounding(tmp_path, kind):
+    pytest.importorskip("cykooz_resizer")
+    rng = random.Random(0)
+    for height, width in SIZES:
+        path = photo(tmp_path / "x.png", height, width)
+        with Image.open(path) as file:
+            file.load()
+        for size in (32, 224):
+            area, ratio = (0.08, 1), (3 / 4, 4 / 3)
+            top, left, h, w = reference_box(rng, height, width, area, ratio)
+            box = (left + 0.5, top, left + w, top + h - 0.25)
+            found = resize._fast()(file, box, (size, size), kind)
+            filter = getattr(Image.Resampling, kind.upper())
+            right = np.asarray(file.resize((size, size), filter, box))
+            difference = np.abs(found.astype("float32") - right)
+            assert difference.mean() <= 0.5 and difference.max() <= 3
+
+
+@once
+@pytest.mark.parametrize("installed", [True, False])
+def test_other_modes_and_without_the_fast_resizer(monkeypatch, installed):
+    if not installed:
+        monkeypatch.setattr(resize, "_fast", lambda: None)
+    for mode in ("L", "RGB", "RGBA"):
+        image = Image.new(mode, (30, 20), "red")
+        made = resize.resize_box(image, (3, 2, 27, 20), (8, 8), "bicubic")
+        right = np.asarray(Image.new(mode, (8, 8), "red"))
+        np.testing.assert_array_equal(made, right)
+
+
 def test_a_large_photo_is_decoded_at_a_fraction(tmp_path):
     path = photo(tmp_path / "x.jpg", 1200, 1600)
     boxes = [Cut(0, 0, 1200, 1600, 32), Cut(100, 50, 1000, 900, 32)]
@@ -222,6 +258,32 @@ def test_the_same_crops_again(wide):
     parts = [batch(2, epoch=1, part=(i, 2)) for i in range(2)]
     joined = np.concatenate([part["view_1"] for part in parts])
     np.testing.assert_array_equal(joined, first["view_1"])
+
+
+def test_pictures_and_fine_tuning_see_the_whole_photos(wide, monkeypatch):
+    images = kerassl.data.load(wide, image_size=28).images
+    encoder = tiny_encoder((28, 28, 3))
+    model = METHODS["simclr"](encoder)
+    drawn = draw_views(model, images, seed=1)
+    assert 1 <= red(drawn["view_1"]).sum() < 12
+    again = draw_views(model, images, seed=1)
+    np.testing.assert_array_equal(drawn["view_2"], again["view_2"])
+    calls = []
+
+    def read_cuts(self, indices, *args):
+        views, used = real(self, indices, *args)
+        calls.append(red(*views.values()))
+        return views, used
+
+    real = Photos.read_cuts
+    monkeypatch.setattr(Photos, "read_cuts", read_cuts)
+    labeled = images, np.arange(12) % 2
+    scores = fine_tune(
+        encoder, labeled, labeled, epochs=2, batch_size=6, learning_rate=0.1
+    )
+    # Keras may take a batch to build the model.
+    assert 0 <= scores["accuracy"] <= 1 and len(calls) >= 4
+    assert 1 <= np.concatenate(calls).sum() < 6 * len(calls)
 
 
 def test_each_fit_has_other_crops(wide):

@@ -64,12 +64,14 @@ ROUTES: list[tuple[str, re.Pattern, Callable[..., Reply]]] = []
 def route(methods: str, path: str) -> Callable:
     """Registers what answers requests for a path.
 
-    `NAME` in the path stands for `owner/name`, `REV` for a revision and `HASH`
-    for a hash in hexadecimal digits.
+    `KIND` in the path stands for `models` or `datasets`, which share their
+    names here, `NAME` for `owner/name`, `REV` for a revision and `HASH` for a
+    hash in hexadecimal digits.
     """
     for short, pattern in (
+        ("KIND", "(models|datasets)"),
         ("NAME", r"(?P<name>[^/]+/[^/]+)"),
-        ("REV", r"(?P<revision>[^/]+)"),
+        ("REV", r"(?P<revision>[^/]+)"),  # Slashes are %2F.
         ("HASH", r"(?P<hash>[0-9a-f]{64})"),
     ):
         path = path.replace(short, pattern)
@@ -343,7 +345,7 @@ class Handler(BaseHTTPRequestHandler):
         if errors:
             raise HubError(400, f"Bad request for metadata: {errors[0]}")
 
-    @route("GET", "/api/models/NAME(/revision/REV)?")
+    @route("GET", "/api/KIND/NAME(/revision/REV)?")
     def _info(self, name: str, revision: str) -> Reply:
         repository = self.repository(name)
         commit = repository.at(revision or "main")
@@ -366,12 +368,12 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
-    @route("GET", "/api/models/NAME/tree/REV")
+    @route("GET", "/api/KIND/NAME/tree/REV")
     def _tree(self, name: str, revision: str) -> Reply:
         files = self.repository(name).at(revision).files
         return Reply([file.entry(path) for path, file in files.items()])
 
-    @route("POST", "/api/models/NAME/paths-info/REV")
+    @route("POST", "/api/KIND/NAME/paths-info/REV")
     def _paths(self, name: str, revision: str) -> Reply:
         files = self.repository(name).at(revision).files
         wanted = parse_qs(self.body.decode())["paths"]
@@ -379,7 +381,7 @@ class Handler(BaseHTTPRequestHandler):
             [files[path].entry(path) for path in wanted if path in files]
         )
 
-    @route("GET", "/api/models/NAME/refs")
+    @route("GET", "/api/KIND/NAME/refs")
     def _refs(self, name: str) -> Reply:
         branches = [
             {
@@ -391,7 +393,7 @@ class Handler(BaseHTTPRequestHandler):
         ]
         return Reply({"branches": branches, "converts": [], "tags": []})
 
-    @route("GET", "/api/models/NAME/commits/REV")
+    @route("GET", "/api/KIND/NAME/commits/REV")
     def _commits(self, name: str, revision: str) -> Reply:
         return Reply(
             [
@@ -406,13 +408,13 @@ class Handler(BaseHTTPRequestHandler):
             ]
         )
 
-    @route("POST", "/api/models/NAME/branch/REV")
+    @route("POST", "/api/KIND/NAME/branch/REV")
     def _branch(self, name: str, revision: str) -> Reply:
         start = json.loads(self.body).get("startingPoint", "main")
         self.repository(name, write=True).create_branch(revision, start)
         return Reply({})
 
-    @route("POST", "/api/models/NAME/preupload/REV")
+    @route("POST", "/api/KIND/NAME/preupload/REV")
     def _preupload(self, name: str, revision: str) -> Reply:
         present = self.repository(name, write=True).at(revision).files
         files = []
@@ -430,7 +432,7 @@ class Handler(BaseHTTPRequestHandler):
             )
         return Reply({"files": files})
 
-    @route("POST", "/api/models/NAME/commit/REV")
+    @route("POST", "/api/KIND/NAME/commit/REV")
     def _commit(self, name: str, revision: str) -> Reply:
         repository = self.repository(name, write=True)
         added, deleted, header = {}, [], {}
@@ -492,7 +494,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.large_files[hash] = self.body
         return Reply()
 
-    @route("GET HEAD", "/NAME/resolve/REV/(?P<path>.+)")
+    @route("GET HEAD", "(/datasets)?/NAME/resolve/REV/(?P<path>.+)")
     def _resolve(self, name: str, revision: str, path: str) -> Reply:
         commit = self.repository(name).at(revision)
         headers = {"X-Repo-Commit": commit.sha, "Accept-Ranges": "bytes"}
@@ -526,7 +528,7 @@ class Handler(BaseHTTPRequestHandler):
 
     # Large files, over xet.
 
-    @route("GET", "/api/models/NAME/xet-(?P<kind>read|write)-token/REV")
+    @route("GET", "/api/KIND/NAME/xet-(?P<kind>read|write)-token/REV")
     def _xet_token(self, name: str, kind: str, revision: str) -> Reply:
         self.repository(name, write=kind == "write").at(revision)
         expires = int(time.time()) + 3600

@@ -12,9 +12,11 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 from kerassl import distributed, load_encoder, recipes, runs
 from kerassl.cli.signals import stop_on_signals
+from kerassl.data import listing
 from kerassl.encoders import embed
 from kerassl.networks import all_layers
 from kerassl.recipes.command import pretrain_command
@@ -80,6 +82,26 @@ def assert_same(run, other):
             np.testing.assert_array_equal(
                 keras.ops.convert_to_numpy(a), keras.ops.convert_to_numpy(b)
             )
+
+
+@once
+def test_a_folder_is_listed_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "_SETTLED_NS", 0)
+    (tmp_path / "photos").mkdir()
+    for i in range(32):
+        path = tmp_path / "photos" / f"{i}.png"
+        Image.new("RGB", (20, 18), (8 * i, 0, 0)).save(path)
+    recipe = RECIPE.replace(epochs=1, image_size=16)
+    folder = tmp_path / "run"
+    runs.start(folder, recipe, str(tmp_path / "photos")).train()
+    assert (folder / "images.npz").is_file()
+
+    def fail(*args):
+        raise AssertionError("It is listed again.")
+
+    monkeypatch.setattr(listing, "find_images", fail)
+    runs.resume(folder, epochs=2).train()
+    assert len(runs.read_history(folder)) == 2
 
 
 @pytest.fixture(scope="module")

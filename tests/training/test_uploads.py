@@ -112,7 +112,8 @@ def test_batches_are_copied_one_step_ahead(gpu):
     found = []
     for i in range(3):
         batch = batches[i]
-        batches._ahead and batches._ahead[1].result()  # The reader's thread.
+        for future in batches._ahead.values():  # The reader's thread.
+            future.result()
         found.append(batch)
     assert all(isinstance(image, torch.Tensor) for (image,) in found)
     np.testing.assert_array_equal(np.concatenate(first_of(found)), IMAGES)

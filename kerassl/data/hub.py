@@ -1,0 +1,150 @@
+"""Data sets of the Hugging Face Hub that are, or were turned into, Parquet."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from kerassl.data.errors import SplitError
+from kerassl.data.files import listed, split_name
+from kerassl.data.parquet import read_parquet
+from kerassl.data.photos import Photos
+
+FORM = "hf:OWNER/NAME[/FOLDER][@REVISION]"
+# The branch with the Parquet files that the Hub makes of other formats.
+_CONVERTED = "refs/convert/parquet"
+
+
+def load_hub(
+    name: str,
+    split: str,
+    image_size: int | tuple[int, int] | None,
+    limit: int | None,
+) -> tuple[Photos, tuple[str, ...] | None]:
+    """Downloads a split of a data set, and reads its images into memory.
+
+    The files of a split have its name in theirs or in their folder's, such as
+    `data/train-00000-of-00002.parquet`. They stay in the cache of
+    huggingface_hub, whose settings and token apply.
+
+    Args:
+        name: str, `"OWNER/NAME"`, with `"/FOLDER"` if the repository has
+            several data sets, and with `"@REVISION"`, a branch, a tag or a
+            commit; by default `"main"`.
+        split: str.
+        image_size: int, `(height, width)`, or `None` for 224.
+        limit: int, how many images to keep, evenly spaced; or `None` for all.
+
+    Returns:
+        A pair: the photos, whose `pinned` names the commit; and the class names
+        or `None`.
+
+    Raises:
+        SplitError: if there is no such split.
+        ValueError: if `name` has another form, there are no Parquet files, or
+            `FOLDER` is needed; or as for `load_parquet`.
+        FileNotFoundError: if the Hub can't be reached, or doesn't have it.
+    """
+    word = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+    match = re.fullmatch(
+        rf"({word}/{word})(?:/([^@]+?))?/?(?:@({word}(?:/{word})*))?", name
+    )
+    if match is None or ".." in name:
+        raise ValueError(f"'hf:{name}' has another form than {FORM}.")
+    owner_name, folder, revision = match.groups()
+    try:
+        commit, files = _find(owner_name, revision)
+        chosen = _of_split(files, f"hf:{name}", folder, split)
+        paths = _download(owner_name, commit, chosen)
+    except ValueError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise FileNotFoundError(
+            f"The data set 'hf:{name}' can't be downloaded "
+            f"({type(error).__name__}: {text}). Without a network, name its "
+            "files in the cache, such as '.../train-*.parquet'."
+        ) from error
+    photos, classes = read_parquet(paths, f"hf:{name}", image_size, limit)
+    inner = f"/{folder}" if folder else ""
+    photos.pinned = f"hf:{owner_name}{inner}@{commit}"
+    return photos, classes
+
+
+def _find(name: str, revision: str | None) -> tuple[str, list[str]]:
+    """Returns a commit and its Parquet files."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    api = HfApi(library_name="kerassl")
+
+    def look(revision: str | None) -> tuple[str, list[str]]:
+        info: Any = api.dataset_info(name, revision=revision)
+        names = [file.rfilename for file in info.siblings or ()]
+        return info.sha, [n for n in names if n.endswith(".parquet")]
+
+    commit, files = look(revision)
+    if not files and revision is None:
+        try:
+            commit, files = look(_CONVERTED)
+        except RevisionNotFoundError:
+            pass
+    if not files:
+        raise ValueError(
+            f"'hf:{name}' has no Parquet files, which kerassl needs."
+        )
+    return commit, sorted(files)
+
+
+def _split_of(path: str) -> str | None:
+    """Returns the split that a file belongs to, if its path names one."""
+    for part in reversed(PurePosixPath(path).parts):
+        for word in re.split(r"[-._\s\d]+", part):
+            if split := split_name(word):
+                return split
+    return None
+
+
+def _folder_of(path: str) -> str:
+    """Returns a file's folder, without a folder that is only its split."""
+    parts = PurePosixPath(path).parts[:-1]
+    if parts and split_name(parts[-1]):
+        parts = parts[:-1]
+    return "/".join(parts)
+
+
+def _of_split(
+    files: Sequence[str], name: str, folder: str | None, split: str
+) -> list[str]:
+    """Returns the files of a split."""
+    folders = sorted({_folder_of(file) for file in files})
+    if folder is not None:
+        files = [file for file in files if _folder_of(file) == folder]
+    elif len(folders) > 1:
+        raise ValueError(
+            f"{name!r} has several data sets. Name one of their folders, as "
+            f"in {FORM}: {listed(folders)}"
+        )
+    if not files:
+        raise ValueError(
+            f"{name!r} has no such folder. It has {listed(folders)}"
+        )
+    splits = {file: _split_of(file) or "train" for file in files}
+    wanted = split_name(split)
+    chosen = [file for file in files if splits[file] == wanted]
+    if not chosen:
+        raise SplitError(
+            f"{name!r} has no split {split!r}. It has "
+            f"{sorted(set(splits.values()))}."
+        )
+    return chosen
+
+
+def _download(name: str, commit: str, files: Sequence[str]) -> list[Path]:
+    """Downloads files of a commit that aren't in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    return [
+        Path(hf_hub_download(name, file, repo_type="dataset", revision=commit))
+        for file in files
+    ]

@@ -1,0 +1,199 @@
+"""Processes that decode images into shared memory.
+
+Threads share one interpreter, which limits how many images a second they decode
+together. A process has its own. It gets where the images are and what becomes
+of them, and writes the pixels into memory that both processes see.
+"""
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from pathlib import Path
+
+import numpy as np
+
+from kerassl.data.cuts import Maker
+from kerassl.data.records import Records
+from kerassl.data.shared import Layout, Memories
+from kerassl.data.threads import cores
+
+# A process takes a third of a second to start.
+FEWEST_IMAGES = 1000
+# Images that a process gets at once: a message takes 0.1 ms.
+_CHUNK = 32
+_MOST_DEATHS = 3
+
+# Not `-m`, and without the packages' `__init__`, which load Keras.
+_BEGIN = """
+import sys, types
+sys.path[:] = {path!r}
+for name, folder in {packages!r}:
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [folder]
+from kerassl.data.worker import serve
+serve({handle})
+"""
+
+_logger = logging.getLogger("kerassl")
+
+
+@dataclasses.dataclass
+class Task:
+    """Some images of a batch, for another process.
+
+    Args:
+        layout: of the arrays of the whole batch.
+        records: `Records`, only the images of this task.
+        make: `Maker` for them.
+        first: int, the row of the first one.
+    """
+
+    layout: Layout
+    records: Records
+    make: Maker
+    first: int
+
+    def run(self, arrays: dict[str, np.ndarray]) -> list[int]:
+        """Decodes the images into their rows; returns those that failed."""
+        failed = []
+        for number in range(len(self.records)):
+            row = self.first + number
+            try:
+                made = self.make(self.records.source(number), number)
+            except Exception:
+                failed.append(row)
+                continue
+            for array, value in zip(arrays.values(), made):
+                array[row] = value
+        return failed
+
+
+class Workers:
+    """Threads, each of which has a process and waits for its results.
+
+    Args:
+        count: int > 0, the number of processes. They start on first use.
+    """
+
+    def __init__(self, count: int):
+        self.count = count
+        self._threads = ThreadPoolExecutor(count)
+        self._own = threading.local()
+        self._memories = Memories()
+        self._all: list[tuple[subprocess.Popen, Connection]] = []
+        self._deaths = 0
+
+    def close(self) -> None:
+        """Ends the processes, after the tasks that were given."""
+        self._threads.shutdown()
+        for process, connection in self._all:
+            connection.close()
+            process.wait()
+
+    def make(
+        self,
+        records: Records,
+        indices: Sequence[int] | np.ndarray,
+        layout: Layout,
+        make: Maker,
+    ) -> tuple[dict[str, np.ndarray], list[int]]:
+        """Makes arrays of encoded images.
+
+        Args:
+            records: `Records`.
+            indices: int array of shape `(n,)`, the images.
+            layout: dict of names to a shape `(n, ...)` and a dtype.
+            make: `Maker`, which returns a row of each array.
+
+        Returns:
+            A pair: a dict of names to arrays, and the rows that aren't filled.
+        """
+        memory, arrays = self._memories.take(layout)
+        total = len(indices)
+        chunk = max(1, min(_CHUNK, -(-total // self.count)))
+
+        def ask(first: int) -> list[int]:
+            stop = min(first + chunk, total)
+            task = Task(
+                layout,
+                records.select(np.asarray(indices[first:stop])),
+                make.part(first, stop),
+                first,
+            )
+            failed = self._ask(task, memory.handle)
+            return list(range(first, stop)) if failed is None else failed
+
+        found = list(self._threads.map(ask, range(0, total, chunk)))
+        return arrays, sum(found, [])
+
+    def _ask(self, task: Task, memory: int) -> list[int] | None:
+        """Returns what this thread's process answers; `None` if it can't."""
+        if self._deaths >= _MOST_DEATHS:
+            return None
+        try:
+            if not hasattr(self._own, "process"):
+                self._own.process, self._own.connection = started = _start()
+                self._all.append(started)
+            self._own.connection.send(task)
+            send_handle(self._own.connection, memory, self._own.process.pid)
+            return self._own.connection.recv()
+        except (EOFError, OSError) as error:
+            vars(self._own).clear()
+            self._deaths += 1
+            _logger.warning(
+                "A process that decodes images ended (%s: %s)%s.",
+                type(error).__name__,
+                error,
+                "; threads do its work from now on"
+                if self._deaths == _MOST_DEATHS
+                else "",
+            )
+            return None
+
+
+def _start() -> tuple[subprocess.Popen, Connection]:
+    """Starts a process; returns it, and the connection to it."""
+    ours, theirs = socket.socketpair()
+    root = Path(__file__).parents[1]
+    packages = [("kerassl", str(root)), ("kerassl.data", str(root / "data"))]
+    code = _BEGIN.format(
+        path=sys.path, packages=packages, handle=theirs.fileno()
+    )
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+        )
+    return process, Connection(ours.detach())
+
+
+_lock = threading.Lock()
+# The workers, and the process that they belong to.
+_started: tuple[int, Workers] | None = None
+
+
+def workers() -> Workers | None:
+    """Returns the workers of this process, or `None` where threads decode.
+
+    That is on Windows, and in processes of `multiprocessing`, such as the
+    workers of a `DataLoader`: there would be too many.
+    """
+    global _started
+    if sys.platform == "win32" or multiprocessing.parent_process():
+        return None
+    with _lock:
+        if _started is None or _started[0] != os.getpid():
+            # On one machine, torchrun's processes share the cores.
+            share = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            _started = os.getpid(), Workers(max(1, cores() // max(1, share)))
+        return _started[1]

@@ -1,0 +1,135 @@
+"""Data sets on a Hub of the test's own."""
+
+import io
+
+import huggingface_hub
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerassl.data.errors import SplitError
+from kerassl.data.load import load, peek_size
+from tests.backends import once
+from tests.hub_server import Fault, HubServer
+from tests.hub_server.client import connect
+
+pa = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+pytestmark = once
+
+NAME = "alice/photos"
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as hub:
+        connect(monkeypatch, hub, tmp_path / "cache")
+        huggingface_hub.HfApi().create_repo(NAME, repo_type="dataset")
+        yield hub
+
+
+def table(values):
+    def encoded(value):
+        file = io.BytesIO()
+        Image.new("RGB", (20, 20), (value,) * 3).save(file, "png")
+        return {"bytes": file.getvalue(), "path": None}
+
+    columns = {"image": list(map(encoded, values)), "label": values}
+    file = io.BytesIO()
+    parquet.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+def push(files, branch="main"):
+    add = huggingface_hub.CommitOperationAdd
+    return huggingface_hub.HfApi().create_commit(
+        NAME,
+        [add(path, content) for path, content in files.items()],
+        commit_message="Add files",
+        repo_type="dataset",
+        revision=branch,
+    )
+
+
+def values(data):
+    return np.asarray(data.images)[:, 0, 0, 0].tolist()
+
+
+TRAIN = {
+    "data/train-00001-of-00002.parquet": table([3, 4]),
+    "data/train-00000-of-00002.parquet": table([1, 2]),
+}
+TEST = {"data/test-00000-of-00001.parquet": table([5])}
+
+
+def test_splits_are_downloaded_once(hub):
+    commit = push({**TRAIN, **TEST, "README.md": b"---\nlicense: mit\n---\n"})
+    data = load(f"hf:{NAME}", image_size=8)
+    assert values(data) == [1, 2, 3, 4] and data.labels.tolist() == [0, 1, 2, 3]
+    assert data.name == f"hf:{NAME}@{commit.oid}"
+    asked = hub.count("GET", "parquet")
+    assert asked > 0
+    assert hub.count("GET", "test-0") == 0
+    assert values(load(data.name, image_size=8, limit=2)) == [1, 3]
+    assert peek_size(f"hf:{NAME}") == (20, True)
+    assert hub.count("GET", "parquet") == asked
+    assert values(load(f"hf:{NAME}", "test", image_size=8)) == [5]
+    with pytest.raises(SplitError, match=r"'validation'.*\['test', 'train'\]"):
+        load(f"hf:{NAME}", "validation")
+
+
+def test_a_pinned_name_never_means_others(hub):
+    push(TRAIN)
+    pinned = load(f"hf:{NAME}", image_size=8).name
+    push({path: table([7, 8]) for path in TRAIN})
+    assert values(load(pinned, image_size=8)) == [1, 2, 3, 4]
+    assert values(load(f"hf:{NAME}", image_size=8)) == [7, 8, 7, 8]
+
+
+def test_one_of_several_folders(hub):
+    push(
+        {
+            "small/train/0000.parquet": table([1]),
+            "large/train/0000.parquet": table([2]),
+            "large/test/0000.parquet": table([3]),
+        }
+    )
+    with pytest.raises(ValueError, match="several data sets.*large, small"):
+        load(f"hf:{NAME}")
+    assert values(load(f"hf:{NAME}/small", image_size=8)) == [1]
+    data = load(f"hf:{NAME}/large", "test", image_size=8)
+    assert values(data) == [3] and f"{NAME}/large@" in data.name
+    with pytest.raises(ValueError, match="no such folder.*large, small"):
+        load(f"hf:{NAME}/medium")
+
+
+def test_what_the_hub_converted(hub):
+    push({"photos.zip": b"PK"})
+    with pytest.raises(ValueError, match="no Parquet files"):
+        load(f"hf:{NAME}")
+    api = huggingface_hub.HfApi()
+    branch = "refs/convert/parquet"
+    api.create_branch(NAME, branch=branch, repo_type="dataset")
+    push({"default/train/0000.parquet": table([6])}, branch)
+    data = load(f"hf:{NAME}", image_size=8)
+    assert values(data) == [6]
+    assert values(load(data.name, image_size=8)) == [6]
+
+
+def test_what_is_not_there(hub):
+    with pytest.raises(ValueError, match="hf:OWNER/NAME"):
+        load("hf:photos")
+    with pytest.raises(FileNotFoundError, match="hf:alice/others"):
+        load("hf:alice/others")
+    push(TRAIN)
+    with pytest.raises(FileNotFoundError, match="hf:alice/photos@v9"):
+        load(f"hf:{NAME}@v9")
+    hub.faults.append(Fault("/resolve/", times=100, status=404))
+    with pytest.raises(FileNotFoundError, match="can't be downloaded"):
+        load(f"hf:{NAME}")
+
+
+def test_without_a_network(hub, monkeypatch, tmp_path):
+    connect(monkeypatch, hub, tmp_path / "cache", offline=True)
+    with pytest.raises(FileNotFoundError, match="name its files"):
+        load(f"hf:{NAME}")
