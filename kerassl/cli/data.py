@@ -45,8 +45,8 @@ def add_parser(commands: Any) -> None:
             "source",
             metavar="SOURCE",
             help="as --data of `kerassl pretrain`: folder:PATH, a list "
-            "(.txt, .csv), a .tar, .parquet, .npz, .npy or .h5 file, or a "
-            "TFDS name",
+            "(.txt, .csv), a .tar, .parquet, .npz, .npy or .h5 file, a TFDS "
+            "name, or hf:OWNER/NAME",
         )
         add("--split", default="train", help="train (the default), test, ...")
         add(
@@ -61,6 +61,15 @@ def add_parser(commands: Any) -> None:
             help="the size to which photos are resized (224)",
         )
         add("--data-dir", help="where TFDS keeps its data sets")
+        if run is check:
+            add(
+                "--for",
+                dest="method",
+                metavar="METHOD",
+                help="also measure how many cores decode as fast as a step of "
+                "this method uses images here; needs a batch of them",
+            )
+            add("--recipe", help="its recipe (default: that of pretrain)")
         add("--json", action="store_true", help="print JSON instead")
 
 
@@ -80,11 +89,62 @@ def check(options: argparse.Namespace) -> int:
             data_dir=options.data_dir,
             progress=lambda done, all: show("decoding", done, all),
         )
+    fed = _feeding(options) if options.method else {}
     if options.json:
-        print(json.dumps(dataclasses.asdict(found), indent=2))
+        told = dataclasses.asdict(found) | ({"feeding": fed} if fed else {})
+        print(json.dumps(told, indent=2))
     else:
         _print(found)
+        if fed:
+            print(
+                f"{fed['method']}, recipe {fed['recipe']}: its steps take "
+                f"{fed['images_per_second']:,.0f} images a second here. "
+                f"Cutting the views of one takes {1000 * fed['seconds']:.1f} "
+                f"ms of a core, so {fed['cores']:.1f} cores feed them"
+            )
     return 1 if found.unreadable else 0
+
+
+def _feeding(options: argparse.Namespace) -> dict[str, Any]:
+    """Measures what feeding a method's steps takes."""
+    from kerassl import recipes
+    from kerassl.cli.pretrain import choose_recipe
+    from kerassl.data.load import find
+    from kerassl.data.photos import DEFAULT_SIZE, Photos
+    from kerassl.runs.feeding import measure_feeding
+
+    with user_errors():
+        if options.recipe:
+            recipe = recipes.get(options.method, options.recipe)
+        else:
+            asked = argparse.Namespace(
+                method=options.method,
+                data=options.source,
+                weights=None,
+                data_dir=options.data_dir,
+            )
+            recipe, _ = choose_recipe(asked, options.image_size)
+        size = options.image_size or recipe.image_size or DEFAULT_SIZE
+        recipe = recipe.replace(image_size=size)
+        photos, *_ = find(
+            options.source,
+            options.split,
+            image_size=size,
+            data_dir=options.data_dir,
+        )
+        if not isinstance(photos, Photos):
+            raise ValueError(
+                f"{options.source} holds arrays, which need no decoding: --for "
+                "is for photos."
+            )
+        fed = measure_feeding(recipe, photos)
+    return {
+        "method": recipe.method,
+        "recipe": recipe.name,
+        "images_per_second": fed.images_per_second,
+        "seconds": fed.seconds,
+        "cores": fed.cores,
+    }
 
 
 def _print(found: "Inspection") -> None:

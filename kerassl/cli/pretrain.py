@@ -260,7 +260,7 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
     changes = recipe_changes(options)
     choice = None
     if options.recipe is None:
-        recipe, choice = _choose_recipe(options, changes.get("image_size"))
+        recipe, choice = choose_recipe(options, changes.get("image_size"))
     else:
         recipe = recipes.get(options.method, options.recipe)
     if options.weights is not None:
@@ -279,7 +279,7 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
     return run, choice
 
 
-def _choose_recipe(
+def choose_recipe(
     options: argparse.Namespace, image_size: int | None
 ) -> tuple["Recipe", str]:
     """Returns the recipe for the data and the device, and why in words."""

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from kerassl.cli.main import main
+from tests.backends import once
 
 
 def save(path, size=(40, 20), mode="RGB", color=(10, 20, 30)):
@@ -55,6 +56,25 @@ def test_check_names_what_cannot_be_read(photos, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["images"], found["read"]) == (7, 3)
     assert found["classes"] == {"a": 4, "b": 3}
+
+
+@once
+def test_check_says_how_many_cores_feed_a_step(tmp_path, capsys):
+    for i in range(32):
+        save(tmp_path / f"{i:02}.png", (40, 36))
+    words = ["data", "check", str(tmp_path), "--for", "simclr"]
+    words += ["--image-size", "32"]
+    assert main([*words, "--json"]) == 0
+    fed = json.loads(capsys.readouterr().out)["feeding"]
+    assert (fed["method"], fed["recipe"]) == ("simclr", "cpu")
+    assert fed["images_per_second"] > 1 and 0 < fed["seconds"] < 0.5
+    assert fed["cores"] == fed["images_per_second"] * fed["seconds"]
+    (tmp_path / "00.png").unlink()
+    assert main(words) == 2
+    assert "A batch of 32 images is needed" in capsys.readouterr().err
+    np.save(tmp_path / "x.npy", np.zeros((40, 8, 8, 3), "uint8"))
+    assert main(["data", "check", f"{tmp_path}/x.npy", "--for", "mae"]) == 2
+    assert "need no decoding" in capsys.readouterr().err
 
 
 def test_check_of_arrays(tmp_path, capsys):
