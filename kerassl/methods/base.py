@@ -348,6 +348,8 @@ class SelfSupervisedModel(LinkedModel):
         layer: str | None = None,
         batch_size: int = 256,
         verbose: int | str = 0,
+        *,
+        patches: bool = False,
     ) -> np.ndarray:
         """Returns features of `feature_encoder`, in inference mode.
 
@@ -360,17 +362,20 @@ class SelfSupervisedModel(LinkedModel):
                 default the encoder's output.
             batch_size: int, for arrays.
             verbose: as in `keras.Model.predict`.
+            patches: bool. Whether to return the features of patches or of the
+                last map's positions, as `kerassl.encoders.embed` does.
 
         Returns:
-            A float32 NumPy array `(N, D)`.
+            A float32 NumPy array `(N, D)`, or `(N, h, w, D)` of patches.
 
         Raises:
             ValueError: if the images have another shape, type or range, or
                 there is no such layer; the message lists similar names.
         """
         encoder = local_copy(self.feature_encoder)
+        arguments = (images, layer, batch_size, verbose)
         return on_one_device(
-            lambda: encoders.embed(encoder, images, layer, batch_size, verbose)
+            lambda: encoders.embed(encoder, *arguments, patches=patches)
         )
 
     # === Saving ===

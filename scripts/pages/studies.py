@@ -43,7 +43,7 @@ def section(name: str, runs: dict[str, dict[str, Any]]) -> str:
     knn = {label: run["knn"] for label, run in runs.items()}
     first = next(iter(runs.values()))
     agrees = study.agrees({**knn, "untrained": first["untrained"]["knn"]})
-    verdict = "agrees" if agrees else "doesn't agree"
+    verdict = "is the same" if agrees else "isn't the same"
     rows = [
         f"| {label} | {100 * run['knn']:.1f} | {100 * run['linear']:.1f} | "
         f"{run['effective_rank']:.0f} | {run['spread']:.2f} |"
@@ -58,7 +58,7 @@ def section(name: str, runs: dict[str, dict[str, Any]]) -> str:
             f"## {study.title}\n",
             f"*The paper* ([PDF]({study.url.replace('/abs/', '/pdf/')})): "
             f"{study.found}\n",
-            f"*Here* the order {verdict} with it.{reason}\n",
+            f"*Here* the direction {verdict}.{reason}\n",
             f"![{study.title}](pictures/studies/{name}.svg)\n",
             "| | kNN | linear | effective rank | spread |",
             "|---|---|---|---|---|",

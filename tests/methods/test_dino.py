@@ -231,6 +231,10 @@ def test_the_teacher_follows_and_is_what_is_used(images, tmp_path):
     np.testing.assert_allclose(
         model.embed(images[:4]), features, rtol=1e-5, atol=1e-6
     )
+    maps = model.embed(images[:4], patches=True)
+    np.testing.assert_allclose(
+        maps.mean((1, 2)), features, rtol=1e-5, atol=1e-6
+    )
     # The statistics of both large views, in one batch.
     assert model.teacher_trains
     if keras.backend.backend() == "torch":
