@@ -2,6 +2,7 @@
 
 from kerassl.encoders.adapt import as_encoder
 from kerassl.encoders.build import accepted, build, names
+from kerassl.encoders.depth import at_random_depth
 from kerassl.encoders.embed import (
     checked_images,
     embed,
@@ -17,6 +18,7 @@ from kerassl.encoders.stages import layer_features, stage_features, stages
 __all__ = [
     "accepted",
     "as_encoder",
+    "at_random_depth",
     "at_size",
     "build",
     "checked_images",

@@ -10,6 +10,7 @@ from keras import ops
 from kerassl import augmentation
 from kerassl.choices import check_choice
 from kerassl.distributed import gather, local_rows, mean_over_devices
+from kerassl.encoders import at_random_depth
 from kerassl.layers import DINOHead, MomentumNetwork, update_together
 from kerassl.losses import centered, dino, sinkhorn
 from kerassl.methods.base import SelfSupervisedModel
@@ -33,7 +34,7 @@ class DINO(SelfSupervisedModel):
 
     The teacher is the better network, so its encoder is what `embed`,
     `save_to_preset`, runs and monitors use: `feature_encoder`. It has no
-    gradients, and no stochastic depth or dropout unless the encoder has batch
+    gradients, no stochastic depth, and no dropout unless the encoder has batch
     normalization, whose statistics are the teacher's own.
 
     Args:
@@ -58,6 +59,10 @@ class DINO(SelfSupervisedModel):
             (`kerassl.losses.sinkhorn`), as DINOv2 does, without memory.
         momentum: float in [0, 1], of the teacher, or a callable that returns
             it for a step, such as `kerassl.layers.CosineMomentum`.
+        stochastic_depth: float in [0, 1). The probability with which the
+            student skips the last block of a ViT, rising linearly from 0 for
+            the first (`kerassl.encoders.at_random_depth`). The teacher skips
+            none.
         freeze_last_layer_steps: int >= 0. The number of initial steps in which
             the prototypes don't move; the paper's is one epoch.
         augmenter: a `ViewAugmenter` of at least two views; the teacher sees the
@@ -87,8 +92,8 @@ class DINO(SelfSupervisedModel):
     Deviations from facebookresearch/dino: the teacher's temperature changes
     with each step, not each epoch. While the last layer is frozen, the
     optimizer's moments of it grow, as in DINOv2's code; DINO's drops its
-    gradients. Views follow `kerassl.augmentation`. KerasHub's ViTs have no
-    stochastic depth (0.1 in the code).
+    gradients. Views follow `kerassl.augmentation`. Stochastic depth skips whole
+    blocks, where the code draws for attention and dense layers apart.
 
     Reference:
         - [Caron et al., 2021](https://arxiv.org/abs/2104.14294)
@@ -119,6 +124,7 @@ class DINO(SelfSupervisedModel):
         center_momentum: float = 0.9,
         centering: str = "mean",
         momentum: Any = 0.996,
+        stochastic_depth: float = 0.0,
         freeze_last_layer_steps: int = 1250,
         augmenter: keras.layers.Layer | None = None,
         **kwargs: Any,
@@ -147,6 +153,12 @@ class DINO(SelfSupervisedModel):
         self.center_momentum = center_momentum
         self.centering = centering
         self.momentum = momentum
+        self.stochastic_depth = stochastic_depth
+        if stochastic_depth:
+            self.encoders_by_size = {
+                size: at_random_depth(encoder, stochastic_depth)
+                for size, encoder in self.encoders_by_size.items()
+            }
         self.freeze_last_layer_steps = freeze_last_layer_steps
         self.taught = self.augmenter.view_names[:TAUGHT]
         sizes = [self._size_of(name) for name in self.taught]
@@ -325,5 +337,6 @@ class DINO(SelfSupervisedModel):
             "center_momentum": self.center_momentum,
             "centering": self.centering,
             "momentum": serialize(self.momentum),
+            "stochastic_depth": self.stochastic_depth,
             "freeze_last_layer_steps": self.freeze_last_layer_steps,
         }

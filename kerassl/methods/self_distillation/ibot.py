@@ -109,7 +109,8 @@ class IBOT(DINO):
         self.mask_ratio = (low, high)
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
-        student = token_parts(self.encoder)
+        size = str(self._size_of(self.taught[0]))
+        student = token_parts(self.encoders_by_size[size])
         self.preprocessor, self.rest = student.preprocessor, student.rest
         self.embedding = MaskedTokens(student.embedding)
         teacher = token_parts(self.momentum_encoder.network)
