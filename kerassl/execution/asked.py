@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import keras
+
 from kerassl.networks import all_layers
 
 
@@ -20,6 +22,7 @@ def asked_once(model: Any) -> type:
     # Layers first: those of a `MomentumNetwork` have frozen variables.
     members = [*all_layers(model), *model.variables]
     flags: list[bool] = []
+    parameters: list[Any] = []
 
     def collected(name: str) -> list:
         return getattr(kind, name).fget(model)
@@ -33,11 +36,12 @@ def asked_once(model: Any) -> type:
             for name in ("trainable_weights", "metrics"):
                 setattr(own, name, collected(name))
             own.trainable_variables = own.trainable_weights
+            parameters[:] = [v.value for v in own.trainable_weights]
 
     def zero_grad(self: Any, set_to_none: bool = True) -> None:
         """Drops the gradients of the last step."""
-        for variable in self.trainable_weights:
-            variable.value.grad = None
+        for parameter in parameters:
+            parameter.grad = None
 
     contents: dict[str, Any] = {
         "__module__": kind.__module__,
@@ -45,5 +49,19 @@ def asked_once(model: Any) -> type:
         "zero_grad": zero_grad,
         "refresh": staticmethod(refresh),
     }
+    if not any(map(_may_add_losses, members)):
+        contents["losses"] = property(lambda self: [])
     own: Any = type(kind.__name__, (kind,), contents)
     return own
+
+
+def _may_add_losses(member: Any) -> bool:
+    """Returns whether a layer or variable may add to a model's loss."""
+    if isinstance(member, keras.Variable):
+        return member.regularizer is not None
+    library = type(member).__module__.partition(".")[0]
+    return (
+        library not in ("keras", "kerassl")
+        or isinstance(member, keras.layers.ActivityRegularization)
+        or member.activity_regularizer is not None
+    )

@@ -40,7 +40,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def is_global(self) -> bool:
         """Returns whether several devices share their statistics now."""
-        return self.over_devices and replicas() > 1 and not _IS_LOCAL.get()
+        return self.over_devices and shares_statistics()
 
     def keep(self, mean: Any, variance: Any) -> None:
         """Moves the moving statistics towards those of a batch."""
@@ -110,6 +110,11 @@ class GlobalBatchNormalization(BatchNormalization):
     """
 
     over_devices = True
+
+
+def shares_statistics() -> bool:
+    """Returns whether devices share the statistics of a batch now."""
+    return replicas() > 1 and not _IS_LOCAL.get()
 
 
 @contextlib.contextmanager

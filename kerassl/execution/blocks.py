@@ -14,7 +14,6 @@ from kerassl.execution.makers import (
     Run,
     cast,
     torch_dtype,
-    value,
 )
 from kerassl.execution.moving import MovingStatistics
 from kerassl.execution.pytorch import channels_last, channels_second
@@ -94,6 +93,11 @@ def _fits(layer: Any, dtype: str) -> bool:
 
 def _casting(run: Run, dtype: torch.dtype) -> Run:
     def casting(state: Pass, *inputs: torch.Tensor) -> torch.Tensor:
+        for x in inputs:
+            if x.dtype != dtype and x.is_floating_point():
+                break
+        else:
+            return run(state, *inputs)
         return run(
             state,
             *[cast(x, dtype) if x.is_floating_point() else x for x in inputs],
@@ -146,9 +150,12 @@ def _attention(
     compute = torch_dtype(layer.compute_dtype)
     scale = layer.key_dim**-0.5
 
-    def project(dense: Any, x: torch.Tensor, width: int) -> torch.Tensor:
-        weight = value(dense.kernel, compute).reshape(x.shape[-1], width).t()
-        bias = value(dense.bias, compute)
+    def project(
+        state: Pass, dense: Any, x: torch.Tensor, width: int
+    ) -> torch.Tensor:
+        weight = state.value(dense.kernel, compute)
+        weight = weight.reshape(x.shape[-1], width).t()
+        bias = state.value(dense.bias, compute)
         return functional.linear(
             x, weight, None if bias is None else bias.reshape(width)
         )
@@ -157,12 +164,12 @@ def _attention(
         heads = []
         for dense in parts[:3]:
             count, width = dense.kernel.shape[1:]
-            y = project(dense, x, count * width)
+            y = project(state, dense, x, count * width)
             heads.append(y.unflatten(-1, (count, width)).transpose(1, 2))
         q, k, v = heads
         y = functional.scaled_dot_product_attention(q, k, v, scale=scale)
         y = y.transpose(1, 2).flatten(2)
-        return project(parts[3], y, x.shape[-1])
+        return project(state, parts[3], y, x.shape[-1])
 
     return run
 
@@ -179,10 +186,11 @@ def _vit_embedding(
     def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
         tokens = patches(state, x).flatten(2).transpose(1, 2)
         if layer.use_class_token:
-            first = value(layer.class_token, compute)
+            first = state.value(layer.class_token, compute)
             first = first.expand(len(tokens), -1, -1)
             tokens = torch.cat([first, tokens], 1)
-        return tokens + value(layer.position_embedding.embeddings, compute)
+        positions = layer.position_embedding.embeddings
+        return tokens + state.value(positions, compute)
 
     return run
 

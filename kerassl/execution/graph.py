@@ -67,6 +67,8 @@ class Graph:
         #: Whether a call does nothing else, and Keras calls none of the layers.
         self.is_whole = False
         self._seen: list[tuple] = []
+        # The tensors of variables, by their ids.
+        self._known: dict[int, torch.Tensor] = {}
         self._dtype: torch.dtype | None = None
 
     def refresh(self) -> None:
@@ -97,7 +99,7 @@ class Graph:
     def _run(self, inputs: torch.Tensor, training: bool) -> torch.Tensor:
         # A Functional model casts to the type of its input.
         x = inputs if self._dtype is None else cast(inputs, self._dtype)
-        state = Pass(training, self._moving)
+        state = Pass(training, self._moving, self._known)
         values = {0: channels_second(x)}
         for step in self.steps:
             given = [values[i] for i in step.sources]
@@ -110,6 +112,7 @@ class Graph:
     def _record(self) -> None:
         network: Any = self.network
         self.steps, self.called, self.is_whole = [], [], False
+        self._known = {}
         self._calls_layers = False
         self._seen = [_look(network)]
         is_alone = is_plain(network)

@@ -16,7 +16,8 @@ from kerassl.execution.batch_norm import (
 )
 from kerassl.execution.convolution import Conv2D
 from kerassl.execution.rescaling import Rescaling
-from kerassl.layers import MomentumNetwork
+from kerassl.layers import DINOHead, MomentumNetwork, Prototypes
+from kerassl.layers.dino_head import WeightNormDense
 from kerassl.networks import all_layers
 
 
@@ -89,6 +90,11 @@ class LentModel(keras.Model):
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that `fit` and `train_on_batch` call per step."""
         super().make_train_function(force)
+        if keras.backend.backend() == "torch" and self.optimizer.built:
+            if not hasattr(self.train_function, "lends"):
+                from kerassl.execution import pytorch
+
+                pytorch.store([*self.variables, *self.optimizer.variables])
         self.train_function = lending(
             self, self.train_function, over_devices=self.global_batch_norm
         )
@@ -149,6 +155,12 @@ def _found(
     if keras.backend.backend() == "torch":
         pairs += [
             (network, _running(network)) for network in _networks(model, layers)
+        ]
+        running = {id(layer) for layer, _ in pairs}
+        pairs += [
+            (layer, _traced(layer))
+            for layer in layers
+            if type(layer) in TRACED and id(layer) not in running
         ]
         if isinstance(model, LentModel):
             pairs.append((model, asked_once(model)))
@@ -224,6 +236,48 @@ def _running(network: Any) -> type:
         "refresh": graph.refresh,
     }
     return type(kind.__name__, (kind,), contents)
+
+
+# What methods call besides networks.
+TRACED = (DINOHead, MomentumNetwork, Prototypes, WeightNormDense)
+
+
+def _traced(layer: Any) -> type:
+    """Returns a class for one layer, whose call PyTorch's compiler can trace.
+
+    It can't trace Keras's.
+    """
+    from kerassl.execution.blocks import is_plain
+
+    kind: Any = type(layer)
+    takes_training = "training" in inspect.signature(kind.call).parameters
+
+    def call_at_once(self: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        is_known = not takes_training or kwargs.get("training") is not None
+        if not (own.is_plain and is_known and _is_traced()):
+            return kind.__call__(self, inputs, *args, **kwargs)
+        if self.autocast:
+            inputs = keras.ops.cast(inputs, self.compute_dtype)
+        return self.call(inputs, *args, **kwargs)
+
+    def refresh() -> None:
+        own.is_plain = is_plain(layer)
+
+    contents = {
+        "__module__": kind.__module__,
+        "__doc__": kind.__doc__,
+        "__call__": call_at_once,
+        "is_plain": False,
+        "refresh": staticmethod(refresh),
+    }
+    own: Any = type(kind.__name__, (kind,), contents)
+    return own
+
+
+def _is_traced() -> bool:
+    import torch
+
+    return torch.compiler.is_compiling()
 
 
 @contextlib.contextmanager

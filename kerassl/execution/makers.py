@@ -18,6 +18,7 @@ from kerassl.execution import pytorch
 from kerassl.execution.batch_norm import (
     BatchNormalization,
     GlobalBatchNormalization,
+    shares_statistics,
 )
 from kerassl.execution.convolution import Conv2D
 from kerassl.execution.moving import MovingStatistics
@@ -39,20 +40,53 @@ class Pass:
 
     Attributes:
         training: bool.
+        shares: bool. Whether devices share batch statistics.
     """
 
-    def __init__(self, training: bool, moving: MovingStatistics):
+    def __init__(
+        self,
+        training: bool,
+        moving: MovingStatistics,
+        known: dict[int, torch.Tensor] | None = None,
+    ):
         self.training = training
+        self.shares = shares_statistics()
         self._moving = moving
         self._moments: tuple[torch.Tensor, ...] = ()
+        self._zeros: Any = None
         self._counts: dict[int, int] = {}
+        self._is_traced = torch.compiler.is_compiling()
+        self._in_scope = not self._is_traced and moving.in_scope()
+        # In a scope variables have other values.
+        self._known = {} if known is None or self._in_scope else known
+
+    def value(self, variable: Any, dtype: torch.dtype | None = None) -> Any:
+        """Returns the tensor of a layer's variable, or `None`.
+
+        Args:
+            variable: `keras.Variable` or `None`.
+            dtype: type to cast to, if it has another.
+        """
+        if variable is None:
+            return None
+        if self._is_traced:
+            found = variable.value
+        else:
+            # Keras takes 2 microseconds to return it.
+            found = self._known.get(id(variable))
+            if found is None:
+                found = variable.value
+                # In half precision it may be a copy for this pass.
+                if isinstance(found, torch.nn.Parameter):
+                    self._known[id(variable)] = found
+        return found if dtype is None else cast(found, dtype)
 
     def moments(
         self, index: int, x: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns zeros for the mean and variance of a layer's inputs."""
         if not self._moments:
-            self._moments = self._moving.moments(x.device)
+            self._zeros, self._moments = self._moving.moments(x.device)
         self._counts[index] = x.numel() // x.shape[1]
         half = len(self._moments) // 2
         return self._moments[index], self._moments[half + index]
@@ -60,7 +94,10 @@ class Pass:
     def finish(self) -> None:
         """Moves the moving statistics."""
         if self._counts:
-            self._moving.move(self._moments, self._counts)
+            scoped = self._in_scope
+            if self._is_traced:
+                scoped = self._moving.in_scope()
+            self._moving.move(self._zeros, self._counts, self.value, scoped)
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -73,13 +110,6 @@ def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
-def value(variable: Any, dtype: torch.dtype | None = None) -> Any:
-    """Returns the present value of a layer's variable, or `None`."""
-    if variable is None:
-        return None
-    return variable.value if dtype is None else cast(variable.value, dtype)
-
-
 def convolution(
     layer: Any, shapes: list, moving: Any, added: Sequence[int] = (0, 0)
 ) -> Run | None:
@@ -88,12 +118,18 @@ def convolution(
     if function is None:
         return None
     kernel, bias = layer.kernel, layer.bias
-    padding = None if layer.padding == "same" else added
+    padding: Any = tuple(added)
+    if layer.padding == "same":
+        padding = pytorch.same_padding(
+            layer.kernel_size, layer.strides, layer.dilation_rate
+        )
     options = (layer.strides, padding, layer.dilation_rate, layer.groups)
     dtype = torch_dtype(layer.compute_dtype)
 
     def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
-        y = pytorch.convolve(x, kernel.value, *options, value(bias, dtype))
+        y = pytorch.convolve(
+            x, state.value(kernel), *options, state.value(bias, dtype)
+        )
         return function(y)
 
     return run
@@ -110,20 +146,20 @@ def _batch_norm(
     epsilon, dtype = layer.epsilon, torch_dtype(layer.compute_dtype)
 
     def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
-        scale, offset = value(layer.gamma), value(layer.beta)
+        scale, offset = state.value(layer.gamma), state.value(layer.beta)
         in_training = state.training and layer.trainable
         if not in_training:
             y = pytorch.normalize_by(
                 x,
-                layer.moving_mean.value,
-                layer.moving_variance.value,
+                state.value(layer.moving_mean),
+                state.value(layer.moving_variance),
                 scale,
                 offset,
                 epsilon,
                 will_move=layer.trainable,
             )
         elif (
-            layer.is_global()
+            (state.shares and layer.over_devices)
             or x.numel() <= x.shape[1]
             or x.dtype == torch.float64
         ):
@@ -146,7 +182,8 @@ def _layer_norm(layer: Any, shapes: list, moving: Any) -> Run | None:
 
     def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
         wide = pytorch.wide_dtype(x)
-        scale, offset = value(layer.gamma, wide), value(layer.beta, wide)
+        scale = state.value(layer.gamma, wide)
+        offset = state.value(layer.beta, wide)
         x = cast(pytorch.channels_last(x), wide)
         y = functional.layer_norm(x, x.shape[-1:], scale, offset, epsilon)
         return pytorch.channels_second(cast(y, dtype))
@@ -162,8 +199,8 @@ def _dense(layer: Any, shapes: list, moving: Any) -> Run | None:
     dtype = torch_dtype(layer.compute_dtype)
 
     def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
-        weight = value(kernel, dtype).t()
-        return function(functional.linear(x, weight, value(bias, dtype)))
+        weight = state.value(kernel, dtype).t()
+        return function(functional.linear(x, weight, state.value(bias, dtype)))
 
     return run
 

@@ -1,6 +1,7 @@
 """The moving statistics of all batch normalizations of a network."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -19,25 +20,36 @@ class MovingStatistics:
 
     def __init__(self) -> None:
         self.norms: list[Any] = []
+        self._sizes: list[int] = []
         self._factors: dict[tuple, torch.Tensor] = {}
+        self._groups: dict[tuple, list[tuple[float, list[int]]]] = {}
         self._probe = keras.Variable([], dtype="float32", name="probe")
 
     def add(self, norm: Any) -> int:
         """Adds a layer, and returns its index."""
         self.norms.append(norm)
+        self._sizes.append(norm.moving_mean.shape[0])
         return len(self.norms) - 1
 
-    def moments(self, device: torch.device) -> tuple[torch.Tensor, ...]:
-        """Returns zeros for the means of all layers, then for variances."""
-        sizes = self._sizes()
-        total = 2 * sum(sizes)
-        return torch.zeros(total, dtype=torch.float32, device=device).split(
-            2 * sizes
-        )
+    def moments(
+        self, device: torch.device
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Returns zeros for the means of all layers, then for variances.
+
+        Returns:
+            All in one tensor, and its parts, of one layer each.
+        """
+        total = 2 * sum(self._sizes)
+        zeros = torch.zeros(total, dtype=torch.float32, device=device)
+        return zeros, zeros.split(2 * self._sizes)
 
     @torch.no_grad()
     def move(
-        self, moments: tuple[torch.Tensor, ...], counts: dict[int, int]
+        self,
+        moments: torch.Tensor,
+        counts: dict[int, int],
+        value: Callable[[Any], torch.Tensor],
+        in_scope: bool,
     ) -> None:
         """Moves the statistics of some layers towards those of a batch.
 
@@ -46,51 +58,61 @@ class MovingStatistics:
                 variances.
             counts: for the index of each layer, the number of its values a
                 channel.
+            value: function that returns a variable's tensor.
+            in_scope: bool. Whether a `StatelessScope` takes assignments.
         """
-        some = list(counts)
-        means = [moments[i] for i in some]
-        variances = self._biased(
-            [moments[len(self.norms) + i] for i in some], list(counts.values())
-        )
-        if self._in_scope():
-            for i, mean, variance in zip(some, means, variances):
-                self.norms[i].keep(mean, variance)
-            return
-        calls: Counter[int] = Counter()
-        groups: dict[tuple[int, float], tuple[list, list]] = {}
-        for i, mean, variance in zip(some, means, variances):
-            norm = self.norms[i]
-            # The second call of a layer starts from the result of the first.
-            key = (calls[id(norm)], norm.momentum)
-            calls[id(norm)] += 1
-            old, new = groups.setdefault(key, ([], []))
-            old += [norm.moving_mean.value, norm.moving_variance.value]
-            new += [mean, variance]
-        for (_, momentum), (old, new) in groups.items():
-            multi_tensor.move(old, new, rate=momentum - 1, weight_decay=-1.0)
-
-    def _biased(
-        self, variances: list[torch.Tensor], counts: list[int]
-    ) -> tuple[torch.Tensor, ...]:
+        means, variances = moments.view(2, -1).unbind()
         # PyTorch gives the unbiased variance, Keras keeps the biased one. Not
         # in place, for the backward pass holds on to it.
-        sizes = [len(variance) for variance in variances]
-        key = (*sizes, *counts)
+        parts = (
+            means.split(self._sizes),
+            (variances * self._factor(counts, moments.device)).split(
+                self._sizes
+            ),
+        )
+        if in_scope:
+            for i in counts:
+                self.norms[i].keep(*(part[i] for part in parts))
+            return
+        for momentum, some in self._grouped(tuple(counts)):
+            norms = [self.norms[i] for i in some]
+            old = [value(norm.moving_mean) for norm in norms]
+            old += [value(norm.moving_variance) for norm in norms]
+            new = [part[i] for part in parts for i in some]
+            multi_tensor.move(old, new, rate=momentum - 1, weight_decay=-1.0)
+
+    def _grouped(self, some: tuple[int, ...]) -> list[tuple[float, list[int]]]:
+        """Returns momentums, each with layers to move at once."""
+        key = (*some, *(self.norms[i].momentum for i in some))
+        if key not in self._groups:
+            calls: Counter[int] = Counter()
+            groups: dict[tuple[int, float], list[int]] = {}
+            for i in some:
+                norm = self.norms[i]
+                # The second call of a layer starts from the first's result.
+                call = (calls[id(norm)], norm.momentum)
+                calls[id(norm)] += 1
+                groups.setdefault(call, []).append(i)
+            self._groups[key] = [(call[1], of) for call, of in groups.items()]
+        return self._groups[key]
+
+    def _factor(
+        self, counts: dict[int, int], device: torch.device
+    ) -> torch.Tensor:
+        """Returns for each channel the biased over the unbiased variance."""
+        key = (*counts.items(), device)
         if key not in self._factors:
             factors = [
-                (count - 1) / count
-                for size, count in zip(sizes, counts)
+                (counts[i] - 1) / counts[i] if i in counts else 1.0
+                for i, size in enumerate(self._sizes)
                 for _ in range(size)
             ]
             self._factors[key] = torch.tensor(
-                factors, dtype=torch.float32, device=variances[0].device
+                factors, dtype=torch.float32, device=device
             )
-        return (torch.cat(variances) * self._factors[key]).split(sizes)
+        return self._factors[key]
 
-    def _sizes(self) -> list[int]:
-        return [norm.moving_mean.shape[0] for norm in self.norms]
-
-    def _in_scope(self) -> bool:
+    def in_scope(self) -> bool:
         """Returns whether a `StatelessScope` takes assignments."""
         empty = torch.empty(0, device=self._probe.value.device)
         self._probe.assign(empty)

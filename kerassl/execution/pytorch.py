@@ -4,7 +4,8 @@ Feature maps are `(N, C, H, W)` views of memory with channels last, which
 PyTorch's convolutions and batch normalization take as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -34,9 +35,14 @@ def convolve(
     """Convolves maps `(N, C, H, W)` with Keras's kernel `(H, W, C, D)`.
 
     The padding is that of rows and of columns, or `None` for Keras's `"same"`.
+    Nothing is copied if the kernel is stored as `store` stores it.
     """
     kernel = kernel.permute(3, 2, 0, 1)
     layout = torch.channels_last
+    if kernel.dtype == x.dtype:
+        kernel = kernel.contiguous(memory_format=layout)
+    else:
+        kernel = kernel.to(x.dtype, memory_format=layout)
     if padding is None:
         x, padding = pad_same(x, kernel.shape[2:], strides, dilation)
     # Some CPUs sum a bias's gradient in float16; added apart, as Keras does, it
@@ -44,16 +50,47 @@ def convolve(
     apart = bias is not None and x.is_cpu and x.dtype == torch.float16
     outputs = functional.conv2d(
         x.contiguous(memory_format=layout),
-        kernel.to(x.dtype, memory_format=layout),
+        kernel,
         None if apart else bias,
-        tuple(strides),
-        tuple(padding),
-        tuple(dilation),
+        strides,
+        padding,
+        dilation,
         groups,
     )
     if bias is not None and apart:
         outputs = outputs + bias[:, None, None]
     return outputs
+
+
+def store(variables: Iterable[Any]) -> None:
+    """Stores the kernels of convolutions as PyTorch's convolutions read them.
+
+    Their shape stays Keras's `(H, W, C, D)`, and so do their files.
+
+    Args:
+        variables: iterable of `keras.Variable`, which may be of other layers,
+            and those of an optimizer, whose updates need the same layout.
+    """
+    for variable in variables:
+        if len(variable.shape) == 4:
+            tensor = variable.value.data.permute(3, 2, 0, 1)
+            tensor = tensor.contiguous(memory_format=torch.channels_last)
+            variable.value.data = tensor.permute(2, 3, 1, 0)
+
+
+def same_padding(
+    size: Sequence[int], strides: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...] | None:
+    """Returns the padding of Keras's `"same"` for maps of any size.
+
+    It is `None` if it depends on the size, or differs from side to side.
+    """
+    if any(s > 1 and k > 1 for k, s in zip(size, strides)):
+        return None
+    totals = [(k - 1) * d for k, d in zip(size, dilation)]
+    if any(total % 2 for total in totals):
+        return None
+    return tuple(total // 2 for total in totals)
 
 
 def pad_same(

@@ -54,15 +54,22 @@ class WeightNormDense(keras.layers.Layer):
             name="kernel",
             shape=(width, self.units),
             initializer=keras.initializers.RandomUniform(-bound, bound),
+            # `call` casts it: it may be called where others are cast.
+            autocast=False,
         )
         if self.train_scale:
             self.scale = self.add_weight(
-                name="scale", shape=(self.units,), initializer="ones"
+                name="scale",
+                shape=(self.units,),
+                initializer="ones",
+                autocast=False,
             )
 
     def call(self, inputs: Any) -> Any:
         """Maps `(..., D)` to `(..., units)`."""
-        kernel, *scale = map(ops.convert_to_tensor, self.weights)
+        kernel, *scale = (
+            ops.cast(weight, self.compute_dtype) for weight in self.weights
+        )
         squares = ops.sum(ops.square(kernel), axis=0)
         matrix = kernel * ops.rsqrt(squares + 1e-24)
         if scale:

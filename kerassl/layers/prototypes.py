@@ -50,6 +50,8 @@ class Prototypes(keras.layers.Layer):
             name="vectors",
             shape=(input_shape[-1], self.count),
             initializer=unit_vectors,
+            # `call` casts it: it may be called where others are cast.
+            autocast=False,
         )
 
     def call(self, inputs: Any, frozen: Any = None) -> Any:
@@ -60,7 +62,7 @@ class Prototypes(keras.layers.Layer):
             frozen: scalar bool tensor. `True` stops the gradient to the
                 vectors.
         """
-        vectors = ops.convert_to_tensor(self.vectors)
+        vectors = ops.cast(self.vectors, self.compute_dtype)
         if frozen is not None:
             vectors = ops.where(frozen, ops.stop_gradient(vectors), vectors)
         return ops.matmul(inputs, vectors)

@@ -109,6 +109,13 @@ class ContextPrediction(SelfSupervisedModel):
         self.projection_dim = projection_dim
         self.hidden_dim = hidden_dim
         self.patch_encoder = encoder_of_tiles(self)
+        # Tensors, since NumPy arrays would be sent to the device in each step.
+        first, second, position = neighbors()
+        self.first = ops.convert_to_tensor(first, "int32")
+        self.second = ops.convert_to_tensor(second, "int32")
+        self.positions = ops.convert_to_tensor(
+            np.eye(len(POSITIONS), dtype="float32")[position]
+        )
         self.projector = self.head(
             "projector",
             self.encoder.output_shape[-1],
@@ -131,21 +138,21 @@ class ContextPrediction(SelfSupervisedModel):
         )
         features = ops.relu(self.projector(features, training=training))
         features = ops.reshape(features, (-1, TILES, self.projection_dim))
-        first, second, _ = neighbors()
         pairs = ops.concatenate(
-            [ops.take(features, first, axis=1), ops.take(features, second, 1)],
+            [
+                ops.take(features, self.first, axis=1),
+                ops.take(features, self.second, axis=1),
+            ],
             axis=-1,
         )
         pairs = ops.reshape(pairs, (-1, 2 * self.projection_dim))
         logits = self.classifier(pairs, training=training)
-        return {"logits": ops.reshape(logits, (-1, len(first), len(POSITIONS)))}
+        shape = (-1, *self.positions.shape)
+        return {"logits": ops.reshape(logits, shape)}
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Averages the cross-entropy over all pairs of all images."""
-        _, _, position = neighbors()
-        found = classification(
-            outputs["logits"], np.eye(len(POSITIONS), dtype="float32")[position]
-        )
+        found = classification(outputs["logits"], self.positions)
         return {"loss": found["loss"], "position_accuracy": found["accuracy"]}
 
     def collapsed_loss(self, batch_size: int | None) -> float | None:

@@ -93,6 +93,10 @@ class Jigsaw(SelfSupervisedModel):
         self.tile_encoder = encoder_of_tiles(self)
         # (P, 9): the tile for each position.
         self.permutations = far_permutations(num_permutations, seed)
+        # Products with permutation matrices instead of gathers. A tensor, since
+        # a NumPy array would be sent to the device in each step.
+        matrices = np.eye(TILES, dtype="float32")[self.permutations]
+        self.moves = ops.convert_to_tensor(matrices.reshape(len(matrices), -1))
         self.projector = self.head(
             "projector",
             self.encoder.output_shape[-1],
@@ -124,12 +128,7 @@ class Jigsaw(SelfSupervisedModel):
         features = ops.relu(self.projector(features, training=training))
         features = ops.reshape(features, (-1, TILES, self.projection_dim))
         order = one_hot(ops, views["permutation"], len(self.permutations))
-        # Products with permutation matrices instead of gathers.
-        matrices = np.eye(TILES, dtype="float32")[self.permutations]
-        moves = ops.matmul(
-            order,
-            ops.reshape(matrices, (len(matrices), -1)),
-        )
+        moves = ops.matmul(order, self.moves)
         moves = ops.cast(ops.reshape(moves, (-1, TILES, TILES)), features.dtype)
         shuffled = ops.reshape(
             ops.matmul(moves, features), (-1, TILES * self.projection_dim)
