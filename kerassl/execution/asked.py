@@ -51,6 +51,13 @@ def asked_once(model: Any) -> type:
     }
     if not any(map(_may_add_losses, members)):
         contents["losses"] = property(lambda self: [])
+    if model.jit_compile:
+        import torch
+
+        for name in model.compiled_parts:
+            # For a last batch of another size they are compiled once more:
+            # Keras's functions don't take a size that is unknown.
+            contents[name] = torch.compile(getattr(kind, name), dynamic=False)
     own: Any = type(kind.__name__, (kind,), contents)
     return own
 

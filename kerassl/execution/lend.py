@@ -76,6 +76,9 @@ class LentModel(keras.Model):
 
     #: The `over_devices` of `lent` in training.
     global_batch_norm: bool = False
+    #: The methods that PyTorch compiles with `jit_compile=True`, instead of
+    #: Keras's steps, which it would take apart.
+    compiled_parts: tuple[str, ...] = ()
     # Keras's, which it makes per `compile`.
     train_function: Any
     test_function: Any
@@ -89,7 +92,8 @@ class LentModel(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that `fit` and `train_on_batch` call per step."""
-        super().make_train_function(force)
+        with self._uncompiled():
+            super().make_train_function(force)
         if keras.backend.backend() == "torch" and self.optimizer.built:
             if not hasattr(self.train_function, "lends"):
                 from kerassl.execution import pytorch
@@ -101,13 +105,28 @@ class LentModel(keras.Model):
 
     def make_test_function(self, force: bool = False) -> Any:
         """Makes the function that `evaluate` calls per step."""
-        super().make_test_function(force)
+        with self._uncompiled():
+            super().make_test_function(force)
         self.test_function = lending(self, self.test_function)
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Makes the function that `predict` calls per step."""
-        super().make_predict_function(force)
+        with self._uncompiled():
+            super().make_predict_function(force)
         self.predict_function = lending(self, self.predict_function)
+
+    @contextlib.contextmanager
+    def _uncompiled(self) -> Iterator[None]:
+        """Keeps Keras from compiling what contains the `compiled_parts`."""
+        if keras.backend.backend() != "torch" or not self.compiled_parts:
+            yield
+            return
+        before: Any = getattr(self, "jit_compile")
+        self.jit_compile = False
+        try:
+            yield
+        finally:
+            self.jit_compile = before
 
 
 class _Memory:

@@ -64,12 +64,16 @@ class MovingStatistics:
         means, variances = moments.view(2, -1).unbind()
         # PyTorch gives the unbiased variance, Keras keeps the biased one. Not
         # in place, for the backward pass holds on to it.
-        parts = (
-            means.split(self._sizes),
-            (variances * self._factor(counts, moments.device)).split(
-                self._sizes
-            ),
-        )
+        if torch.compiler.is_compiling():
+            # The compiler joins these, and would trace what is kept twice.
+            biased = [
+                variance * ((counts.get(i, 2) - 1) / counts.get(i, 2))
+                for i, variance in enumerate(variances.split(self._sizes))
+            ]
+        else:
+            factor = self._factor(counts, moments.device)
+            biased = (variances * factor).split(self._sizes)
+        parts = (means.split(self._sizes), biased)
         if in_scope:
             for i in counts:
                 self.norms[i].keep(*(part[i] for part in parts))
@@ -83,18 +87,23 @@ class MovingStatistics:
 
     def _grouped(self, some: tuple[int, ...]) -> list[tuple[float, list[int]]]:
         """Returns momentums, each with layers to move at once."""
+        if torch.compiler.is_compiling():
+            return self._group(some)
         key = (*some, *(self.norms[i].momentum for i in some))
         if key not in self._groups:
-            calls: Counter[int] = Counter()
-            groups: dict[tuple[int, float], list[int]] = {}
-            for i in some:
-                norm = self.norms[i]
-                # The second call of a layer starts from the first's result.
-                call = (calls[id(norm)], norm.momentum)
-                calls[id(norm)] += 1
-                groups.setdefault(call, []).append(i)
-            self._groups[key] = [(call[1], of) for call, of in groups.items()]
+            self._groups[key] = self._group(some)
         return self._groups[key]
+
+    def _group(self, some: tuple[int, ...]) -> list[tuple[float, list[int]]]:
+        calls: Counter[int] = Counter()
+        groups: dict[tuple[int, float], list[int]] = {}
+        for i in some:
+            norm = self.norms[i]
+            # The second call of a layer starts from the result of the first.
+            key = (calls[id(norm)], norm.momentum)
+            calls[id(norm)] += 1
+            groups.setdefault(key, []).append(i)
+        return [(momentum, some) for (_, momentum), some in groups.items()]
 
     def _factor(
         self, counts: dict[int, int], device: torch.device

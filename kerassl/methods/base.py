@@ -93,6 +93,7 @@ class SelfSupervisedModel(LinkedModel):
     #: Whether batch normalization uses the statistics of the global batch on
     #: TensorFlow and PyTorch. On JAX it always does.
     global_batch_norm: bool = True
+    compiled_parts = ("forward_views", "objective")
     #: What recipes make a ViT's features of, as in `kerassl.encoders.build`:
     #: `"mean"` where the class token isn't trained.
     pooling: str | None = None

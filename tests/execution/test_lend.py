@@ -1,6 +1,7 @@
 """Lent layers compute what Keras's do, and leave no trace."""
 
 import copy
+import functools
 
 import keras
 import numpy as np
@@ -263,3 +264,61 @@ def test_a_step_collects_nothing_from_all_layers(monkeypatch):
     for weight, old in zip(frozen, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(weight), old)
         assert weight.value.grad is None
+
+
+@on_torch
+def test_a_compiled_fit_traces_a_pass_and_a_loss_twice(monkeypatch):
+    """Once for full batches, and once for a last batch of another size."""
+    import torch
+
+    graphs = []
+
+    def trace(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    torch.compiler.reset()
+    monkeypatch.setattr(
+        torch, "compile", functools.partial(torch.compile, backend=trace)
+    )
+    x = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), "uint8")
+    histories = []
+    for compiles in (False, True):
+        keras.utils.set_random_seed(0)
+        model = METHODS["simclr"](tiny_encoder())
+        model.compile(keras.optimizers.SGD(0.1), jit_compile=compiles)
+        fitted = model.fit(x, batch_size=8, epochs=2, verbose=0)
+        histories.append(fitted.history["loss"])
+        assert model.jit_compile == compiles
+    assert histories[1] == pytest.approx(histories[0], rel=1e-4)
+    assert len(graphs) == 4
+
+
+@on_torch
+def test_a_normalization_moves_few_bytes():
+    """In bfloat16 PyTorch's own moves 10 for each element, and Keras's 172."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    moved = []
+
+    class Bytes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            infos = [r.alias_info for r in function._schema.returns]
+            if not any(info and not info.is_write for info in infos):
+                flat = keras.tree.flatten((args, found))
+                tensors = [x for x in flat if isinstance(x, torch.Tensor)]
+                moved.extend(x.numel() * x.element_size() for x in tensors)
+            return found
+
+    inputs = keras.Input((8, 8, 64), dtype="bfloat16")
+    norm = layers.BatchNormalization(dtype="mixed_bfloat16")
+    model = keras.Model(inputs, norm(inputs))
+    x = torch.ones((16, 8, 8, 64), dtype=torch.bfloat16, requires_grad=True)
+    gradient = torch.ones_like(x)
+    with lent(model):
+        model(x, training=True).backward(gradient)
+        with Bytes():
+            model(x, training=True).backward(gradient)
+    assert 10 <= sum(moved) / x.numel() <= 20
