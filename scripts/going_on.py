@@ -1,11 +1,11 @@
 """Goes on from presets of the zoo, and prints kNN before and after.
 
-`python scripts/going_on.py` goes on from the presets of some methods, on
-CIFAR-10, which they were trained on, and on Fashion-MNIST, with the default
-settings and with the learning rates of training from scratch, without a guard.
-It prints a row of docs/going_on.md for each: the kNN accuracy at the start,
-after training with either, and the standard error of a difference of two such
-accuracies.
+`python scripts/going_on.py` goes on from the presets of some methods, or from
+SimCLR's where there is none, on CIFAR-10, which they were trained on, and on
+Fashion-MNIST, with the default settings and with the learning rates of training
+from scratch, without a guard. It prints a row of docs/going_on.md for each: the
+kNN accuracy at the start, after training with either, and the standard error of
+a difference of two such accuracies.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import kerassl
 from kerassl import recipes, runs
 from kerassl.evaluation import knn
 
-METHODS = ("simclr", "byol", "mae")
+METHODS = ("simclr", "byol", "mae", "dino")
 DATA = ("cifar10", "fashion_mnist")
 FROM_SCRATCH = {
     "shares": {"encoder": 1.0},
@@ -47,6 +47,8 @@ def main() -> None:
 def _row(method: str, data: str, options: argparse.Namespace) -> str:
     size = "vit" if method == "mae" else "resnet"
     preset = f"{method}_{size}_nano_cifar10"
+    if preset not in (info.name for info in kerassl.list_presets()):
+        preset = "simclr_resnet_nano_cifar10"
 
     def part(split: str, limit: int) -> tuple[Any, Any]:
         found = kerassl.data.load(
