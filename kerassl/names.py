@@ -62,6 +62,7 @@ VIEWS = (
     "context_prediction",
     "jigsaw",
     "crop_flip",
+    "any_channels",
 )
 #: The optimizers that recipes name.
 OPTIMIZERS = ("sgd", "adam", "adamw", "lars")

@@ -46,6 +46,7 @@ NESTED: dict[str, dict[str, Form]] = {
     "views": {"preset": text()},
     "optimizer": {"name": text(), "learning_rate": _REAL},
     "schedule": SCHEDULE,
+    "normalization": {"mean": items(_REAL), "std": items(_REAL)},
 }
 #: All fields but the method.
 FIELDS = (
@@ -68,7 +69,12 @@ OPTIONS = (
     "precision",
 )
 #: What the fields are that a recipe may leave out.
-DEFAULTS = {"image_size": None, "seed": 0, "precision": "float32"}
+DEFAULTS: dict[str, Any] = {
+    "image_size": None,
+    "seed": 0,
+    "precision": "float32",
+    "normalization": {},
+}
 # The key of a nested field that names what takes the other keys.
 _CHOOSERS = {"views": "preset", "optimizer": "name"}
 _BARE_WORD = re.compile(r"[A-Za-z][\w.-]*")
@@ -163,7 +169,7 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(f"The recipe lacks {', '.join(sorted(missing))}.")
     for name, forms in NESTED.items():
-        check_fields(fields[name], forms, f"`{name}`")
+        check_fields(fields.get(name, {}), forms, f"`{name}`")
     for name in fields["schedule"]:
         check_choice("field of `schedule`", name, SCHEDULE)
     if "learning_rate" not in fields["optimizer"]:
@@ -178,6 +184,8 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
         check_choice(kind, name, names)
     if fields["encoder"] != FROM_WEIGHTS:
         check_encoder_name(fields["encoder"])
+    for name in fields.get("normalization", {}):
+        check_choice("field of `normalization`", name, ("mean", "std"))
     schedule = fields["schedule"]
     if schedule.get("milestones") and schedule.get("warmup_epochs"):
         raise ValueError(

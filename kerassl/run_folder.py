@@ -33,6 +33,13 @@ REPORT = "report.html"
 SCORES = "scores.json"
 TENSORBOARD = "tensorboard"
 
+
+def _is_range(value: Any) -> bool:
+    from kerassl.value_range import is_recorded  # It loads NumPy.
+
+    return is_recorded(value)
+
+
 # The fields of `recipe.json`. `Recipe` checks the recipe itself.
 SETTINGS: dict[str, Form] = {
     "recipe": PLAIN_DICT,
@@ -48,6 +55,10 @@ SETTINGS: dict[str, Form] = {
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),
     "weights": PLAIN_DICT,
+    "range": text(1000),
+    "value_range": Form(
+        _is_range, "the lists `low` and `high`, of lower and higher numbers"
+    ),
 }
 
 

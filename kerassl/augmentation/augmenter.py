@@ -11,10 +11,12 @@ from kerassl.augmentation import checks
 from kerassl.augmentation.crops import crop_plan
 from kerassl.augmentation.namespace import TensorFlowNamespace, is_foreign
 from kerassl.augmentation.operation import Operation
+from kerassl.augmentation.operations import ColorJitter, RandomGrayscale
 from kerassl.augmentation.pipeline import Pipeline
 from kerassl.augmentation.view import View
 from kerassl.distributed import DeviceSeedGenerator
 from kerassl.environment import environment
+from kerassl.value_range import MAX_CHANNELS
 
 Operations = View | Sequence[Operation]
 
@@ -44,7 +46,7 @@ class ViewAugmenter(keras.layers.Layer):
         **kwargs: the arguments of `keras.layers.Layer`. The views get the
             compute dtype of the `dtype` policy.
 
-    Input shape: `(B, H, W, C)` or `(H, W, C)`, C of 1 or 3; uint8 or float in
+    Input shape: `(B, H, W, C)` or `(H, W, C)`, C of 1 to 16; uint8 or float in
     [0, 255].
 
     Output: a dict of name to views `(B, size, size, C)` in [0, 255]. The names
@@ -109,6 +111,15 @@ class ViewAugmenter(keras.layers.Layer):
     def num_uniforms(self) -> int:
         """How many random numbers an image needs."""
         return sum(made.num_uniforms for made in self._pipelines.values())
+
+    @property
+    def needs_color(self) -> bool:
+        """Whether an operation changes RGB images only, at least in part."""
+        return any(
+            isinstance(operation, (ColorJitter, RandomGrayscale))
+            for made in self._pipelines.values()
+            for operation in made.operations
+        )
 
     @property
     def view_names(self) -> list[str]:
@@ -355,11 +366,11 @@ def _check_images(images: Any) -> None:
     shape = tuple(images.shape)
     if (
         len(shape) not in (3, 4)
-        or shape[-1] not in (1, 3)
+        or shape[-1] not in range(1, MAX_CHANNELS + 1)
         or None in shape[-3:]
     ):
         raise ValueError(
             "Views are made of images (batch, height, width, channels) of a "
-            "fixed size, channels last, with 1 or 3 channels. Found shape "
-            f"{shape}."
+            f"fixed size, channels last, with 1 to {MAX_CHANNELS} channels. "
+            f"Found shape {shape}."
         )

@@ -14,7 +14,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 # By their index among the uniform numbers for the order.
 OPERATIONS = ("brightness", "contrast", "saturation", "hue")
-SATURATION, HUE = 2, 3
+HUE = 3
 
 
 def jitter(
@@ -39,7 +39,8 @@ def jitter(
             `"saturation"` and `"hue"`, `(B, 1)`; all in [0, 1).
         applied: float32 tensor `(B, 1)` of 0 and 1: which images change.
         strengths: dict of the four strengths, as in `ColorJitter`.
-        channels: int, C. For 1, saturation and hue change nothing.
+        channels: int, C. Unless it is 3, saturation and hue change nothing,
+            and contrast is about the mean of each channel.
 
     Returns:
         Float32 tensor `(B, C, P)` in [0, 1].
@@ -47,25 +48,25 @@ def jitter(
     # (B, 4): the factors of the operations, 1 where nothing changes.
     spans = [_span(strengths[name]) for name in OPERATIONS]
     spans[HUE] = (0.0, 0.0)
-    if channels == 1:
-        spans[SATURATION] = (0.0, 0.0)
     lows, widths = (tuple(column) for column in zip(*spans))
     drawn = xp.concatenate([uniforms[name] for name in OPERATIONS], axis=-1)
     changes = array(xp, lows, x) + array(xp, widths, x) * drawn
     factors = 1.0 + applied * changes
+    if channels != 3:
+        brightness, contrast = factors[:, :1, None], factors[:, 1:2, None]
+        return scale(xp, x, brightness, contrast, uniforms["order"])
     # A matrix for the pixels, and what the contrast adds of the mean luma.
-    gray = LUMA if channels == 3 else (1.0,)
     one = tuple(float(i == j) for i in range(channels) for j in range(channels))
     changes = (1.0 - factors)[:, :, None]  # (B, 4, 1)
     grayed = changes * array(xp, ((0.0,), (0.0,), (1.0,), (0.0,)), x)
     matrices = factors[:, :, None] * array(xp, one, x)
-    matrices = matrices + grayed * array(xp, gray * channels, x)
-    lumas = changes * array(xp, gray, x)
+    matrices = matrices + grayed * array(xp, LUMA * channels, x)
+    lumas = changes * array(xp, LUMA, x)
     lumas = lumas * array(xp, ((0.0,), (1.0,), (0.0,), (0.0,)), x)
     operations = xp.concatenate([matrices, lumas], axis=-1)
     order = xp.argsort(uniforms["order"], axis=-1)
     chosen = one_hot(xp, order, 4)  # (B, steps, 4)
-    with_hue = bool(strengths["hue"]) and channels == 3
+    with_hue = bool(strengths["hue"])
     if with_hue:
         chosen = _around_hue(xp, chosen)
     steps = chosen.shape[1]
@@ -82,6 +83,29 @@ def jitter(
         mean = xp.mean(x, axis=-1, keepdims=True)
         offset = xp.matmul(lumas[:, step], mean)
         x = clip(xp, xp.matmul(matrices[:, step], x) + offset, 0.0, 1.0)
+    return x
+
+
+def scale(xp: Any, x: Any, brightness: Any, contrast: Any, order: Any) -> Any:
+    """Changes brightness and contrast without mixing channels.
+
+    Args:
+        xp: namespace of array functions.
+        x: float32 tensor `(B, C, P)` in [0, 1].
+        brightness: float32 tensor `(B, C, 1)` or `(B, 1, 1)` of factors.
+        contrast: likewise, about the mean of each channel.
+        order: float32 tensor `(B, 2)`: the brightness changes first where its
+            number is the smaller one.
+
+    Returns:
+        Float32 tensor `(B, C, P)` in [0, 1].
+    """
+    first = xp.cast(order[:, 0] <= order[:, 1], "float32")[:, None, None]
+    for is_brightness in (first, 1.0 - first):
+        factor = contrast + is_brightness * (brightness - contrast)
+        share = (1.0 - factor) * (1.0 - is_brightness)
+        mean = xp.mean(x, axis=-1, keepdims=True)
+        x = clip(xp, factor * x + share * mean, 0.0, 1.0)
     return x
 
 

@@ -48,7 +48,7 @@ class Operation:
         Args:
             xp: namespace of array functions: `keras.ops`; in a `tf.data`
                 pipeline, TensorFlow's functions under the same names.
-            images: float32 tensor `(B, H, W, C)` in [0, 255], C of 1 or 3.
+            images: float32 tensor `(B, H, W, C)` in [0, 255], C of 1 to 16.
             uniforms: float32 tensor `(B, num_uniforms)` in [0, 1).
 
         Returns:

@@ -290,6 +290,10 @@ class ColorOperation(Operation):
 class ColorJitter(ColorOperation):
     """Changes brightness, contrast, saturation and hue, in random order.
 
+    Saturation and hue are those of RGB images. In images of another number of
+    channels only brightness and contrast change, by the same factors in all
+    channels, the contrast about the mean of each.
+
     Args:
         brightness: float >= 0: the factor is uniform in
             [max(0, 1 - brightness), 1 + brightness].
@@ -341,7 +345,9 @@ class ColorJitter(ColorOperation):
 @register
 @dataclasses.dataclass(frozen=True)
 class RandomGrayscale(ColorOperation):
-    """Takes the color of some images; they keep three channels.
+    """Takes the color of some RGB images; they keep three channels.
+
+    Images of another number of channels have no color, and stay as they are.
 
     Args:
         probability: float in [0, 1], the share of images.
@@ -360,7 +366,7 @@ class RandomGrayscale(ColorOperation):
 
     def recolor(self, xp: Any, x: Any, uniforms: Any, channels: int) -> Any:
         """Maps float32 pixels `(B, C, P)` in [0, 1] to others."""
-        if channels == 1:
+        if channels != 3:
             return x
         return color.grayscale(xp, x, uniforms, self.probability)
 

@@ -127,7 +127,7 @@ class TileAugmenter(ViewAugmenter):
 
     @property
     def num_uniforms(self) -> int:
-        """How many random numbers an image needs, if it has three channels."""
+        """How many random numbers an image needs, with three channels."""
         tiles = self.grid**2
         along_an_axis = 1 + tiles + (3 * tiles if self.channel_shift else 0)
         colors = 2 + tiles
@@ -161,8 +161,12 @@ class TileAugmenter(ViewAugmenter):
             start = cell * (self.tile_size + self.gap) + whole(1, self.room)
             start = (start + whole(tiles, self.jitter))[:, :, None]
             if self.channel_shift:
-                shift = whole(tiles * channels, self.channel_shift)
-                start = start + xp.reshape(shift, (-1, tiles, channels))
+                # Of more than three channels, every third one shares a shift.
+                own = min(channels, 3)
+                shift = whole(tiles * own, self.channel_shift)
+                shift = xp.reshape(shift, (-1, tiles, own))
+                shift = xp.concatenate([shift] * -(-channels // own), axis=-1)
+                start = start + shift[..., :channels]
             starts.append(start)
         tops, lefts = starts
         made = cut(xp, image, tops, lefts, self.tile_size)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kerassl.cli.errors import user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_data
-from kerassl.cli.types import positive
+from kerassl.cli.types import add_range, positive
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def add_parser(commands: Any) -> None:
             type=positive,
             help="the size to which photos are resized (224)",
         )
+        add_range(action)
         add("--data-dir", help="where TFDS keeps its data sets")
         if run is check:
             add(
@@ -87,6 +88,7 @@ def check(options: argparse.Namespace) -> int:
             image_size=options.image_size,
             limit=options.limit,
             data_dir=options.data_dir,
+            value_range=options.value_range,
             progress=lambda done, all: show("decoding", done, all),
         )
     fed = _feeding(options) if options.method else {}
@@ -200,14 +202,20 @@ def stats(options: argparse.Namespace) -> int:
             image_size=options.image_size,
             limit=options.limit,
             data_dir=options.data_dir,
+            value_range=options.value_range,
         )
-        found = channel_statistics(
+        found: dict[str, Any] = channel_statistics(
             data.images, lambda done, all: show("decoding", done, all)
         )
+    if data.value_range is not None:
+        found |= {"range": data.value_range.to_dict()}
     if options.json:
         print(json.dumps(found, indent=2))
         return 0
-    print(f"{found['images']:,} images, values in [0, 255]")
+    count, channels = found["images"], len(found["mean"])
+    print(f"{count:,} images, {channels} channels, values in [0, 255]")
+    if data.value_range is not None:
+        print(f"of values from {data.value_range}")
     for name in ("mean", "std"):
         print(f"{name}: {', '.join(f'{value:.2f}' for value in found[name])}")
     scaled = [[v / 255 for v in found[name]] for name in ("mean", "std")]

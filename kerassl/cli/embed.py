@@ -6,7 +6,7 @@ from typing import Any
 from kerassl.cli.errors import UserError, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_data
-from kerassl.cli.types import positive, share
+from kerassl.cli.types import add_range, positive, share
 from kerassl.feature_files import check_feature_file
 
 
@@ -70,6 +70,7 @@ def add_parser(commands: Any) -> None:
         metavar="SHARE",
         help="as in `kerassl pretrain` (0.01)",
     )
+    add_range(parser, "(default: that of the training)")
     add("--data-dir", help="where TFDS keeps its data sets")
 
 
@@ -97,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             data_dir=options.data_dir,
             max_unreadable=options.max_unreadable,
+            value_range=options.value_range,
             overwrite=options.overwrite,
         )
     if file.done:

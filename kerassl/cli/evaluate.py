@@ -8,7 +8,7 @@ from typing import Any
 from kerassl.choices import check_choice
 from kerassl.cli.errors import print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
-from kerassl.cli.types import positive, share
+from kerassl.cli.types import add_range, positive, share
 from kerassl.run_folder import RECIPE, read_scores, read_settings
 from kerassl.run_lock import check_free
 
@@ -70,6 +70,7 @@ def add_parser(commands: Any) -> None:
         metavar="SHARE",
         help="as in `kerassl pretrain` (0.01)",
     )
+    add_range(parser, "(default: that of the training)")
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
         "--labels",
@@ -155,6 +156,7 @@ def run(options: argparse.Namespace) -> int:
             test_limit=options.test_limit,
             data_dir=options.data_dir,
             max_unreadable=options.max_unreadable,
+            value_range=options.value_range,
         )
         names_beside = rivals.rival_names(
             [s.strip() for s in options.beside.split(",") if s.strip()]

@@ -15,6 +15,7 @@ from kerassl.cli.preset_table import (
     summary,
 )
 from kerassl.cli.publishing import publish_zoo, push
+from kerassl.run_folder import read_settings
 
 if TYPE_CHECKING:
     from kerassl.presets import PresetInfo
@@ -49,6 +50,19 @@ def add_parser(commands: Any) -> None:
     argument = add("show", show, "verify a preset and show its fields")
     argument("source", metavar="SOURCE", help=SOURCE)
     argument("--json", **json_option)
+
+    argument = add("save", save, "save the encoder of a run as a preset")
+    argument("run", metavar="RUN", help="a run's folder")
+    argument("folder", metavar="FOLDER", help="of the preset to create")
+    argument("--name", help="of the preset (default: the folder's)")
+    argument(
+        "--license",
+        help="of the encoder, as the Hub spells it, such as mit (default: "
+        "none, so that others get no right to use it)",
+    )
+    argument(
+        "--overwrite", action="store_true", help="replace an existing preset"
+    )
 
     argument = add("pull", pull, "download and verify a preset from the Hub")
     argument("uri", metavar="URI", help=URI)
@@ -194,6 +208,25 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
+def save(options: argparse.Namespace) -> int:
+    """Runs `kerassl presets save`."""
+    with user_errors():
+        read_settings(options.run)  # Fails before Keras is loaded.
+    load_keras()
+    from kerassl import runs
+
+    with user_errors():
+        folder = runs.save_preset(
+            options.run,
+            options.folder,
+            name=options.name,
+            license=options.license,
+            overwrite=options.overwrite,
+        )
+    print(f"{folder}: saved and verified")
+    return 0
+
+
 def pull(options: argparse.Namespace) -> int:
     """Runs `kerassl presets pull`."""
     from kerassl import presets
@@ -272,7 +305,7 @@ def _open(source: str) -> "PresetInfo":
         if preset is None:
             raise PresetError(
                 f"{source} has no kerassl.json, so it is not a preset. "
-                "`kerassl presets push` makes one from a run's folder."
+                "`kerassl presets save` makes one from a run's folder."
             )
         check_build(preset)
         return preset.info

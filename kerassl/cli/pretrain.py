@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_options, recipe_changes
-from kerassl.cli.types import positive, seed, share
+from kerassl.cli.types import add_range, positive, seed, share
 from kerassl.names import GUARDS, MONITORS, PRECISIONS
 from kerassl.reading import one_line
 from kerassl.run_folder import encoder_file
@@ -94,6 +94,7 @@ def add_parser(commands: Any) -> None:
         help="the share of a folder's images that may be unreadable and are "
         "left out (0.01)",
     )
+    add_range(parser)
     add("--seed", type=seed, help="default: the recipe's")
     add(
         "--precision",
@@ -200,6 +201,7 @@ def _run(options: argparse.Namespace) -> int:
             training, choice = _new(options)
         callbacks = _callbacks(options, training)
     _describe(training, choice)
+    _note_colors(training)
     _check_preset(training)
     try:
         if training.finished:
@@ -274,6 +276,7 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
         limit=options.limit,
         data_dir=options.data_dir,
         max_unreadable=options.max_unreadable,
+        value_range=options.value_range,
         overwrite=options.force,
     )
     return run, choice
@@ -352,6 +355,28 @@ def _check_preset(run: "Run") -> None:
         print(f"kerassl: warning: {error}", file=sys.stderr)
 
 
+def _note_colors(run: "Run") -> None:
+    """Says what the views leave out in images without colors."""
+    from kerassl.distributed import process
+
+    *_, channels = run.data.image_shape
+    needs_color = getattr(run.model.augmenter, "needs_color", False)
+    if needs_color and channels not in (1, 3) and not process()[0]:
+        print_note(
+            f"in images of {channels} channels, the views change no saturation "
+            "and hue, and brightness and contrast of all channels alike. "
+            "--set views.preset=any_channels has operations for each channel."
+        )
+
+
+def _range(recorded: dict | None) -> str | None:
+    from kerassl.value_range import parse_range
+
+    if recorded is None:
+        return None
+    return f"{parse_range(recorded)} becomes 0 to 255"
+
+
 def _describe(run: "Run", choice: str | None) -> None:
     from kerassl.distributed import device_count
 
@@ -364,6 +389,7 @@ def _describe(run: "Run", choice: str | None) -> None:
         "encoder": f"{run.model.encoder.name}, {parameters:,} parameters",
         "from": settings.get("weights", {}).get("source"),
         "images": f"{count:,} of {settings['data']}, {size}",
+        "range": _range(settings.get("value_range")),
         "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
         f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",
         "backend": f"{settings['backend']} on {settings['device']}"

@@ -23,7 +23,8 @@ from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
 
 # Other options that can be repeated with `--resume`, but not changed.
-FIXED = ("data", "limit", "max_unreadable")
+FIXED = ("data", "limit", "max_unreadable", "range")
+_DESTS = {"range": "value_range"}
 AUTO = ("precision", "auto")
 
 
@@ -90,7 +91,7 @@ def _check_resume(options: argparse.Namespace) -> None:
         *(
             (f"--{name.replace('_', '-')}", settings.get(name), value)
             for name in FIXED
-            if (value := getattr(options, name)) is not None
+            if (value := getattr(options, _DESTS.get(name, name))) is not None
         ),
     ]
     wanted = recipe

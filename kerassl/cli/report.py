@@ -5,7 +5,7 @@ from typing import Any
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.loading import load_keras
-from kerassl.cli.types import positive, share
+from kerassl.cli.types import channels, positive, share
 from kerassl.run_folder import read_settings
 
 
@@ -36,6 +36,13 @@ def add_parser(commands: Any) -> None:
         metavar="SHARE",
         help="as in `kerassl pretrain` (default: the run's)",
     )
+    add(
+        "--channels",
+        type=channels,
+        metavar="R,G,B",
+        help="show these channels, counted from 0, of images with more than "
+        "three: three as red, green and blue, or one in gray (0,1,2)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -58,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
             options.output,
             options.data_dir,
             options.max_unreadable,
+            options.channels,
         )
     try:
         path = report.write()

@@ -38,3 +38,45 @@ def seed(text: str) -> int:
             f"{text!r} is not an integer in [0, 2**32)"
         )
     return value
+
+
+def value_range(text: str) -> str:
+    """Checks a range, `LOW,HIGH` or in percent."""
+    from kerassl.value_range import parse_range
+
+    try:
+        parse_range(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def add_range(parser: argparse.ArgumentParser, default: str = "") -> None:
+    """Adds the option --range.
+
+    Args:
+        parser: of a command that reads images.
+        default: str, what is taken without it.
+    """
+    parser.add_argument(
+        "--range",
+        dest="value_range",
+        type=value_range,
+        metavar="LOW,HIGH",
+        help="the values that become black and white, such as 0,10000 or "
+        "--range=-160,240; or percentiles of each channel, such as 1%%,99%% "
+        + (default or "(default: what the files say)"),
+    )
+
+
+def channels(text: str) -> tuple[int, ...]:
+    """Parses one or three numbers of channels, such as `3,2,1`."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) not in (1, 3) or min(found) < 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one channel or three, such as 3,2,1"
+        )
+    return found

@@ -13,6 +13,7 @@ from kerassl.data.errors import SplitError
 from kerassl.data.files import split_name, split_names
 from kerassl.data.hdf5 import HDF5File, open_arrays
 from kerassl.data.stored import ArrayFile
+from kerassl.value_range import MAX_CHANNELS, Stated, range_of
 
 _CHECKED_IMAGES = 1000
 MAX_BYTES = 32 * 2**30
@@ -21,7 +22,7 @@ MAX_BYTES = 32 * 2**30
 def check_images(images: Any, name: str = "images") -> None:
     """Checks that an array holds images that kerassl can train on.
 
-    The shape must be `(N, height, width, channels)` with 1 or 3 channels, the
+    The shape must be `(N, height, width, channels)` with 1 to 16 channels, the
     dtype uint8 or float, and the values finite and in `[0, 255]`. The values
     of float images are checked in at most 1,000 images, evenly spaced.
 
@@ -84,7 +85,8 @@ def check_range(low: float, high: float, dtype: str, name: str) -> None:
         raise ValueError(
             f"`{name}` looks scaled to [{'0' if low >= 0 else '-1'}, 1], but "
             "values in [0, 255] are needed: the model normalizes them itself. "
-            f"Undo the scaling first. {found}"
+            "Undo the scaling first, or load the images with "
+            f"`value_range` (--range). {found}"
         )
     if low < 0 or high > 255:
         raise ValueError(f"`{name}` must have values in [0, 255]. {found}")
@@ -101,8 +103,32 @@ def check_header(shape: tuple[int | None, ...], dtype: str, name: str) -> None:
     Raises:
         ValueError: if they can't.
     """
-    _check_shape(shape, name)
+    check_shape(shape, name)
     check_dtype(dtype, name)
+
+
+def check_numbers(
+    shape: tuple[int, ...], dtype: str, name: str, value_range: Stated = None
+) -> None:
+    """Checks that an array can become images in [0, 255].
+
+    Args:
+        shape: as in `check_header`.
+        dtype: as in `check_header`; with a range, any number.
+        name: as in `check_header`.
+        value_range: as in `kerassl.value_range.parse_range`.
+
+    Raises:
+        ValueError: if it can't.
+    """
+    check_shape(shape, name)
+    if not any(kind in dtype for kind in ("int", "float")):
+        check_dtype(dtype, name)
+    if value_range is None and "float" not in dtype:
+        try:
+            range_of(dtype)
+        except ValueError as error:
+            raise ValueError(f"`{name}` has {error}") from error
 
 
 def check_dtype(dtype: str, name: str) -> None:
@@ -114,11 +140,11 @@ def check_dtype(dtype: str, name: str) -> None:
         )
 
 
-def _check_shape(shape: tuple[int | None, ...], name: str) -> None:
+def check_shape(shape: tuple[int | None, ...], name: str) -> None:
     """Raises a ValueError for a wrong shape, with advice if possible."""
     needed = (
-        f"`{name}` must have the shape (N, height, width, channels), "
-        f"channels last, with 1 or 3 channels. Received: shape={shape}"
+        f"`{name}` must have the shape (N, height, width, channels), channels "
+        f"last, with 1 to {MAX_CHANNELS} channels. Received: shape={shape}"
     )
     if len(shape) == 3:
         raise ValueError(
@@ -129,8 +155,11 @@ def _check_shape(shape: tuple[int | None, ...], name: str) -> None:
         raise ValueError(needed)
     if 0 in shape:
         raise ValueError(f"{needed}, which is empty")
-    if shape[-1] not in (1, 3):
-        if shape[1] in (1, 3):
+    channels = range(1, MAX_CHANNELS + 1)
+    # Not images of 3 rows and as many channels as columns.
+    first = shape[1] in (1, 3) and shape[2] == shape[3] not in (1, 3)
+    if shape[-1] not in channels or first:
+        if shape[1] in channels:
             needed += (
                 ". These look channels first: use `np.moveaxis(images, 1, -1)`"
             )
@@ -194,11 +223,12 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes the short side of an `(H, W, C)` image, then crops the center.
 
     Args:
-        image: uint8 or float array of shape `(H, W, C)`.
+        image: array of numbers of shape `(H, W, C)`.
         size: tuple `(height, width)`.
 
     Returns:
-        An array of shape `(height, width, C)` and the image's dtype.
+        An array of shape `(height, width, C)` and the image's dtype; integers
+        are rounded.
     """
     from PIL import Image, ImageOps
 
@@ -215,6 +245,8 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         for c in range(image.shape[2])
     ]
     resized = np.stack([np.asarray(plane) for plane in planes], -1)
+    if image.dtype.kind != "f":
+        resized = np.rint(resized)
     return resized.astype(image.dtype, copy=False)
 
 
@@ -223,6 +255,7 @@ def load_file(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
+    value_range: Stated = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads images and labels from an `.npz`, `.npy` or HDF5 file.
 
@@ -234,9 +267,12 @@ def load_file(
             name (`images`, `labels`; `x`, `y`) are the split `"train"`.
         image_size: int, `(height, width)`, or `None` to keep their size.
         limit: int, how many images to read, or `None` for all.
+        value_range: as in `kerassl.data.load`; here only checked to be there
+            for numbers that need one.
 
     Returns:
-        A pair: images `(N, H, W, C)`, and labels `(N,)` or `None`.
+        A pair: images `(N, H, W, C)` of any numbers, which `in_levels` takes;
+        and labels `(N,)` or `None`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -260,7 +296,9 @@ def load_file(
         shape = stored.shape
         if len(shape) == 3 and shape[-1] > 4:
             shape = (*shape, 1)
-        check_header(shape, stored.dtype.name, f"images of {name}")
+        check_numbers(
+            shape, stored.dtype.name, f"images of {name}", value_range
+        )
         if stored_labels is not None and stored_labels.shape[:1] != shape[:1]:
             found = (*stored_labels.shape, 0)[0]
             raise ValueError(
@@ -275,7 +313,6 @@ def load_file(
             labels = None
             if stored_labels is not None:
                 labels = stored_labels.read(limit)
-    check_images(images, f"images of {name}")
     if labels is not None:
         labels = check_labels(labels, count, f"labels of {name}")
     if size is not None and images.shape[1:3] != size:

@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 
-from kerassl.data.decode import Cut, Source, decode_cuts, decode_image
+from kerassl.data.decode import Cut, Source
+from kerassl.data.decoders import RGB, Decoder
 
 # A box: top, left, height and width in pixels.
 Box = tuple[int, int, int, int]
@@ -131,13 +132,15 @@ class Resized:
 
     Args:
         size: tuple `(height, width)`.
+        decoder: `Decoder`.
     """
 
     size: tuple[int, int]
+    decoder: Decoder = RGB()
 
     def __call__(self, source: Source, row: int) -> list[np.ndarray]:
         """Returns the image alone in a list."""
-        return [decode_image(source, self.size)]
+        return [self.decoder.image(source, self.size)]
 
     def part(self, first: int, stop: int) -> "Resized":
         """Returns itself: all rows are made alike."""
@@ -151,19 +154,21 @@ class CutOut:
     Args:
         plan: `CropPlan`.
         uniforms: float array `(n, plan.num_uniforms)` in [0, 1).
+        decoder: `Decoder`.
     """
 
     plan: "CropPlan"
     uniforms: np.ndarray
+    decoder: Decoder = RGB()
 
     def __call__(self, source: Source, row: int) -> list[np.ndarray]:
         """Returns the views."""
         numbers = self.uniforms[row].tolist()
-        return decode_cuts(
+        return self.decoder.cuts(
             source,
             lambda height, width: self.plan.cuts(numbers, height, width),
         )
 
     def part(self, first: int, stop: int) -> "CutOut":
         """Returns the maker for some rows."""
-        return CutOut(self.plan, self.uniforms[first:stop])
+        return CutOut(self.plan, self.uniforms[first:stop], self.decoder)

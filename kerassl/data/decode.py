@@ -112,22 +112,43 @@ def open_image(
         ValueError: if more than `MAX_PIXELS` would have to be decoded, or
             pixels have 32 bits, whose range is not in the header.
     """
-    with _opened(source) as file:
+    with opened(source) as file:
         ratio = 1.0 if size is None else min(file.size) / max(size)
         _prepare(file, ratio)
         yield file
 
 
+def check_regular(path: str | Path) -> None:
+    """Checks that a path is a file's, before it is opened.
+
+    Raises:
+        OSError: if not: a pipe would wait for a writer.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(f"{kind}, not a regular file")
+
+
+def check_pixels(count: int) -> None:
+    """Checks that so many numbers may be decoded at once.
+
+    Raises:
+        ValueError: if they are more than `MAX_PIXELS`.
+    """
+    if count > MAX_PIXELS:
+        raise ValueError(
+            f"{count:,} pixels to decode; at most {MAX_PIXELS:,} are allowed"
+        )
+
+
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator["ImageFile.ImageFile"]:
+def opened(source: Source) -> Iterator["ImageFile.ImageFile"]:
+    """Opens an image with Pillow, whatever it holds; see `open_image`."""
     from PIL import Image
 
     if isinstance(source, (str, Path)):
-        # Before opening it: a pipe would wait for a writer.
-        mode = os.stat(source).st_mode
-        if not stat.S_ISREG(mode):
-            kind = _KINDS.get(stat.S_IFMT(mode), "something else")
-            raise OSError(f"{kind}, not a regular file")
+        check_regular(source)
     with Image.open(source, formats=image_formats()) as file:
         yield file
 
@@ -152,10 +173,7 @@ def _prepare(file: "ImageFile.ImageFile", ratio: float) -> None:
         file.mode == "I" and file.format not in ("PNG", "PPM")
     ):
         raise ValueError("32-bit pixels, whose range isn't known")
-    if pixels > MAX_PIXELS:
-        raise ValueError(
-            f"{pixels:,} pixels to decode; at most {MAX_PIXELS:,} are allowed"
-        )
+    check_pixels(pixels)
 
 
 def reductions(file: "ImageFile.ImageFile") -> list[str]:
@@ -235,7 +253,7 @@ def decode_cuts(
         OSError: see `open_image`.
         ValueError: see `open_image`.
     """
-    with _opened(source) as file:
+    with opened(source) as file:
         width, height = file.size
         orientation = _orientation(file)
         if orientation in (5, 6, 7, 8):  # Turned by a right angle.
@@ -270,16 +288,32 @@ def _orientation(file: "ImageFile.ImageFile") -> int:
     return 1
 
 
+def upright(
+    file: "ImageFile.ImageFile", orientation: int | None = None
+) -> "Image.Image":
+    """Decodes an opened image, and turns it upright.
+
+    Args:
+        file: what `opened` yields.
+        orientation: int, what its EXIF block says, if that is known.
+    """
+    from PIL import Image
+
+    if orientation is None:
+        orientation = _orientation(file)
+    file.load()
+    if orientation in _TURNS:
+        return file.transpose(getattr(Image.Transpose, _TURNS[orientation]))
+    return file
+
+
 def _upright_rgb(
     file: "ImageFile.ImageFile", orientation: int
 ) -> "Image.Image":
-    """Decodes an opened image, and turns it upright."""
+    """Decodes an opened image to RGB, and turns it upright."""
     from PIL import Image
 
-    file.load()
-    image: Image.Image = file
-    if orientation in _TURNS:
-        image = image.transpose(getattr(Image.Transpose, _TURNS[orientation]))
+    image = upright(file, orientation)
     if image.mode.startswith("I"):
         # Pillow would clip 16 bits at 255.
         pixels = np.asarray(image, "float32") / 257

@@ -12,6 +12,7 @@ import numpy as np
 
 from kerassl.data.decode import image_suffixes
 from kerassl.data.errors import SplitError
+from kerassl.data.image_files import SUFFIXES
 
 # In any case. A folder may use one of the names for a split.
 _SPLITS = {
@@ -112,7 +113,7 @@ def find_images(
     """
     skipped = Skipped() if skipped is None else skipped
     folders = {} if folders is None else folders
-    suffixes = image_suffixes()
+    suffixes = image_suffixes().union(SUFFIXES)
 
     def find(
         folder: str, parents: tuple[tuple[int, int], ...]

@@ -1,5 +1,7 @@
 """Folders of images."""
 
+import collections
+import copy
 import logging
 import os
 from collections.abc import Iterable
@@ -18,7 +20,7 @@ _logger = logging.getLogger("kerassl")
 
 
 class ImageFolder(Photos):
-    """Image files that look like one uint8 array of shape `(N, H, W, 3)`.
+    """Image files that look like one array of shape `(N, H, W, C)`.
 
     Args:
         paths: the image files.
@@ -64,8 +66,9 @@ def load_folder(
 ) -> tuple[ImageFolder, tuple[str, ...] | None]:
     """Finds the images of a folder.
 
-    Images are the files with a suffix that Pillow reads (in any case), in
-    sorted order and at any depth, except hidden files. The first-level folder
+    Images are the files with a suffix that Pillow reads (in any case), and
+    `.dcm`, `.dicom` and, where there are no others, `.npy`; in sorted order and
+    at any depth, except hidden files. The first-level folder
     of an image is its class; if any image is directly in `path`, there are no
     classes. If all first-level folders are named train, training, test,
     testing, val, valid or validation (in any case), they are splits, which
@@ -98,8 +101,14 @@ def load_folder(
         raise ValueError(
             f"The folder {str(path)!r} can't be listed: {error}"
         ) from error
-    skipped = listing.skipped
+    skipped = copy.deepcopy(listing.skipped)
     files = [tuple(name.split(os.sep)) for name in listing.names]
+    # Beside images, arrays are usually something else, such as features.
+    images = [file for file in files if not file[-1].lower().endswith(".npy")]
+    if images:
+        skipped.suffixes[".npy"] += len(files) - len(images)
+        skipped.suffixes += collections.Counter()  # Without zeros.
+        files = images
     if not files:
         raise ValueError(
             f"The folder {str(path)!r} holds no image, such as .jpg, .png, "

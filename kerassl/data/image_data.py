@@ -11,6 +11,7 @@ from kerassl.data.batches import ImageBatches
 from kerassl.data.listing import Listing
 from kerassl.data.photos import Photos
 from kerassl.data.records import Paths
+from kerassl.value_range import ValueRange
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,6 +31,9 @@ class ImageData:
             another image replaced it.
         notes: tuple of sentences on what was left out.
         listing: `Listing`, what the folder that the images are from holds.
+        value_range: `kerassl.value_range.ValueRange` that was mapped to
+            [0, 255] as the images were read; `None` if they were in [0, 255],
+            or each DICOM file had its own.
 
     Raises:
         ValueError: if the number of labels or paths differs from that of
@@ -50,6 +54,7 @@ class ImageData:
     paths: Sequence[Path] | None = None
     notes: tuple[str, ...] = ()
     listing: Listing | None = dataclasses.field(default=None, repr=False)
+    value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
         """Takes the paths of a folder's images, and checks the lengths."""

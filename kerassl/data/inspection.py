@@ -4,15 +4,19 @@ import collections
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kerassl.data.arrays import dtype_name
-from kerassl.data.decode import decode_opened, open_image, reductions
+from kerassl.data.decode import open_image
+from kerassl.data.decoders import RGB
+from kerassl.data.image_files import read_header
+from kerassl.data.levels import decoder_for
 from kerassl.data.load import find
 from kerassl.data.photos import Photos
+from kerassl.value_range import Stated
 
 _SIDES = (32, 64, 128, 224, 256, 512, 1024, 2048, 4096)
 _LOWS = (0, *_SIDES)
@@ -36,7 +40,8 @@ class Inspection:
         sizes: dict of `"WIDTHxHEIGHT"` to the number of images.
         short_sides: dict of ranges of the short side to the number of images.
         formats: dict of formats, such as `"JPEG"`, to the number of images.
-        modes: dict of color modes, such as `"RGB"`, to the number of images.
+        modes: dict of color modes, such as `"RGB"` or `"6 channels of uint16"`,
+            to the number of images.
         losses: dict of what is lost when images become RGB of 8 bits to the
             number of images.
         unreadable: dict of names of images to the reason.
@@ -72,6 +77,7 @@ def inspect(
     image_size: int | None = None,
     limit: int | None = None,
     data_dir: str | None = None,
+    value_range: Stated = None,
     progress: Progress | None = None,
 ) -> Inspection:
     """Decodes the images of a source, and counts what it finds.
@@ -83,6 +89,7 @@ def inspect(
         limit: int or `None`, how many images to decode at most, evenly spaced
             among photos. All are counted by class.
         data_dir: as in `kerassl.data.load`.
+        value_range: as in `kerassl.data.load`.
         progress: called with the number of images done and of all.
 
     Returns:
@@ -100,7 +107,12 @@ def inspect(
     """
     source = os.fspath(source)
     images, labels, names = find(
-        source, split, image_size=image_size, data_dir=data_dir
+        source,
+        split,
+        image_size=image_size,
+        data_dir=data_dir,
+        # Numbers of an unknown range are counted too.
+        value_range=value_range or (0, 1),
     )
     classes = None
     if labels is not None:
@@ -112,6 +124,7 @@ def inspect(
     start = time.perf_counter()
     if isinstance(images, Photos):
         images = images.limited(limit)
+        images.decoder = decoder_for(images, None, value_range)
         counts, unreadable = _look(images, progress)
         notes = images.notes
     else:
@@ -151,18 +164,23 @@ def _look(
 
     def look(index: int) -> None:
         # First the header as it is, since a JPEG may be decoded smaller.
-        with open_image(photos.records.source(index)) as file:
-            width, height = file.size
-            seen = {
-                "sizes": [f"{width}x{height}"],
-                "short_sides": [_range(min(width, height))],
-                "formats": [file.format or "unknown"],
-                "modes": [file.mode],
-                "losses": reductions(file),
-            }
-        with open_image(photos.records.source(index), photos.size) as file:
-            decode_opened(file, photos.size)
-        found[index] = seen
+        source = photos.records.source
+        if isinstance(photos.decoder, RGB):
+            with open_image(source(index)) as file:
+                width, height = file.size
+                name, mode = file.format or "unknown", file.mode
+        else:
+            header = read_header(source(index))
+            width, height, name = header.width, header.height, header.format
+            mode = f"{header.channels} channels of {header.dtype}"
+        _, losses = photos.decoder.checked(source(index), photos.size)
+        found[index] = {
+            "sizes": [f"{width}x{height}"],
+            "short_sides": [_range(min(width, height))],
+            "formats": [name],
+            "modes": [mode],
+            "losses": losses,
+        }
 
     errors: dict[int, str] = {}
     for first in range(0, len(photos), _BATCH):
@@ -198,7 +216,7 @@ def _range(side: int) -> str:
 
 def channel_statistics(
     images: Any, progress: Progress | None = None
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     """Returns the mean and the standard deviation of each channel.
 
     Args:

@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerassl.data.arrays import check_images, load_file
-from kerassl.data.decode import open_image
+from kerassl.data.arrays import load_file
 from kerassl.data.files import find_images
 from kerassl.data.folder import load_folder
 from kerassl.data.hdf5 import SUFFIXES, open_arrays
 from kerassl.data.hub import load_hub
 from kerassl.data.image_data import ImageData
+from kerassl.data.image_files import read_header
+from kerassl.data.levels import decoder_for, in_levels
 from kerassl.data.lists import load_list
 from kerassl.data.parquet import load_parquet
 from kerassl.data.photos import DEFAULT_SIZE, Photos
+from kerassl.data.planes import Planes
 from kerassl.data.tars import load_tars
 from kerassl.names import MAX_UNREADABLE
+from kerassl.value_range import Stated
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -61,8 +64,9 @@ def load(
     max_unreadable: float = MAX_UNREADABLE,
     channels: int | None = None,
     remembered: str | os.PathLike | None = None,
+    value_range: Stated = None,
 ) -> ImageData:
-    """Loads images from any source.
+    """Loads images from any source: values in [0, 255], 1 to 16 channels.
 
     Args:
         spec: str, the source.
@@ -71,7 +75,8 @@ def load(
             `"cifar10"`, `"tfds:NAME[/config][:version]"`: a data set of
             TensorFlow Datasets, downloaded unless it is on this machine.
             `"folder:PATH"` or a folder's path: all image files that Pillow
-            reads, as RGB, labeled by their first-level folder, or unlabeled if
+            reads, as RGB, or all channels of TIFF, DICOM, `.npy` and 16-bit
+            PNG files; labeled by their first-level folder, or unlabeled if
             any image is directly in the folder. Folders named `train`,
             `training`, `test`, `testing`, `val`, `valid` or `validation`, in
             any case, are splits if nothing else is next to them. Photos are
@@ -101,10 +106,17 @@ def load(
             folder above which loading fails. Fewer are skipped, and named in
             the log.
         channels: int or `None`, the number that an encoder takes. For 3, the
-            channel of gray images is repeated; otherwise nothing changes.
+            channel of gray images is repeated. Image files of another number
+            are unreadable; arrays stay as they are.
         remembered: path of a file in which `ImageData.remember` keeps what a
             folder holds, or of none. The folder isn't listed again unless
             anything in it was added, removed or renamed.
+        value_range: the values that become 0 and 255, those outside being
+            clipped: a pair `(0, 10_000)`; a pair of lists, with a number for
+            each channel; percentiles of each channel, `("1%", "99%")`,
+            measured on 64 images; or either pair as a string, `"1%,99%"`. By
+            default uint8 and float arrays stay as they are, uint16 has its
+            whole range, and each DICOM file its own window. Others need it.
 
     Returns:
         An `ImageData`.
@@ -135,19 +147,32 @@ def load(
         limit=limit,
         data_dir=data_dir,
         remembered=remembered,
+        value_range=value_range,
     )
     notes: tuple[str, ...] = ()
     listing = getattr(images, "listing", None)
+    used = None
     if isinstance(images, Photos):
+        images.decoder = decoder_for(images, channels, value_range)
         images = images.checked(
             spec.removeprefix("folder:"), class_names, max_unreadable
         )
         labels, notes = images.labels, tuple(images.notes)
         spec = images.pinned or spec
-    elif channels == 3 and images.shape[-1] == 1:
-        images = np.repeat(images, 3, axis=-1)
+        if isinstance(images.decoder, Planes):
+            used = images.decoder.value_range
+    else:
+        images, used = in_levels(images, value_range, f"images of {spec}")
+        if channels == 3 and images.shape[-1] == 1:
+            images = np.repeat(images, 3, axis=-1)
     return ImageData(
-        images, labels, class_names, spec, notes=notes, listing=listing
+        images,
+        labels,
+        class_names,
+        spec,
+        notes=notes,
+        listing=listing,
+        value_range=used,
     )
 
 
@@ -159,8 +184,9 @@ def find(
     limit: int | None = None,
     data_dir: str | None = None,
     remembered: str | os.PathLike | None = None,
+    value_range: Stated = None,
 ) -> tuple[np.ndarray | Photos, np.ndarray | None, tuple[str, ...] | None]:
-    """Finds images without looking whether photos can be read.
+    """Finds images without looking whether they can be read, or their range.
 
     Args:
         spec: see `load`.
@@ -169,6 +195,8 @@ def find(
         limit: see `load`.
         data_dir: see `load`.
         remembered: see `load`.
+        value_range: see `load`; here only checked to be there for numbers that
+            need one.
 
     Returns:
         A tuple: the images, labels and class names; the last two may be `None`.
@@ -179,7 +207,9 @@ def find(
     """
     source = _find(spec, data_dir)
     if isinstance(source, _File):
-        images, labels = load_file(source.path, split, image_size, limit)
+        images, labels = load_file(
+            source.path, split, image_size, limit, value_range
+        )
         return images, labels, _FASHION_CLASSES if spec == _EMBEDDED else None
     if isinstance(source, _Photos):
         load_photos = source.load
@@ -189,10 +219,7 @@ def find(
         return photos, photos.labels, names
     from kerassl.data.tfds import load_tfds
 
-    found = load_tfds(source, split, image_size, limit)
-    if not isinstance(found[0], Photos):
-        check_images(found[0], f"images of {spec}")
-    return found
+    return load_tfds(source, split, image_size, limit, value_range)
 
 
 def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
@@ -228,8 +255,9 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
         sides = []
         for file in files:
             # `load` counts and names the unreadable ones.
-            with contextlib.suppress(Exception), open_image(file) as image:
-                sides.append(min(image.size))
+            with contextlib.suppress(Exception):
+                header = read_header(file)
+                sides.append(min(header.height, header.width))
         if sides:
             return int(np.median(sides)), True
     elif isinstance(source, _File):

@@ -3,13 +3,14 @@
 import collections
 import copy
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeAlias
 
 import numpy as np
 
 from kerassl.data.cuts import CropPlan, CutOut, Maker, Resized
-from kerassl.data.decode import decode_opened, open_image, reductions
+from kerassl.data.decoders import RGB, Decoder
 from kerassl.data.files import NAMED, listed
 from kerassl.data.shared import Layout
 from kerassl.data.threads import Threads
@@ -26,7 +27,7 @@ Index: TypeAlias = int | np.integer | slice | Sequence[int] | np.ndarray | tuple
 
 
 class Photos:
-    """Encoded images that look like one uint8 array of shape `(N, H, W, 3)`.
+    """Encoded images that look like one array of shape `(N, H, W, C)`.
 
     An index, a slice or an array of indices decodes those images, in threads:
     the short side is resized, and the center cropped. `read_cuts` cuts views
@@ -40,9 +41,9 @@ class Photos:
         records: `Records`, where the encoded images are.
         size: tuple `(height, width)`, to which images are resized.
         labels: int array of shape `(N,)`, or `None`.
+        decoder: `Decoder`, which reads an image: by default as RGB of 8 bits.
     """
 
-    dtype = np.dtype("uint8")
     ndim = 4
 
     def __init__(
@@ -50,8 +51,10 @@ class Photos:
         records: Any,
         size: tuple[int, int],
         labels: np.ndarray | None = None,
+        decoder: Decoder = RGB(),
     ):
         self.records = records
+        self.decoder = decoder
         self.size = size
         self.labels = labels
         #: What is missing of the source or of the images, in words.
@@ -66,8 +69,13 @@ class Photos:
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """The shape `(N, height, width, 3)`."""
-        return (len(self.records), *self.size, 3)
+        """The shape `(N, height, width, channels)`."""
+        return (len(self.records), *self.size, self.decoder.channels)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of the decoded images, uint8 or float32."""
+        return np.dtype(self.decoder.dtype)
 
     @property
     def in_memory(self) -> bool:
@@ -121,7 +129,7 @@ class Photos:
             indices: int array of shape `(n,)`.
 
         Returns:
-            A pair: images `(n, H, W, 3)`, and the index of each. The indices
+            A pair: images `(n, H, W, C)`, and the index of each. The indices
             differ from `indices` where an image couldn't be read and another
             one replaces it.
 
@@ -130,8 +138,11 @@ class Photos:
         """
         if self._decoded is not None:
             return self._decoded[indices], np.array(indices)
-        layout = {"image": ((len(indices), *self.size, 3), "uint8")}
-        arrays, used = self._make(indices, layout, Resized(self.size))
+        layout = {
+            "image": ((len(indices), *self.shape[1:]), self.decoder.dtype)
+        }
+        make = Resized(self.size, self.decoder)
+        arrays, used = self._make(indices, layout, make)
         return arrays["image"], used
 
     def read_cuts(
@@ -148,17 +159,18 @@ class Photos:
             uniforms: float array `(n, plan.num_uniforms)` in [0, 1).
 
         Returns:
-            A pair: a dict of the views' names to uint8 arrays
-            `(n, size, size, 3)`, and the index of each image, as in `read`.
+            A pair: a dict of the views' names to arrays
+            `(n, size, size, C)`, and the index of each image, as in `read`.
 
         Raises:
             ValueError: if no image can be read any more.
         """
+        channels, dtype = self.decoder.channels, self.decoder.dtype
         layout = {
-            name: ((len(indices), size, size, 3), "uint8")
+            name: ((len(indices), size, size, channels), dtype)
             for name, size in plan.sizes.items()
         }
-        return self._make(indices, layout, CutOut(plan, uniforms))
+        return self._make(indices, layout, CutOut(plan, uniforms, self.decoder))
 
     def _make(
         self,
@@ -270,7 +282,8 @@ class Photos:
             ValueError: if more images are unreadable.
         """
         decoded = None
-        if np.prod(self.shape) <= _IN_MEMORY_BYTES:
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if size <= _IN_MEMORY_BYTES:
             decoded, errors = self.decode_all()
             count = len(self)
         else:
@@ -290,13 +303,14 @@ class Photos:
 
     def decode_all(self) -> tuple[np.ndarray, dict[int, str]]:
         """Returns all images, and errors by index; logs what they lose."""
-        images = np.empty(self.shape, "uint8")
+        images = np.empty(self.shape, self.dtype)
         found: dict[int, list[str]] = {}
 
         def decode(index: int) -> None:
-            with open_image(self.records.source(index), self.size) as file:
-                found[index] = reductions(file)
-                images[index] = decode_opened(file, self.size)
+            source = self.records.source(index)
+            images[index], found[index] = self.decoder.checked(
+                source, self.size
+            )
 
         errors = self.attempt(decode, range(len(self)))
         _log_reduced(found.values())
@@ -317,8 +331,8 @@ class Photos:
         found: dict[int, list[str]] = {}
 
         def check(index: int) -> None:
-            with open_image(self.records.source(index), self.size) as file:
-                found[index] = reductions(file)
+            source = self.records.source(index)
+            found[index] = self.decoder.losses(source, self.size)
 
         errors = self.attempt(check, indices.tolist())
         _log_reduced(found.values())
@@ -357,7 +371,10 @@ class Photos:
                 f"(--max-unreadable): {named}"
             )
         _logger.warning("%s and are skipped: %s", found, named)
-        return [f"{found} and are skipped"]
+        # Without the names of files in them.
+        reasons = collections.Counter(e.split(" '")[0] for e in errors.values())
+        kinds = [f"{n:,} {reason}" for reason, n in reasons.most_common()]
+        return [f"{found} and are skipped, by reason: {listed(kinds)}"]
 
 
 def _log_reduced(found: Iterable[list[str]]) -> None:

@@ -11,14 +11,15 @@ import keras
 import numpy as np
 
 from kerassl.data.arrays import (
-    check_header,
     check_memory,
+    check_numbers,
     parse_size,
     resize_image,
 )
 from kerassl.data.errors import SplitError
 from kerassl.data.photos import Photos
 from kerassl.data.tfrecords import index_tfrecords
+from kerassl.value_range import Stated
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -73,6 +74,7 @@ def load_tfds(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
+    value_range: Stated = None,
 ) -> tuple[np.ndarray | Photos, np.ndarray | None, tuple[str, ...] | None]:
     """Reads the images of a TFDS builder.
 
@@ -84,6 +86,7 @@ def load_tfds(
         split: str, a split or a slice of one, as in `"train[:1000]"`.
         image_size: int, `(height, width)`, or `None` to keep their size.
         limit: int, how many images to read, or `None` for all.
+        value_range: as in `load_file`.
 
     Returns:
         A tuple: images `(N, H, W, C)`, labels and class names. The last two
@@ -129,7 +132,7 @@ def load_tfds(
 
     shape = feature.shape if size is None else (*size, feature.shape[-1])
     dtype = np.dtype(feature.np_dtype)
-    check_header((count, *shape), dtype.name, f"images of {name}")
+    check_numbers((count, *shape), dtype.name, f"images of {name}", value_range)
     check_memory(count, shape, dtype, name)
     images = np.empty((count, *shape), dtype)
     labels = None if label_key is None else np.empty(count, "int64")

@@ -21,6 +21,7 @@ from kerassl.encoders.normalization import standardization
 from kerassl.encoders.resnet import small_resnet
 from kerassl.image_format import LAST, pinned
 from kerassl.names import check_encoder_name, split_library
+from kerassl.value_range import MAX_CHANNELS
 
 SMALL_RESNETS: dict[str, dict] = {
     "resnet_nano": dict(widths=(32, 64, 128), blocks=(1, 1, 1), stem_strides=2),
@@ -99,9 +100,10 @@ def build(
     Args:
         name: str, a name in the table. KerasHub downloads presets, and reads
             them as it does: load only those that you trust.
-        image_shape: `(height, width, channels)`, 1 or 3 channels.
+        image_shape: `(height, width, channels)`, 1 to 16 channels.
         mean: the mean of each channel, for pixels in [0, 1]. By default that
-            of the library's model, ImageNet's, or 0.5 for one channel.
+            of the library's model, ImageNet's, or 0.5 for one channel; other
+            numbers of channels need it. `kerassl data stats` measures both.
         std: the standard deviation likewise. By default that of the library's
             model, ImageNet's, or 0.25 for one channel.
         patch_size: int, only for `vit_...`. By default 4 up to 48 px, 8 up to
@@ -129,10 +131,10 @@ def build(
     """
     check_encoder_name(name)
     shape = tuple(image_shape)
-    if len(shape) != 3 or shape[-1] not in (1, 3) or None in shape:
+    if len(shape) != 3 or None in shape or not 1 <= shape[-1] <= MAX_CHANNELS:
         raise ValueError(
-            "`image_shape` must be (height, width, channels) with 1 or 3 "
-            f"channels. Received: {image_shape}"
+            "`image_shape` must be (height, width, channels) with 1 to "
+            f"{MAX_CHANNELS} channels. Received: {image_shape}"
         )
     if patch_size is not None and name not in VITS:
         raise ValueError(

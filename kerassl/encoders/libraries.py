@@ -42,7 +42,8 @@ def from_library(
     normalization: Any = None
     options: dict[str, Any] = {}
     if library == "keras":
-        body, normalization = _application(rest, image_shape)
+        has_numbers = mean is not None or std is not None
+        body, normalization = _application(rest, image_shape, has_numbers)
     else:
         body, normalization = _preset(rest, image_shape)
     if mean is not None or std is not None:
@@ -52,11 +53,14 @@ def from_library(
     return as_encoder(body, **options)
 
 
-def _application(name: str, shape: tuple) -> tuple[keras.Model, Any]:
+def _application(
+    name: str, shape: tuple, has_numbers: bool
+) -> tuple[keras.Model, Any]:
     """Returns a model of `keras.applications`, untrained, and what precedes it.
 
-    That is the `preprocess_input` of its module, which does nothing where the
-    model normalizes images itself.
+    Unless the mean and the deviation are given (`has_numbers`), that is the
+    `preprocess_input` of its module, which does nothing where the model
+    normalizes images itself.
     """
     check_choice("model of `keras.applications`", name, APPLICATIONS)
     make = getattr(keras.applications, name)
@@ -78,8 +82,9 @@ def _application(name: str, shape: tuple) -> tuple[keras.Model, Any]:
         ) from error
     if shape[-1] != 3:
         # `preprocess_input` is for three channels.
-        own = normalizes(body)
-        return body, None if own else standardization(shape[-1], None, None)
+        if normalizes(body) or has_numbers:
+            return body, None
+        return body, standardization(shape[-1], None, None)
     module = make.__module__.rpartition(".")[-1]
     return body, getattr(keras.applications, module).preprocess_input
 

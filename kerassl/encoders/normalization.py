@@ -43,13 +43,21 @@ def standardization(
     Args:
         channels: int.
         mean: the mean of each channel, for pixels in [0, 1]. By default
-            ImageNet's, or 0.5 for one channel.
+            ImageNet's, or 0.5 for one channel; others have none.
         std: the standard deviation likewise. By default ImageNet's, or 0.25 for
             one channel.
 
     Raises:
-        ValueError: if their number is not that of the channels.
+        ValueError: if their number is not that of the channels, or they are
+            missing.
     """
+    if channels not in (1, 3) and None in (mean, std):
+        raise ValueError(
+            f"The mean and the deviation of {channels} channels aren't known: "
+            "give `mean` and `std` of pixels in [0, 1], which `kerassl data "
+            "stats` measures; in a recipe they are normalization.mean and "
+            "normalization.std."
+        )
     if mean is None:
         mean = IMAGENET_MEAN if channels == 3 else (0.5,)
     if std is None:
@@ -60,6 +68,8 @@ def standardization(
                 f"`{name}` needs a number for each of the {channels} channels, "
                 f"for pixels in [0, 1]. Received: {values}"
             )
+    if min(std) <= 0:
+        raise ValueError(f"`std` must be above 0. Received: {std}")
     return rescaling(
         [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std)]
     )

@@ -160,10 +160,17 @@ def _jpeg_compression(x, level, rng):
     from PIL import Image
 
     levels = np.rint(255 * x).astype("uint8")
-    picture = Image.fromarray(levels[..., 0] if x.shape[-1] == 1 else levels)
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=(70, 50, 35, 25, 15)[level])
-    return np.asarray(Image.open(file), "float32").reshape(x.shape) / 255
+
+    def compressed(part: np.ndarray) -> np.ndarray:
+        file = io.BytesIO()
+        quality = (70, 50, 35, 25, 15)[level]
+        Image.fromarray(part).save(file, "JPEG", quality=quality)
+        return np.asarray(Image.open(file), "float32")
+
+    if x.shape[-1] == 3:
+        return compressed(levels) / 255
+    planes = [compressed(p) for p in np.moveaxis(levels, -1, 0)]
+    return np.stack(planes, -1) / 255
 
 
 CORRUPTIONS: dict[str, Corruption] = {

@@ -6,6 +6,7 @@ from typing import Any
 from kerassl import registry
 from kerassl.presets.format.info import CONVERTER, INFO, UNLICENSED, PresetInfo
 from kerassl.presets.public import OWN, hub_id
+from kerassl.value_range import parse_range
 
 ADDRESS = "hf://OWNER/{name}"
 
@@ -91,8 +92,11 @@ def _summary(info: PresetInfo) -> str:
 
 def _facts(info: PresetInfo) -> str:
     shape = " x ".join("any" if s is None else str(s) for s in info.image_shape)
+    values = "values in [0, 255]"
+    if info.value_range is not None:
+        values += f", where 0 to 255 stand for {parse_range(info.value_range)}"
     rows = {
-        "Images": f"{shape}, channels last, values in [0, 255]",
+        "Images": f"{shape}, channels last, {values}",
         "Features": f"{info.features}",
         "Weights": f"{info.parameters:,}, float32",
         "License": "none" if info.license == UNLICENSED else info.license,

@@ -130,7 +130,7 @@ def _new_encoder(recipe: Recipe, image_shape: tuple[int, ...]) -> keras.Model:
             f"The recipe {recipe.name} goes on from trained weights. Give them "
             "as `weights`, or an encoder's name as `encoder`."
         )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(recipe.normalization)
     if recipe.encoder.startswith(("vit_", "dinov2_")):
         options["pooling"] = METHODS[recipe.method].pooling
     return encoders.build(recipe.encoder, image_shape, **options)

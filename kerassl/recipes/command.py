@@ -57,6 +57,8 @@ def pretrain_command(
     for name, value in {**options, **given}.items():
         if value is not None and value != usual.get(name):
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if "range" in settings:
+        words.append(f"--range={settings['range']}")
     for change in changes:
         words += ["--set", change]
     if output is not None:

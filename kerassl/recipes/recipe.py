@@ -121,6 +121,10 @@ class Recipe:
             dtype policy of all layers; `"auto"`, `"mixed_bfloat16"` on GPUs
             and TPUs that have it and `"float32"` elsewhere; or `None` for
             Keras's global policy, float32 unless it was changed.
+        normalization: `"mean"` and `"std"`, a number for each channel, of
+            pixels in [0, 1]; or none, for those of
+            `kerassl.encoders.build`. Runs measure them on images that aren't
+            gray or RGB of 8 bits.
 
     Raises:
         ValueError: if a name is unknown, with the nearest ones, or a number is
@@ -145,6 +149,7 @@ class Recipe:
     image_size: int | None = None
     seed: int = 0
     precision: str | None = None
+    normalization: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks the names, the numbers and the names of arguments."""
@@ -226,8 +231,10 @@ class Recipe:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the fields, ready for JSON; float32 is left out."""
+        """Returns the fields, ready for JSON, without newer ones' defaults."""
         fields = dataclasses.asdict(self)
+        if not fields["normalization"]:
+            del fields["normalization"]
         # As in recipes of before there was a choice, whose hashes stay theirs.
         if fields["precision"] in (None, "float32"):
             del fields["precision"]

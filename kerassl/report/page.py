@@ -3,6 +3,7 @@
 import datetime
 import html
 import string
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from kerassl.report.subject import Subject
 from kerassl.run_folder import REPORT, read_settings
 from kerassl.run_lock import InUseError
 from kerassl.runs.files import check_writable, replacing
-from kerassl.visualization.figures import load_matplotlib
+from kerassl.visualization.figures import (
+    load_matplotlib,
+    shown_channels,
+    visible,
+)
 
 TEMPLATE = "page.html"
 
@@ -23,6 +28,7 @@ def write(
     output: str | Path | None = None,
     data_dir: str | None = None,
     max_unreadable: float | None = None,
+    channels: Sequence[int] | None = None,
 ) -> Path:
     """Writes a self-contained HTML page about a run.
 
@@ -42,6 +48,8 @@ def write(
             folder.
         data_dir: as in `kerassl.data.load`; by default the run's.
         max_unreadable: as in `kerassl.data.load`; by default the run's.
+        channels: of images with more than three, the one or the three to show,
+            counted from 0. By default the first three, as red, green and blue.
 
     Returns:
         The path of the page.
@@ -60,7 +68,7 @@ def write(
     ```
     """
     return Report(
-        folder, data, images, output, data_dir, max_unreadable
+        folder, data, images, output, data_dir, max_unreadable, channels
     ).write()
 
 
@@ -78,6 +86,7 @@ class Report:
         output: str | Path | None = None,
         data_dir: str | None = None,
         max_unreadable: float | None = None,
+        channels: Sequence[int] | None = None,
     ):
         load_matplotlib()  # Fails before the features are computed.
         self.path = Path(folder) / REPORT if output is None else Path(output)
@@ -85,6 +94,9 @@ class Report:
             raise FileNotFoundError(f"There is no folder {self.path.parent}.")
         check_writable(self.path.parent)
         self.run = Subject(folder, data, images, data_dir, max_unreadable)
+        self.channels = channels
+        with shown_channels(channels):
+            visible(self.run.queries.images[:1])
 
     def write(self) -> Path:
         """Draws the pictures, writes the page and returns its path.
@@ -94,6 +106,8 @@ class Report:
                 the folder.
         """
         run = self.run
+        with shown_channels(self.channels):
+            body = "\n".join(sections(run))
         template = resources.files(__package__) / TEMPLATE
         page = string.Template(template.read_text(encoding="utf-8")).substitute(
             title=html.escape(f"{run.recipe.method} on {run.settings['data']}"),
@@ -101,7 +115,7 @@ class Report:
                 f"A run of kerassl in {run.folder}. Report of "
                 f"{datetime.datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."
             ),
-            body="\n".join(sections(run)),
+            body=body,
         )
         if read_settings(run.folder) != run.settings:
             raise InUseError(f"Another run has begun in {run.folder}.")

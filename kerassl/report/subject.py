@@ -78,6 +78,7 @@ class Subject:
                 data_dir=data_dir,
                 max_unreadable=max_unreadable,
                 channels=self.encoder.input_shape[-1],
+                value_range=self.settings.get("value_range"),
             )
 
         self.note = ""

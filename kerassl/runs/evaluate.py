@@ -30,7 +30,9 @@ from kerassl.runs.subject import (
     check_channels,
     load_size,
     open_encoder,
+    recorded_range,
 )
+from kerassl.value_range import Stated
 
 
 class Evaluation:
@@ -50,6 +52,8 @@ class Evaluation:
         test_limit: int or `None`, the number of test images to use.
         data_dir: as in `kerassl.data.load`.
         max_unreadable: as in `kerassl.data.load`.
+        value_range: as in `kerassl.data.load`; by default that of the images
+            that the encoder learned from.
 
     Raises:
         ValueError: if the encoder's weights aren't finite, the images don't
@@ -75,6 +79,7 @@ class Evaluation:
         test_limit: int | None = None,
         data_dir: str | None = None,
         max_unreadable: float | None = None,
+        value_range: Stated = None,
     ):
         self.encoder = open_encoder(source)
         self._load = functools.cache(
@@ -90,6 +95,7 @@ class Evaluation:
                     MAX_UNREADABLE if max_unreadable is None else max_unreadable
                 ),
                 channels=self.encoder.input_shape[-1],
+                value_range=value_range or recorded_range(source),
             )
         )
         self._specs = {spec for spec in (data, train, test) if spec is not None}
@@ -187,6 +193,7 @@ class Evaluation:
         for split, part in self.splits.items():
             classes, (numbers,) = encode_labels({split: part.labels})
             words = repr((split, part.name, part.images.shape, classes))
+            words += str(part.value_range or "")
             found.update(words.encode("utf-8", "surrogateescape"))
             found.update(numbers.tobytes())
             add_images(found, part)

@@ -41,7 +41,9 @@ from kerassl.runs.subject import (
     check_channels,
     load_size,
     open_encoder,
+    recorded_range,
 )
+from kerassl.value_range import Stated
 
 JOURNAL, ROWS = "journal.json", "features.npy"
 FORMS: dict[str, Form] = {
@@ -87,6 +89,8 @@ class FeatureFile:
         batch_size: int > 0.
         data_dir: as in `kerassl.data.load`.
         max_unreadable: as in `kerassl.data.load`.
+        value_range: as in `kerassl.data.load`; by default that of the images
+            that the encoder learned from.
         overwrite: bool. Whether to replace the file if it exists, and what an
             interruption with other arguments has left.
 
@@ -122,6 +126,7 @@ class FeatureFile:
         batch_size: int = 256,
         data_dir: str | None = None,
         max_unreadable: float | None = None,
+        value_range: Stated = None,
         overwrite: bool = False,
     ):
         self.path = Path(path)
@@ -140,6 +145,8 @@ class FeatureFile:
             max_unreadable=(
                 MAX_UNREADABLE if max_unreadable is None else max_unreadable
             ),
+            channels=encoder.input_shape[-1],
+            value_range=value_range or recorded_range(source),
         )
         check_channels(encoder, self.data)
         self.count = len(self.data.images)
@@ -158,6 +165,7 @@ class FeatureFile:
             "images": [*self.data.images.shape, images.hexdigest()],
             "layer": layer,
             **({"patches": True} if patches else {}),
+            **_range(self.data),
             "batch size": batch_size,
             **environment(),
         }
@@ -371,3 +379,9 @@ def _write_parquet(
             arrays.append(pa.FixedSizeListArray.from_arrays(numbers, dim))
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
             start = stop
+
+
+def _range(data: kerassl_data.ImageData) -> dict[str, Any]:
+    """Returns the setting that records a range, if there is one."""
+    found = data.value_range
+    return {} if found is None else {"range": str(found)}

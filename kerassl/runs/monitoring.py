@@ -64,6 +64,7 @@ def monitors(
             data_dir=run.settings["data_dir"],
             max_unreadable=run.settings["max_unreadable"],
             channels=run.data.image_shape[-1],
+            value_range=run.settings.get("value_range"),
         )
         labeled = splits.parts
         for words in splits.notes:

@@ -92,6 +92,7 @@ def save_preset(
         datasets=datasets or tuple(dict.fromkeys([*earlier, names[data]])),
         scores=public_scores(found, names) if scores is None else scores,
         training=known | dict(training or {}),
+        value_range=settings.get("value_range"),
         versions=settings.get("versions", environment()["versions"]),
         **arguments,
     )

@@ -10,9 +10,15 @@ import numpy as np
 from kerassl import data as kerassl_data
 from kerassl import encoders
 from kerassl.data import ImageData
-from kerassl.data.decode import decode_image
+from kerassl.data.decoders import RGB
 from kerassl.names import MAX_UNREADABLE
-from kerassl.runs.subject import check_channels, load_size, open_encoder
+from kerassl.runs.subject import (
+    check_channels,
+    load_size,
+    open_encoder,
+    recorded_range,
+)
+from kerassl.value_range import Stated
 from kerassl.visualization.features import class_name, unit
 from kerassl.visualization.neighbors import draw_found, nearest
 
@@ -37,6 +43,8 @@ class Search:
         limit: int or `None`, as in `kerassl.data.load`.
         data_dir: as in `kerassl.data.load`.
         max_unreadable: as in `kerassl.data.load`.
+        value_range: as in `kerassl.data.load`; by default that of the images
+            that the encoder learned from.
 
     Raises:
         ValueError: if the encoder or the images are refused.
@@ -59,6 +67,7 @@ class Search:
         limit: int | None = None,
         data_dir: str | None = None,
         max_unreadable: float | None = None,
+        value_range: Stated = None,
     ):
         self.encoder = open_encoder(source)
         self.data = kerassl_data.load(
@@ -70,6 +79,8 @@ class Search:
             max_unreadable=(
                 MAX_UNREADABLE if max_unreadable is None else max_unreadable
             ),
+            channels=self.encoder.input_shape[-1],
+            value_range=value_range or recorded_range(source),
         )
         check_channels(self.encoder, self.data)
         features = encoders.embed(self.encoder, self.data.images)
@@ -142,10 +153,11 @@ class Search:
 
     def _read(self, files: Sequence[str | Path]) -> ImageData:
         size = load_size(self.encoder) or SIZE
+        decoder = getattr(self.data.images, "decoder", RGB())
         pictures = []
         for file in files:
             try:
-                pictures.append(decode_image(file, size))
+                pictures.append(decoder.image(file, size))
             except (OSError, ValueError) as error:
                 raise ValueError(
                     f"{file} can't be read as an image: {error}"

@@ -7,9 +7,10 @@ import keras
 
 from kerassl import data as kerassl_data
 from kerassl import distributed, encoders, recipes
+from kerassl.data.inspection import channel_statistics
 from kerassl.environment import environment
 from kerassl.image_format import load_keras_file
-from kerassl.names import FROM_WEIGHTS, MAX_UNREADABLE, START
+from kerassl.names import FROM_WEIGHTS, MAX_UNREADABLE, START, split_library
 from kerassl.recipes import Recipe
 from kerassl.recipes.build import decided
 from kerassl.run_folder import (
@@ -24,10 +25,14 @@ from kerassl.runs.checkpoint import Position, load_checkpoint, state
 from kerassl.runs.files import check_writable
 from kerassl.runs.run import Run
 from kerassl.runs.steps import steps_per_epoch
-from kerassl.runs.subject import check_channels
+from kerassl.runs.subject import check_channels, recorded_range
 from kerassl.runs.weights import describe_weights, open_weights
 from kerassl.training.precision import of_new_layers
 from kerassl.training.step import build_optimizer
+from kerassl.value_range import Stated, spread
+
+#: How many images a new encoder's normalization is measured on.
+NORMALIZED_IMAGES = 1000
 
 
 def start(
@@ -39,6 +44,7 @@ def start(
     limit: int | None = None,
     data_dir: str | None = None,
     max_unreadable: float | None = None,
+    value_range: Stated = None,
     overwrite: bool = False,
 ) -> Run:
     """Prepares a new run: checks everything, loads the data, builds the model.
@@ -57,6 +63,8 @@ def start(
         limit: int or `None`, the maximum number of images.
         data_dir: as in `kerassl.data.load`.
         max_unreadable: as in `kerassl.data.load`.
+        value_range: as in `kerassl.data.load`; by default that of the
+            weights, if there are any.
         overwrite: bool. Whether to replace an existing run.
 
     Returns:
@@ -105,7 +113,20 @@ def start(
         "devices": distributed.device_count(),
         **environment(),
     }
+    if isinstance(value_range, str):
+        settings["range"] = value_range
+    if value_range is None and weights is not None:
+        value_range = recorded_range(weights)
+    if value_range is not None:
+        settings["value_range"] = value_range
     images = _load_data(recipe, settings, encoder, folder)
+    settings.pop("value_range", None)
+    if images.value_range is not None:
+        # In numbers, also where percentiles were asked for.
+        settings["value_range"] = images.value_range.to_dict()
+    if encoder is None:
+        recipe = _normalized(recipe, images)
+        settings |= {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash}
     settings["data"] = images.name  # With a commit, if it is on the Hub.
     settings["images"] = len(images.images)
     if images.notes:
@@ -257,7 +278,44 @@ def _load_data(
         max_unreadable=settings["max_unreadable"],
         channels=None if encoder is None else encoder.input_shape[-1],
         remembered=folder / IMAGES,
+        value_range=settings.get("value_range"),
     )
+
+
+def _normalized(recipe: Recipe, images: Any) -> Recipe:
+    """Returns the recipe with the mean and deviation of images, if needed.
+
+    Those of 8-bit gray and RGB images are the encoder's.
+    """
+    *_, channels = images.image_shape
+    is_plain = images.value_range is None and (
+        channels == 3 or (channels == 1 and images.images.dtype == "uint8")
+    )
+    has_own = split_library(recipe.encoder)[0] and channels == 3
+    if is_plain or has_own or recipe.normalization:
+        return recipe
+    count = len(images.images)
+    few = images.select(list(spread(count, NORMALIZED_IMAGES)))
+    found = channel_statistics(few.images)
+    if max(found["mean"]) + max(found["std"]) < 1:
+        raise ValueError(
+            f"The images of {images.name} are black: their values fill less "
+            f"than a hundredth of the range {images.value_range}. State it: "
+            "--range 1%,99% measures one."
+        )
+    if min(found["std"]) <= 0:
+        flat = found["std"].index(min(found["std"])) + 1
+        raise ValueError(
+            f"Channel {flat} of {images.name} has the same value in all "
+            "images, so that it can't be normalized: state a --range in which "
+            "its values differ, or give normalization.mean and "
+            "normalization.std (--set)."
+        )
+    normalization = {
+        name: [round(value / 255, 6) for value in found[name]]
+        for name in ("mean", "std")
+    }
+    return recipe.replace(normalization=normalization)
 
 
 def _check_folder(folder: Path) -> None:

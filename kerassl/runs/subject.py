@@ -8,6 +8,9 @@ import numpy as np
 
 from kerassl.data import ImageData
 from kerassl.presets import load_encoder
+from kerassl.presets.load import KERASHUB, open_source
+from kerassl.run_folder import RECIPE, read_settings
+from kerassl.value_range import ValueRange
 
 
 def open_encoder(source: str | Path) -> keras.Model:
@@ -23,6 +26,29 @@ def open_encoder(source: str | Path) -> keras.Model:
     encoder = load_encoder(source)
     check_finite(encoder, source)
     return encoder
+
+
+def recorded_range(source: str | Path) -> ValueRange | None:
+    """Returns the range of values of the images that an encoder learned from.
+
+    Args:
+        source: as in `kerassl.load_encoder`.
+
+    Returns:
+        A `ValueRange`, or `None` if they were in [0, 255], or it isn't known.
+    """
+    if (Path(source) / RECIPE).is_file():
+        return _range(read_settings(source).get("value_range"))
+    if str(source).startswith(KERASHUB):
+        return None
+    preset = open_source(source)
+    return None if preset is None else _range(preset.info.value_range)
+
+
+def _range(recorded: dict[str, list[float]] | None) -> ValueRange | None:
+    if recorded is None:
+        return None
+    return ValueRange(tuple(recorded["low"]), tuple(recorded["high"]))
 
 
 def check_finite(encoder: keras.Model, source: str | Path) -> None:

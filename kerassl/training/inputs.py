@@ -12,6 +12,7 @@ import numpy as np
 from kerassl.data import ImageBatches, ImageData
 from kerassl.data.arrays import check_dtype, check_header, dtype_name
 from kerassl.data.cuts import CropPlan
+from kerassl.data.photos import Photos
 from kerassl.distributed import in_step
 from kerassl.training.forms import (
     any_array,
@@ -200,7 +201,7 @@ class Inputs:
         x = select(data, self.views, self.drawn)
         for name, images in self._images(x).items():
             self._check_form(images, name)
-            if dtype_name(images) == "uint8":
+            if dtype_name(images) == "uint8" or isinstance(images, Photos):
                 continue  # All values are valid.
             if type(images) is not np.ndarray and len(images):
                 # The array is in a file or on a device.

@@ -1,5 +1,8 @@
 """Matplotlib figures of images, without pyplot's global state."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,10 @@ RIGHT, WRONG = "tab:green", "tab:red"
 PAPER = 255.0
 # Inches per image.
 CELL = 1.5
+# The channels that pictures show, counted from 0; `None` for the first three.
+_CHANNELS: ContextVar[tuple[int, ...] | None] = ContextVar(
+    "channels", default=None
+)
 
 
 def load_matplotlib() -> Any:
@@ -49,15 +56,70 @@ def make_figure(rows: int, columns: int, scale: float = 1.0) -> tuple[Any, Any]:
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
+@contextlib.contextmanager
+def shown_channels(channels: Sequence[int] | None) -> Iterator[None]:
+    """Context in which pictures show other channels than the first three.
+
+    Args:
+        channels: one channel, in gray; or three, as red, green and blue. They
+            are counted from 0. `None` changes nothing.
+
+    Raises:
+        ValueError: if they are another number.
+    """
+    if channels is not None and len(channels) not in (1, 3):
+        raise ValueError(
+            "Pictures show one channel, or three as red, green and blue. "
+            f"Received: {tuple(channels)}"
+        )
+    token = _CHANNELS.set(None if channels is None else tuple(channels))
+    try:
+        yield
+    finally:
+        _CHANNELS.reset(token)
+
+
+def visible(image: np.ndarray) -> np.ndarray:
+    """Returns the channels of an image that pictures show.
+
+    Those of `shown_channels`; otherwise one channel in gray, or the first
+    three as red, green and blue. Of two, blue is black.
+
+    Args:
+        image: array `(..., C)`.
+
+    Returns:
+        An array `(..., 1)` or `(..., 3)`.
+
+    Raises:
+        ValueError: if there is no such channel.
+    """
+    count = image.shape[-1]
+    chosen = _CHANNELS.get()
+    if chosen is not None and count > 1:
+        if not 0 <= min(chosen) <= max(chosen) < count:
+            raise ValueError(
+                f"The images have the channels 0 to {count - 1}. Received: "
+                f"{chosen}"
+            )
+        return image[..., list(chosen)]
+    if count == 2:
+        return np.concatenate([image, np.zeros_like(image[..., :1])], axis=-1)
+    return image[..., :3]
+
+
 def show(axis: Any, image: np.ndarray, **options: Any) -> None:
-    """Draws an image, in gray if it has one channel.
+    """Draws an image, in gray if one channel of it is visible.
 
     Args:
         axis: matplotlib axes; their frame and ticks are hidden.
         image: array `(H, W, C)`, values in [0, 255].
         **options: arguments of `imshow`.
+
+    Raises:
+        ValueError: as `visible`.
     """
-    pixels = np.clip(np.rint(image), 0, 255).astype("uint8")
+    pixels = np.clip(np.rint(visible(image)), 0, 255).astype("uint8")
     if pixels.shape[-1] == 1:
         axis.imshow(pixels[..., 0], cmap="gray", vmin=0, vmax=255, **options)
     else:

@@ -250,11 +250,11 @@ def test_images_that_cannot_be_used_are_refused_before_they_are_read(
     name = fake_tfds(
         tmp_path,
         "clear",
-        lambda tfds: {"image": tfds.features.Image(shape=(4, 4, 4))},
-        [{"image": np.zeros((4, 4, 4), "uint8")}],
+        lambda tfds: {"image": tfds.features.Image(shape=(3, 4, 4))},
+        [{"image": np.zeros((3, 4, 4), "uint8")}],
     )
     monkeypatch.setattr("kerassl.data.tfds._examples", None)
-    with pytest.raises(ValueError, match=r"1 or 3 channels.*\(1, 4, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"1 to 16 channels.*\(1, 3, 4, 4\)"):
         kerassl.data.load(name, data_dir=tmp_path)
 
 

@@ -664,7 +664,7 @@ def test_a_huge_file(preset):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        ({"schema_version": 2}, "schema 2.*Upgrade"),
+        ({"schema_version": 3}, "schema 3.*Upgrade"),
         ({"schema_version": "1"}, "`schema_version` must be"),
         ({"schema_version": True}, "`schema_version` must be"),
         ({"evil": 1}, "unknown fields: evil"),

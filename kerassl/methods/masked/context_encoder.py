@@ -19,8 +19,8 @@ from kerassl.layers import inpainting
 from kerassl.losses.numbers import at_least
 from kerassl.methods.base import SelfSupervisedModel
 
-# The authors' color of holes, by number of channels, in [0, 255].
-HOLE = {1: (127.5,), 3: (117.0, 104.0, 123.0)}
+# The authors' color of holes in RGB images, in [0, 255]. Others have gray ones.
+HOLE = (117.0, 104.0, 123.0)
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -212,7 +212,7 @@ class ContextEncoder(SelfSupervisedModel):
         )
         mask = ops.cast(views["mask"], "float32")
         seen = 1.0 - mask
-        hole = array(ops, tuple(HOLE[images.shape[-1]]), images)
+        hole = array(ops, _hole(images.shape[-1]), images)
         maps = self.feature_map(images * seen + hole * mask, training=training)
         painted = self.decoder(
             self.bottleneck(maps, training=training), training=training
@@ -294,7 +294,7 @@ class ContextEncoder(SelfSupervisedModel):
         self._painted(painting)[:] = 127.5 * (
             predict_on_one_device(self, views)["painted"] + 1.0
         )
-        hole = np.array(HOLE[shape[-1]], "float32")
+        hole = np.array(_hole(shape[-1]), "float32")
         seen = images * (1.0 - mask)
         return {
             "input": seen + hole * mask,
@@ -324,3 +324,7 @@ def _cross_entropy(logits: Any, target: float) -> Any:
             ops.zeros_like(logits) + target, logits, from_logits=True
         )
     )
+
+
+def _hole(channels: int) -> tuple[float, ...]:
+    return HOLE if channels == 3 else (127.5,) * channels

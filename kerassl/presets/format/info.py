@@ -24,10 +24,11 @@ from kerassl.reading import (
     text,
 )
 from kerassl.renamed import recipe_hash
+from kerassl.value_range import MAX_CHANNELS, is_recorded
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # The schema that added a field. Those not listed are as old as schema 1.
-SINCE: dict[str, int] = {}
+SINCE: dict[str, int] = {"value_range": 2}
 
 CARD = "README.md"
 CONFIG = "config.json"
@@ -91,6 +92,9 @@ class PresetInfo:
         normalization: `None` if the published model normalizes its images
             itself; else a dict with the lists `"scale"` and `"offset"`, one
             number per channel, for images in [0, 255].
+        value_range: `None` for images in [0, 255]; or a dict with the lists
+            `"low"` and `"high"`, the values that were mapped to 0 and 255 for
+            the training, one number for all channels or one for each.
         datasets: names of the data sets it was trained on.
         scores: dict of protocol to results, such as
             `{"knn": {"accuracy": 0.91}}`.
@@ -119,6 +123,7 @@ class PresetInfo:
     features: int
     parameters: int
     normalization: dict[str, list[float]] | None = None
+    value_range: dict[str, list[float]] | None = None
     datasets: tuple[str, ...] = ()
     scores: dict[str, dict[str, Any]] = _empty()
     recipe: dict[str, Any] | None = None
@@ -140,6 +145,13 @@ class PresetInfo:
                     f"{INFO}: `normalization` needs one {key} for each of the "
                     f"{self.image_shape[-1]} channels. Found: {shown(numbers)}",
                 )
+        if self.value_range is not None:
+            count = len(self.value_range["low"])
+            check(
+                count in (1, self.image_shape[-1]),
+                f"{INFO}: `value_range` needs one pair of numbers, or one for "
+                f"each of the {self.image_shape[-1]} channels. Found: {count}",
+            )
         for name in self.files:
             check(
                 name in FILES and name != INFO,
@@ -234,7 +246,7 @@ def _is_image_shape(value: Any) -> bool:
         isinstance(value, tuple)
         and len(value) == 3
         and all(v is None or is_int(v, 1, 8192) for v in value[:2])
-        and is_int(value[2], 1, 4)
+        and is_int(value[2], 1, MAX_CHANNELS)
     )
 
 
@@ -286,13 +298,19 @@ FORMS: dict[str, Form] = {
     "output": one_of(*OUTPUTS),
     "image_shape": Form(
         _is_image_shape,
-        "[height, width, channels], of 1 to 8192 pixels or null, and 1 to 4 "
-        "channels",
+        "[height, width, channels], of 1 to 8192 pixels or null, and 1 to "
+        f"{MAX_CHANNELS} channels",
     ),
     "features": integer(1, 2**20),
     "parameters": integer(0, 2**34),
     "normalization": optional(
         Form(_is_normalization, "the lists `scale` and `offset`")
+    ),
+    "value_range": optional(
+        Form(
+            is_recorded,
+            "the lists `low` and `high`, of lower and higher numbers",
+        )
     ),
     "datasets": Form(
         lambda v: isinstance(v, tuple) and all(map(text(200).is_valid, v)),
