@@ -220,7 +220,7 @@ def test_mistakes_have_one_line(source, photos, tmp_path, capsys, monkeypatch):
         ((source, FASHION, "--split", "x", "--output", path), "'x'"),
         ((source, FASHION, "--layer", "stag", "--output", path), "stage1"),
         (("simclr_nano", FASHION, "--output", path), "no encoder simclr_nano"),
-        ((photos[1], FASHION, "--output", path), "images of 3 channels"),
+        ((source, photos[0], "--output", path), "images of 1 channels"),
         ((source, FASHION, "--output", existing / "f.npy"), "written"),
     ]:
         assert embed(*words) == 2, told

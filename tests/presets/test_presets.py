@@ -571,7 +571,7 @@ def test_a_new_field_needs_only_its_definition(tiny, next_schema, tmp_path):
     """Presets of the older schema load; the new one is as strict."""
     for path in sorted(load.zoo().glob("*/kerassl.json")):
         fields = json.loads(path.read_text())
-        assert fields["schema_version"] == next_schema - 1
+        assert fields["schema_version"] < next_schema
         old = schema.PresetInfo.from_dict(fields)
         assert (old.citation, old.schema_version) == ("", next_schema)
     assert len(kerassl.list_presets()) == 16
