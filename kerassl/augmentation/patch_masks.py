@@ -50,17 +50,18 @@ def block_masks(uniforms: Any, noise: Any, counts: Any, grid: int) -> Any:
     return ops.cast(ops.cast(rank, "float32") < counts[:, None], "float32")
 
 
-def square_masks(noise: Any, count: int, size: int) -> Any:
+def square_masks(noise: Any, count: int, size: int, grid: int) -> Any:
     """Hides random squares of patches, the same number in each image.
 
     Args:
-        noise: float32 tensor `(N, S)` in [0, 1), for a square number S of
-            squares.
+        noise: float32 tensor `(N, S)` in [0, 1), for S squares that cover the
+            patches. The last row and column of them may be cut.
         count: int, how many squares to hide: those with the smallest numbers.
         size: int > 0, the side of a square, in patches.
+        grid: int, the number of patches in a row.
 
     Returns:
-        A float32 tensor `(N, S * size * size)` by patches: 1 is hidden.
+        A float32 tensor `(N, grid * grid)`: 1 is hidden.
 
     Reference:
         - [Xie et al., 2021, SimMIM](https://arxiv.org/abs/2111.09886)
@@ -70,7 +71,8 @@ def square_masks(noise: Any, count: int, size: int) -> Any:
     hidden = ops.cast(rank < count, "float32")
     hidden = ops.reshape(hidden, (-1, side, 1, side, 1))
     hidden = ops.tile(hidden, (1, 1, size, 1, size))
-    return ops.reshape(hidden, (-1, (side * size) ** 2))
+    hidden = ops.reshape(hidden, (-1, side * size, side * size))
+    return ops.reshape(hidden[:, :grid, :grid], (-1, grid**2))
 
 
 def target_blocks(uniforms: Any, count: int, grid: int) -> Any:

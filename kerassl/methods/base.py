@@ -4,18 +4,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.augmentation.namespace import array
 from kerassl.data.batches import CROPS
-from kerassl.distributed import (
-    local_copy,
-    mean_over_devices,
-    on_one_device,
-    scale_loss_for_keras,
-)
+from kerassl.distributed import mean_over_devices, scale_loss_for_keras
 from kerassl.image_format import channels_last
 from kerassl.layers import MLPHead
 from kerassl.methods.linked import LinkedModel
@@ -340,44 +334,6 @@ class SelfSupervisedModel(LinkedModel):
         for metric in self.objective_metrics:
             metric.update_state(scalars[metric.name], sample_weight=count)
         return scale_loss_for_keras(scalars["loss"] + sum(self.losses))
-
-    # === What a user calls ===
-
-    def embed(
-        self,
-        images: Any,
-        layer: str | None = None,
-        batch_size: int = 256,
-        verbose: int | str = 0,
-        *,
-        patches: bool = False,
-    ) -> np.ndarray:
-        """Returns features of `feature_encoder`, in inference mode.
-
-        Args:
-            images: array `(N, H, W, C)`, uint8 or float in [0, 255], of the
-                encoder's image size; or a data set of them, as for `fit`.
-            layer: str, the name of a stage
-                (`kerassl.encoders.stages(model.encoder)`) or of another layer
-                of the encoder; or `"stages"`, for all stages concatenated. By
-                default the encoder's output.
-            batch_size: int, for arrays.
-            verbose: as in `keras.Model.predict`.
-            patches: bool. Whether to return the features of patches or of the
-                last map's positions, as `kerassl.encoders.embed` does.
-
-        Returns:
-            A float32 NumPy array `(N, D)`, or `(N, h, w, D)` of patches.
-
-        Raises:
-            ValueError: if the images have another shape, type or range, or
-                there is no such layer; the message lists similar names.
-        """
-        encoder = local_copy(self.feature_encoder)
-        arguments = (images, layer, batch_size, verbose)
-        return on_one_device(
-            lambda: encoders.embed(encoder, *arguments, patches=patches)
-        )
 
     # === Saving ===
 

@@ -1,14 +1,18 @@
-"""What a model takes from rooms above its own: recipes and presets."""
+"""What a user asks of a model beyond Keras: recipes, features and presets."""
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from kerassl import encoders
+from kerassl.distributed import local_copy, on_one_device
 from kerassl.registry import linked
 from kerassl.training.image_model import ImageModel
 
 
 class LinkedModel(ImageModel):
-    """Builds itself from a recipe, and saves its encoder as a preset.
+    """Builds itself from a recipe, embeds images, and saves its encoder.
 
     Methods know nothing of recipes and presets. These rooms register their
     functions in `kerassl.registry` when `kerassl` is imported.
@@ -105,6 +109,42 @@ class LinkedModel(ImageModel):
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = linked("optimizer")(self)
         super().compile(optimizer=optimizer, **kwargs)
+
+    def embed(
+        self,
+        images: Any,
+        layer: str | None = None,
+        batch_size: int = 256,
+        verbose: int | str = 0,
+        *,
+        patches: bool = False,
+    ) -> np.ndarray:
+        """Returns features of `feature_encoder`, in inference mode.
+
+        Args:
+            images: array `(N, H, W, C)`, uint8 or float in [0, 255], of the
+                encoder's image size; or a data set of them, as for `fit`.
+            layer: str, the name of a stage
+                (`kerassl.encoders.stages(model.encoder)`) or of another layer
+                of the encoder; or `"stages"`, for all stages concatenated. By
+                default the encoder's output.
+            batch_size: int, for arrays.
+            verbose: as in `keras.Model.predict`.
+            patches: bool. Whether to return the features of patches or of the
+                last map's positions, as `kerassl.encoders.embed` does.
+
+        Returns:
+            A float32 NumPy array `(N, D)`, or `(N, h, w, D)` of patches.
+
+        Raises:
+            ValueError: if the images have another shape, type or range, or
+                there is no such layer; the message lists similar names.
+        """
+        encoder = local_copy(self.feature_encoder)
+        arguments = (images, layer, batch_size, verbose)
+        return on_one_device(
+            lambda: encoders.embed(encoder, *arguments, patches=patches)
+        )
 
     def save_to_preset(self, preset_dir: str | Path, **arguments: Any) -> Path:
         """Saves the encoder as a preset, to publish or to load anywhere.

@@ -46,9 +46,14 @@ def test_six_steps_on_the_authors_formula():
 
 def test_masks_are_whole_squares_of_the_exact_number():
     noise = np.random.default_rng(0).uniform(size=(20, 49)).astype("float32")
-    masks = ops.convert_to_numpy(
-        patch_masks.square_masks(ops.convert_to_tensor(noise), 30, 2)
+    masks, cut = (
+        ops.convert_to_numpy(
+            patch_masks.square_masks(ops.convert_to_tensor(noise), 30, 2, grid)
+        )
+        for grid in (14, 13)
     )
+    whole = masks.reshape(20, 14, 14)[:, :13, :13]
+    np.testing.assert_array_equal(cut.reshape(20, 13, 13), whole)
     assert masks.shape == (20, 196) and set(np.unique(masks)) == {0, 1}
     squares = masks.reshape(20, 7, 2, 7, 2).transpose(0, 1, 3, 2, 4)
     squares = squares.reshape(20, 49, 4)
@@ -107,7 +112,7 @@ def test_perfect_predictions_reconstruct_the_image(images):
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        (dict(mask_size=3), "mask_size"),
+        (dict(mask_size=4), "1 squares of 4"),
         (dict(mask_size=0), "mask_size"),
         (dict(mask_ratio=0.0), "mask_ratio"),
         (dict(mask_ratio=0.9), "mask_ratio"),

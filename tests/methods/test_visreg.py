@@ -28,9 +28,10 @@ def test_six_steps_on_the_papers_formulas():
         return 0.4 * prediction + 0.6 * (scale + shape + middle)
 
     views = ViewAugmenter([View(28), View(20), View(28)])
-    six_steps_agree(
-        lambda: visreg(tiny_encoder(), augmenter=views, seed=1), formula
-    )
+    # Rounding decides the order of samples that are close to each other. With
+    # these directions none are closer than 2e-4.
+    settings = dict(augmenter=views, num_directions=4, seed=3)
+    six_steps_agree(lambda: visreg(tiny_encoder(), **settings), formula)
 
 
 def test_the_collapsed_loss_is_the_objectives():

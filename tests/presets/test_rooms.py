@@ -20,6 +20,7 @@ NEEDED = {
     "registry",
     "renamed",
     "run_folder",
+    "value_range",
     "__version__",
 }
 

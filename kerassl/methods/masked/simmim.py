@@ -33,8 +33,8 @@ class SimMIM(MaskedViT):
             backbone. It needs square images and a class token. Its position
             embeddings are set to fixed sines and cosines.
         mask_ratio: float in (0, 1), the fraction of squares to hide.
-        mask_size: int > 0, the side of a square in patches, a divisor of the
-            number of patches in a row.
+        mask_size: int > 0, the side of a square in patches. If it doesn't
+            divide the number of patches in a row, the last squares are cut.
         seed: int, of the masks.
         augmenter: a `ViewAugmenter` of one view. By default
             `kerassl.augmentation.crop_flip` at the encoder's image size.
@@ -82,17 +82,17 @@ class SimMIM(MaskedViT):
         **kwargs: Any,
     ):
         super().__init__(encoder, augmenter, **kwargs)
-        if mask_size < 1 or self.grid % mask_size:
+        if mask_size < 1:
             raise ValueError(
-                f"`mask_size` must divide the {self.grid} patches in a row. "
-                f"Received: {mask_size}"
+                f"`mask_size` must be positive. Received: {mask_size}"
             )
-        squares = (self.grid // mask_size) ** 2
-        self.hidden_squares = math.ceil(squares * mask_ratio)
-        if not 0 < self.hidden_squares < squares:
+        self.squares = math.ceil(self.grid / mask_size) ** 2
+        self.hidden_squares = math.ceil(self.squares * mask_ratio)
+        if not 0 < self.hidden_squares < self.squares:
             raise ValueError(
-                f"`mask_ratio` must hide some of the {squares} squares and "
-                f"leave others visible. Received: {mask_ratio}"
+                f"`mask_ratio` must hide some of the {self.squares} squares of "
+                f"{mask_size} patches and leave others visible. Received: "
+                f"{mask_ratio}"
             )
         self.mask_ratio = mask_ratio
         self.mask_size = mask_size
@@ -108,13 +108,15 @@ class SimMIM(MaskedViT):
 
     def draw(self, count: Any) -> dict[str, Any]:
         """Draws which squares of each image are hidden."""
-        squares = (self.grid // self.mask_size) ** 2
-        noise = keras.random.uniform((count, squares), seed=self.seed_generator)
-        return {
-            "mask": patch_masks.square_masks(
-                noise, self.hidden_squares, self.mask_size
-            )
-        }
+        noise = keras.random.uniform(
+            (count, self.squares), seed=self.seed_generator
+        )
+        return {"mask": self._hide(noise)}
+
+    def _hide(self, noise: Any) -> Any:
+        return patch_masks.square_masks(
+            noise, self.hidden_squares, self.mask_size, self.grid
+        )
 
     def forward_views(
         self, views: dict[str, Any], training: bool = False
@@ -160,17 +162,11 @@ class SimMIM(MaskedViT):
         """
         images = encoders.checked_images(self.encoder, images)
         if mask is None:
-            squares = (self.grid // self.mask_size) ** 2
             noise = np.random.default_rng(self.seed).uniform(
-                size=(len(images), squares)
+                size=(len(images), self.squares)
             )
-            mask = ops.convert_to_numpy(
-                patch_masks.square_masks(
-                    ops.convert_to_tensor(noise.astype("float32")),
-                    self.hidden_squares,
-                    self.mask_size,
-                )
-            )
+            mask = self._hide(ops.convert_to_tensor(noise.astype("float32")))
+            mask = ops.convert_to_numpy(mask)
         (name,) = self.augmenter.view_names
         found = predict_on_one_device(
             self, {name: images, "mask": np.asarray(mask, "float32")}
