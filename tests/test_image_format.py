@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import kerassl
 from kerassl import encoders
-from tests.backends import once
+from tests.backends import more, once
 from tests.presets import make
 
 
@@ -112,6 +112,7 @@ def test_a_run_is_loaded_and_goes_on(tmp_path, images):
     assert np.isfinite(history["loss"]).all()
 
 
+@more("encoders and methods", always_on="torch")
 @pytest.mark.parametrize(
     "name", ["graph_encoder", "resnet_encoder", "vit_encoder"]
 )

@@ -23,7 +23,7 @@ from tests.contracts.methods import tiny_encoder
 @pytest.mark.parametrize(
     "preset",
     [
-        "simclr",
+        pytest.param("simclr", marks=once),
         pytest.param("moco_v2", marks=[once, more("the other two")]),
         pytest.param("byol", marks=once),
     ],

@@ -11,6 +11,7 @@ from keras import ops
 
 import kerassl
 from tests.augmentation.fused import smooth_images
+from tests.backends import more
 from tests.contracts.methods import tiny_encoder
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "views.md"
@@ -49,6 +50,7 @@ def test_it_is_short():
     assert len(lines) <= 15
 
 
+@more("the same in a training step", always_on="torch")
 def test_on_batches_and_on_a_single_image():
     images = smooth_images(64, size=32)
     made = example()["augmenter"](images)

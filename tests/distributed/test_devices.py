@@ -26,16 +26,21 @@ BACKEND = keras.backend.backend()
 ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
 # Those whose devices exchange more than gradients and batch statistics.
 EXCHANGING = [*ACROSS, "moco_v2", "moco_shuffled", "nnclr", "context_encoder"]
+# What is exchanged in each way, on every backend.
+EVERYWHERE = ["simclr", "swav", "moco_v2", "context_encoder"]
 TWO = more("the same methods on two devices")
-ONCE = more("methods that exchange more", always_on="torch")
+ONCE = more("PyTorch's run, and a method of each way", always_on="torch")
+OTHERS = more("methods that exchange more")
 # With 16 images, each of 4 or 8 devices has 4 or 2.
 PROCESSES = "processes"
 MODEL_PARALLEL = "model_parallel"
 CASES = [
     *(
         (method, 2)
-        if method in EXCHANGING
-        else pytest.param(method, 2, marks=ONCE)
+        if method in EVERYWHERE
+        else pytest.param(
+            method, 2, marks=ONCE if method in EXCHANGING else OTHERS
+        )
         for method in [*METHODS, "moco_shuffled"]
     ),
     *(
