@@ -569,12 +569,13 @@ def next_schema(monkeypatch):
 
 def test_a_new_field_needs_only_its_definition(tiny, next_schema, tmp_path):
     """Presets of the older schema load; the new one is as strict."""
-    for path in sorted(load.zoo().glob("*/kerassl.json")):
+    paths = sorted(load.zoo().glob("*/kerassl.json"))
+    for path in paths:
         fields = json.loads(path.read_text())
         assert fields["schema_version"] < next_schema
         old = schema.PresetInfo.from_dict(fields)
         assert (old.citation, old.schema_version) == ("", next_schema)
-    assert len(kerassl.list_presets()) == 16
+    assert len(kerassl.list_presets()) == len(paths) >= 16
     assert kerassl.verify_preset(tiny).citation == ""
     kerassl.load_encoder("simclr_resnet_nano_cifar10")  # as in the index
     folder = kerassl.save_preset(
