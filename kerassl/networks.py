@@ -11,8 +11,11 @@ from kerassl.image_format import channels_last, pinned
 HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
 
 
-def all_layers(model: keras.layers.Layer) -> list[keras.layers.Layer]:
-    """Returns a model and all layers in it, including those in attributes."""
+def all_layers(model: Any) -> list[keras.layers.Layer]:
+    """Returns all layers in a model, itself, or in a list of models.
+
+    Layers in attributes are included.
+    """
     found: dict[int, keras.layers.Layer] = {}
     waiting: list[Any] = [model]
     while waiting:

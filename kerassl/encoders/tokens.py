@@ -17,13 +17,15 @@ class TokenParts(NamedTuple):
     Attributes:
         preprocessor: `keras.Model` from images to pixels as the ViT needs them.
         embedding: layer from pixels to tokens `(N, T, W)`.
-        rest: `keras.Model` from tokens to the encoder's features `(N, D)`, and
-            to all tokens after the last block and normalization, `(N, T, W)`.
+        rest: `keras.Model` from these to all tokens after the last block and
+            normalization, `(N, T, W)`.
+        pool: `keras.Model` from the latter to the encoder's features `(N, D)`.
     """
 
     preprocessor: keras.Model
     embedding: keras.layers.Layer
     rest: keras.Model
+    pool: keras.Model
 
 
 def token_parts(encoder: keras.Model) -> TokenParts:
@@ -46,20 +48,40 @@ def token_parts(encoder: keras.Model) -> TokenParts:
     preprocessor = part_before(encoder, embedding)
     shape = embedding.compute_output_shape(preprocessor.output_shape)
     given = keras.Input(shape[1:], name="tokens")
-    tokens: list[Any] = []
+    _, after = _called_after(encoder, embedding, given)
+    last, tokens = [x for x in after if _shape(x[1]) == _shape(given)][-1]
+    rest = keras.Model(given, tokens, name="rest")
+    given = keras.Input(shape[1:], name="tokens")
+    features, _ = _called_after(encoder, last, given)
+    pool = keras.Model(given, features, name="pool")
+    return TokenParts(preprocessor, embedding, rest, pool)
+
+
+def _called_after(
+    encoder: keras.Model, start: Any, given: Any
+) -> tuple[Any, list[tuple[Any, Any]]]:
+    """Calls the layers after one of them, with `given` in place of its output.
+
+    Returns:
+        The output of the last one, and pairs of layers, from `start` on, and
+        their outputs.
+    """
+    pairs: list[tuple[Any, Any]] = []
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if layer is embedding:
-            tokens.append(given)
-        elif is_graph(layer):
-            return replay(layer, args, call)
-        if layer is embedding or not tokens:
-            return given
-        output = layer(*args, **kwargs)
-        if getattr(output, "shape", ())[1:] == given.shape[1:]:
-            tokens.append(output)
+        output = given
+        if layer is not start:
+            if is_graph(layer):
+                return replay(layer, args, call)
+            if not pairs:
+                return given
+            output = layer(*args, **kwargs)
+        pairs.append((layer, output))
         return output
 
-    features = replay(encoder, given, call)
-    rest = keras.Model(given, [features, tokens[-1]], name="rest")
-    return TokenParts(preprocessor, embedding, rest)
+    return replay(encoder, given, call), pairs
+
+
+def _shape(tensor: Any) -> tuple:
+    """Returns the shape of one image's part of a tensor."""
+    return tuple(getattr(tensor, "shape", ()))[1:]

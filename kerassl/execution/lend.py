@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -90,6 +90,10 @@ class LentModel(keras.Model):
         # Its metrics are others now.
         self.__dict__.pop("_lent", None)
 
+    def untracked_networks(self) -> Sequence[keras.Model]:
+        """Returns networks that Keras isn't to find, but that are lent too."""
+        return ()
+
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that `fit` and `train_on_batch` call per step."""
         with self._uncompiled():
@@ -164,7 +168,8 @@ def _found(
 ) -> list[tuple[keras.layers.Layer, type]]:
     """Returns layers with the classes to lend to them."""
     classes = _classes(over_devices)
-    layers = all_layers(model) if classes else []
+    also = model.untracked_networks() if isinstance(model, LentModel) else ()
+    layers = all_layers([model, *also]) if classes else []
     # A subclass may do more than the class, and keeps it.
     pairs = [
         (layer, classes[type(layer)])

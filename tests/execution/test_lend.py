@@ -234,6 +234,18 @@ def test_what_was_recorded_is_kept_while_the_model_is_the_same(monkeypatch):
 
 
 @on_torch
+@pytest.mark.parametrize("name", ["dinov2", "ibot", "ijepa"])
+def test_a_teachers_parts_run_as_graphs(name):
+    model = METHODS[name](tiny_encoder())
+    teacher = model.teacher_parts()
+    parts = [teacher.rest] if name == "ijepa" else [teacher.rest, model.rest]
+    with lent(model):
+        graphs = [part.graph for part in parts]
+        assert all(graph.steps and not graph.called for graph in graphs)
+    assert not hasattr(teacher.rest, "graph")
+
+
+@on_torch
 def test_a_step_collects_nothing_from_all_layers(monkeypatch):
     """Keras would walk all layers for weights and metrics, some eight times."""
     model = METHODS["simclr"](tiny_encoder())

@@ -106,7 +106,7 @@ def test_the_loss_and_the_centers_by_hand(model, views):
     large = np.concatenate([views["view_1"], views["view_2"]])
     tokens = teacher.rest(
         teacher.embedding(teacher.preprocessor(ops.convert_to_tensor(large)))
-    )[1]
+    )
     logits = value(network(tokens[:, 1:]))
     mean = logits.mean(axis=(0, 1))
     np.testing.assert_allclose(

@@ -129,6 +129,11 @@ class IJEPA(MaskedViT):
         # In a function, so that Keras can't thaw the teacher's layers.
         self.teacher_parts = lambda: teacher
 
+    def untracked_networks(self) -> list[keras.Model]:
+        """Returns the teacher's parts."""
+        teacher = self.teacher_parts()
+        return [teacher.preprocessor, teacher.rest]
+
     def _make_predictor(self) -> None:
         width, policy = self.predictor_dim, self.dtype_policy
         # Sent to the device once.
@@ -234,9 +239,9 @@ class IJEPA(MaskedViT):
         """Returns the teacher's features `(N, M, T, W)` of the blocks."""
         teacher = self.teacher_parts()
         (images,) = (views[name] for name in self.augmenter.view_names)
-        _, tokens = teacher.rest(
-            teacher.embedding(teacher.preprocessor(images))
-        )
+        pixels = teacher.preprocessor(images, training=False)
+        embedded = teacher.embedding(pixels, training=False)
+        tokens = teacher.rest(embedded, training=False)
         blocks, length = targets.shape[1:]
         places = ops.reshape(targets, (-1, blocks * length, 1))
         found = ops.take_along_axis(tokens[:, 1:], places, axis=1)

@@ -111,7 +111,8 @@ class IBOT(DINO):
         self.seed_generator = DeviceSeedGenerator(seed)
         size = str(self._size_of(self.taught[0]))
         student = token_parts(self.encoders_by_size[size])
-        self.preprocessor, self.rest = student.preprocessor, student.rest
+        self.preprocessor = student.preprocessor
+        self.rest, self.pool = student.rest, student.pool
         self.embedding = MaskedTokens(student.embedding)
         teacher = token_parts(self.momentum_encoder.network)
         # In a function, so that Keras can't thaw the teacher's layers.
@@ -128,6 +129,11 @@ class IBOT(DINO):
             trainable=False,
             autocast=False,
         )
+
+    def untracked_networks(self) -> list[keras.Model]:
+        """Returns the teacher's parts."""
+        teacher = self.teacher_parts()
+        return [teacher.preprocessor, teacher.rest, teacher.pool]
 
     def heads(self) -> list[tuple[MomentumNetwork, DINOHead]]:
         """Returns the teacher's heads and the student's; patches' come last."""
@@ -173,7 +179,8 @@ class IBOT(DINO):
         places = ops.argsort(1.0 - masks, axis=1)[:, : self.most_hidden]
         pixels = self.preprocessor(large, training=training)
         embedded = self.embedding(pixels, masks, training=training)
-        features, tokens = self.rest(embedded, training=training)
+        tokens = self.rest(embedded, training=training)
+        features = self.pool(tokens, training=training)
         others = self.augmenter.view_names[TAUGHT:]
         small = (
             self.encode_views(views, others, training=training)
@@ -201,26 +208,26 @@ class IBOT(DINO):
         embedded = teacher.embedding(
             teacher.preprocessor(large, training=trains), training=trains
         )
-        features, tokens = teacher.rest(embedded, training=trains)
-        head = self.heads()[-1][0].network
+        tokens = teacher.rest(embedded, training=trains)
+        features = teacher.pool(tokens, training=trains)
         logits = self.momentum_projector(features, training=trains)
-        vectors = ops.stop_gradient(head.vectors(tokens, trains))
-        patches = ops.stop_gradient(head.last(self._patches(vectors, places)))
-        # The last layer is linear, so it maps the mean to the mean logits.
-        first = self.embedding.first_tokens
-        mean = head.last(ops.mean(vectors[:, first:], axis=(0, 1))[None])[0]
-        centers = self._centers(
-            {
-                "center": (self.center, ops.mean(logits, axis=0)),
-                "patch_center": (self.patch_center, mean),
-            },
-            training,
-        )
+        head = self.heads()[-1][0]
+        means = {"center": (self.center, ops.mean(logits, axis=0))}
+        if self.centering == "mean":
+            last = head.network.last
+            vectors = head.network.vectors(tokens, trains)
+            patches = last(self._patches(vectors, places))
+            # It is linear, so it maps the mean to the mean logits.
+            seen = vectors[:, self.embedding.first_tokens :]
+            mean = last(ops.mean(seen, axis=(0, 1))[None])[0]
+            means["patch_center"] = (self.patch_center, mean)
+        else:
+            patches = head(self._patches(tokens, places), training=trains)
         taught = dict(zip(self.taught, ops.split(logits, TAUGHT)))
         return {
             **{f"teacher_{name}": x for name, x in taught.items()},
-            "teacher_patches": patches,
-            **centers,
+            "teacher_patches": ops.stop_gradient(patches),
+            **self._centers(means, training),
         }
 
     def _patches(self, tokens: Any, places: Any) -> Any:
@@ -235,7 +242,7 @@ class IBOT(DINO):
         # Rows, since Sinkhorn counts the hidden patches of all views.
         teacher = self._probabilities(
             ops.reshape(outputs["teacher_patches"], shape),
-            outputs["patch_center"],
+            outputs.get("patch_center"),
             self._now(self.patch_temperature),
             ops.reshape(mask, (-1,)),
         )
