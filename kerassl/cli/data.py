@@ -111,6 +111,7 @@ def _feeding(options: argparse.Namespace) -> dict[str, Any]:
     """Measures what feeding a method's steps takes."""
     from kerassl import recipes
     from kerassl.cli.pretrain import choose_recipe
+    from kerassl.data.levels import decoder_for
     from kerassl.data.load import find
     from kerassl.data.photos import DEFAULT_SIZE, Photos
     from kerassl.runs.feeding import measure_feeding
@@ -133,12 +134,14 @@ def _feeding(options: argparse.Namespace) -> dict[str, Any]:
             options.split,
             image_size=size,
             data_dir=options.data_dir,
+            value_range=options.value_range,
         )
         if not isinstance(photos, Photos):
             raise ValueError(
                 f"{options.source} holds arrays, which need no decoding: --for "
                 "is for photos."
             )
+        photos.decoder = decoder_for(photos, None, options.value_range)
         fed = measure_feeding(recipe, photos)
     return {
         "method": recipe.method,

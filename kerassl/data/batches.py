@@ -10,6 +10,7 @@ import numpy as np
 
 from kerassl.data.cuts import CropPlan
 from kerassl.data.photos import Photos
+from kerassl.data.shared import size_of
 from kerassl.data.threads import Threads
 
 # `(images, labels)` or `(images,)`. Images that were cut are a dict.
@@ -18,8 +19,9 @@ Batch: TypeAlias = tuple[Any, ...]
 #: The key of a batch's crops, a dict by the views' names.
 CROPS = "crops"
 # Two are decoded at the same time, so that no core waits for the last images
-# of a batch.
+# of a batch; only one if two would take more bytes.
 _AHEAD = 2
+_AHEAD_BYTES = 2**30
 
 
 class ImageBatches(keras.utils.PyDataset):
@@ -196,7 +198,7 @@ class ImageBatches(keras.utils.PyDataset):
             return self._read(self.epoch, step)
         # Read the next batches while the model trains on this one. The process
         # is part of the key: a forked one can't wait for its parent's threads.
-        stop = min(step + self._reader.count, self.steps_per_epoch - 1) + 1
+        stop = min(step + self._ahead_count, self.steps_per_epoch - 1) + 1
         keys = [(os.getpid(), self.epoch, i) for i in range(step, stop)]
         known = self._ahead
         self._ahead = {
@@ -206,6 +208,14 @@ class ImageBatches(keras.utils.PyDataset):
         future = self._ahead.pop(keys[0])
         batch = future.result()
         return batch if self._uploads is None else self._uploads.end(batch)
+
+    @property
+    def _ahead_count(self) -> int:
+        """How many batches are read ahead: at least one."""
+        plan = self._cuts[0] if self._cuts is not None else None
+        rows = self.batch_size // self.part[1]
+        size = size_of(self.images.layout(rows, plan))
+        return max(1, min(_AHEAD, _AHEAD_BYTES // size))
 
     def _begin(self, epoch: int, step: int) -> Any:
         batch = self._read(epoch, step)

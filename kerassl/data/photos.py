@@ -65,6 +65,8 @@ class Photos:
         # All images, resized, if they are few.
         self._decoded: np.ndarray | None = None
         self._stand_ins: dict[int, int] = {}
+        # Those that end the process which decodes them.
+        self._deadly: set[int] = set()
         self._threads = Threads()
 
     @property
@@ -113,7 +115,7 @@ class Photos:
         indices = np.arange(len(self))[index]
         selected = copy.copy(self)
         selected.records = self.records.select(indices)
-        selected._stand_ins = {}
+        selected._stand_ins, selected._deadly = {}, set()
         if self.labels is not None:
             selected.labels = self.labels[indices]
         if self._decoded is not None:
@@ -138,11 +140,8 @@ class Photos:
         """
         if self._decoded is not None:
             return self._decoded[indices], np.array(indices)
-        layout = {
-            "image": ((len(indices), *self.shape[1:]), self.decoder.dtype)
-        }
         make = Resized(self.size, self.decoder)
-        arrays, used = self._make(indices, layout, make)
+        arrays, used = self._make(indices, self.layout(len(indices)), make)
         return arrays["image"], used
 
     def read_cuts(
@@ -165,12 +164,23 @@ class Photos:
         Raises:
             ValueError: if no image can be read any more.
         """
+        layout = self.layout(len(indices), plan)
+        return self._make(indices, layout, CutOut(plan, uniforms, self.decoder))
+
+    def layout(self, count: int, plan: CropPlan | None = None) -> Layout:
+        """Returns the shape and the dtype of the arrays of some images.
+
+        Args:
+            count: int, the number of images.
+            plan: `CropPlan`, or `None` for resized images.
+        """
         channels, dtype = self.decoder.channels, self.decoder.dtype
-        layout = {
-            name: ((len(indices), size, size, channels), dtype)
+        if plan is None:
+            return {"image": ((count, *self.size, channels), dtype)}
+        return {
+            name: ((count, size, size, channels), dtype)
             for name, size in plan.sizes.items()
         }
-        return self._make(indices, layout, CutOut(plan, uniforms, self.decoder))
 
     def _make(
         self,
@@ -181,26 +191,42 @@ class Photos:
         """Fills a row of each array for each image; returns the indices used.
 
         Processes do it if there are many images. What they can't read, threads
-        try again, since this process may know more formats.
+        try again, since this process may know more formats; but not images that
+        ended a process.
         """
         pool = workers() if len(self) >= FEWEST_IMAGES else None
+        used = np.array(indices)
+        for row in np.flatnonzero(np.isin(used, list(self._deadly))).tolist():
+            used[row] = self._stand_ins[int(used[row])]
+        ended: dict[int, str] = {}
         if pool is not None and len(indices) > 1:
-            arrays, left = pool.make(self.records, indices, layout, make)
+            arrays, left, ended = pool.make(self.records, used, layout, make)
         else:
             arrays = {n: np.empty(s, dtype) for n, (s, dtype) in layout.items()}
             left = list(range(len(indices)))
-        used = np.array(indices)
 
         def fill(index: int, row: int) -> None:
-            made = make(self.records.source(index), row)
+            made: Sequence[np.ndarray]
+            if row not in ended or pool is None:
+                made = make(self.records.source(index), row)
+            else:  # What is next to it may be of its kind.
+                found, *failed = pool.make(
+                    self.records,
+                    [index],
+                    {n: ((1, *s[1:]), d) for n, (s, d) in layout.items()},
+                    make.part(row, row + 1),
+                )
+                if any(failed):
+                    raise OSError(failed)
+                made = [array[0] for array in found.values()]
             for array, value in zip(arrays.values(), made):
                 array[row] = value
 
         def task(row: int) -> None:
-            fill(int(indices[row]), row)
+            fill(int(used[row]), row)
 
-        for row, error in self.attempt(task, left).items():
-            bad = int(indices[row])
+        for row, error in (self.attempt(task, left) | ended).items():
+            bad = int(used[row])
             if bad not in self._stand_ins:
                 _logger.warning(
                     "Can't read image %r (%s); another one replaces it.",
@@ -208,6 +234,8 @@ class Photos:
                     error,
                 )
             used[row] = self._replace(bad, row, fill)
+            if row in ended:
+                self._deadly.add(bad)
         return arrays, used
 
     def attempt(

@@ -68,7 +68,7 @@ def _fast() -> Callable[..., np.ndarray] | None:
         interpolation: str,
     ) -> np.ndarray:
         left, top, right, bottom = box
-        made = Image.new("RGB", size)
+        made = Image.new("RGB", size, None)  # Not black.
         crop = CropBox(left, top, right - left, bottom - top)
         options = ResizeOptions(algorithms[interpolation], crop_box=crop)
         # It has a buffer of its own, which threads must not share.

@@ -15,6 +15,9 @@ import numpy as np
 # The shape and the dtype of arrays, by name.
 Layout: TypeAlias = Mapping[str, tuple[tuple[int, ...], str]]
 
+#: How much unused memory is kept, in pieces and in bytes.
+MOST_FREE = 4
+_MOST_BYTES = 2**30
 _ALIGNMENT = 64
 
 
@@ -51,14 +54,12 @@ class Memory:
 class Memories:
     """Memory for arrays that is used again when the arrays are gone.
 
-    The kernel takes as long to clear and free memory as to copy it.
-
-    Args:
-        most: int, how much unused memory to keep, in pieces.
+    The kernel takes as long to clear and free memory as to copy it. Up to 4
+    unused pieces stay, of 1 GiB together, or one larger piece.
     """
 
-    def __init__(self, most: int = 4):
-        self._free: collections.deque[Memory] = collections.deque(maxlen=most)
+    def __init__(self) -> None:
+        self._free: collections.deque[Memory] = collections.deque()
 
     def take(self, layout: Layout) -> tuple[Memory, dict[str, np.ndarray]]:
         """Returns memory, and arrays in it, which hold any values."""
@@ -77,6 +78,10 @@ class Memories:
             left.discard(name)
             if not left:
                 self._free.append(memory)
+                most = max(1, min(MOST_FREE, _MOST_BYTES // memory.size))
+                with contextlib.suppress(IndexError):
+                    while len(self._free) > most:
+                        self._free.popleft()
 
         for name, array in arrays.items():
             weakref.finalize(array, gone, name, memory).atexit = False

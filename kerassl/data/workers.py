@@ -5,10 +5,12 @@ together. A process has its own. It gets where the images are and what becomes
 of them, and writes the pixels into memory that both processes see.
 """
 
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,7 +32,12 @@ from kerassl.data.threads import cores
 FEWEST_IMAGES = 1000
 # Images that a process gets at once: a message takes 0.1 ms.
 _CHUNK = 32
-_MOST_DEATHS = 3
+_MOST_FAILED_STARTS = 3
+# glibc gives the memory of each photo back to the kernel, which clears it for
+# the next one. Up to so many bytes stay in the process.
+_MEMORY = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**26}
+# These are for the process that gives the tasks; when it ends, so do others.
+_ITS_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 # Not `-m`, and without the packages' `__init__`, which load Keras.
 _BEGIN = """
@@ -77,6 +84,10 @@ class Task:
         return failed
 
 
+class _EndedError(Exception):
+    """A process ended before it answered."""
+
+
 class Workers:
     """Threads, each of which has a process and waits for its results.
 
@@ -90,7 +101,7 @@ class Workers:
         self._own = threading.local()
         self._memories = Memories()
         self._all: list[tuple[subprocess.Popen, Connection]] = []
-        self._deaths = 0
+        self._failed_starts = 0
 
     def close(self) -> None:
         """Ends the processes, after the tasks that were given."""
@@ -105,7 +116,7 @@ class Workers:
         indices: Sequence[int] | np.ndarray,
         layout: Layout,
         make: Maker,
-    ) -> tuple[dict[str, np.ndarray], list[int]]:
+    ) -> tuple[dict[str, np.ndarray], list[int], dict[int, str]]:
         """Makes arrays of encoded images.
 
         Args:
@@ -115,14 +126,15 @@ class Workers:
             make: `Maker`, which returns a row of each array.
 
         Returns:
-            A pair: a dict of names to arrays, and the rows that aren't filled.
+            A tuple: a dict of names to arrays; the rows that aren't filled;
+            and other such rows, with the reason, whose images would end this
+            process too.
         """
         memory, arrays = self._memories.take(layout)
         total = len(indices)
         chunk = max(1, min(_CHUNK, -(-total // self.count)))
 
-        def ask(first: int) -> list[int]:
-            stop = min(first + chunk, total)
+        def ask(first: int, stop: int) -> list[int]:
             task = Task(
                 layout,
                 records.select(np.asarray(indices[first:stop])),
@@ -132,32 +144,81 @@ class Workers:
             failed = self._ask(task, memory.handle)
             return list(range(first, stop)) if failed is None else failed
 
-        found = list(self._threads.map(ask, range(0, total, chunk)))
-        return arrays, sum(found, [])
+        def fill(first: int) -> tuple[list[int], dict[int, str]]:
+            rows = range(first, min(first + chunk, total))
+            try:
+                return ask(rows.start, rows.stop), {}
+            except _EndedError as error:
+                _logger.warning("A process that decodes images %s.", error)
+            # One by one, to learn whether it was an image, and which.
+            failed: list[int] = []
+            ended: dict[int, str] = {}
+            for row in rows:
+                try:
+                    failed += ask(row, row + 1)
+                except _EndedError as error:
+                    ended[row] = f"the process that decodes it {error}, twice"
+            return failed, ended
+
+        left: list[int] = []
+        lost: dict[int, str] = {}
+        for failed, ended in self._threads.map(fill, range(0, total, chunk)):
+            left += failed
+            lost |= ended
+        return arrays, left, lost
 
     def _ask(self, task: Task, memory: int) -> list[int] | None:
         """Returns what this thread's process answers; `None` if it can't."""
-        if self._deaths >= _MOST_DEATHS:
+        if not hasattr(self._own, "process") and not self._begin():
             return None
+        connection, process = self._own.connection, self._own.process
         try:
-            if not hasattr(self._own, "process"):
-                self._own.process, self._own.connection = started = _start()
-                self._all.append(started)
-            self._own.connection.send(task)
-            send_handle(self._own.connection, memory, self._own.process.pid)
-            return self._own.connection.recv()
+            connection.send(task)
+            send_handle(connection, memory, process.pid)
+            return connection.recv()
         except (EOFError, OSError) as error:
             vars(self._own).clear()
-            self._deaths += 1
+            connection.close()
+            raise _EndedError(_ending(process)) from error
+
+    def _begin(self) -> bool:
+        """Starts the process of this thread; returns whether there is one."""
+        if self._failed_starts >= _MOST_FAILED_STARTS:
+            return False
+        reason = ""
+        try:
+            process, connection = started = _start()
+            self._all.append(started)
+            try:
+                connection.recv()
+            except (EOFError, OSError):
+                reason = _ending(process)
+        except OSError as error:
+            reason = str(error)
+        if reason:
+            self._failed_starts += 1
+            ends = self._failed_starts == _MOST_FAILED_STARTS
             _logger.warning(
-                "A process that decodes images ended (%s: %s)%s.",
-                type(error).__name__,
-                error,
-                "; threads do its work from now on"
-                if self._deaths == _MOST_DEATHS
-                else "",
+                "A process that decodes images doesn't start: it %s%s.",
+                reason,
+                "; threads do its work from now on" * ends,
             )
-            return None
+            return False
+        self._own.process, self._own.connection = started
+        return True
+
+
+def _ending(process: subprocess.Popen) -> str:
+    """Returns how a process ended, which has closed its connection."""
+    try:
+        code = process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        code = process.wait()
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"ended by {signal.Signals(-code).name}"
+    return f"ended with status {code}"
 
 
 def _start() -> tuple[subprocess.Popen, Connection]:
@@ -168,12 +229,21 @@ def _start() -> tuple[subprocess.Popen, Connection]:
     code = _BEGIN.format(
         path=sys.path, packages=packages, handle=theirs.fileno()
     )
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-c", code],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-        )
+    # A blocked signal stays so in a new process, from its first moment on.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ITS_SIGNALS)
+    try:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={n: str(v) for n, v in _MEMORY.items()} | os.environ,
+            )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process, Connection(ours.detach())
 
 

@@ -106,13 +106,22 @@ class _Clock(keras.callbacks.Callback):
 def _cost(photos: Photos, plan: Any) -> float:
     """Returns the seconds of a core that a photo takes."""
     chosen = photos.limited(_SAMPLE)
-    make: Maker = Resized(photos.size)
+    make: Maker = Resized(photos.size, photos.decoder)
     if plan is not None:
         rng = np.random.default_rng(0)
-        make = CutOut(plan, rng.random((len(chosen), plan.num_uniforms)))
-    start = time.thread_time()
-    for row in range(len(chosen)):
+        uniforms = rng.random((len(chosen), plan.num_uniforms))
+        make = CutOut(plan, uniforms, photos.decoder)
+    times = []
+    # The first one also imports what decodes it.
+    for row in [0, *range(len(chosen))]:
+        start = time.thread_time()
         # `inspect` names what can't be read.
         with contextlib.suppress(Exception):
             make(chosen.records.source(row), row)
-    return (time.thread_time() - start) / len(chosen)
+            times.append(time.thread_time() - start)
+    if not times:
+        raise ValueError(
+            f"None of {len(chosen)} images can be read, such as "
+            f"{chosen.records.name(0)!r}."
+        )
+    return float(np.mean(times[1:] or times))

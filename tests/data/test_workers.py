@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import tarfile
 import time
 from pathlib import Path
@@ -17,8 +18,9 @@ from kerassl.augmentation import simclr
 from kerassl.data.batches import CROPS
 from kerassl.data.cuts import Resized
 from kerassl.data.shared import Memories, Memory, size_of
-from kerassl.data.workers import Workers, workers
+from kerassl.data.workers import Workers, _start, workers
 from tests.backends import more, once
+from tests.data.deadly import Deadly
 
 pytestmark = [
     once,
@@ -146,41 +148,95 @@ def process_of(pool):
     return pool._threads.submit(lambda: pool._own.process).result()
 
 
-def test_processes_that_end_are_replaced(folder, use, monkeypatch, caplog):
+@pytest.fixture
+def one_process(use, monkeypatch):
     pool = Workers(1)
     use(True)
     monkeypatch.setattr("kerassl.data.photos.workers", lambda: pool)
+    yield pool
+    pool.close()
+
+
+def test_processes_that_end_are_replaced(folder, one_process, caplog):
     data = kerassl.data.load(folder, image_size=24)
     right = data.images[:]
-    for deaths in range(1, 4):
-        process = process_of(pool)
+    for deaths in range(1, 6):
+        process = process_of(one_process)
         process.kill()
         process.wait()
         for _ in range(2):
             np.testing.assert_array_equal(data.images[:], right)
-        told = caplog.text.count("A process that decodes images ended")
-        assert told == deaths
-    assert "threads do its work from now on" in caplog.text
-    pool.close()
+        told = caplog.text.count("A process that decodes images ended by SIGK")
+        assert told == deaths == len(caplog.messages)
 
 
-def test_processes_are_light_and_end_with_their_parent(folder):
-    """Also if it is killed."""
+def test_threads_decode_where_processes_do_not_start(
+    folder, one_process, monkeypatch, caplog
+):
+    data = kerassl.data.load(folder, image_size=24)
+    for wrong in ("/bin/false", "/nowhere/python", "/bin/false", "/bin/false"):
+        monkeypatch.setattr(sys, "executable", wrong)
+        assert data.images[:].shape == (COUNT, 24, 24, 3)
+    for message, why in zip(
+        caplog.messages, ("with status 1", "No such file", "do its work from")
+    ):
+        assert "doesn't start" in message and why in message
+    assert len(caplog.messages) == 3
+
+
+def test_an_image_that_ends_processes_is_replaced(folder, one_process, caplog):
+    """And never decoded in this one."""
+    data = kerassl.data.load(folder, image_size=24)
+    right = data.images[:]
+    names = [Path(data.images.records.name(i)).stem for i in (3, 4)]
+    data.images.decoder = Deadly(frozenset(names), os.getpid())
+    expected = [0, 1, 2, 5, 5, *range(5, COUNT)]
+    for times in range(3):
+        images, used = data.images.read(range(COUNT))
+        assert used.tolist() == expected
+        np.testing.assert_array_equal(images, right[expected])
+        if times == 0:
+            for number in (3, 4):
+                name = data.images.records.name(number)
+                line = f"Can't read image {name!r} (the process that decodes it"
+                assert f"{line} ended by SIGSEGV, twice)" in caplog.text
+            told = len(caplog.messages)
+    assert len(caplog.messages) == told
+
+
+def test_ctrl_c_is_not_for_processes_that_decode():
+    """Not even while they start: each would print a traceback."""
+    process, connection = _start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+    assert connection.poll(60) and connection.recv() == "ready"
+    connection.close()
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize(
+    "has_child",
+    [False, pytest.param(True, marks=more("the same without a child"))],
+)
+def test_processes_are_light_and_end_with_their_parent(folder, has_child):
+    """Also if it is killed, and another child has all that it had open."""
     ours, theirs = multiprocessing.Pipe()
 
     def parent():
         own = Workers(1)
         data = kerassl.data.load(folder, image_size=24).images
-        _, left = own.make(data.records, range(4), LAYOUT, Resized((24, 24)))
-        theirs.send((process_of(own).pid, left))
+        _, *failed = own.make(data.records, range(4), LAYOUT, Resized((24, 24)))
+        child = os.fork() if has_child else None
+        if child != 0:
+            theirs.send((process_of(own).pid, child, any(failed)))
         time.sleep(60)
 
     context = multiprocessing.get_context("fork")
     process = context.Process(target=parent)
     process.start()
     assert ours.poll(60), "It hangs."
-    worker, left = ours.recv()
-    assert not left
+    worker, child, failed = ours.recv()
+    assert not failed
     if Path("/proc").is_dir():
         maps = Path(f"/proc/{worker}/maps").read_text()
         assert "numpy" in maps
@@ -192,6 +248,8 @@ def test_processes_are_light_and_end_with_their_parent(folder):
     while is_running(worker):
         assert time.monotonic() < end, "It goes on."
         time.sleep(0.05)
+    if child is not None:
+        os.kill(child, signal.SIGKILL)
 
 
 class Unknown(Resized):
@@ -207,8 +265,8 @@ def test_what_a_process_does_not_know_is_left(folder, pool):
         (Unknown((24, 24)), [0, 1, 2, 3]),
         (Resized((24, 24)), []),
     ):
-        _, left = pool.make(data.records, range(4), LAYOUT, make)
-        assert left == wanted
+        _, left, ended = pool.make(data.records, range(4), LAYOUT, make)
+        assert left == wanted and not ended
 
 
 def is_running(pid):
@@ -277,6 +335,32 @@ def test_memory_is_used_again_when_nobody_has_it():
     # Of another size.
     other, _ = memories.take({"a": ((2000,), "uint8")})
     assert other.size > first.size
+
+
+def test_unused_memory_is_bounded(monkeypatch):
+    layout = {"a": ((1000,), "uint8")}
+    for most, kept in ((10_000, 4), (3000, 2), (500, 1)):
+        monkeypatch.setattr("kerassl.data.shared._MOST_BYTES", most)
+        memories = Memories()
+        taken = [memories.take(layout) for _ in range(6)]
+        del taken
+        assert len(memories._free) == kept
+
+
+@pytest.mark.parametrize(["most", "ahead"], [(2**30, 2), (50_000, 1), (9, 1)])
+def test_batches_ahead_are_bounded(folder, use, monkeypatch, most, ahead):
+    """One takes 4 x 2 x 24 x 24 x 3 = 13,824 bytes, or a third of a larger."""
+    monkeypatch.setattr("kerassl.data.batches._AHEAD_BYTES", most)
+    use(False)
+    data = kerassl.data.load(folder, image_size=24)
+    for size in (4, 12):
+        batches = data.batches(size)
+        batches.cut(PLAN)
+        wanted = 2 if most == 50_000 and size == 4 else ahead
+        seen = [batches[0]]
+        assert len(batches._ahead) == min(wanted, len(batches) - 1)
+        seen += [batches[step] for step in range(1, len(batches))]
+        assert len(seen) == len(batches)
 
 
 def resident(pids):
