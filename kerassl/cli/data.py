@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from kerassl.choosing import AUTO, command
 from kerassl.cli.errors import user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_data
@@ -68,7 +69,8 @@ def add_parser(commands: Any) -> None:
                 dest="method",
                 metavar="METHOD",
                 help="also measure how many cores decode as fast as a step of "
-                "this method uses images here; needs a batch of them",
+                "this method uses images here; needs a batch of them. auto "
+                "tells what `kerassl pretrain auto` would choose instead",
             )
             add("--recipe", help="its recipe (default: that of pretrain)")
         add("--json", action="store_true", help="print JSON instead")
@@ -91,12 +93,21 @@ def check(options: argparse.Namespace) -> int:
             value_range=options.value_range,
             progress=lambda done, all: show("decoding", done, all),
         )
-    fed = _feeding(options) if options.method else {}
+    fed, chosen = {}, {}
+    if options.method == AUTO:
+        chosen = _chosen(options)
+    elif options.method:
+        fed = _feeding(options)
     if options.json:
         told = dataclasses.asdict(found) | ({"feeding": fed} if fed else {})
+        told |= {"chosen": chosen} if chosen else {}
         print(json.dumps(told, indent=2))
     else:
         _print(found)
+        for reason in chosen.get("reasons", ()):
+            print(f"because {one_line(reason)}")
+        if chosen:
+            print(f"so {one_line(chosen['command'])}")
         if fed:
             print(
                 f"{fed['method']}, recipe {fed['recipe']}: its steps take "
@@ -105,6 +116,27 @@ def check(options: argparse.Namespace) -> int:
                 f"ms of a core, so {fed['cores']:.1f} cores feed them"
             )
     return 1 if found.unreadable else 0
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns what `kerassl pretrain auto` would choose."""
+    from kerassl import recipes
+
+    words = ["pretrain", AUTO, "--data", options.source]
+    if options.image_size:
+        words += ["--image-size", str(options.image_size)]
+    if options.value_range:
+        words.append(f"--range={options.value_range}")
+    with user_errors():
+        facts = recipes.facts(
+            options.source,
+            image_size=options.image_size,
+            data_dir=options.data_dir,
+            value_range=options.value_range,
+        )
+        choice = recipes.choose(facts)
+    found = dataclasses.asdict(choice)
+    return {**found, "command": command(words, choice)}
 
 
 def _feeding(options: argparse.Namespace) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from kerassl.choosing import AUTO, command
 from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_options, recipe_changes
@@ -18,6 +19,7 @@ from kerassl.reading import one_line
 from kerassl.run_folder import encoder_file
 
 if TYPE_CHECKING:
+    from kerassl.choosing import Choice
     from kerassl.recipes import Recipe
     from kerassl.runs import Run
 
@@ -37,7 +39,13 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
-    add("method", nargs="?", metavar="METHOD", help="such as simclr")
+    add(
+        "method",
+        nargs="?",
+        metavar="METHOD",
+        help="such as simclr; or auto, which chooses one for the images and "
+        "says why",
+    )
     add(
         "--data",
         help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
@@ -260,6 +268,12 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
     from kerassl import recipes, runs
 
     changes = recipe_changes(options)
+    if options.method == AUTO:
+        chosen = choose_method(options, changes)
+        _print_choice(options, chosen)
+        options.method = chosen.method
+        options.weights = chosen.weights or options.weights
+        changes = chosen.changes | changes
     choice = None
     if options.recipe is None:
         recipe, choice = choose_recipe(options, changes.get("image_size"))
@@ -280,6 +294,32 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
         overwrite=options.force,
     )
     return run, choice
+
+
+def choose_method(
+    options: argparse.Namespace, changes: dict[str, Any]
+) -> "Choice":
+    """Returns what the rules choose for the data, besides what is given."""
+    from kerassl import recipes
+
+    found = recipes.facts(
+        options.data,
+        image_size=changes.get("image_size"),
+        limit=options.limit,
+        data_dir=options.data_dir,
+        value_range=options.value_range,
+    )
+    given = {**changes, "weights": options.weights}
+    views = given.get("views")
+    if isinstance(views, dict):
+        given["views.preset"] = views.get("preset")
+    return recipes.choose(found, given)
+
+
+def _print_choice(options: argparse.Namespace, choice: "Choice") -> None:
+    for reason in choice.reasons:
+        print(f"because  {one_line(reason)}")
+    print(f"command  {one_line(command(options.arguments, choice))}")
 
 
 def choose_recipe(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kerassl.choices import check_choice
+from kerassl.choosing import AUTO
 from kerassl.cli.errors import UserError
 from kerassl.names import METHODS, MONITORS
 from kerassl.reading import shown
@@ -25,7 +26,7 @@ from kerassl.run_lock import check_free
 # Other options that can be repeated with `--resume`, but not changed.
 FIXED = ("data", "limit", "max_unreadable", "range")
 _DESTS = {"range": "value_range"}
-AUTO = ("precision", "auto")
+BY_DEVICE = ("precision", "auto")
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -36,7 +37,8 @@ def check_options(options: argparse.Namespace) -> None:
         return _check_resume(options)
     if options.method is None:
         raise UserError(
-            f"Give a method: {', '.join(METHODS)}. Or give --resume."
+            f"Give a method: {', '.join(METHODS)}; or auto, which chooses "
+            "one. Or give --resume."
         )
     changes = recipe_changes(options)
     if options.weights is not None and "encoder" in changes:
@@ -46,7 +48,7 @@ def check_options(options: argparse.Namespace) -> None:
         )
     if options.guard not in (None, "off") and options.weights is None:
         raise UserError("--guard is for runs that go on --from weights.")
-    fields = find_recipe(options.method, options.recipe or "cpu")
+    fields = find_recipe(_method_to_check(options), options.recipe or "cpu")
     check_recipe(changed(fields, changes))
     if options.data is None:
         raise UserError(
@@ -65,6 +67,24 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(
             f"{error} (--resume goes on with a run, --force overwrites it.)"
         ) from error
+
+
+def _method_to_check(options: argparse.Namespace) -> str:
+    """Returns the method; for `auto` one, as all have the same fields."""
+    if options.method != AUTO:
+        return options.method
+    if options.recipe is not None and is_file(options.recipe):
+        raise UserError(
+            "A file of recipes is made for one method: give its name instead "
+            "of auto, or leave out --recipe."
+        )
+    changes = recipe_changes(options)
+    if any(name.startswith("method_args") for name in changes):
+        raise UserError(
+            "--set method_args is for one method: give its name instead of "
+            "auto, or leave out the change."
+        )
+    return METHODS[0]
 
 
 def check_data(data: str) -> None:
@@ -87,7 +107,7 @@ def _check_resume(options: argparse.Namespace) -> None:
     weights = settings.get("weights", {}).get("source")
     pairs = [
         ("--from", weights, options.weights or weights),
-        ("method", recipe.get("method"), options.method),
+        ("method", recipe.get("method"), _method_given(options)),
         *(
             (f"--{name.replace('_', '-')}", settings.get(name), value)
             for name in FIXED
@@ -109,7 +129,7 @@ def _check_resume(options: argparse.Namespace) -> None:
         )
         for name in FIELDS
         # More epochs are allowed, and the device has chosen a precision.
-        if name != "epochs" and (name, wanted.get(name)) != AUTO
+        if name != "epochs" and (name, wanted.get(name)) != BY_DEVICE
     ]
     for name, found, value in pairs:
         if found != value and not (name == "method" and value is None):
@@ -118,6 +138,11 @@ def _check_resume(options: argparse.Namespace) -> None:
                 f"{shown(value)}. A run continues as it began: leave out the "
                 "option, or start another run."
             )
+
+
+def _method_given(options: argparse.Namespace) -> str | None:
+    """Returns the method if one was named."""
+    return None if options.method == AUTO else options.method
 
 
 def recipe_changes(options: argparse.Namespace) -> dict[str, Any]:

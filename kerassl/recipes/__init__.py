@@ -1,14 +1,20 @@
 """Recipes: the hyperparameters of each method, as data, by name."""
 
+from kerassl.choosing import Choice, Facts, choose
 from kerassl.recipe_fields import read_recipes
 from kerassl.recipes.build import build_model, default, get
+from kerassl.recipes.facts import facts
 from kerassl.recipes.going_on import going_on
 from kerassl.recipes.recipe import METHODS, Recipe
 
 __all__ = [
+    "Choice",
+    "Facts",
     "Recipe",
     "build_model",
+    "choose",
     "default",
+    "facts",
     "get",
     "going_on",
     "methods",

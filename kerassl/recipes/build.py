@@ -8,6 +8,7 @@ import keras
 
 from kerassl import encoders, methods, registry
 from kerassl.choices import check_choice
+from kerassl.choosing import SMALL_SIZE
 from kerassl.environment import environment
 from kerassl.names import FROM_WEIGHTS
 from kerassl.networks import in_precision
@@ -17,9 +18,6 @@ from kerassl.recipes.going_on import going_on
 from kerassl.recipes.length import of_length
 from kerassl.recipes.recipe import METHODS, VIEWS, Recipe
 from kerassl.training import precision
-
-# The `cpu` and `cifar` recipes are made for images of up to so many pixels.
-SMALL_SIZE = 64
 
 
 def get(method: str, name: str = "cpu") -> Recipe:

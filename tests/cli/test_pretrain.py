@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -219,6 +220,51 @@ def test_the_recipe_fits_images_and_device(
     recipe = chosen(device, "--data", photos(tmp_path, size, 3))
     assert (recipe.name, recipe.encoder) == (name, encoder)
     assert recipe.image_size == image_size
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "",
+        "--epochs 2 --batch-size 32",
+        "--set views.preset=any_channels --limit 9000",
+        "--from runs/a --image-size 48 --seed 3",
+    ],
+)
+def test_auto_is_the_command_that_it_prints(options, capsys, monkeypatch):
+    started = []
+
+    def start(*arguments, **given):
+        started.append((*arguments, given))
+        raise ValueError("that's far enough")
+
+    monkeypatch.setattr(runs, "start", start)
+    words = [
+        "pretrain",
+        "auto",
+        "--data",
+        "fashion_mnist_small",
+        *options.split(),
+    ]
+    assert main([*words, "--output", "x"]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("because ") for line in lines)
+    (line,) = (line for line in lines if line.startswith("command "))
+    _, kerassl, *command = shlex.split(line)
+    assert kerassl == "kerassl" and "auto" not in command
+    assert main(command) == 2
+    assert started[0] == started[1]
+
+
+def test_auto_has_no_arguments_of_methods(capsys, finished):
+    words = ["pretrain", "auto", "--data", "fashion_mnist_small"]
+    line = refused(capsys, *words, "--set", "method_args.temperature=1")
+    assert "method_args is for one method" in line
+    line = refused(capsys, *words, "--recipe", "my.toml")
+    assert "one method" in line
+    # A run knows its method.
+    words = ["pretrain", "auto", "--resume", "--output", str(finished)]
+    assert main(words) == 0
 
 
 def test_arrays_of_fitting_size_are_left_alone(chosen):

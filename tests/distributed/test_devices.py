@@ -24,8 +24,12 @@ BACKEND = keras.backend.backend()
 
 # Methods whose loss compares samples of the batch, each in its own way.
 ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
+ACROSS += ["supcon", "lejepa", "visreg", "emp_ssl", "dinov2"]
 # Those whose devices exchange more than gradients and batch statistics.
 EXCHANGING = [*ACROSS, "moco_v2", "moco_shuffled", "nnclr", "context_encoder"]
+EXCHANGING += ["dino", "ibot", "distillation"]
+# Of those, the slow ones: with ViTs, and with many views.
+SLOW = ["dinov2", "ibot", "emp_ssl"]
 # What is exchanged in each way, on every backend.
 EVERYWHERE = ["simclr", "swav", "moco_v2", "context_encoder"]
 TWO = more("the same methods on two devices")
@@ -39,7 +43,9 @@ CASES = [
         (method, 2)
         if method in EVERYWHERE
         else pytest.param(
-            method, 2, marks=ONCE if method in EXCHANGING else OTHERS
+            method,
+            2,
+            marks=ONCE if method in {*EXCHANGING} - {*SLOW} else OTHERS,
         )
         for method in [*METHODS, "moco_shuffled"]
     ),

@@ -109,7 +109,7 @@ def features(pictures, model):
 def forget_gather():
     for name, module in list(sys.modules.items()):
         if name.startswith("kerassl.methods") and hasattr(module, "gather"):
-            module.gather = lambda features: features
+            module.gather = module.local_rows = lambda features: features
             module.local_indices = lambda features: None
 
 
