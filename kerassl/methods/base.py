@@ -61,7 +61,8 @@ class SelfSupervisedModel(LinkedModel):
 
     Raises:
         ValueError: if the encoder is not one, the augmenter makes the wrong
-            number of views, or the encoder can't take a view's size.
+            number of views, or the encoder or the method can't take a view's
+            size.
 
     Example:
     ```python
@@ -80,6 +81,8 @@ class SelfSupervisedModel(LinkedModel):
     min_batch = 2
     #: The number of views it needs; `None` for any number.
     num_views: int | None = None
+    #: Whether every view must have the size of the encoder's images.
+    one_size: bool = False
     #: The names of what `draw` makes, such as a mask or a permutation.
     drawn_names: tuple[str, ...] = ()
     #: Whether the model counts its training steps in the weight `steps`.
@@ -117,6 +120,12 @@ class SelfSupervisedModel(LinkedModel):
             )
         self.augmenter = augmenter
         sizes = getattr(augmenter, "sizes", {})
+        wanted = self.encoder.input_shape[1]
+        if self.one_size and wanted and {*sizes.values()} - {None, wanted}:
+            raise ValueError(
+                f"{type(self).__name__} takes views of the encoder's size, "
+                f"{wanted} pixels. The augmenter makes {sizes}."
+            )
         self.encoders_by_size = {
             str(self._size_of(view)): encoders.at_size(self.encoder, size)
             if (size := sizes.get(view))
@@ -182,16 +191,24 @@ class SelfSupervisedModel(LinkedModel):
         for name in names:
             by_size.setdefault(self._size_of(name), []).append(name)
         passes = [
-            self.encoders_by_size[str(size)](
+            self.encoder_of(same_size[0])(
                 _joined([views[name] for name in same_size]), training=training
             )
-            for size, same_size in by_size.items()
+            for same_size in by_size.values()
         ]
         features = _joined(passes)
         if head is not None:
             features = head(features, training=training)
         order = [name for same_size in by_size.values() for name in same_size]
         return dict(zip(order, ops.split(features, len(order))))
+
+    def encoder_of(self, view: str) -> keras.Model:
+        """Returns the encoder at the size of a view.
+
+        Args:
+            view: str, one of the augmenter's names.
+        """
+        return self.encoders_by_size[str(self._size_of(view))]
 
     def _size_of(self, view: str) -> Any:
         sizes = getattr(self.augmenter, "sizes", {})

@@ -248,6 +248,7 @@ def _build(
 ) -> methods.SelfSupervisedModel:
     views = dict(recipe.views)
     make_views = VIEWS[views.pop("preset")]
+    size = views.pop("size", encoders.image_size(encoder))
     plan = recipe.resolve(steps_per_epoch)
     try:
         # Learning rate schedules count batches; methods count updates.
@@ -259,7 +260,7 @@ def _build(
         }
         model = cls(
             encoder,
-            augmenter=make_views(encoders.image_size(encoder), **views),
+            augmenter=make_views(size, **views),
             **arguments,
         )
         model.compile(rates.build_optimizer(recipe, model, plan))

@@ -50,7 +50,7 @@ SCALINGS: dict[str, Callable[[float], float]] = {
     "none": lambda batch_size: 1.0,
 }
 # Arguments that aren't hyperparameters.
-_NO_FIELDS = {"self", "encoder", "augmenter", "size", "name"}
+_NO_FIELDS = {"self", "encoder", "augmenter", "name"}
 
 
 def arguments_of(function: Callable) -> list[str]:
@@ -96,7 +96,7 @@ class Recipe:
             no longer than the run (both `kerassl.optimizers.Ramp`); and
             `{"epochs": 1}`, a number of steps.
         views: `"preset"`, the name of a function in `kerassl.augmentation`,
-            and its arguments.
+            and its arguments; `"size"` is the encoder's unless it is given.
         optimizer: `"name"`, `"learning_rate"` at a batch of 256 images, and
             the optimizer's other arguments.
         schedule: `"scaling"` of the learning rate with the batch (`"linear"`,

@@ -1,10 +1,13 @@
 """`kerassl presets`, on a Hub of the test's own."""
 
 import contextlib
+import importlib
 import io
 import json
 import re
+import shutil
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import keras
@@ -13,7 +16,7 @@ import pytest
 import kerassl
 from kerassl import encoders
 from kerassl.cli.main import main
-from kerassl.presets import save_preset
+from kerassl.presets import load, save_preset
 from kerassl.presets.checkpoints import SOURCES
 from kerassl.presets.load import open_source
 from tests.hub_server import HubServer
@@ -24,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 URI = "hf://alice/encoder"
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,39 @@ def test_the_zoo_is_published_and_resumed(hub, capsys, monkeypatch):
     for name, uri in sent.items():
         found = open_source(uri).info
         assert found == open_source(name).info
+
+
+def test_presets_move_to_the_hub(hub, capsys, monkeypatch, tmp_path):
+    first, second = kerassl.list_presets()[:2]
+    zoo = tmp_path / "zoo"
+    zoo.mkdir()
+    for name in ("index.json", first.name, second.name):
+        (shutil.copy if "." in name else shutil.copytree)(
+            load.zoo() / name, zoo / name
+        )
+    monkeypatch.setattr(load, "zoo", lambda: zoo)
+    monkeypatch.setattr(load, "_index", load._index.__wrapped__)
+    monkeypatch.setattr(kerassl.presets, "list_presets", lambda: [first])
+    lines = printed(capsys, "presets", "publish-zoo", "hf://alice", "--yes")
+    published = tmp_path / "published.jsonl"
+    published.write_text(lines, encoding="utf-8")
+    monkeypatch.syspath_prepend(SCRIPTS)
+    script = importlib.import_module("move_presets")
+    monkeypatch.setattr(script, "PRESETS", zoo)
+    command = ["move_presets.py", str(published), first.name]
+    monkeypatch.setattr(sys, "argv", [*command, second.name])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert f"has no {second.name}" in capsys.readouterr().err
+    assert (zoo / first.name).exists()
+    monkeypatch.setattr(sys, "argv", command)
+    assert script.main() == 0
+    assert not (zoo / first.name).exists() and (zoo / second.name).exists()
+    assert open_source(first.name).info == first
+    sha = hub.repositories[f"alice/{first.name}"].at("main").sha
+    source = f"hf://alice/{first.name}"
+    entry = load._index()[first.name]
+    assert (entry["source"], entry["revision"]) == (source, sha)
 
 
 @pytest.mark.parametrize("owner", ["hf://alice/encoder", "hf://"])

@@ -53,6 +53,27 @@ def test_every_recipe_gives_a_compiled_model(method, name):
         assert model.recipe.method_args[key] == 16
 
 
+def test_views_may_be_smaller_than_the_images(images):
+    for cls in (kerassl.SimCLR, kerassl.VICReg, kerassl.Rotation):
+        model = cls.from_recipe(
+            "cpu", encoder=tiny_encoder(), steps=2, views={"size": 24}
+        )
+        assert set(model.augmenter.sizes.values()) == {24}
+        assert np.isfinite(model.train_on_batch(images[:8])).all()
+        assert model.embed(images[:8]).shape == (8, 24)
+
+
+@pytest.mark.parametrize("method", ["byol", "moco_v2", "moco_v3", "dino"])
+def test_some_methods_take_one_size(method):
+    with pytest.raises(ValueError, match="encoder's size, 28.* 24"):
+        recipes.METHODS[method].from_recipe(
+            f"{method}/cpu",
+            encoder=tiny_encoder(),
+            steps=2,
+            views={"size": 24},
+        )
+
+
 @pytest.mark.every_backend
 def test_it_is_what_the_command_line_trains(images):
     recipe = recipes.get("byol").change(optimizer={"learning_rate": 0.8})

@@ -64,6 +64,7 @@ class BYOL(SelfSupervisedModel):
     metric_names = ("output_std",)
     collapse_advice = "Try a lower learning rate or a momentum closer to 1."
     num_views = 2
+    one_size = True
     default_views = staticmethod(augmentation.byol)
 
     def __init__(

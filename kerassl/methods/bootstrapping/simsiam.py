@@ -133,7 +133,7 @@ class SimSiam(SelfSupervisedModel):
         """Computes a projection and a prediction for each view."""
         outputs = {}
         for i, name in enumerate(self.augmenter.view_names, start=1):
-            features = self.encoder(views[name], training=training)
+            features = self.encoder_of(name)(views[name], training=training)
             projection = self.projector(features, training=training)
             outputs[f"projection_{i}"] = projection
             outputs[f"prediction_{i}"] = self.predictor(

@@ -84,6 +84,7 @@ class MoCo(SelfSupervisedModel):
 
     metric_names = ("contrastive_accuracy",)
     num_views = 2
+    one_size = True
     default_views: Callable[[int], keras.layers.Layer] = staticmethod(
         augmentation.moco_v2
     )
@@ -296,6 +297,7 @@ class MoCoV3(SelfSupervisedModel):
 
     metric_names = ("contrastive_accuracy",)
     num_views = 2
+    one_size = True
 
     @staticmethod
     def default_views(size: int) -> keras.layers.Layer:

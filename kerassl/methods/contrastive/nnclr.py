@@ -115,7 +115,8 @@ class NNCLR(SelfSupervisedModel):
         queue = self.queue.snapshot()
         for i, name in enumerate(self.augmenter.view_names, start=1):
             projection = self.projector(
-                self.encoder(views[name], training=training), training=training
+                self.encoder_of(name)(views[name], training=training),
+                training=training,
             )
             outputs[f"prediction_{i}"] = self.predictor(
                 projection, training=training

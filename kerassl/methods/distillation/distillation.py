@@ -131,7 +131,7 @@ class Distillation(SelfSupervisedModel):
         """Encodes the view with both networks, and updates the queue."""
         (name,) = self.augmenter.view_names
         view = views[name]
-        features = self.encoder(view, training=training)
+        features = self.encoder_of(name)(view, training=training)
         target = self.teacher(self._for_teacher(view), training=False)
         target = ops.stop_gradient(unit_vectors(target))
         own = gather(target)

@@ -116,6 +116,7 @@ class ContextEncoder(SelfSupervisedModel):
     )
     drawn_names = ("mask",)
     num_views = 1
+    one_size = True
     default_views = staticmethod(augmentation.crop_flip)
 
     def __init__(

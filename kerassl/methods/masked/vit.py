@@ -34,6 +34,7 @@ class MaskedViT(SelfSupervisedModel):
     """
 
     num_views = 1
+    one_size = True
     min_batch = 1
     default_views = staticmethod(augmentation.crop_flip)
 

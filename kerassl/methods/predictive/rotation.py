@@ -75,9 +75,9 @@ class Rotation(SelfSupervisedModel):
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Classifies the four rotations of each image, in one pass."""
-        (images,) = (views[name] for name in self.augmenter.view_names)
-        turned = ops.concatenate(turns(images))
-        features = self.encoder(turned, training=training)
+        (name,) = self.augmenter.view_names
+        turned = ops.concatenate(turns(views[name]))
+        features = self.encoder_of(name)(turned, training=training)
         logits = self.classifier(features, training=training)
         return {"logits": ops.reshape(logits, (TURNS, -1, TURNS))}
 

@@ -80,7 +80,8 @@ class VICReg(SelfSupervisedModel):
         """Projects both views, in separate passes."""
         return {
             f"projection_{i}": self.projector(
-                self.encoder(views[name], training=training), training=training
+                self.encoder_of(name)(views[name], training=training),
+                training=training,
             )
             for i, name in enumerate(self.augmenter.view_names, start=1)
         }

@@ -162,11 +162,13 @@ class DINO(SelfSupervisedModel):
         self.freeze_last_layer_steps = freeze_last_layer_steps
         self.taught = self.augmenter.view_names[:TAUGHT]
         sizes = [self._size_of(name) for name in self.taught]
-        if len(sizes) < TAUGHT or sizes[0] != sizes[1]:
+        wanted = self.encoder.input_shape[1]
+        if sizes != [wanted or sizes[0]] * TAUGHT:
             raise ValueError(
                 f"The teacher of {type(self).__name__} sees the first two "
-                "views, which must have one size. The first views of the "
-                f"augmenter are {self.taught}, of the sizes {sizes}."
+                f"views, which must have the encoder's size, {wanted or 'any'}."
+                f" The first views of the augmenter are {self.taught}, of the "
+                f"sizes {sizes}."
             )
         self.projector = self._head("projector")
         self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
