@@ -7,24 +7,29 @@ second of SimCLR, BYOL, MoCo v2, SwAV and MAE (ResNet-50 or ViT-S, 224 px,
 bfloat16) on PyTorch, as it is and compiled, on JAX and on TensorFlow; with
 PyTorch also kernels and waits of the host in a step; and the memory. Then it
 trains SimCLR with `resnet_18_small` on CIFAR-10 for the time that is left, on
-what was fastest, and scores it. Backends that aren't installed and
-measurements that don't fit into their share of the time are listed as not run.
-Everything is saved in docs/results/gpu_check.json after each part.
+what was fastest, and scores it. Everything is saved in
+docs/results/gpu_check.json after each line, so that nothing is lost when the
+script is stopped. A measurement that takes more than half of its part's time,
+such as a first compilation, is stopped, and its part goes on with the next one.
+What failed or was stopped has a line with its error; backends that aren't
+installed and what didn't fit into the time are listed as not run.
 
 `--small` tries all of this with tiny encoders, on any machine; it saves nothing
 unless `--output` says where.
 """
 
 import argparse
+import contextlib
 import gc
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,9 @@ PARTS = {
     "tensorflow": ("tensorflow", False, 0.12),
 }
 TRAINING = "training"
+TRAINING_SHARE = 1 - sum(share for *_, share in PARTS.values())
+# The share of a part's time after which one measurement is stopped.
+PATIENCE = 0.5
 # Names of the calls that start a kernel on NVIDIA's GPUs, or wait for one.
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
 WAITS = (
@@ -132,17 +140,39 @@ def measure(method: str, batch: int, small: bool, compiled: bool) -> dict:
     }
 
 
+def left_over(part: str, found: list[dict], small: bool) -> list[dict]:
+    """Returns what a part still has to measure, the large batches first."""
+    every: list[dict[str, Any]]
+    if part not in PARTS:
+        every = [{"part": TRAINING, "method": "simclr"}]
+    else:
+        every = [
+            {"part": part, "method": method, "batch": batch}
+            for batch in ((16, 8) if small else (256, 64))
+            for method in METHODS
+        ]
+    return [
+        one
+        for one in every
+        if not any(one.items() <= line.items() for line in found)
+    ]
+
+
 def measure_all(part: str, lines: Path, small: bool) -> None:
-    """Measures all methods on one backend, the large batches first."""
-    for batch in (16, 8) if small else (256, 64):
-        for method in METHODS:
-            try:
-                found = measure(method, batch, small, PARTS[part][1])
-            except Exception as error:  # Such as too little memory.
-                found = {"error": f"{type(error).__name__}: {error}"[:300]}
-            line = {"part": part, "method": method, "batch": batch, **found}
-            append_line(lines, line)
-            print(json.dumps(line), flush=True)
+    """Measures on one backend what has no line yet."""
+    for one in left_over(part, read_lines(lines), small):
+        try:
+            compiled = PARTS[part][1]
+            found = measure(one["method"], one["batch"], small, compiled)
+        except Exception as error:  # Such as too little memory.
+            found = {"error": f"{type(error).__name__}: {error}"[:300]}
+        append(lines, {**one, **found})
+
+
+def append(lines: Path, line: dict) -> None:
+    """Appends a line to the file, and prints it."""
+    append_line(lines, line)
+    print(json.dumps(line), flush=True)
 
 
 def train(lines: Path, small: bool, compiled: bool, seconds: float) -> None:
@@ -207,14 +237,69 @@ def train(lines: Path, small: bool, compiled: bool, seconds: float) -> None:
         "untrained": round(float(untrained), 4),
         "knn": round(float(score(model)), 4),
     }
-    append_line(lines, line)
-    print(json.dumps(line), flush=True)
+    append(lines, line)
 
 
 def run_part(
-    part: str, backend: str, lines: Path, small: bool, seconds: float
+    part: str,
+    backend: str,
+    lines: Path,
+    small: bool,
+    seconds: float,
+    save: Callable[[], Any],
 ) -> None:
-    """Runs a part in a process of its own, for at most so many seconds."""
+    """Runs a part in processes of its own, for at most so many seconds.
+
+    A process that ends early, or takes too long for one measurement, is
+    followed by another one for the rest.
+
+    Args:
+        part: str, its name.
+        backend: str.
+        lines: the file that gets a line for each measurement.
+        small: bool.
+        seconds: float.
+        save: function that is called after each line.
+    """
+    end = time.perf_counter() + seconds
+    patience = PATIENCE * seconds if part in PARTS else seconds
+    while (left := end - time.perf_counter()) > 0:
+        missing = left_over(part, read_lines(lines), small)
+        if not missing:
+            return
+        status = run_process(part, backend, lines, small, left, patience, save)
+        now = left_over(part, read_lines(lines), small)
+        if now:
+            reason = "stopped: it took too long"
+            if status is not None:
+                reason = f"the process ended with status {status}"
+            append(lines, {**now[0], "error": reason})
+            save()
+
+
+def run_process(
+    part: str,
+    backend: str,
+    lines: Path,
+    small: bool,
+    seconds: float,
+    patience: float,
+    save: Callable[[], Any],
+) -> int | None:
+    """Runs a process until it ends, or is too slow.
+
+    Args:
+        part: as in `run_part`.
+        backend: as in `run_part`.
+        lines: as in `run_part`.
+        small: as in `run_part`.
+        seconds: float, for all it does.
+        patience: float, the seconds that it may take for a line.
+        save: as in `run_part`.
+
+    Returns:
+        Its exit status, or `None` if it was stopped.
+    """
     command = [sys.executable, __file__, "--part", part, "--output", str(lines)]
     command += ["--seconds", str(seconds), *(["--small"] if small else [])]
     variables = {
@@ -224,11 +309,21 @@ def run_part(
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
     process = subprocess.Popen(command, env=os.environ | variables)
+    end = time.perf_counter() + seconds
+    count, late = len(read_lines(lines)), time.perf_counter() + patience
     try:
-        process.wait(timeout=max(seconds, 1))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        while time.perf_counter() < min(end, late):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=0.2)
+            if len(read_lines(lines)) > count:
+                count, late = count + 1, time.perf_counter() + patience
+                save()
+        return None
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        save()
 
 
 def has_gpu() -> bool:
@@ -248,17 +343,19 @@ def fastest(found: list[dict]) -> str:
 
 
 def not_run(found: list[dict], small: bool) -> list[str]:
-    """Returns what was not measured: "part method batch"."""
-    done = {(x["part"], x["method"], x.get("batch")) for x in found}
-    missing = [
-        f"{part} {method} {batch}"
-        for part in PARTS
-        for batch in ((16, 8) if small else (256, 64))
-        for method in METHODS
-        if (part, method, batch) not in done
+    """Returns what has no line: "part method batch"."""
+    return [
+        name(one)
+        for part in (*PARTS, TRAINING)
+        for one in left_over(part, found, small)
     ]
-    trained = any(line["part"] == TRAINING for line in found)
-    return missing if trained else [*missing, TRAINING]
+
+
+def name(line: dict) -> str:
+    """Returns what a line is about: "part method batch"."""
+    if line["part"] == TRAINING:
+        return TRAINING
+    return f"{line['part']} {line['method']} {line['batch']}"
 
 
 def check(output: Path | None, small: bool, seconds: float) -> list[dict]:
@@ -276,15 +373,22 @@ def check(output: Path | None, small: bool, seconds: float) -> list[dict]:
                 partial.replace(output)
             return found
 
-        for part, (backend, _, share) in PARTS.items():
-            if importlib.util.find_spec(backend) is not None:
-                run_part(part, backend, lines, small, share * seconds)
-                save()
+        # What a part leaves of its time is the others'.
+        shares = {
+            part: share
+            for part, (backend, _, share) in PARTS.items()
+            if importlib.util.find_spec(backend) is not None
+        }
+        for part in list(shares):
+            left = seconds - (time.perf_counter() - start)
+            total = sum(shares.values()) + TRAINING_SHARE
+            backend, share = PARTS[part][0], shares.pop(part) / total
+            run_part(part, backend, lines, small, share * left, save)
         part = fastest(read_lines(lines))
         backend, compiled, _ = PARTS[part]
         left = seconds - (time.perf_counter() - start)
-        name = f"{TRAINING}_compiled" if compiled else TRAINING
-        run_part(name, backend, lines, small, left)
+        training = f"{TRAINING}_compiled" if compiled else TRAINING
+        run_part(training, backend, lines, small, left, save)
         return save()
 
 
@@ -313,9 +417,12 @@ def main() -> int:
         )
     if output is None and not small:
         output = RESULTS / "gpu_check.json"
+    # As with Ctrl-C, the process of a part ends, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found = check(output, small, options.seconds)
-    missing = not_run(found, small)
-    print(f"not run: {', '.join(missing) or 'nothing'}")
+    failed = [f"{name(x)} ({x['error']})" for x in found if "error" in x]
+    print(f"failed or stopped: {', '.join(failed) or 'nothing'}")
+    print(f"not run: {', '.join(not_run(found, small)) or 'nothing'}")
     return 0
 
 

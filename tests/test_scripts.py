@@ -257,13 +257,16 @@ def test_the_gpu_check_stops_in_time_and_saves(load, monkeypatch, tmp_path):
     script = load("gpu_check")
     started = []
 
-    def run_part(part, backend, lines, small, seconds):
+    def run_part(part, backend, lines, small, seconds, save):
         started.append((part, backend, seconds))
         if part == "jax":
             line = {"part": part, "method": "simclr", "batch": 16}
             load("results").append_line(
                 lines, {**line, "images_per_second": 9.0}
             )
+            # Whatever ends the script later, this line is in the file.
+            save()
+            assert len(load("results").read_json(output)["lines"]) == 1
 
     monkeypatch.setattr(script, "run_part", run_part)
     output = tmp_path / "check.json"
@@ -271,10 +274,60 @@ def test_the_gpu_check_stops_in_time_and_saves(load, monkeypatch, tmp_path):
     assert [part for part, _, _ in started][-1] == "training"
     # The training runs on the fastest, and has what is left of the time.
     assert started[-1][1] == "jax" and 90 < started[-1][2] <= 100
-    assert sum(seconds for _, _, seconds in started[:-1]) < 70
+    # What a part leaves is the next one's.
+    shares = [seconds for _, _, seconds in started]
+    assert shares[0] < 25 and shares == sorted(shares)
     saved = load("results").read_json(output)
     assert len(saved["lines"]) == 1 and "jax simclr 16" not in saved["not_run"]
     assert os.listdir(tmp_path) == ["check.json"]
+
+
+# Stands for a part's process: a slow one, one that fails, and one that ends.
+MEASURING = """
+import json, sys, time
+lines = open(sys.argv[1], "a+")
+lines.seek(0)
+count = len(lines.readlines())
+methods = ("byol", 16) if count == 1 else ("byol", 8)
+if count == 0:
+    time.sleep(600)
+line = dict(part="torch", method=methods[0], batch=methods[1])
+lines.write(json.dumps(line) + "\\n")
+lines.close()
+sys.exit(3 if count == 1 else 0)
+"""
+
+
+@once
+def test_the_gpu_check_goes_on_after_what_is_slow_or_fails(
+    load, monkeypatch, tmp_path
+):
+    script, start = load("gpu_check"), subprocess.Popen
+    lines, saved = tmp_path / "lines.jsonl", []
+
+    def fake(command, env):
+        assert env["KERAS_BACKEND"] == "torch"
+        return start([sys.executable, "-c", MEASURING, lines])
+
+    monkeypatch.setattr(script.subprocess, "Popen", fake)
+    monkeypatch.setattr(script, "METHODS", ("simclr", "byol"))
+    monkeypatch.setattr(script, "PATIENCE", 0.02)
+
+    def save():
+        saved.append(len(script.read_lines(lines)))
+
+    script.run_part("torch", "torch", lines, True, 200, save)
+    found = script.read_lines(lines)
+    assert [
+        (x["method"], x["batch"], x.get("error", "")[:7]) for x in found
+    ] == [
+        ("simclr", 16, "stopped"),
+        ("byol", 16, ""),
+        ("simclr", 8, "the pro"),
+        ("byol", 8, ""),
+    ]
+    assert set(saved) >= {1, 2, 3, 4}
+    assert not script.left_over("torch", found, small=True)
 
 
 @once
