@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -304,20 +304,32 @@ def _called(layer: Any, args: tuple, kwargs: dict) -> Run:
     if isinstance(layer, makers) or "compute_mask" in vars(type(layer)):
         raise NotImplementedError("masks between layers")
     takes_training = "training" in inspect.signature(layer.call).parameters
-    structure = (args, kwargs)
+    # PyTorch's compiler can't trace Keras's call of an operation.
+    function = layer if isinstance(layer, keras.layers.Layer) else layer.call
 
     def run(state: Pass, *inputs: Any) -> Any:
-        rest = iter(inputs)
-        flat = [
-            channels_last(next(rest)) if _is_symbolic(x) else x
-            for x in keras.tree.flatten(structure)
-        ]
-        args, kwargs = keras.tree.pack_sequence_as(structure, flat)
+        rest = map(channels_last, inputs)
+        given, options = _filled(args, rest), _filled(kwargs, rest)
         if takes_training:
-            kwargs = {**kwargs, "training": state.training}
-        return channels_second(layer(*args, **kwargs))
+            options["training"] = state.training
+        return channels_second(function(*given, **options))
 
     return run
+
+
+def _filled(structure: Any, values: Iterator) -> Any:
+    """Returns a structure with values in place of its Keras tensors.
+
+    PyTorch's compiler can't trace Keras's own functions for structures.
+    """
+    if _is_symbolic(structure):
+        return next(values)
+    if isinstance(structure, (list, tuple)):
+        return type(structure)([_filled(x, values) for x in structure])
+    if isinstance(structure, dict):
+        # As Keras orders them.
+        return {k: _filled(structure[k], values) for k in sorted(structure)}
+    return structure
 
 
 def _is_symbolic(value: Any) -> bool:

@@ -23,6 +23,7 @@ from kerassl.execution.batch_norm import (
 from kerassl.execution.convolution import Conv2D
 from kerassl.execution.moving import MovingStatistics
 from kerassl.execution.rescaling import Rescaling
+from kerassl.layers import ChannelwiseDense
 
 Run = Callable[..., torch.Tensor]
 FUNCTIONS: dict[Callable, Callable] = {
@@ -135,6 +136,36 @@ def convolution(
     return run
 
 
+def _transposed_convolution(
+    layer: Any, shapes: list, moving: Any
+) -> Run | None:
+    function = FUNCTIONS.get(layer.activation)
+    excess = [k - s for k, s in zip(layer.kernel_size, layer.strides)]
+    if (
+        function is None
+        or min(excess) < 0
+        or set(layer.dilation_rate) != {1}
+        or layer.output_padding is not None
+    ):
+        return None
+    padding = (0, 0)
+    if layer.padding == "same":
+        if any(more % 2 for more in excess):
+            return None
+        padding = (excess[0] // 2, excess[1] // 2)
+    kernel, bias = layer.kernel, layer.bias
+    strides, dtype = layer.strides, torch_dtype(layer.compute_dtype)
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        weight = state.value(kernel, dtype).permute(3, 2, 0, 1)
+        offset = state.value(bias, dtype)
+        return function(
+            functional.conv_transpose2d(x, weight, offset, strides, padding)
+        )
+
+    return run
+
+
 def _batch_norm(
     layer: Any, shapes: list, moving: MovingStatistics
 ) -> Run | None:
@@ -205,12 +236,31 @@ def _dense(layer: Any, shapes: list, moving: Any) -> Run | None:
     return run
 
 
+def _channelwise_dense(layer: Any, shapes: list, moving: Any) -> Run:
+    kernel, bias = layer.kernel, layer.bias
+    dtype = torch_dtype(layer.compute_dtype)
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        rows = x.flatten(2).transpose(0, 1)
+        y = torch.baddbmm(
+            state.value(bias, dtype), rows, state.value(kernel, dtype)
+        )
+        return y.transpose(0, 1).unflatten(2, x.shape[2:])
+
+    return run
+
+
 def _relu(
     layer: Any, shapes: list, moving: Any, overwrite: bool = False
 ) -> Run | None:
     if layer.max_value is not None or layer.negative_slope or layer.threshold:
         return None
     return lambda state, x: functional.relu(x, inplace=overwrite)
+
+
+def _leaky_relu(layer: Any, shapes: list, moving: Any) -> Run:
+    slope = layer.negative_slope
+    return lambda state, x: functional.leaky_relu(x, slope)
 
 
 def _activation(
@@ -242,14 +292,27 @@ def _pool(layer: Any, shapes: list, moving: Any) -> Run:
 
 def _global_pool(layer: Any, shapes: list, moving: Any) -> Run:
     keep = layer.keepdims
-    if type(layer) is layers.GlobalMaxPooling2D:
-        return lambda state, x: x.amax((2, 3), keepdim=keep)
-    return lambda state, x: x.mean((2, 3), keepdim=keep)
+    axes = (2, 3) if len(shapes[0]) == 4 else (1,)
+    if type(layer) in (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D):
+        return lambda state, x: x.amax(axes, keepdim=keep)
+    return lambda state, x: x.mean(axes, keepdim=keep)
 
 
 def _zero_padding(layer: Any, shapes: list, moving: Any) -> Run:
     (top, bottom), (left, right) = layer.padding
     return lambda state, x: functional.pad(x, (left, right, top, bottom))
+
+
+def _cropping(layer: Any, shapes: list, moving: Any) -> Run:
+    is_row = type(layer) is layers.Cropping1D
+    cropping = [layer.cropping] if is_row else layer.cropping
+
+    def run(state: Pass, x: torch.Tensor) -> torch.Tensor:
+        for axis, (before, after) in enumerate(cropping, 1 if is_row else 2):
+            x = x.narrow(axis, before, x.shape[axis] - before - after)
+        return x
+
+    return run
 
 
 def _rescaling(layer: Any, shapes: list, moving: Any) -> Run | None:
@@ -319,15 +382,22 @@ MAKERS: dict[type, Callable[[Any, list, MovingStatistics], Run | None]] = {
     Rescaling: _rescaling,
     BatchNormalization: _batch_norm,
     GlobalBatchNormalization: _batch_norm,
+    layers.Conv2DTranspose: _transposed_convolution,
     layers.LayerNormalization: _layer_norm,
     layers.Dense: _dense,
+    ChannelwiseDense: _channelwise_dense,
     layers.ReLU: _relu,
+    layers.LeakyReLU: _leaky_relu,
     layers.Activation: _activation,
     layers.MaxPooling2D: _pool,
     layers.AveragePooling2D: _pool,
+    layers.GlobalAveragePooling1D: _global_pool,
     layers.GlobalAveragePooling2D: _global_pool,
+    layers.GlobalMaxPooling1D: _global_pool,
     layers.GlobalMaxPooling2D: _global_pool,
     layers.ZeroPadding2D: _zero_padding,
+    layers.Cropping1D: _cropping,
+    layers.Cropping2D: _cropping,
     layers.Add: _add,
     layers.Concatenate: _concatenate,
     layers.Flatten: _reshape,

@@ -13,6 +13,8 @@ POINTS = np.linspace(0.0, 3.0, 17)
 NORMAL = np.exp(-(POINTS**2) / 2)
 WEIGHTS = np.full(17, 2 * POINTS[1]) * NORMAL
 WEIGHTS[[0, -1]] /= 2
+# Here, since PyTorch's compiler can't trace `tolist`.
+_QUADRATURE = list(zip(POINTS.tolist(), NORMAL.tolist(), WEIGHTS.tolist()))
 
 
 def lejepa(
@@ -101,9 +103,7 @@ def sigreg(projections: Any, directions: Any) -> Any:
     # cosines and sines that automatic differentiation would keep.
     fixed = ops.stop_gradient(x)
     statistic, slope = 0.0, 0.0
-    for point, normal, weight in zip(
-        POINTS.tolist(), NORMAL.tolist(), WEIGHTS.tolist()
-    ):
+    for point, normal, weight in _QUADRATURE:
         cosines, sines = ops.cos(point * fixed), ops.sin(point * fixed)
         real = ops.mean(cosines, axis=0) - normal
         imaginary = ops.mean(sines, axis=0)

@@ -53,13 +53,17 @@ def draw_views(
     ]
     with keras.StatelessScope(state_mapping=seeds):
         made = model.make_views(given)
+    found = {
+        name: made[name]
+        for name in (*model.augmenter.view_names, *model.drawn_names)
+    }
     return {
         name: ops.convert_to_numpy(
             ops.cast(x, "float32")
             if "float" in keras.backend.standardize_dtype(x.dtype)
             else x
         )
-        for name, x in made.items()
+        for name, x in found.items()
     }
 
 

@@ -10,7 +10,8 @@ from keras import layers, ops
 
 from kerassl.execution import batch_norm, lent
 from kerassl.networks import all_layers
-from tests.contracts.methods import METHODS, tiny_encoder
+from tests.backends import more
+from tests.contracts.methods import METHODS, labels_for, tiny_encoder
 
 BACKEND = keras.backend.backend()
 on_torch = pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's kernels")
@@ -278,32 +279,54 @@ def test_a_step_collects_nothing_from_all_layers(monkeypatch):
         assert weight.value.grad is None
 
 
-@on_torch
-def test_a_compiled_fit_traces_a_pass_and_a_loss_twice(monkeypatch):
-    """Once for full batches, and once for a last batch of another size."""
+@pytest.fixture
+def graphs(monkeypatch):
+    """The graphs that PyTorch's compiler traces."""
     import torch
 
-    graphs = []
+    found = []
 
     def trace(graph, inputs):
-        graphs.append(graph)
+        found.append(graph)
         return graph.forward
 
     torch.compiler.reset()
     monkeypatch.setattr(
         torch, "compile", functools.partial(torch.compile, backend=trace)
     )
+    return found
+
+
+def losses_of_a_fit(name, **compile_arguments):
+    """Returns the losses of two epochs, each with a smaller last batch."""
     x = np.random.default_rng(0).integers(0, 256, (20, 28, 28, 1), "uint8")
-    histories = []
-    for compiles in (False, True):
-        keras.utils.set_random_seed(0)
-        model = METHODS["simclr"](tiny_encoder())
-        model.compile(keras.optimizers.SGD(0.1), jit_compile=compiles)
-        fitted = model.fit(x, batch_size=8, epochs=2, verbose=0)
-        histories.append(fitted.history["loss"])
-        assert model.jit_compile == compiles
-    assert histories[1] == pytest.approx(histories[0], rel=1e-4)
-    assert len(graphs) == 4
+    keras.utils.set_random_seed(0)
+    model = METHODS[name](tiny_encoder())
+    model.compile(keras.optimizers.SGD(0.1), **compile_arguments)
+    labels = labels_for(model, len(x))
+    history = model.fit(x, labels, batch_size=8, epochs=2, verbose=0).history
+    assert model.jit_compile == compile_arguments["jit_compile"]
+    return history["loss"]
+
+
+# Once for full batches, and once for a last batch of another size.
+TRACED_TWICE = 2 * 2
+
+
+@on_torch
+def test_a_compiled_fit_traces_a_pass_and_a_loss_twice(graphs):
+    expected = losses_of_a_fit("simclr", jit_compile=False)
+    found = losses_of_a_fit("simclr", jit_compile=True)
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert len(graphs) == TRACED_TWICE
+
+
+@on_torch
+@more("test_a_compiled_fit_traces_a_pass_and_a_loss_twice")
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "simclr"])
+def test_so_does_that_of_any_method(name, graphs):
+    losses_of_a_fit(name, jit_compile=True)
+    assert len(graphs) == TRACED_TWICE
 
 
 @on_torch

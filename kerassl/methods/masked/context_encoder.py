@@ -319,12 +319,10 @@ class ContextEncoder(SelfSupervisedModel):
 
 
 def _cross_entropy(logits: Any, target: float) -> Any:
+    """Returns that of logits with one target, 0 or 1."""
+    # PyTorch's compiler can't trace Keras's own.
     logits = ops.cast(logits, "float32")
-    return ops.mean(
-        keras.losses.binary_crossentropy(
-            ops.zeros_like(logits) + target, logits, from_logits=True
-        )
-    )
+    return ops.mean(ops.softplus(logits) - target * logits)
 
 
 def _hole(channels: int) -> tuple[float, ...]:

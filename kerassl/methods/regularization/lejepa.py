@@ -130,6 +130,15 @@ class LeJEPA(SelfSupervisedModel):
             )
         )
 
+    def make_views(self, inputs: Any) -> dict[str, Any]:
+        """Adds new directions to the views of a batch.
+
+        PyTorch's compiler can't trace `keras.random`, and so not a draw in
+        `forward_views`. Nor is it one of `draw`'s: those are by image.
+        """
+        directions = self.draw_directions()
+        return {**super().make_views(inputs), "directions": directions}
+
     def forward_views(
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
@@ -141,7 +150,7 @@ class LeJEPA(SelfSupervisedModel):
             "projections": ops.stack(
                 [projections[name] for name in self.ordered_views], axis=1
             ),
-            "directions": self.draw_directions(),
+            "directions": views["directions"],
         }
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
