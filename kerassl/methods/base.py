@@ -11,7 +11,7 @@ from kerassl.augmentation.namespace import array
 from kerassl.data.batches import CROPS
 from kerassl.distributed import mean_over_devices, scale_loss_for_keras
 from kerassl.image_format import channels_last
-from kerassl.layers import MLPHead
+from kerassl.layers import MLPHead, MomentumNetwork
 from kerassl.methods.linked import LinkedModel
 from kerassl.networks import freeze_parts, frozen_parts
 from kerassl.renamed import current_names
@@ -132,6 +132,7 @@ class SelfSupervisedModel(LinkedModel):
             else self.encoder
             for view in found
         }
+        self._momentum_at_sizes: Callable[[], dict] = dict
         self.objective_metrics = [
             keras.metrics.Mean(name=name) for name in self.metric_names
         ]
@@ -161,6 +162,47 @@ class SelfSupervisedModel(LinkedModel):
         layer = MLPHead(units, dtype=self.dtype_policy, name=name, **kwargs)
         layer.build((None, inputs))
         return layer
+
+    def momentum_copy(
+        self,
+        momentum: Any,
+        copy_weights: bool = True,
+        names: Iterable[str] | None = None,
+    ) -> MomentumNetwork:
+        """Returns a momentum copy of the encoder; see `momentum_encoder_of`.
+
+        Args:
+            momentum: as in `kerassl.layers.MomentumNetwork`.
+            copy_weights: likewise.
+            names: the views that it will see; by default all.
+        """
+        copy = MomentumNetwork(self.encoder, momentum, copy_weights)
+        own = self.encoder.input_shape[1]
+        at_sizes = {
+            size: copy
+            if size in (None, own)
+            else encoders.at_size(copy.network, size)
+            for size in map(self._size_of, names or self.augmenter.view_names)
+        }
+        # In a function, so that Keras can't thaw their layers.
+        self._momentum_at_sizes = lambda: at_sizes
+        return copy
+
+    def momentum_encoder_of(self, view: str) -> keras.layers.Layer:
+        """Returns the copy that `momentum_copy` made, at the size of a view.
+
+        Args:
+            view: str, one of the augmenter's names.
+        """
+        return self._momentum_at_sizes()[self._size_of(view)]
+
+    def untracked_networks(self) -> list[keras.Model]:
+        """Returns the momentum encoder at other sizes than the encoder's."""
+        return [
+            network
+            for network in self._momentum_at_sizes().values()
+            if not isinstance(network, MomentumNetwork)
+        ]
 
     def encode_views(
         self,

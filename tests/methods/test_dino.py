@@ -264,7 +264,7 @@ def test_dropout_stays_in_the_student(images):
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        (dict(sizes=(28, 20)), "encoder's size"),
+        (dict(sizes=(28, 20)), "one size"),
         (dict(sizes=(28,)), "first two views"),
         (dict(student_temperature=0.0), "student_temperature"),
         (dict(teacher_temperature=0.0), "teacher_temperature"),

@@ -64,7 +64,6 @@ class BYOL(SelfSupervisedModel):
     metric_names = ("output_std",)
     collapse_advice = "Try a lower learning rate or a momentum closer to 1."
     num_views = 2
-    one_size = True
     default_views = staticmethod(augmentation.byol)
 
     def __init__(
@@ -88,9 +87,7 @@ class BYOL(SelfSupervisedModel):
         self.predictor = self.head(
             "predictor", projection_dim, units, hidden_bias=True
         )
-        self.momentum_encoder = MomentumNetwork(
-            self.encoder, momentum, copy_weights
-        )
+        self.momentum_encoder = self.momentum_copy(momentum, copy_weights)
         self.momentum_projector = MomentumNetwork(
             self.projector, momentum, copy_weights
         )
@@ -101,14 +98,14 @@ class BYOL(SelfSupervisedModel):
         """Computes a prediction and a target for each view."""
         outputs = {}
         for i, name in enumerate(self.augmenter.view_names, start=1):
-            features = self.encoder(views[name], training=training)
+            features = self.encoder_of(name)(views[name], training=training)
             projection = self.projector(features, training=training)
             outputs[f"projection_{i}"] = projection
             outputs[f"prediction_{i}"] = self.predictor(
                 projection, training=training
             )
             outputs[f"target_{i}"] = self.momentum_projector(
-                self.momentum_encoder(views[name], training=training),
+                self.momentum_encoder_of(name)(views[name], training=training),
                 training=training,
             )
         return outputs

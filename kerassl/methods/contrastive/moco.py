@@ -84,7 +84,6 @@ class MoCo(SelfSupervisedModel):
 
     metric_names = ("contrastive_accuracy",)
     num_views = 2
-    one_size = True
     default_views: Callable[[int], keras.layers.Layer] = staticmethod(
         augmentation.moco_v2
     )
@@ -134,7 +133,7 @@ class MoCo(SelfSupervisedModel):
             hidden_bias=True,
             output_bias=True,
         )
-        self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
+        self.momentum_encoder = self.momentum_copy(momentum)
         self.momentum_projector = MomentumNetwork(self.projector, momentum)
         self.queue = FeatureQueue(queue_size, projection_dim, seed=seed)
         self.seed_generator = DeviceSeedGenerator(seed)
@@ -143,16 +142,18 @@ class MoCo(SelfSupervisedModel):
         self, views: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Makes queries and keys, and returns the queue before these keys."""
-        queries, keys = (views[name] for name in self.augmenter.view_names)
+        first, second = self.augmenter.view_names
+        queries, keys = views[first], views[second]
         negatives = self.queue.snapshot()
         q = self.projector(
-            self._in_groups(self.encoder, queries, training), training=training
+            self._in_groups(self.encoder_of(first), queries, training),
+            training=training,
         )
         order = self._shuffled_order(keys, training)
         if order is not None:
             keys = local_rows(ops.take(gather(keys), order, axis=0))
         k = self.momentum_projector(
-            self._in_groups(self.momentum_encoder, keys, training),
+            self._in_groups(self.momentum_encoder_of(second), keys, training),
             training=training,
         )
         if order is not None:
@@ -297,7 +298,6 @@ class MoCoV3(SelfSupervisedModel):
 
     metric_names = ("contrastive_accuracy",)
     num_views = 2
-    one_size = True
 
     @staticmethod
     def default_views(size: int) -> keras.layers.Layer:
@@ -337,7 +337,7 @@ class MoCoV3(SelfSupervisedModel):
             (hidden_dim, projection_dim),
             output_normalization="batch_no_affine" if vit_heads else None,
         )
-        self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
+        self.momentum_encoder = self.momentum_copy(momentum)
         self.momentum_projector = MomentumNetwork(self.projector, momentum)
 
     def forward_views(
@@ -346,13 +346,13 @@ class MoCoV3(SelfSupervisedModel):
         """Makes a query and a key of each view, in separate passes."""
         outputs = {}
         for i, name in enumerate(self.augmenter.view_names, start=1):
-            features = self.encoder(views[name], training=training)
+            features = self.encoder_of(name)(views[name], training=training)
             projection = self.projector(features, training=training)
             outputs[f"query_{i}"] = self.predictor(
                 projection, training=training
             )
             outputs[f"key_{i}"] = self.momentum_projector(
-                self.momentum_encoder(views[name], training=training),
+                self.momentum_encoder_of(name)(views[name], training=training),
                 training=training,
             )
         return outputs

@@ -162,16 +162,14 @@ class DINO(SelfSupervisedModel):
         self.freeze_last_layer_steps = freeze_last_layer_steps
         self.taught = self.augmenter.view_names[:TAUGHT]
         sizes = [self._size_of(name) for name in self.taught]
-        wanted = self.encoder.input_shape[1]
-        if sizes != [wanted or sizes[0]] * TAUGHT:
+        if len(sizes) < TAUGHT or sizes[0] != sizes[1]:
             raise ValueError(
                 f"The teacher of {type(self).__name__} sees the first two "
-                f"views, which must have the encoder's size, {wanted or 'any'}."
-                f" The first views of the augmenter are {self.taught}, of the "
-                f"sizes {sizes}."
+                "views, which must have one size. The first views of the "
+                f"augmenter are {self.taught}, of the sizes {sizes}."
             )
         self.projector = self._head("projector")
-        self.momentum_encoder = MomentumNetwork(self.encoder, momentum)
+        self.momentum_encoder = self.momentum_copy(momentum, names=self.taught)
         self.momentum_projector = MomentumNetwork(self.projector, momentum)
         # Only batch normalization is in training mode in the teacher.
         self.teacher_trains = any(
@@ -221,7 +219,9 @@ class DINO(SelfSupervisedModel):
         large = ops.concatenate([views[name] for name in self.taught])
         teacher_trains = training and self.teacher_trains
         logits = self.momentum_projector(
-            self.momentum_encoder(large, training=teacher_trains),
+            self.momentum_encoder_of(self.taught[0])(
+                large, training=teacher_trains
+            ),
             training=teacher_trains,
         )
         teacher = ops.split(logits, TAUGHT)

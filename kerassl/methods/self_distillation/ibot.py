@@ -98,6 +98,15 @@ class IBOT(DINO):
                 f"Received: {mask_ratio}"
             )
         super().__init__(encoder, num_prototypes, augmenter=augmenter, **kwargs)
+        size, wanted = (
+            self._size_of(self.taught[0]),
+            self.encoder.input_shape[1],
+        )
+        if size != wanted:
+            raise ValueError(
+                f"The first two views of {type(self).__name__} must have the "
+                f"encoder's size, {wanted} pixels. The augmenter makes {size}."
+            )
         self.patch_temperature = patch_temperature
         self.patch_weight = patch_weight
         self.shared_head = shared_head
@@ -109,8 +118,7 @@ class IBOT(DINO):
         self.mask_ratio = (low, high)
         self.seed = seed
         self.seed_generator = DeviceSeedGenerator(seed)
-        size = str(self._size_of(self.taught[0]))
-        student = token_parts(self.encoders_by_size[size])
+        student = token_parts(self.encoder_of(self.taught[0]))
         self.preprocessor = student.preprocessor
         self.rest, self.pool = student.rest, student.pool
         self.embedding = MaskedTokens(student.embedding)
