@@ -318,8 +318,9 @@ def choose_method(
 
 def _print_choice(options: argparse.Namespace, choice: "Choice") -> None:
     for reason in choice.reasons:
-        print(f"because  {one_line(reason)}")
-    print(f"command  {one_line(command(options.arguments, choice))}")
+        print(f"because  {one_line(reason)}", flush=True)
+    words = command(options.arguments, choice)
+    print(f"command  {one_line(words)}", flush=True)
 
 
 def choose_recipe(

@@ -21,7 +21,12 @@ from kerassl.losses import (
     visible_color,
 )
 from kerassl.losses.numbers import at_least
-from kerassl.methods.masked.vit import MaskedViT, check_blocks, transformer
+from kerassl.methods.masked.vit import (
+    MaskedViT,
+    check_blocks,
+    check_hidden,
+    transformer,
+)
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -113,11 +118,7 @@ class MAE(MaskedViT):
         self.seed_generator = DeviceSeedGenerator(seed)
         patches = self.grid**2
         self.visible = int(patches * (1 - mask_ratio))
-        if not 0 < self.visible < patches:
-            raise ValueError(
-                f"`mask_ratio` must hide some of the {patches} patches and "
-                f"leave others visible. Received: {mask_ratio}"
-            )
+        check_hidden(mask_ratio, patches - self.visible, patches)
         check_blocks("decoder", decoder_dim, decoder_depth, decoder_heads)
         self._make_decoder()
 

@@ -14,7 +14,7 @@ from kerassl.layers import MaskedTokens
 from kerassl.layers.patches import patchify
 from kerassl.losses import masked_reconstruction, visible_color
 from kerassl.losses.numbers import at_least
-from kerassl.methods.masked.vit import MaskedViT
+from kerassl.methods.masked.vit import MaskedViT, check_hidden
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -88,12 +88,12 @@ class SimMIM(MaskedViT):
             )
         self.squares = math.ceil(self.grid / mask_size) ** 2
         self.hidden_squares = math.ceil(self.squares * mask_ratio)
-        if not 0 < self.hidden_squares < self.squares:
-            raise ValueError(
-                f"`mask_ratio` must hide some of the {self.squares} squares of "
-                f"{mask_size} patches and leave others visible. Received: "
-                f"{mask_ratio}"
-            )
+        check_hidden(
+            mask_ratio,
+            self.hidden_squares,
+            self.squares,
+            f"squares of {mask_size} patches",
+        )
         self.mask_ratio = mask_ratio
         self.mask_size = mask_size
         self.seed = seed

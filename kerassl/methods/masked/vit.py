@@ -138,6 +138,21 @@ def vit_to_mask(encoder: keras.Model, method: str) -> ViT:
     return vit
 
 
+def check_hidden(
+    ratio: float, hidden: int, total: int, parts: str = "patches"
+) -> None:
+    """Checks the argument `mask_ratio`.
+
+    Raises:
+        ValueError: if it hides none of an image's parts, or all.
+    """
+    if not 0 < hidden < total:
+        raise ValueError(
+            f"`mask_ratio` must hide some of the {total} {parts} and leave "
+            f"others visible. Received: {ratio}"
+        )
+
+
 def check_blocks(part: str, width: int, depth: int, heads: int) -> None:
     """Checks the arguments `{part}_dim`, `{part}_depth` and `{part}_heads`.
 
