@@ -1,5 +1,8 @@
 """The built-in operations against the slow ones."""
 
+from collections import Counter
+
+import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -29,6 +32,8 @@ from tests.backends import (
     more,
     once,
 )
+
+BACKEND = keras.config.backend()
 
 
 def shift_hue(images, turns):
@@ -249,6 +254,27 @@ def test_views_take_few_kernels_and_a_wait(name, kernels, monkeypatch):
     assert count_kernels(lambda: augmenter(images)) <= kernels
     # Keras's generators read their seed.
     assert count_waits(lambda: augmenter(images)) <= 1
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's graphs")
+def test_views_of_a_batch_of_any_size_take_no_more_operations():
+    import tensorflow as tf
+
+    augmenter, found = augmentation.simclr(32), []
+    for size in (64, None):
+        graph = (
+            tf.function(augmenter)
+            .get_concrete_function(tf.TensorSpec((size, 32, 32, 3), "uint8"))
+            .graph
+        )
+        found.append(Counter(node.type for node in graph.get_operations()))
+    known, unknown = found
+    # Those that cost most; constants cost nothing.
+    assert known["BatchMatMulV2"] == unknown["BatchMatMulV2"] == 2 * 16
+    for counts in found:
+        del counts["Const"]
+    assert known.total() <= 530
+    assert unknown.total() <= known.total() + 10
 
 
 @once
