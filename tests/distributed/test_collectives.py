@@ -9,7 +9,7 @@ import pytest
 
 from kerassl import distributed
 from kerassl.distributed import buckets, processes
-from tests.contracts.methods import METHODS
+from tests.contracts.methods import METHODS, tiny_encoder
 from tests.distributed import worker
 
 torch = pytest.importorskip("torch")
@@ -22,7 +22,8 @@ class World:
     """Several processes that all hold what this one holds.
 
     Its collectives return at once. `counts` has their number by name and by
-    whether they are in the group of the gradients, `bytes` what they carry.
+    whether they are in the group of the gradients, `bytes` what they carry, and
+    `sizes` their number by the numbers that each carries, too.
     """
 
     def __init__(self, monkeypatch, size, can_scatter=True):
@@ -31,6 +32,7 @@ class World:
         self.size = size
         self.counts: Counter = Counter()
         self.bytes: Counter = Counter()
+        self.sizes: Counter = Counter()
         self.can_scatter = can_scatter
         monkeypatch.setattr(library, "get_world_size", lambda: size)
         monkeypatch.setattr(library, "new_group", lambda: "own")
@@ -40,6 +42,7 @@ class World:
     def _note(self, name, tensor, group):
         self.counts[name, group] += 1
         self.bytes[name, group] += tensor.numel() * tensor.element_size()
+        self.sizes[name, group, tensor.numel()] += 1
 
     def all_reduce(self, tensor, group=None, async_op=False):
         self._note("all_reduce", tensor, group)
@@ -104,6 +107,20 @@ def test_gradients_travel_in_buckets(world, monkeypatch):
     around.counts.clear()
     assert_same(alone, trained(keras.optimizers.SGD(0.1, momentum=0.9)))
     assert around.counts["all_reduce", "own"] == 2 * 3
+
+
+def test_batch_normalization_does_not_queue_behind_gradients(world):
+    around = world(8)
+    model = METHODS["rotation"](tiny_encoder())
+    (norm,) = (x for x in model.encoder.layers if "batch_norm" in x.name)
+    model.compile(keras.optimizers.SGD(0.1))
+    model.train_on_batch(np.zeros((4, 28, 28, 1), "uint8"))
+    # Its two moments, in the forward and in the backward pass.
+    moments = 2 * norm.gamma.shape[0]
+    assert around.sizes["all_reduce", None, moments] == 2
+    gradients = sum(v.value.numel() for v in model.trainable_variables)
+    sent = [size for _, group, size in around.sizes if group == "own"]
+    assert sent == [gradients]
 
 
 def test_buckets_are_of_one_dtype_and_bounded(monkeypatch):
