@@ -6,13 +6,12 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kerassl.data.arrays import parse_size
 from kerassl.data.files import pick_split, warn_of_empty
-from kerassl.data.listing import Listing, list_images
+from kerassl.data.listing import list_images
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.records import Files, Paths
 
@@ -35,9 +34,6 @@ class ImageFolder(Photos):
     ```
     """
 
-    #: What the folder holds, if these images were just found in it.
-    listing: Listing | None = None
-
     def __init__(
         self,
         paths: Iterable[str | Path],
@@ -46,10 +42,6 @@ class ImageFolder(Photos):
         root: str = "",
     ):
         super().__init__(Files(paths, root), size, labels)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns the state without the listing, also for copies."""
-        return {**vars(self), "listing": None}
 
     @property
     def paths(self) -> Paths:

@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 
 from kerassl.data.batches import ImageBatches
-from kerassl.data.listing import Listing
 from kerassl.data.photos import Photos
 from kerassl.data.records import Paths
 from kerassl.value_range import ValueRange
@@ -30,7 +29,8 @@ class ImageData:
             features belongs to the file `paths[i]`, unless the log says that
             another image replaced it.
         notes: tuple of sentences on what was left out.
-        listing: `Listing`, what the folder that the images are from holds.
+        listing: what the folder or the tar files of the images hold, for
+            `remember`; or `None`.
         value_range: `kerassl.value_range.ValueRange` that was mapped to
             [0, 255] as the images were read; `None` if they were in [0, 255],
             or each DICOM file had its own.
@@ -53,7 +53,7 @@ class ImageData:
     name: str = ""
     paths: Sequence[Path] | None = None
     notes: tuple[str, ...] = ()
-    listing: Listing | None = dataclasses.field(default=None, repr=False)
+    listing: Any = dataclasses.field(default=None, repr=False)
     value_range: ValueRange | None = None
 
     def __post_init__(self) -> None:
@@ -85,10 +85,10 @@ class ImageData:
         return height, width, channels
 
     def remember(self, path: str | Path) -> None:
-        """Writes what the folder holds to a file, for `load`.
+        """Writes what the folder or the tar files hold, for `load`.
 
-        Does nothing if the images aren't from a folder, or if it was changed
-        just before it was listed.
+        Does nothing if the images are from another source, or if the folder
+        was changed just before it was listed.
 
         Args:
             path: path of the file, for the argument `remembered` of `load`.

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,16 +65,32 @@ class Listing:
                 list(self.skipped.folders.items()),
             ],
         }
-        temporary = f"{os.fspath(path)}.{os.getpid()}"
-        with open(temporary, "wb") as file:
-            np.savez_compressed(
-                file,
-                about=_packed([json.dumps(about)]),
-                names=_packed(self.names),
-                folders=_packed(self.folders),
-                stamps=self.stamps,
-            )
-        os.replace(temporary, path)
+        save_about(
+            path,
+            about,
+            names=_packed(self.names),
+            folders=_packed(self.folders),
+            stamps=self.stamps,
+        )
+
+
+def save_about(
+    path: str | Path, about: dict[str, Any], **arrays: np.ndarray
+) -> None:
+    """Writes what JSON can hold, and arrays, to a file, whole or not at all."""
+    temporary = f"{os.fspath(path)}.{os.getpid()}"
+    with open(temporary, "wb") as file:
+        np.savez_compressed(file, about=_packed([json.dumps(about)]), **arrays)
+    os.replace(temporary, path)
+
+
+def load_about(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns the JSON of `save_about`; `None` if it is missing or broken."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return json.loads(_unpacked(arrays["about"])[0])
+    except (*_BROKEN, OSError):
+        return None
 
 
 def list_images(

@@ -25,6 +25,7 @@ from kerassl.data.lists import load_list
 from kerassl.data.parquet import load_parquet
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.planes import Planes
+from kerassl.data.remote import is_url
 from kerassl.data.tars import load_tars
 from kerassl.names import MAX_UNREADABLE
 from kerassl.value_range import Stated
@@ -87,9 +88,11 @@ def load(
             `"PATH.txt"`: a list of image files. `"PATH.csv"`: a table of them,
             with the column `path` and optionally `label` and `split`.
             `"PATH.tar"`: images with their `.cls`, as WebDataset writes them;
-            `*` stands for any characters, as in `"shards/train-*.tar"`.
+            `*` stands for any characters and `{000..146}` for numbers, as in
+            `"shards/train-*.tar"`. They can be at a URL, such as
+            `"s3://bucket/train-{000..146}.tar"`.
             `"PATH.parquet"`: columns `image` and `label`, as in data sets of
-            Hugging Face; `*` as for tar files.
+            Hugging Face; several files and URLs as for tar files.
             `"hf:OWNER/NAME"`: a data set of the Hugging Face Hub that has
             Parquet files; `"hf:OWNER/NAME@REVISION"` one state of it, and
             `"hf:OWNER/NAME/FOLDER"` one of several in a repository.
@@ -109,8 +112,9 @@ def load(
             channel of gray images is repeated. Image files of another number
             are unreadable; arrays stay as they are.
         remembered: path of a file in which `ImageData.remember` keeps what a
-            folder holds, or of none. The folder isn't listed again unless
-            anything in it was added, removed or renamed.
+            folder or tar files hold, or of none. The folder isn't listed again
+            unless anything in it was added, removed or renamed, and tar files
+            only if they have changed.
         value_range: the values that become 0 and 255, those outside being
             clipped: a pair `(0, 10_000)`; a pair of lists, with a number for
             each channel; percentiles of each channel, `("1%", "99%")`,
@@ -213,8 +217,8 @@ def find(
         return images, labels, _FASHION_CLASSES if spec == _EMBEDDED else None
     if isinstance(source, _Photos):
         load_photos = source.load
-        if load_photos is load_folder:
-            load_photos = functools.partial(load_folder, remembered=remembered)
+        if load_photos in (load_folder, load_tars):
+            load_photos = functools.partial(load_photos, remembered=remembered)
         photos, names = load_photos(source.path, split, image_size, limit)
         return photos, photos.labels, names
     from kerassl.data.tfds import load_tfds
@@ -303,15 +307,18 @@ class _File:
     path: Path
 
 
+_Loader = Callable[..., tuple[Photos, tuple[str, ...] | None]]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Photos:
     """Photos of any size, which are decoded on demand."""
 
     path: str
-    load: Callable[..., tuple[Photos, tuple[str, ...] | None]] = load_folder
+    load: _Loader = load_folder
 
 
-_LOADERS = {
+_LOADERS: dict[str, _Loader] = {
     ".txt": load_list,
     ".csv": load_list,
     ".tar": load_tars,
@@ -325,6 +332,13 @@ def _find(
     """Returns the source that a `spec` means."""
     if spec == _EMBEDDED:
         return _File(Path(__file__).parent / _EMBEDDED / "data.npz")
+    if is_url(spec):
+        suffix = os.path.splitext(spec.lower())[1]
+        if suffix not in (".tar", ".parquet"):
+            raise ValueError(
+                f"From URLs, .tar and .parquet files are read. Received: {spec}"
+            )
+        return _Photos(spec, _LOADERS[suffix])
     if spec.lower().endswith((".npz", ".npy", *SUFFIXES)):
         return _File(Path(spec))
     if spec.startswith("hf:"):

@@ -62,12 +62,19 @@ class Photos:
         #: A name of the source that will never mean other images, if it has
         #: one.
         self.pinned: str | None = None
+        #: How to find the same images again, and faster: it has the method
+        #: `save(path)`. Of images that were just found.
+        self.listing: Any = None
         # All images, resized, if they are few.
         self._decoded: np.ndarray | None = None
         self._stand_ins: dict[int, int] = {}
         # Those that end the process which decodes them.
         self._deadly: set[int] = set()
         self._threads = Threads()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state without the listing, also for copies."""
+        return {**vars(self), "listing": None}
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -4,12 +4,17 @@ import io
 import operator
 import os
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from kerassl.data.decode import Source
+from kerassl.data.remote import is_url, read_range
+
+#: How many images at URLs are fetched together at most.
+FETCHED_TOGETHER = 32
 
 
 class Records(Protocol):
@@ -108,14 +113,20 @@ class Ranges:
     nothing is shared between threads or processes.
 
     Args:
-        files: the paths of the files.
+        files: the paths or URLs of the files.
         table: int64 array `(N, 3)`: the number of the file, the first byte and
             the number of bytes of each image.
     """
 
-    def __init__(self, files: Sequence[Path], table: np.ndarray):
+    def __init__(self, files: Sequence[str | Path], table: np.ndarray):
         self.files = list(files)
         self.table = np.asarray(table, "int64").reshape(-1, 3)
+        # A few images at URLs are fetched together, and kept.
+        self._fetched: list[bytes | Exception] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state without what was fetched."""
+        return {**vars(self), "_fetched": None}
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -124,9 +135,24 @@ class Ranges:
     def source(self, index: int) -> Source:
         """Returns the bytes of an image, as an open file."""
         number, start, size = self.table[index].tolist()
-        with open(self.files[number], "rb") as file:
-            file.seek(start)
-            return io.BytesIO(file.read(size))
+        # Those of a task of `workers`, for which each would wait in turn.
+        if 1 < len(self) <= FETCHED_TOGETHER and is_url(self.files[number]):
+            if self._fetched is None:
+                self._fetched = self._fetch()
+            content = self._fetched[index]
+            if isinstance(content, bytes):
+                return io.BytesIO(content)
+        return io.BytesIO(read_range(self.files[number], start, size))
+
+    def _fetch(self) -> list[bytes | Exception]:
+        def fetch(row: list[int]) -> bytes | Exception:
+            try:
+                return read_range(self.files[row[0]], row[1], row[2])
+            except Exception as error:
+                return error
+
+        with ThreadPoolExecutor(len(self)) as threads:
+            return list(threads.map(fetch, self.table.tolist()))
 
     def name(self, index: int) -> str:
         """Returns the file and the range."""
