@@ -223,7 +223,13 @@ class ImageBatches(keras.utils.PyDataset):
 
     def _read(self, epoch: int, step: int) -> Batch:
         start = step * self.batch_size
-        indices = self._epoch_order(epoch)[start : start + self.batch_size]
+        order = self._epoch_order(epoch)
+        indices = order[start : start + self.batch_size]
+        if isinstance(self.images, Photos) and (
+            self._cuts is not None or not self.images.in_memory
+        ):
+            rest = order[start + self.batch_size :]
+            self.images.expect(rest, self.batch_size)
         process, processes = self.part
         size = len(indices) // processes
         rows = slice(process * size, (process + 1) * size)
@@ -251,8 +257,11 @@ class ImageBatches(keras.utils.PyDataset):
         if self._order is None or self._order[0] != epoch:
             count = len(self.images)
             if self.shuffle:
-                order = np.random.default_rng([self.seed, epoch])
-                self._order = epoch, order.permutation(count)
+                rng = np.random.default_rng([self.seed, epoch])
+                if isinstance(self.images, Photos):
+                    self._order = epoch, self.images.permutation(rng)
+                else:
+                    self._order = epoch, rng.permutation(count)
             else:
                 self._order = epoch, np.arange(count)
         return self._order[1]

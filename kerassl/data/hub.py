@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from kerassl.data.errors import SplitError
@@ -11,6 +11,13 @@ from kerassl.data.parquet import read_parquet
 from kerassl.data.photos import Photos
 
 FORM = "hf:OWNER/NAME[/FOLDER][@REVISION]"
+URL = "hf://datasets/"
+URL_FORM = f"{URL}OWNER/NAME[@REVISION][/FOLDER]"
+_WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_NAME = f"(?P<name>{_WORD}/{_WORD})"
+_FOLDER = "(?:/(?P<folder>[^@]+?))?/?"
+_PATTERN = f"hf:{_NAME}{_FOLDER}(?:@(?P<revision>{_WORD}(?:/{_WORD})*))?"
+_URL_PATTERN = f"{URL}{_NAME}(?:@(?P<revision>{_WORD}))?{_FOLDER}"
 # The branch with the Parquet files that the Hub makes of other formats.
 _CONVERTED = "refs/convert/parquet"
 
@@ -21,16 +28,18 @@ def load_hub(
     image_size: int | tuple[int, int] | None,
     limit: int | None,
 ) -> tuple[Photos, tuple[str, ...] | None]:
-    """Downloads a split of a data set, and reads its images into memory.
+    """Finds the images of a split of a data set.
 
     The files of a split have its name in theirs or in their folder's, such as
-    `data/train-00000-of-00002.parquet`. They stay in the cache of
-    huggingface_hub, whose settings and token apply.
+    `data/train-00000-of-00002.parquet`. By `FORM` they are downloaded into the
+    cache of huggingface_hub; by `URL_FORM` they are read where they are. Its
+    settings and token apply.
 
     Args:
-        name: str, `"OWNER/NAME"`, with `"/FOLDER"` if the repository has
+        name: str, `"hf:OWNER/NAME"`, with `"/FOLDER"` if the repository has
             several data sets, and with `"@REVISION"`, a branch, a tag or a
-            commit; by default `"main"`.
+            commit; by default `"main"`. Or `"hf://datasets/OWNER/NAME"`, with
+            `"@REVISION"` and `"/FOLDER"`.
         split: str.
         image_size: int, `(height, width)`, or `None` for 224.
         limit: int, how many images to keep, evenly spaced; or `None` for all.
@@ -45,29 +54,34 @@ def load_hub(
             `FOLDER` is needed; or as for `load_parquet`.
         FileNotFoundError: if the Hub can't be reached, or doesn't have it.
     """
-    word = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
-    match = re.fullmatch(
-        rf"({word}/{word})(?:/([^@]+?))?/?(?:@({word}(?:/{word})*))?", name
-    )
+    stays = name.startswith(URL)
+    form = URL_FORM if stays else FORM
+    match = re.fullmatch(_URL_PATTERN if stays else _PATTERN, name)
     if match is None or ".." in name:
-        raise ValueError(f"'hf:{name}' has another form than {FORM}.")
-    owner_name, folder, revision = match.groups()
+        raise ValueError(f"{name!r} has another form than {form}.")
+    owner_name, folder = match["name"], match["folder"]
     try:
-        commit, files = _find(owner_name, revision)
-        chosen = _of_split(files, f"hf:{name}", folder, split)
-        paths = _download(owner_name, commit, chosen)
+        commit, files = _find(owner_name, match["revision"])
+        chosen = _of_split(files, name, form, folder, split)
+        if stays:
+            place = f"{URL}{owner_name}@{commit}"
+            paths = [f"{place}/{file}" for file in chosen]
+        else:
+            paths = _download(owner_name, commit, chosen)
     except ValueError:
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:300]
         raise FileNotFoundError(
-            f"The data set 'hf:{name}' can't be downloaded "
+            f"The data set {name!r} can't be downloaded "
             f"({type(error).__name__}: {text}). Without a network, name its "
             "files in the cache, such as '.../train-*.parquet'."
         ) from error
-    photos, classes = read_parquet(paths, f"hf:{name}", image_size, limit)
+    photos, classes = read_parquet(paths, name, image_size, limit)
     inner = f"/{folder}" if folder else ""
     photos.pinned = f"hf:{owner_name}{inner}@{commit}"
+    if stays:
+        photos.pinned = f"{URL}{owner_name}@{commit}{inner}"
     return photos, classes
 
 
@@ -114,7 +128,11 @@ def _folder_of(path: str) -> str:
 
 
 def _of_split(
-    files: Sequence[str], name: str, folder: str | None, split: str
+    files: Sequence[str],
+    name: str,
+    form: str,
+    folder: str | None,
+    split: str,
 ) -> list[str]:
     """Returns the files of a split."""
     folders = sorted({_folder_of(file) for file in files})
@@ -123,7 +141,7 @@ def _of_split(
     elif len(folders) > 1:
         raise ValueError(
             f"{name!r} has several data sets. Name one of their folders, as "
-            f"in {FORM}: {listed(folders)}"
+            f"in {form}: {listed(folders)}"
         )
     if not files:
         raise ValueError(
@@ -140,11 +158,11 @@ def _of_split(
     return chosen
 
 
-def _download(name: str, commit: str, files: Sequence[str]) -> list[Path]:
+def _download(name: str, commit: str, files: Sequence[str]) -> list[str]:
     """Downloads files of a commit that aren't in the cache."""
     from huggingface_hub import hf_hub_download
 
     return [
-        Path(hf_hub_download(name, file, repo_type="dataset", revision=commit))
+        hf_hub_download(name, file, repo_type="dataset", revision=commit)
         for file in files
     ]

@@ -95,10 +95,11 @@ def decoder_for(
     """
     stated = parse_range(value_range)
     headers = []
-    for i in spread(len(photos), _HEADERS):
+    few = photos.limited(_HEADERS).records
+    for i in range(len(few)):
         # Unreadable images are counted, and named, later.
         with contextlib.suppress(Exception):
-            headers.append(read_header(photos.records.source(i)))
+            headers.append(read_header(few.source(i)))
     are_photos = not headers or any(header.is_photo for header in headers)
     if are_photos and channels in (None, 3) and stated is None:
         return RGB()
@@ -135,9 +136,10 @@ def _most_common(headers: list[Header]) -> int:
 def _sampled_pixels(photos: Photos, channels: int) -> np.ndarray:
     """Returns pixels of a sample of images, `(N, channels)`."""
     found: list[np.ndarray] = []
-    for i in spread(len(photos), SAMPLED):
+    few = photos.limited(SAMPLED).records
+    for i in range(len(few)):
         with contextlib.suppress(Exception):
-            values = read_pixels(photos.records.source(i)).values
+            values = read_pixels(few.source(i)).values
             pixels = values.reshape(-1, values.shape[-1])
             if pixels.shape[-1] in (1, channels):
                 step = -(-len(pixels) // _PIXELS)

@@ -74,9 +74,7 @@ class Listing:
         )
 
 
-def save_about(
-    path: str | Path, about: dict[str, Any], **arrays: np.ndarray
-) -> None:
+def save_about(path: str | Path, about: dict[str, Any], **arrays: Any) -> None:
     """Writes what JSON can hold, and arrays, to a file, whole or not at all."""
     temporary = f"{os.fspath(path)}.{os.getpid()}"
     with open(temporary, "wb") as file:

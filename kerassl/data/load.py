@@ -17,7 +17,7 @@ from kerassl.data.arrays import load_file
 from kerassl.data.files import find_images
 from kerassl.data.folder import load_folder
 from kerassl.data.hdf5 import SUFFIXES, open_arrays
-from kerassl.data.hub import load_hub
+from kerassl.data.hub import URL, load_hub
 from kerassl.data.image_data import ImageData
 from kerassl.data.image_files import read_header
 from kerassl.data.levels import decoder_for, in_levels
@@ -94,8 +94,10 @@ def load(
             `"PATH.parquet"`: columns `image` and `label`, as in data sets of
             Hugging Face; several files and URLs as for tar files.
             `"hf:OWNER/NAME"`: a data set of the Hugging Face Hub that has
-            Parquet files; `"hf:OWNER/NAME@REVISION"` one state of it, and
-            `"hf:OWNER/NAME/FOLDER"` one of several in a repository.
+            Parquet files, which are downloaded; `"hf:OWNER/NAME@REVISION"` one
+            state of it, and `"hf:OWNER/NAME/FOLDER"` one of several in a
+            repository. `"hf://datasets/OWNER/NAME"`,
+            `"hf://datasets/OWNER/NAME@REVISION/FOLDER"`: the same, streamed.
         split: str: `"train"`, `"test"`, `"validation"`, or another of the names
             above; with TFDS also slices such as `"train[:1000]"`.
         image_size: int, `(height, width)`, or `None` to keep the size. Of
@@ -318,6 +320,7 @@ class _Photos:
     load: _Loader = load_folder
 
 
+_SHARDS = (".tar", ".parquet")
 _LOADERS: dict[str, _Loader] = {
     ".txt": load_list,
     ".csv": load_list,
@@ -333,8 +336,10 @@ def _find(
     if spec == _EMBEDDED:
         return _File(Path(__file__).parent / _EMBEDDED / "data.npz")
     if is_url(spec):
+        if spec.startswith(URL) and not spec.lower().endswith(_SHARDS):
+            return _Photos(spec, load_hub)
         suffix = os.path.splitext(spec.lower())[1]
-        if suffix not in (".tar", ".parquet"):
+        if suffix not in _SHARDS:
             raise ValueError(
                 f"From URLs, .tar and .parquet files are read. Received: {spec}"
             )
@@ -342,7 +347,7 @@ def _find(
     if spec.lower().endswith((".npz", ".npy", *SUFFIXES)):
         return _File(Path(spec))
     if spec.startswith("hf:"):
-        return _Photos(spec.removeprefix("hf:"), load_hub)
+        return _Photos(spec, load_hub)
     if spec.startswith("folder:") or (
         os.path.isdir(spec) and not spec.isidentifier()
     ):

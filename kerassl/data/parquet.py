@@ -1,58 +1,20 @@
 """Images in Parquet files, as Hugging Face's data sets store them."""
 
-import glob
-import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kerassl.data.arrays import MAX_BYTES, parse_size
-from kerassl.data.decode import Source
 from kerassl.data.errors import SplitError
 from kerassl.data.files import number_classes, split_name
 from kerassl.data.photos import DEFAULT_SIZE, Photos
+from kerassl.data.remote import find_files, for_each, is_url, open_file
+from kerassl.data.row_groups import Column, RowGroups, bytes_of
 
-
-class Column:
-    """Encoded images in a column of bytes, in memory.
-
-    Args:
-        values: `pyarrow.ChunkedArray` of bytes.
-        rows: int array, the rows that are used.
-        source: str, what messages call the files.
-    """
-
-    def __init__(self, values: Any, rows: np.ndarray, source: str):
-        self.values = values
-        self.rows = rows
-        self.where = source
-
-    def __len__(self) -> int:
-        """Returns the number of images."""
-        return len(self.rows)
-
-    def source(self, index: int) -> Source:
-        """Returns the bytes of an image, as an open file."""
-        value = self.values[int(self.rows[index])].as_py()
-        if value is None:
-            raise ValueError("no bytes")
-        return io.BytesIO(value)
-
-    def name(self, index: int) -> str:
-        """Returns the files and the row."""
-        return f"{self.where}[{self.rows[index]}]"
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Returns the state with the images that are used only."""
-        used = self.values.take(self.rows)
-        return {**vars(self), "values": used, "rows": np.arange(len(used))}
-
-    def select(self, indices: Sequence[int] | np.ndarray) -> "Column":
-        """Returns some of the images."""
-        return Column(self.values, self.rows[indices], self.where)
+# Where the metadata of most files begins, from the end.
+_FOOTER_BYTES = 2**16
 
 
 def load_parquet(
@@ -61,14 +23,17 @@ def load_parquet(
     image_size: int | tuple[int, int] | None,
     limit: int | None,
 ) -> tuple[Photos, tuple[str, ...] | None]:
-    """Reads the encoded images of Parquet files into memory.
+    """Finds the encoded images of Parquet files.
+
+    They are read into memory, or as they are needed if they are at URLs or
+    take too much.
 
     The images are the column `image`, or the only column of images: bytes, or
     structs with the field `bytes`. The classes are the column `label`; their
     names are in the metadata that Hugging Face's `datasets` writes.
 
     Args:
-        pattern: path of a file, or of several, with `*`, `?` and `[...]`.
+        pattern: path or URL of a file, or of several, as in `find_files`.
         split: str. All images are the split `"train"`.
         image_size: int, `(height, width)`, or `None` for 224.
         limit: int, how many images to keep, evenly spaced; or `None` for all.
@@ -78,8 +43,8 @@ def load_parquet(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if a file is damaged or has no column of images, they take
-            too much memory, there is no such split, or pyarrow is missing.
+        ValueError: if a file is damaged or has no column of images, there is no
+            such split, or pyarrow is missing.
     """
     if split_name(split) != "train":
         raise SplitError(
@@ -87,22 +52,19 @@ def load_parquet(
             f"split={split!r}. Name the files of each split instead, such as "
             "'train-*.parquet'."
         )
-    paths = sorted(glob.glob(str(Path(pattern).expanduser())))
-    if not paths:
-        raise FileNotFoundError(f"There is no file {pattern!r}.")
-    return read_parquet(paths, pattern, image_size, limit)
+    return read_parquet(find_files(pattern), pattern, image_size, limit)
 
 
 def read_parquet(
-    paths: Sequence[str | Path],
+    paths: Sequence[str],
     name: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
 ) -> tuple[Photos, tuple[str, ...] | None]:
-    """Reads the encoded images of some files into memory; see `load_parquet`.
+    """Finds the encoded images of some files; see `load_parquet`.
 
     Args:
-        paths: the files.
+        paths: the paths or URLs of the files.
         name: str, what messages call them.
         image_size: see `load_parquet`.
         limit: see `load_parquet`.
@@ -116,35 +78,43 @@ def read_parquet(
             "Parquet files need pyarrow. Install it with: "
             'pip install "kerassl[features]"'
         ) from error
+
+    def about(path: str) -> Any:
+        with open_file(path, ahead=_FOOTER_BYTES) as file:
+            found = parquet.ParquetFile(file)
+            return found.metadata, found.schema_arrow
+
+    def read(path: str, columns: list[str]) -> Any:
+        with open_file(path, ahead=0) as file:
+            return parquet.ParquetFile(file, pre_buffer=True).read(columns)
+
     try:
-        schema = parquet.read_schema(paths[0])
+        metadata, (schema, *_) = zip(*for_each(about, paths))
         image = _image_column(schema)
-        columns = [image, *({"label"} & set(schema.names))]
-        files = [parquet.ParquetFile(path).metadata for path in paths]
-        needed = sum(_bytes(file, image) for file in files)
-        if needed > MAX_BYTES:
-            raise ValueError(
-                f"they take {needed / 2**30:.0f} GiB of memory, and "
-                f"{MAX_BYTES // 2**30} GiB are allowed. Write the images to "
-                "files or tar files"
-            )
-        table = pa.concat_tables(
-            [parquet.read_table(path, columns=columns) for path in paths]
-        )
+        label = [name for name in schema.names if name == "label"]
+        sizes = [one for file in metadata for one in _bytes(file, image)]
+        stay = any(map(is_url, paths)) or sum(sizes) > MAX_BYTES
+        columns = label if stay else [image, *label]
+        tables = []
+        if columns:
+            tables = for_each(lambda path: read(path, columns), paths)
+    except FileNotFoundError:
+        raise
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(
             f"The images of {name!r} can't be read: {error}"
         ) from error
-    values = table[image]
-    if pa.types.is_struct(values.type):
-        chunks = [chunk.field("bytes") for chunk in values.chunks]
-        values = pa.chunked_array(chunks, values.type.field("bytes").type)
+    table: Any = pa.concat_tables(tables) if tables else None
+    records: Column | RowGroups
+    if stay:
+        records = RowGroups(paths, metadata, image, name, sizes)
+    else:
+        values = bytes_of(table[image])
+        records = Column(values, np.arange(len(values)), name)
     classes, labels = None, None
-    if "label" in columns and not table["label"].null_count:
+    if label and not table["label"].null_count:
         classes, labels = _classes(table["label"].to_pylist(), schema)
-    rows = np.arange(len(values))
-    photos = Photos(Column(values, rows, name), size, labels)
-    return photos.limited(limit), classes
+    return Photos(records, size, labels).limited(limit), classes
 
 
 def _image_column(schema: Any) -> str:
@@ -171,16 +141,20 @@ def _image_column(schema: Any) -> str:
     )
 
 
-def _bytes(metadata: Any, image: str) -> int:
-    """Returns how many bytes the images of a file take in memory."""
-    total = 0
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for number in range(row_group.num_columns):
-            column = row_group.column(number)
-            if column.path_in_schema.split(".")[0] == image:
-                total += column.total_uncompressed_size
-    return total
+def _bytes(metadata: Any, image: str) -> list[int]:
+    """Returns how many bytes the images of each row group take in memory."""
+    sizes = []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        columns = [group.column(i) for i in range(group.num_columns)]
+        sizes.append(
+            sum(
+                column.total_uncompressed_size
+                for column in columns
+                if column.path_in_schema.split(".")[0] == image
+            )
+        )
+    return sizes
 
 
 def _classes(

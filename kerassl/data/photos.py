@@ -12,6 +12,8 @@ import numpy as np
 from kerassl.data.cuts import CropPlan, CutOut, Maker, Resized
 from kerassl.data.decoders import RGB, Decoder
 from kerassl.data.files import NAMED, listed
+from kerassl.data.remote import AT_ONCE
+from kerassl.data.row_groups import RowGroups
 from kerassl.data.shared import Layout
 from kerassl.data.threads import Threads
 from kerassl.data.workers import FEWEST_IMAGES, workers
@@ -19,6 +21,7 @@ from kerassl.data.workers import FEWEST_IMAGES, workers
 DEFAULT_SIZE = 224
 _IN_MEMORY_BYTES = 2**30
 _CHECKED_FILES = 20_000
+_CHECKED_REMOTE = 1000
 
 _logger = logging.getLogger("kerassl")
 
@@ -70,7 +73,8 @@ class Photos:
         self._stand_ins: dict[int, int] = {}
         # Those that end the process which decodes them.
         self._deadly: set[int] = set()
-        self._threads = Threads()
+        # Requests wait; decoding computes.
+        self._threads = Threads(AT_ONCE if records.is_remote else None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state without the listing, also for copies."""
@@ -294,7 +298,20 @@ class Photos:
         """
         if limit is None or limit >= len(self):
             return self
+        if isinstance(self.records, RowGroups):
+            return self.select(self.records.sample(limit))
         return self.select(np.arange(limit) * len(self) // limit)
+
+    def permutation(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns the images in a random order, which reads each once."""
+        if isinstance(self.records, RowGroups):
+            return self.records.permutation(rng)
+        return rng.permutation(len(self))
+
+    def expect(self, indices: np.ndarray, batch_size: int) -> None:
+        """Begins to read what is needed next; see `RowGroups.expect`."""
+        if isinstance(self.records, RowGroups):
+            self.records.expect(indices, batch_size)
 
     def checked(
         self,
@@ -360,9 +377,12 @@ class Photos:
             A pair: the number of headers read, and errors as in `decode_all`.
         """
         indices = np.arange(len(self))
-        if len(self) > _CHECKED_FILES:
+        most = _CHECKED_REMOTE if self.records.is_remote else _CHECKED_FILES
+        if len(self) > most and isinstance(self.records, RowGroups):
+            indices = self.records.sample(most)
+        elif len(self) > most:
             rng = np.random.default_rng(0)
-            indices = rng.choice(len(self), _CHECKED_FILES, replace=False)
+            indices = rng.choice(len(self), most, replace=False)
         found: dict[int, list[str]] = {}
 
         def check(index: int) -> None:

@@ -18,7 +18,14 @@ FETCHED_TOGETHER = 32
 
 
 class Records(Protocol):
-    """Encoded images with random access, which can be pickled and forked."""
+    """Encoded images with random access, which can be pickled and forked.
+
+    Those that are read in groups, `RowGroups`, have an order of their own.
+    """
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading an image is a request to a server."""
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -80,6 +87,8 @@ class Files:
         root: str, what they are relative to.
     """
 
+    is_remote = False
+
     def __init__(self, paths: Iterable[str | Path], root: str = ""):
         self.names = [os.fspath(path) for path in paths]
         self.root = root
@@ -120,6 +129,7 @@ class Ranges:
 
     def __init__(self, files: Sequence[str | Path], table: np.ndarray):
         self.files = list(files)
+        self.is_remote = any(map(is_url, self.files))
         self.table = np.asarray(table, "int64").reshape(-1, 3)
         # A few images at URLs are fetched together, and kept.
         self._fetched: list[bytes | Exception] | None = None
@@ -136,7 +146,7 @@ class Ranges:
         """Returns the bytes of an image, as an open file."""
         number, start, size = self.table[index].tolist()
         # Those of a task of `workers`, for which each would wait in turn.
-        if 1 < len(self) <= FETCHED_TOGETHER and is_url(self.files[number]):
+        if self.is_remote and 1 < len(self) <= FETCHED_TOGETHER:
             if self._fetched is None:
                 self._fetched = self._fetch()
             content = self._fetched[index]

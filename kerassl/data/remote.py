@@ -22,7 +22,6 @@ V = TypeVar("V")
 AT_ONCE = 16
 # Seconds to wait before trying again.
 _PAUSES = (0.5, 2.0, 8.0)
-# Trying again doesn't help.
 _FINAL = (FileNotFoundError, PermissionError, ImportError, ValueError)
 _AHEAD_BYTES = 2**20
 _NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -69,7 +68,7 @@ def _matches(pattern: str) -> list[str]:
     if not glob.has_magic(inner):
         return [pattern]
     try:
-        names = _patiently(lambda: system.glob(inner))
+        names = patiently(lambda: system.glob(inner))
     except FileNotFoundError:
         return []
     except Exception as error:
@@ -103,16 +102,26 @@ def _filesystem(url: str) -> tuple[Any, str]:
         raise ValueError(f"{url!r} can't be opened: {error}") from error
 
 
-def _patiently(attempt: Callable[[], T]) -> T:
+def patiently(attempt: Callable[[], T]) -> T:
     """Tries what may fail for a moment, as networks do."""
     for pause in _PAUSES:
         try:
             return attempt()
-        except _FINAL:
-            raise
-        except Exception:
+        except Exception as error:
+            if _is_final(error):
+                raise
             time.sleep(pause)
     return attempt()
+
+
+def _is_final(error: Exception) -> bool:
+    """Returns whether trying again won't help."""
+    status = getattr(error, "status", None)  # aiohttp's
+    response = getattr(error, "response", None)  # huggingface_hub's
+    status = getattr(response, "status_code", status)
+    if isinstance(status, int) and 400 <= status < 500:
+        return status not in (408, 429)  # A timeout, and too many requests.
+    return isinstance(error, _FINAL)
 
 
 def open_file(path: str | Path, ahead: int = _AHEAD_BYTES) -> IO[bytes]:
@@ -134,7 +143,7 @@ def open_file(path: str | Path, ahead: int = _AHEAD_BYTES) -> IO[bytes]:
     options: dict[str, Any] = {"cache_type": "none"}
     if ahead:
         options = {"cache_type": "readahead", "block_size": ahead}
-    return _patiently(lambda: system.open(inner, "rb", **options))
+    return patiently(lambda: system.open(inner, "rb", **options))
 
 
 def read_range(path: str | Path, start: int, size: int) -> bytes:
@@ -168,7 +177,7 @@ def read_range(path: str | Path, start: int, size: int) -> bytes:
             )
         return content
 
-    return _patiently(read)
+    return patiently(read)
 
 
 def identity(path: str | Path) -> str:
@@ -184,7 +193,7 @@ def identity(path: str | Path) -> str:
         times = found.st_mtime_ns, found.st_ctime_ns
         return repr((found.st_dev, found.st_ino, found.st_size, *times))
     system, inner = _filesystem(str(path))
-    info = _patiently(lambda: system.info(inner))
+    info = patiently(lambda: system.info(inner))
     return json.dumps(info, default=str, sort_keys=True)
 
 

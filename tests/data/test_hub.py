@@ -24,6 +24,7 @@ NAME = "alice/photos"
 def hub(monkeypatch, tmp_path):
     with HubServer() as hub:
         connect(monkeypatch, hub, tmp_path / "cache")
+        huggingface_hub.HfFileSystem.clear_instance_cache()
         huggingface_hub.HfApi().create_repo(NAME, repo_type="dataset")
         yield hub
 
@@ -114,6 +115,46 @@ def test_what_the_hub_converted(hub):
     data = load(f"hf:{NAME}", image_size=8)
     assert values(data) == [6]
     assert values(load(data.name, image_size=8)) == [6]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_streamed(hub, monkeypatch, tmp_path, in_memory):
+    if not in_memory:
+        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    commit = push({**TRAIN, **TEST})
+    data = load(f"hf://datasets/{NAME}", image_size=8)
+    assert data.name == f"hf://datasets/{NAME}@{commit.oid}"
+    push({path: table([7, 8]) for path in TRAIN})
+    assert values(data) == [1, 2, 3, 4] and data.labels.tolist() == [0, 1, 2, 3]
+    again = load(data.name, image_size=8)
+    assert values(again) == [1, 2, 3, 4]
+    for batch in (again.batches(2, shuffle=True, seed=i) for i in range(3)):
+        seen = np.concatenate([batch[0][1], batch[1][1]])
+        assert sorted(seen) == [0, 1, 2, 3]
+    assert values(load(f"hf://datasets/{NAME}", "test", image_size=8)) == [5]
+    assert not list(tmp_path.rglob("*.parquet"))  # Nothing is stored.
+    # By their names.
+    some = f"hf://datasets/{NAME}@{commit.oid}/data/train-*.parquet"
+    assert values(load(some, image_size=8)) == [1, 2, 3, 4]
+    hub.faults.append(Fault("test-0", times=100, status=404))
+    with pytest.raises((FileNotFoundError, ValueError), match="hf://datasets"):
+        load(f"hf://datasets/{NAME}", "test")
+
+
+def test_streamed_from_a_folder(hub):
+    push(
+        {
+            f"{name}/train/0000.parquet": table([n])
+            for n, name in enumerate("ab")
+        }
+    )
+    with pytest.raises(ValueError, match=r"\[@REVISION\]\[/FOLDER\]: a, b"):
+        load(f"hf://datasets/{NAME}")
+    data = load(f"hf://datasets/{NAME}@main/b", image_size=8)
+    assert values(data) == [1] and data.name.endswith("/b")
+    assert values(load(data.name, image_size=8)) == [1]
+    with pytest.raises(ValueError, match="hf://datasets/OWNER/NAME"):
+        load("hf://datasets/photos")
 
 
 def test_what_is_not_there(hub):

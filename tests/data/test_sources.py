@@ -12,6 +12,7 @@ from PIL import Image
 
 import kerassl.data
 from kerassl.data.load import peek_size
+from kerassl.data.row_groups import RowGroups
 
 
 def photo(number, size=(30, 20)):
@@ -216,7 +217,87 @@ def test_wrong_parquet_files(tmp_path):
         load(parquet(path), split="test")
 
 
-def test_parquet_that_takes_too_much_memory(tmp_path, monkeypatch):
+def many(path, count=120, group=5, size=20):
+    """Writes photos of 12 numbers, in row groups."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as pq
+
+    photos = [encoded(i % 12, size=(size, size)) for i in range(count)]
+    columns = {"image": photos, "label": [i % 12 for i in range(count)]}
+    pq.write_table(pa.table(columns), path, row_group_size=group)
+    return path
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Makes everything too large for memory; counts the groups read."""
+    read = []
+    original = RowGroups._read
+
+    def counted(records, group):
+        read.append(group)
+        return original(records, group)
+
     monkeypatch.setattr("kerassl.data.parquet.MAX_BYTES", 100)
-    with pytest.raises(ValueError, match="GiB are allowed"):
-        load(parquet(tmp_path / "x.parquet"))
+    monkeypatch.setattr("kerassl.data.row_groups.MIXED_BYTES", 100)
+    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(RowGroups, "_read", counted)
+    return read
+
+
+def test_parquet_larger_than_memory(tmp_path, large):
+    data = load(many(tmp_path / "x.parquet"))
+    assert isinstance(data.images.records, RowGroups)
+    assert data.images.records.mixed == 4
+    assert numbers(data.images) == data.labels.tolist()
+    assert numbers(data.images[[77, 3]]) == [77 % 12, 3]
+    large.clear()
+    some = load(tmp_path / "x.parquet", limit=10)
+    assert numbers(some.images) == some.labels.tolist()
+    assert len(some.labels) == 10 and len(set(large)) == 8
+    # Few images take their bytes along, as to a process; many don't.
+    few = pickle.loads(pickle.dumps(data.images.records.select([77, 3])))
+    large.clear()
+    assert [few.source(i).read() for i in range(2)] == [
+        encoded(5, size=(20, 20)),
+        encoded(3, size=(20, 20)),
+    ]
+    assert not large
+    again = pickle.loads(pickle.dumps(data))
+    assert numbers(again.images[:3]) == [0, 1, 2] and large
+
+
+def test_an_epoch_reads_each_row_group_once(tmp_path, large):
+    data = load(many(tmp_path / "x.parquet"))
+    records = data.images.records
+    orders = []
+    for epoch in (0, 1):
+        large.clear()
+        records._kept._begin()
+        batches = data.batches(8, shuffle=True, seed=3, epoch=epoch)
+        seen = [batches[i] for i in range(len(batches))]
+        assert sorted(large) == list(range(24))
+        for images, labels in seen:
+            assert numbers(images) == labels.tolist()
+        order = batches._epoch_order(epoch)
+        assert sorted(order) == list(range(120))
+        orders.append(order)
+    assert (orders[0] != orders[1]).mean() > 0.9
+    # Some groups are mixed at any time.
+    spans = [len(set(orders[0][i : i + 8] // 5)) for i in range(20, 100)]
+    assert 2 < np.mean(spans) < 8
+    # A resumed run has the same batches.
+    rest = data.batches(8, shuffle=True, seed=3, epoch=1, start_step=9)
+    for (images, labels), (wanted, known) in zip(
+        (rest[i] for i in range(3)), seen[9:12]
+    ):
+        np.testing.assert_array_equal(images, wanted)
+        np.testing.assert_array_equal(labels, known)
+
+
+def test_orders_of_few_row_groups_are_any(tmp_path, large, monkeypatch):
+    monkeypatch.setattr("kerassl.data.row_groups.MIXED_BYTES", 10**6)
+    records = load(many(tmp_path / "x.parquet")).images.records
+    order = records.permutation(np.random.default_rng(0))
+    wanted = np.random.default_rng(0).permutation(120)
+    np.testing.assert_array_equal(order, wanted)

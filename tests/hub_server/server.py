@@ -368,10 +368,28 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
-    @route("GET", "/api/KIND/NAME/tree/REV")
-    def _tree(self, name: str, revision: str) -> Reply:
+    @route("GET", "/api/KIND/NAME/tree/REV(/(?P<path>.+))?")
+    def _tree(self, name: str, revision: str, path: str) -> Reply:
         files = self.repository(name).at(revision).files
-        return Reply([file.entry(path) for path, file in files.items()])
+        prefix = f"{path}/" if path else ""
+        entries = {}
+        for inner, file in files.items():
+            if not inner.startswith(prefix):
+                continue
+            *folders, _ = inner.removeprefix(prefix).split("/")
+            if folders and self.query.get("recursive") != "true":
+                folder = prefix + folders[0]
+                entries[folder] = {
+                    "type": "directory",
+                    "oid": "0" * 40,
+                    "size": 0,
+                    "path": folder,
+                }
+            else:
+                entries[inner] = file.entry(inner)
+        if path and not entries:
+            raise HubError(404, f"There is no {path}", "EntryNotFound")
+        return Reply(list(entries.values()))
 
     @route("POST", "/api/KIND/NAME/paths-info/REV")
     def _paths(self, name: str, revision: str) -> Reply:
