@@ -46,8 +46,8 @@ def add_parser(commands: Any) -> None:
             "source",
             metavar="SOURCE",
             help="as --data of `kerassl pretrain`: folder:PATH, a list "
-            "(.txt, .csv), a .tar, .parquet, .npz, .npy or .h5 file, a TFDS "
-            "name, or hf:OWNER/NAME",
+            "(.txt, .csv), a .tar, .parquet, .npz, .npy, .h5 or .zarr file, a "
+            "URL of tar or Parquet files, a TFDS name, or hf:OWNER/NAME",
         )
         add("--split", default="train", help="train (the default), test, ...")
         add(

@@ -31,7 +31,8 @@ def add_parser(commands: Any) -> None:
         "data",
         metavar="DATA",
         help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
-        "a list (.txt, .csv), or a .tar, .parquet, .npz, .npy or .h5 file",
+        "a list (.txt, .csv), or a .tar, .parquet, .npz, .npy, .h5 or .zarr "
+        "file",
     )
     add(
         "--output",

@@ -11,10 +11,15 @@ import numpy as np
 
 from kerassl.data.errors import SplitError
 from kerassl.data.files import split_name, split_names
-from kerassl.data.hdf5 import HDF5File, open_arrays
+from kerassl.data.hdf5 import SUFFIXES as HDF5_SUFFIXES
+from kerassl.data.hdf5 import HDF5File
 from kerassl.data.stored import ArrayFile
+from kerassl.data.zarr_arrays import SUFFIX as ZARR_SUFFIX
+from kerassl.data.zarr_arrays import ZarrStore
 from kerassl.value_range import MAX_CHANNELS, Stated, range_of
 
+#: Suffixes of what holds arrays.
+SUFFIXES = (".npz", ".npy", *HDF5_SUFFIXES, ZARR_SUFFIX)
 _CHECKED_IMAGES = 1000
 MAX_BYTES = 32 * 2**30
 
@@ -257,11 +262,11 @@ def load_file(
     limit: int | None,
     value_range: Stated = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads images and labels from an `.npz`, `.npy` or HDF5 file.
+    """Reads images and labels from an `.npz`, `.npy`, HDF5 or Zarr file.
 
     Args:
-        path: path of the file.
-        split: str. In an `.npz` or HDF5 file it selects the arrays, named as in
+        path: path of the file, or of the folder of a Zarr store.
+        split: str. Where arrays have names it selects the arrays, named as in
             `keras.datasets` (`x_train`, `y_train`) or in MedMNIST
             (`train_images`, `train_labels`). Arrays without a split in their
             name (`images`, `labels`; `x`, `y`) are the split `"train"`.
@@ -281,7 +286,8 @@ def load_file(
             checked before any pixels are read.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    is_store = path.suffix.lower() == ZARR_SUFFIX and path.is_dir()
+    if not (path.is_file() or is_store):
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     size = None if image_size is None else parse_size(image_size)
     name = path.name
@@ -344,8 +350,18 @@ def check_memory(
         )
 
 
+def open_arrays(path: Path) -> ArrayFile | HDF5File | ZarrStore:
+    """Opens what holds arrays, by its suffix, one of `SUFFIXES`."""
+    suffix = path.suffix.lower()
+    if suffix in HDF5_SUFFIXES:
+        return HDF5File(path)
+    if suffix == ZARR_SUFFIX:
+        return ZarrStore(path)
+    return ArrayFile(path)
+
+
 def _find_arrays(
-    arrays: ArrayFile | HDF5File, split: str
+    arrays: ArrayFile | HDF5File | ZarrStore, split: str
 ) -> tuple[str, str | None]:
     """Returns the names of a split's images and of its labels, if any."""
     path = str(arrays.path)
@@ -381,6 +397,11 @@ def _damage_named(path: Path) -> Iterator[None]:
     """Turns any exception about a damaged file into one that names it."""
     try:
         yield
+    except ImportError as error:
+        raise ValueError(
+            f"{str(path)!r} needs {error.name}: "
+            'pip install "kerassl[scientific]"'
+        ) from error
     except Exception as error:
         raise ValueError(
             f"{str(path)!r} is not a readable {path.suffix} file: {error}"

@@ -7,7 +7,6 @@ from typing import Self
 import numpy as np
 
 from kerassl.data import stored
-from kerassl.data.stored import ArrayFile
 
 SUFFIXES = (".h5", ".hdf5")
 
@@ -91,10 +90,3 @@ class HDF5File:
     def __getitem__(self, name: str) -> HDF5Array:
         """Returns the array of a name, after reading its header."""
         return HDF5Array(self.path, name)
-
-
-def open_arrays(path: Path) -> ArrayFile | HDF5File:
-    """Returns the arrays of a `.npz`, `.npy`, `.h5` or `.hdf5` file."""
-    if path.suffix.lower() in SUFFIXES:
-        return HDF5File(path)
-    return ArrayFile(path)

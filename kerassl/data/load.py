@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerassl.data.arrays import load_file
+from kerassl.data.arrays import SUFFIXES, load_file, open_arrays
 from kerassl.data.files import find_images
 from kerassl.data.folder import load_folder
-from kerassl.data.hdf5 import SUFFIXES, open_arrays
 from kerassl.data.hub import URL, load_hub
 from kerassl.data.image_data import ImageData
 from kerassl.data.image_files import read_header
@@ -49,8 +48,8 @@ _FASHION_CLASSES = (
 _FORMS = (
     "'fashion_mnist_small' (comes with kerassl), a TFDS name such as "
     "'cifar10' or 'tfds:NAME[/config][:version]', 'folder:PATH', 'PATH.npz', "
-    "'PATH.npy', 'PATH.h5', a list 'PATH.txt' or 'PATH.csv', 'PATH.tar', "
-    "'PATH.parquet' or 'hf:OWNER/NAME'"
+    "'PATH.npy', 'PATH.h5', 'PATH.zarr', a list 'PATH.txt' or 'PATH.csv', "
+    "'PATH.tar', 'PATH.parquet' or 'hf:OWNER/NAME'"
 )
 _PEEKED_FILES = 20
 
@@ -84,7 +83,8 @@ def load(
             decoded on demand; up to 1 GiB of them stay in memory, resized.
             `"PATH.npz"`: arrays `images` and `labels`, or `x_train`,
             `y_train`, `x_test`, `y_test`; the same in HDF5 files, `"PATH.h5"`
-            or `"PATH.hdf5"`. `"PATH.npy"`: the images.
+            or `"PATH.hdf5"`, and Zarr stores, `"PATH.zarr"`. `"PATH.npy"`: the
+            images.
             `"PATH.txt"`: a list of image files. `"PATH.csv"`: a table of them,
             with the column `path` and optionally `label` and `split`.
             `"PATH.tar"`: images with their `.cls`, as WebDataset writes them;
@@ -292,7 +292,7 @@ def _first_files(root: Path) -> list[Path]:
 
 def _peek_file(path: Path) -> tuple[int, ...] | None:
     """Returns the shape of one image of a file, or `None` if unknown."""
-    if not path.is_file():
+    if not (path.is_file() or path.is_dir()):  # A pipe would wait.
         return None
     # `load` says what is wrong with a file.
     with contextlib.suppress(Exception), open_arrays(path) as arrays:
@@ -344,7 +344,7 @@ def _find(
                 f"From URLs, .tar and .parquet files are read. Received: {spec}"
             )
         return _Photos(spec, _LOADERS[suffix])
-    if spec.lower().endswith((".npz", ".npy", *SUFFIXES)):
+    if spec.lower().rstrip("/").endswith(SUFFIXES):
         return _File(Path(spec))
     if spec.startswith("hf:"):
         return _Photos(spec, load_hub)

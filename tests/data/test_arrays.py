@@ -1,5 +1,6 @@
 import io
 import os
+import sys
 import zipfile
 
 import h5py
@@ -189,6 +190,55 @@ def test_hdf5(tmp_path, monkeypatch, chunks):
     path.write_bytes(b"no HDF5")
     with pytest.raises(ValueError, match=r"x.h5' is not a readable .h5 file"):
         kerassl.data.load(path, "test")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_zarr(tmp_path, version):
+    zarr = pytest.importorskip("zarr")
+    pixels = images()
+    path = tmp_path / "x.zarr"
+    group = zarr.open_group(path, mode="w", zarr_format=version)
+    for name, values in (
+        ("x_test", pixels),
+        ("y_test", np.arange(len(pixels))),
+    ):
+        made = group.create_array(
+            name,
+            shape=values.shape,
+            chunks=(2, *values.shape[1:]),
+            dtype=values.dtype,
+        )
+        made[:] = values
+    assert peek_size(path) == (8, False)
+    data = kerassl.data.load(path, "test")
+    np.testing.assert_array_equal(data.images, pixels)
+    np.testing.assert_array_equal(data.labels, labels)
+    # A chunk that isn't needed isn't read.
+    place = "c/2/0/0/0" if version == 3 else "2.0.0.0"
+    (path / "x_test" / place).write_bytes(b"broken")
+    few = kerassl.data.load(path, "test", limit=2)
+    np.testing.assert_array_equal(few.images, pixels[:2])
+    with pytest.raises(ValueError, match=r"x.zarr' is not a readable .zarr"):
+        kerassl.data.load(path, "test")
+    with pytest.raises(ValueError, match="x_test"):
+        kerassl.data.load(path)
+
+
+def test_zarr_of_one_array(tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    pixels = images().astype("uint16")
+    path = tmp_path / "x.zarr"
+    zarr.save_array(path, pixels)
+    data = kerassl.data.load(f"{path}/", value_range=(0, 1000))
+    np.testing.assert_allclose(data.images, pixels * 0.255, atol=1e-3)
+    (tmp_path / "y.zarr").mkdir()
+    with pytest.raises(ValueError, match="y.zarr' is not a readable .zarr"):
+        kerassl.data.load(tmp_path / "y.zarr")
+    with pytest.raises(FileNotFoundError, match="z.zarr"):
+        kerassl.data.load(tmp_path / "z.zarr")
+    monkeypatch.setitem(sys.modules, "zarr", None)
+    with pytest.raises(ValueError, match=r"needs zarr: .*scientific"):
+        kerassl.data.load(path)
 
 
 @pytest.fixture
