@@ -25,6 +25,8 @@ _UNREAD_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # Tried first, since some of the others are slow to reject a file.
 _COMMON_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _ORIENTATION = 0x0112
+# The header of JPEG 2000 is within these.
+_JPEG_2000_BYTES = 4096
 # What makes a photo upright, by the orientation in its EXIF block.
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
@@ -186,9 +188,7 @@ def reductions(file: "ImageFile.ImageFile") -> list[str]:
         A list of strings, empty if nothing is lost.
     """
     found = []
-    # The decoder's pixel layout shows whether 16 bits become 8.
-    packed = any(";16" in str(tile[3]) for tile in file.tile)
-    if packed or file.mode.startswith("I"):
+    if _is_deep(file) or file.mode.startswith("I"):
         found.append("16 bits a channel (8 are kept)")
     if file.mode == "CMYK":
         found.append("CMYK colors (converted without a color profile)")
@@ -198,6 +198,25 @@ def reductions(file: "ImageFile.ImageFile") -> list[str]:
     if file.format != "MPO" and getattr(file, "is_animated", False):
         found.append("several frames (the first is kept)")
     return found
+
+
+def _is_deep(file: "ImageFile.ImageFile") -> bool:
+    """Returns whether channels of color have more than 8 bits."""
+    # The decoder's pixel layout shows whether 16 bits become 8.
+    for codec, _, _, layout in file.tile:
+        if ";16" in str(layout):
+            return True
+        if codec == "ppm" and isinstance(layout, tuple):
+            return layout[1] > 255  # The largest value.
+    if file.format == "JPEG2000" and file.fp is not None:
+        position = file.fp.tell()
+        file.fp.seek(0)
+        start = file.fp.read(_JPEG_2000_BYTES)
+        file.fp.seek(position)
+        _, mark, header = start.partition(b"\xff\x4f\xff\x51")
+        # After the sizes, the bits of the first channel, less one.
+        return bool(mark) and len(header) > 38 and header[38] & 127 > 7
+    return False
 
 
 def decode_image(source: Source, size: tuple[int, int]) -> np.ndarray:

@@ -20,6 +20,8 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY = b"\x93NUMPY"
 # Axes of TIFF that hold channels; pages without a meaning count as such.
 _CHANNEL_AXES = "SCIQ"
+# The beginnings of DICOM's color spaces that are read.
+_SPACES = ("MONOCHROME", "RGB", "YBR_", "PALETTE COLOR")
 _MISSING = 'needs {0}: pip install "kerassl[scientific]"'
 
 
@@ -94,7 +96,9 @@ def read_header(source: Source) -> Header:
         if kind == "DICOM":
             found = _dicom(file, stop_before_pixels=True)
             bits = "uint16" if found.get("BitsAllocated", 16) > 8 else "uint8"
-            return Header(int(found.Rows), int(found.Columns), 1, bits, kind)
+            channels = 3 if _is_color(found) else 1
+            size = int(found.Rows), int(found.Columns)
+            return Header(*size, channels, bits, kind)
         if kind == "NPY":
             values = _npy(file)
             height, width, channels = values.shape
@@ -130,10 +134,14 @@ def read_pixels(source: Source) -> Pixels:
         with decode.opened(file) as image:
             dtype, channels = _mode(image)
             decode.check_pixels(image.width * image.height)
-            upright = decode.upright(image)
-            if dtype == "uint8":
-                upright = upright.convert("L" if channels == 1 else "RGB")
-            values = np.asarray(upright)
+            raw = _deep_color(image)
+            if not raw:
+                upright = decode.upright(image)
+                if dtype == "uint8":
+                    upright = upright.convert("L" if channels == 1 else "RGB")
+                values = np.asarray(upright)
+        if raw:
+            values = _read_deep_color(file, raw)
         return Pixels(values.reshape(*values.shape[:2], -1).astype(dtype))
 
 
@@ -170,11 +178,46 @@ def _mode(image: Any) -> tuple[str, int]:
     """Returns the dtype and the number of channels of an image of Pillow."""
     if image.mode == "F":
         return "float32", 1
+    if raw := _deep_color(image):
+        return "uint16", 1 if raw == "LA;16B" else 3
     if image.mode.startswith("I"):
         # In PNG and PGM files, "I" has 16 bits.
         has_16 = "16" in image.mode or image.format in ("PNG", "PPM")
         return ("uint16" if has_16 else "int32"), 1
     return "uint8", 1 if image.mode in ("1", "L", "LA", "La") else 3
+
+
+def _deep_color(image: Any) -> str:
+    """Returns how 16 bits of color or transparency are stored in a PNG.
+
+    Args:
+        image: an opened image of Pillow.
+
+    Returns:
+        A raw mode of Pillow, or an empty string for all other images.
+    """
+    raw = str(image.tile[0][3]) if image.tile else ""
+    is_deep = raw in ("RGB;16B", "RGBA;16B", "LA;16B")
+    return raw if is_deep and image.format == "PNG" else ""
+
+
+def _read_deep_color(file: IO[bytes], raw: str) -> np.ndarray:
+    """Reads all 16 bits of such a PNG, which Pillow reduces to 8.
+
+    Pillow keeps the upper byte of each number, so it is asked twice: as if the
+    upper byte was the first of two, which it is, and as if it was the second.
+    """
+
+    def read(raw: str) -> np.ndarray:
+        with decode.opened(file) as image:
+            image.tile = [(*image.tile[0][:3], raw)]  # type: ignore[list-item]
+            return np.asarray(decode.upright(image)).astype("uint16")
+
+    if raw == "LA;16B":  # Four bytes, as of RGBA in 8 bits.
+        pixels = read("RGBA")
+        return 256 * pixels[..., :1] + pixels[..., 1:2]
+    upper, lower = read(raw), read(raw.replace("16B", "16L"))
+    return (256 * upper + lower)[..., :3]
 
 
 def _npy(file: IO[bytes]) -> np.ndarray:
@@ -256,25 +299,49 @@ def _dicom(file: IO[bytes], **options: Any) -> Any:
     except ImportError as error:
         raise ImportError(f"DICOM {_MISSING.format('pydicom')}") from error
     found = pydicom.dcmread(file, **options)
-    if int(found.get("SamplesPerPixel", 1)) != 1:
-        raise ValueError("DICOM in color; images of one channel are read")
     if int(found.get("NumberOfFrames", 1) or 1) != 1:
         raise ValueError(
-            f"DICOM of {found.NumberOfFrames} frames; single images are read"
+            f"DICOM of {found.NumberOfFrames} frames: write each to a file of "
+            "its own, as docs/data.md shows"
         )
     if "Rows" not in found:
         raise ValueError("DICOM without an image")
+    space = found.get("PhotometricInterpretation", "none")
+    if not str(space).startswith(_SPACES):
+        raise ValueError(f"DICOM of the color space {space}")
     return found
 
 
+def _is_color(found: Any) -> bool:
+    return not found.PhotometricInterpretation.startswith("MONOCHROME")
+
+
 def _read_dicom(file: IO[bytes]) -> Pixels:
-    """Reads the rescaled values, and the window that the file states."""
+    """Reads an image of colors, or the rescaled values and their window."""
     found = _dicom(file)
-    from pydicom.pixels import apply_modality_lut
+    from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
 
     decode.check_pixels(int(found.Rows) * int(found.Columns))
-    values = apply_modality_lut(found.pixel_array, found)
-    window, refused = None, ""
+    try:
+        values = pixel_array(found)  # YCbCr becomes RGB.
+    except RuntimeError as error:
+        if "missing dependencies" not in str(error):
+            raise
+        name = found.file_meta.TransferSyntaxUID.name
+        raise ImportError(
+            f'DICOM, {name}: pip install "pylibjpeg[all]"'
+        ) from error
+    if _is_color(found):
+        if found.PhotometricInterpretation == "PALETTE COLOR":
+            values = apply_color_lut(values, found)
+            bits = 8 * values.dtype.itemsize
+        else:
+            bits = int(found.BitsStored)
+        depth = None if bits == 8 else ValueRange((0,), (2.0**bits - 1,))
+        return Pixels(_checked(np.asarray(values)), depth)
+    values = apply_modality_lut(values, found)
+    window: ValueRange | None = None
+    refused = ""
     function = str(found.get("VOILUTFunction", "LINEAR") or "LINEAR")
     centers, widths = found.get("WindowCenter"), found.get("WindowWidth")
     if centers is not None and widths is not None:

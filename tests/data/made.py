@@ -1,6 +1,8 @@
 """Image files of other kinds than photos, for tests."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -17,8 +19,31 @@ def tiff(path, pixels, **options):
     return path
 
 
+def deep_png(path, pixels):
+    """Writes `(H, W, C)` of uint16: 2 to 4 channels, the last may be alpha."""
+    height, width, channels = pixels.shape
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+    # Each row has the filter "up": the difference to the row above.
+    rows = pixels.astype(">u2").reshape(height, -1).view("uint8")
+    rows = np.diff(rows, axis=0, prepend=np.zeros_like(rows[:1]))
+    rows = np.pad(rows, [(0, 0), (1, 0)], constant_values=2)
+
+    def chunk(name, content):
+        sum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + sum
+
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows.tobytes()))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
 def dicom(path, pixels, **fields):
-    """Writes an image `(H, W)` of uint8, uint16 or int16."""
+    """Writes an image `(H, W)` or `(H, W, 3)` of uint8, uint16 or int16."""
     pydicom = pytest.importorskip("pydicom")
     from pydicom.dataset import FileDataset, FileMetaDataset
 
@@ -32,7 +57,9 @@ def dicom(path, pixels, **fields):
     made.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     bits = 8 * pixels.dtype.itemsize
     made.Rows, made.Columns = pixels.shape[:2]
-    made.SamplesPerPixel = 1
+    made.SamplesPerPixel = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.ndim == 3:
+        made.PlanarConfiguration = 0
     made.PhotometricInterpretation = "MONOCHROME2"
     made.BitsAllocated = made.BitsStored = bits
     made.HighBit = bits - 1

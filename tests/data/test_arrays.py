@@ -198,10 +198,8 @@ def test_zarr(tmp_path, version):
     pixels = images()
     path = tmp_path / "x.zarr"
     group = zarr.open_group(path, mode="w", zarr_format=version)
-    for name, values in (
-        ("x_test", pixels),
-        ("y_test", np.arange(len(pixels))),
-    ):
+    labels = np.arange(len(pixels))
+    for name, values in (("x_test", pixels), ("y_test", labels)):
         made = group.create_array(
             name,
             shape=values.shape,

@@ -19,7 +19,7 @@ from kerassl.data.load import peek_size
 from kerassl.data.planes import Planes
 from kerassl.value_range import Percentiles, ValueRange, parse_range
 from tests.backends import examples, once
-from tests.data.made import bands, dicom, tiff
+from tests.data.made import bands, deep_png, dicom, tiff
 
 pytestmark = once  # Nothing here depends on the backend.
 
@@ -152,6 +152,37 @@ def test_16_bits_in_png_are_kept(tmp_path):
     )
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bits_of_color_and_transparency_are_kept(tmp_path, channels):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 2**16, (20, 24, channels)).astype("uint16")
+    path = deep_png(tmp_path / "x.png", pixels)
+    wanted = pixels[..., : 3 if channels > 2 else 1]
+    header = read_header(path)
+    assert (header.channels, header.dtype) == (wanted.shape[-1], "uint16")
+    np.testing.assert_array_equal(read_pixels(path).values, wanted)
+    # As in a tar file.
+    file = io.BytesIO(path.read_bytes())
+    np.testing.assert_array_equal(read_pixels(file).values, wanted)
+    data = kerassl.data.load(
+        f"folder:{tmp_path}", image_size=(20, 24), value_range=(0, 10_000)
+    )
+    levels = np.clip(wanted * 0.0255, 0, 255)
+    np.testing.assert_allclose(data.images[0], levels, atol=1e-3)
+
+
+def test_16_bits_that_become_8_are_named(tmp_path, caplog):
+    deep_png(tmp_path / "a.png", bands(channels=3)[0])
+    deep = bands(channels=3)[0].astype(">u2")
+    (tmp_path / "b.ppm").write_bytes(b"P6 20 20 65535\n" + deep.tobytes())
+    image = Image.fromarray(bands(channels=1)[0, ..., 0])
+    image.save(tmp_path / "e.jp2")
+    image.convert("RGB").save(tmp_path / "f.jp2")  # 8 bits.
+    Image.new("RGB", (20, 20)).save(tmp_path / "c.png")  # It makes them RGB.
+    kerassl.data.load(f"folder:{tmp_path}", image_size=20)
+    assert "3 with 16 bits a channel (8 are kept)" in caplog.text
+
+
 def test_arrays_as_files(tmp_path):
     pixels = bands(2)
     np.save(tmp_path / "a.npy", pixels[0])
@@ -211,8 +242,8 @@ def test_dicom_without_a_window_has_its_bits(tmp_path):
 @pytest.mark.parametrize(
     "fields, words",
     [
-        ({"NumberOfFrames": 2}, "2 frames"),
-        ({"SamplesPerPixel": 3, "PlanarConfiguration": 0}, "in color"),
+        ({"NumberOfFrames": 2}, "2 frames: write each to a file"),
+        ({"PhotometricInterpretation": "HSV"}, "color space HSV"),
         (
             {"WindowCenter": 1, "WindowWidth": 2, "VOILUTFunction": "SIGMOID"},
             "SIGMOID: state --range",
@@ -223,6 +254,73 @@ def test_dicom_that_is_refused(tmp_path, fields, words):
     path = dicom(tmp_path / "a.dcm", np.zeros((4, 4), "uint16"), **fields)
     with pytest.raises(ValueError, match=words):
         read_dicom(path)
+
+
+def test_dicom_in_color(tmp_path):
+    rng = np.random.default_rng(0)
+    # Smooth, as a conversion rounds.
+    colors = (bands(channels=3)[0] // 256).astype("uint8")
+    rgb = {"PhotometricInterpretation": "RGB"}
+    path = dicom(tmp_path / "rgb.dcm", colors, **rgb)
+    header = read_header(path)
+    assert (header.channels, header.dtype) == (3, "uint8")
+    found = read_pixels(path).levels(None)
+    assert found.dtype == "uint8"
+    np.testing.assert_array_equal(found, colors)
+    deep = rng.integers(0, 4096, (20, 20, 3)).astype("uint16")
+    path = dicom(tmp_path / "deep.dcm", deep, BitsStored=12, HighBit=11, **rgb)
+    found = read_pixels(path).levels(None)
+    np.testing.assert_allclose(found, deep / 4095 * 255, atol=0.01)
+    ycc = np.asarray(Image.fromarray(colors).convert("YCbCr"))
+    path = dicom(
+        tmp_path / "ycc.dcm", ycc, PhotometricInterpretation="YBR_FULL"
+    )
+    found = read_pixels(path).values.astype(int)
+    assert np.abs(found - colors).max() <= 3
+    table = rng.integers(0, 2**16, (3, 256)).astype("uint16")
+    names = ("Red", "Green", "Blue")
+    fields = {
+        f"{name}PaletteColorLookupTableData": table[i].tobytes()
+        for i, name in enumerate(names)
+    } | {
+        f"{name}PaletteColorLookupTableDescriptor": [256, 0, 16]
+        for name in names
+    }
+    numbers = rng.integers(0, 256, (20, 20)).astype("uint8")
+    path = dicom(
+        tmp_path / "palette.dcm",
+        numbers,
+        PhotometricInterpretation="PALETTE COLOR",
+        **fields,
+    )
+    assert read_header(path).channels == 3
+    wanted = np.moveaxis(table[:, numbers], 0, -1)
+    np.testing.assert_allclose(
+        read_pixels(path).levels(None), wanted / 257, atol=1e-3
+    )
+    path = dicom(tmp_path / "jpeg.dcm", colors, **rgb)
+    import pydicom
+
+    made = pydicom.dcmread(path)
+    made.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
+    made.PixelData = pydicom.encaps.encapsulate([b"\xff\xd8\xff\xd9"])
+    made.save_as(path)
+    with pytest.raises(ImportError, match="JPEG-LS.*pylibjpeg"):
+        read_pixels(path)
+
+
+def test_folder_of_color_dicom(tmp_path):
+    for i in range(2):
+        colors = np.full((20, 20, 3), (10 + i, 100, 200), "uint8")
+        path = tmp_path / f"{i}.dcm"
+        dicom(path, colors, PhotometricInterpretation="RGB")
+    dicom(tmp_path / "many.dcm", colors[..., 0], NumberOfFrames=4)
+    data = kerassl.data.load(
+        f"folder:{tmp_path}", image_size=16, max_unreadable=0.5
+    )
+    assert data.image_shape == (16, 16, 3)
+    np.testing.assert_array_equal(data.images[1][0, 0], (11, 100, 200))
+    assert "1 ValueError: DICOM of 4 frames" in data.notes[0]
 
 
 def test_folder_of_dicom(tmp_path):
