@@ -212,6 +212,8 @@ class ImageBatches(keras.utils.PyDataset):
     @property
     def _ahead_count(self) -> int:
         """How many batches are read ahead: at least one."""
+        if not isinstance(self.images, Photos):  # They are only uploaded.
+            return 1
         plan = self._cuts[0] if self._cuts is not None else None
         rows = self.batch_size // self.part[1]
         size = size_of(self.images.layout(rows, plan))

@@ -235,3 +235,18 @@ def test_streaming_folder_resumes_too(tmp_path, monkeypatch):
 
     assert run(2) == expected([0, 1])
     assert run(1, epoch=1, start_step=2) == expected([1])[2:]
+
+
+def test_batches_of_an_array_are_uploaded():
+    class Uploads:
+        def begin(self, batch):
+            return [10 + batch[0]]
+
+        def end(self, batch):
+            return batch[0] + 10
+
+    images = np.arange(6, dtype="float32").reshape(6, 1, 1, 1)
+    batches = kerassl.data.ImageBatches(images, batch_size=2)
+    batches.upload(Uploads())
+    found = [batches[i].ravel().tolist() for i in range(3)]
+    assert found == [[20, 21], [22, 23], [24, 25]]
