@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import logging
 
 import numpy as np
 
@@ -27,6 +28,12 @@ _PIXELS = 2**14
 # How many headers say how a source is decoded.
 _HEADERS = 20
 _BLOCK = 1000
+# How many images show whether a range suits a source.
+_SHOWN = 8
+# Levels of 255 that can't be told from black, or from white.
+_ALMOST = 8
+
+_logger = logging.getLogger("kerassl")
 
 
 def in_levels(
@@ -59,6 +66,9 @@ def in_levels(
         check_images(images, name)
         return images, None
     check_range_fits(stated, images.shape[-1])
+    if value_range is not None:
+        few = images[list(spread(len(images), _SHOWN))]
+        _warn_of_units(few.reshape(-1, images.shape[-1]), stated, name)
     check_memory(len(images), images.shape[1:], np.dtype("float32"), name)
     levels = np.empty(images.shape, "float32")
     try:
@@ -113,8 +123,14 @@ def decoder_for(
             f"{', '.join(map(str, sorted(found)))}."
         )
     if isinstance(stated, Percentiles):
-        stated = stated.measured(_sampled_pixels(photos, channels))
+        stated = stated.measured(_sampled_pixels(photos, channels, SAMPLED))
     check_range_fits(stated, channels)
+    if stated is not None:
+        # Unreadable images are counted, and named, later.
+        with contextlib.suppress(ValueError):
+            pixels = _sampled_pixels(photos, channels, _SHOWN)
+            where = photos.records.name(0)
+            _warn_of_units(pixels, stated, f"images such as {where}")
     if stated is None and len({h.dtype for h in headers}) == 1:
         if headers[0].dtype == "uint16" and headers[0].format != "DICOM":
             stated = range_of("uint16")
@@ -133,10 +149,38 @@ def _most_common(headers: list[Header]) -> int:
     return counts.most_common(1)[0][0]
 
 
-def _sampled_pixels(photos: Photos, channels: int) -> np.ndarray:
+def _warn_of_units(pixels: np.ndarray, stated: ValueRange, name: str) -> None:
+    """Logs that pixels `(N, C)` become almost black, or white, if they do."""
+    with contextlib.suppress(ValueError):  # Not finite: an error later.
+        levels = stated.levels(pixels)
+        if levels.max() >= _ALMOST and levels.min() <= 255 - _ALMOST:
+            return
+        low, high = pixels.min(), pixels.max()
+        if 0 <= low and 1 < high <= 255:
+            bounds = "0,255"
+        elif 0 <= low and high <= 1:
+            bounds = "0,1"
+        else:
+            bounds = f"{low:g},{high:g}"
+        _logger.warning(
+            "The values of %s are %g to %g. The range %s, stated or recorded "
+            "with the encoder, makes them almost %s (%.3g to %.3g of 255). If "
+            "they are of other units, state theirs: --range=%s.",
+            name,
+            low,
+            high,
+            stated,
+            "black" if levels.max() < _ALMOST else "white",
+            levels.min(),
+            levels.max(),
+            bounds,
+        )
+
+
+def _sampled_pixels(photos: Photos, channels: int, count: int) -> np.ndarray:
     """Returns pixels of a sample of images, `(N, channels)`."""
     found: list[np.ndarray] = []
-    few = photos.limited(SAMPLED).records
+    few = photos.limited(count).records
     for i in range(len(few)):
         with contextlib.suppress(Exception):
             values = read_pixels(few.source(i)).values

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -407,6 +408,37 @@ def test_unknown_ranges_are_asked_for(tmp_path):
         kerassl.data.load(
             f"folder:{tmp_path}", image_size=8, value_range=(0, 1)
         )
+
+
+@pytest.mark.parametrize(
+    "kind, value_range, words",
+    [
+        ("photos", (0, 10_000), "0 to 10000.*almost black.*--range=0,255"),
+        ("photos", (0, 1), "0 to 1,.*almost white.*--range=0,255"),
+        ("array", (0, 10_000), "0 to 10000.*almost black.*--range=0,255"),
+        ("photos", (0, 255), None),
+        ("array", (0, 300), None),
+        ("array", None, None),
+        ("photos", "1%,99%", None),
+    ],
+)
+def test_a_range_of_other_units_is_named(
+    tmp_path, caplog, kind, value_range, words
+):
+    rng = np.random.default_rng(0)
+    photos = rng.integers(20, 240, (4, 20, 20, 3)).astype("uint8")
+    if kind == "array":
+        source = str(tmp_path / "x.npy")
+        np.save(source, photos)
+    else:
+        source = f"folder:{tmp_path}"
+        for i, photo in enumerate(photos):
+            Image.fromarray(photo).save(tmp_path / f"{i}.png")
+    kerassl.data.load(source, image_size=20, value_range=value_range)
+    found = [r.getMessage() for r in caplog.records if "--range" in r.msg]
+    assert len(found) == (words is not None)
+    if words is not None:
+        assert re.search(f"are 20 to 239.*{words}", found[0])
 
 
 def test_crops_are_those_of_photos(tmp_path):
