@@ -196,7 +196,7 @@ def _print(found: "Inspection") -> None:
         ("modes", found.modes),
         ("short sides, in pixels", found.short_sides),
         ("sizes, width x height", found.sizes),
-        ("lost in RGB of 8 bits a channel", found.losses),
+        ("not kept", found.losses),
     ):
         if counts:
             print(f"{title}: {_listed(counts)}")

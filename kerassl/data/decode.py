@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # Where an encoded image is: a file, or its bytes as an open file.
 Source: TypeAlias = str | Path | IO[bytes]
 
+SIXTEEN_BITS = "16 bits a channel"
 # A quarter of a GiB of memory in each thread.
 MAX_PIXELS = 2**26
 # Pillow only recognizes these, or runs another program to read them.
@@ -189,7 +190,7 @@ def reductions(file: "ImageFile.ImageFile") -> list[str]:
     """
     found = []
     if _is_deep(file) or file.mode.startswith("I"):
-        found.append("16 bits a channel (8 are kept)")
+        found.append(f"{SIXTEEN_BITS} (8 are kept)")
     if file.mode == "CMYK":
         found.append("CMYK colors (converted without a color profile)")
     if "A" in file.mode or "a" in file.mode or "transparency" in file.info:

@@ -37,6 +37,7 @@ class Header:
         format: str, such as `"TIFF"`.
         is_photo: bool. Whether Pillow reads it as gray or RGB of 8 bits
             without losing a channel.
+        lost: what `read_pixels` doesn't read of it, in words.
     """
 
     height: int
@@ -45,6 +46,7 @@ class Header:
     dtype: str
     format: str
     is_photo: bool = False
+    lost: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,12 @@ def read_header(source: Source) -> Header:
             is_photo = dtype == "uint8"
             size = image.height, image.width
             name = image.format or "unknown"
-            return Header(*size, channels, dtype, name, is_photo)
+            lost = [
+                words
+                for words in decode.reductions(image)
+                if is_photo or not words.startswith(decode.SIXTEEN_BITS)
+            ]
+            return Header(*size, channels, dtype, name, is_photo, tuple(lost))
 
 
 def read_pixels(source: Source) -> Pixels:
@@ -151,6 +158,7 @@ def _opened(source: Source) -> Iterator[tuple[str, IO[bytes]]]:
     with contextlib.ExitStack() as stack:
         if isinstance(source, io.IOBase) or hasattr(source, "read"):
             file: Any = source
+            file.seek(0)
         else:
             decode.check_regular(source)
             file = stack.enter_context(open(source, "rb"))
@@ -251,6 +259,9 @@ def _tiff_header(file: IO[bytes]) -> Header:
         sizes = dict(zip(axes, shape))
         photometric = _photometric(tiff)
         dtype = np.dtype(series.dtype)
+        # Not smaller versions of an image, nor masks.
+        images = [s for s in tiff.series if not s.keyframe.subfiletype & 5]
+        lost = ("several series (the first is read)",) * (len(images) > 1)
     samples = sizes.get("S", 1)
     # Unnamed pages of 8 bits are those of a document.
     others = set(axes) - set("YXS" if dtype == np.uint8 else "YX")
@@ -263,7 +274,7 @@ def _tiff_header(file: IO[bytes]) -> Header:
     if is_photo:
         channels = 1 if samples == 1 and photometric != "PALETTE" else 3
     return Header(
-        sizes["Y"], sizes["X"], channels, dtype.name, "TIFF", is_photo
+        sizes["Y"], sizes["X"], channels, dtype.name, "TIFF", is_photo, lost
     )
 
 

@@ -42,7 +42,7 @@ class Inspection:
         formats: dict of formats, such as `"JPEG"`, to the number of images.
         modes: dict of color modes, such as `"RGB"` or `"6 channels of uint16"`,
             to the number of images.
-        losses: dict of what is lost when images become RGB of 8 bits to the
+        losses: dict of what is lost of images, such as transparency, to the
             number of images.
         unreadable: dict of names of images to the reason.
         seconds: float, the time to decode them, in threads.

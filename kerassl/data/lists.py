@@ -1,6 +1,7 @@
 """Images whose paths are in a text file or a table."""
 
 import csv
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from kerassl.data.errors import SplitError
 from kerassl.data.files import number_classes, split_name
 from kerassl.data.folder import ImageFolder
 from kerassl.data.photos import DEFAULT_SIZE
+
+_logger = logging.getLogger("kerassl")
 
 
 def load_list(
@@ -43,7 +46,7 @@ def load_list(
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     size = parse_size(DEFAULT_SIZE if image_size is None else image_size)
     try:
-        rows = _rows(path)
+        rows, empty = _rows(path)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{str(path)!r} can't be read: {error}") from error
     if not rows:
@@ -63,23 +66,33 @@ def load_list(
     files = [path.parent / rows[i]["path"] for i in chosen]
     if labels is not None:
         labels = labels[chosen]
-    return ImageFolder(files, size, labels).limited(limit), classes
+    images = ImageFolder(files, size, labels)
+    if empty:
+        note = f"left out: {empty:,} lines without a path"
+        _logger.warning("Of %r %s", str(path), note)
+        images.notes.append(note)
+    return images.limited(limit), classes
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    """Returns the rows of a table; of a list, with the column `path` only."""
+def _rows(path: Path) -> tuple[list[dict[str, str]], int]:
+    """Returns the rows of a table, and how many lack a path.
+
+    Those of a list have the column `path` only; empty lines don't count.
+    """
     # With "-sig", since spreadsheets write a byte order mark.
     with open(path, encoding="utf-8-sig", newline="") as file:
         if path.suffix.lower() != ".csv":
             lines = (line.strip() for line in file)
-            return [{"path": line} for line in lines if line]
+            return [{"path": line} for line in lines if line], 0
         table = csv.DictReader(file)
         if "path" not in (table.fieldnames or ()):
             raise ValueError(
                 f"{str(path)!r} needs a column 'path' in its first line. "
                 f"Found: {table.fieldnames}"
             )
-        return [row for row in table if row["path"]]
+        rows = list(table)
+        found = [row for row in rows if row["path"]]
+        return found, len(rows) - len(found)
 
 
 def _of_split(path: Path, rows: list[dict[str, str]], split: str) -> np.ndarray:

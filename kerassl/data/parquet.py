@@ -1,6 +1,7 @@
 """Images in Parquet files, as Hugging Face's data sets store them."""
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from kerassl.data.files import number_classes, split_name
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.remote import find_files, for_each, is_url, open_file
 from kerassl.data.row_groups import Column, RowGroups, bytes_of
+
+_logger = logging.getLogger("kerassl")
 
 # Where the metadata of most files begins, from the end.
 _FOOTER_BYTES = 2**16
@@ -112,7 +115,14 @@ def read_parquet(
         values = bytes_of(table[image])
         records = Column(values, np.arange(len(values)), name)
     classes, labels = None, None
-    if label and not table["label"].null_count:
+    if label and (missing := table["label"].null_count):
+        _logger.warning(
+            "No image of %r has a label, since %d of %d have none.",
+            name,
+            missing,
+            len(table),
+        )
+    elif label:
         classes, labels = _classes(table["label"].to_pylist(), schema)
     return Photos(records, size, labels).limited(limit), classes
 

@@ -336,13 +336,14 @@ class Photos:
         decoded = None
         size = math.prod(self.shape) * self.dtype.itemsize
         if size <= _IN_MEMORY_BYTES:
-            decoded, errors = self.decode_all()
+            decoded, errors, lost = self.decode_all()
             count = len(self)
         else:
-            count, errors = self.check_headers()
+            count, errors, lost = self.check_headers()
         kept = copy.copy(self)
         kept.notes = [
             *self.notes,
+            *self._lost(lost, count),
             *self._judge_unreadable(
                 name, classes, count, errors, max_unreadable
             ),
@@ -353,8 +354,10 @@ class Photos:
             kept = kept.select(np.setdiff1d(indices, list(errors)))
         return kept
 
-    def decode_all(self) -> tuple[np.ndarray, dict[int, str]]:
-        """Returns all images, and errors by index; logs what they lose."""
+    def decode_all(
+        self,
+    ) -> tuple[np.ndarray, dict[int, str], dict[int, list[str]]]:
+        """Returns all images, and errors and what they lose by index."""
         images = np.empty(self.shape, self.dtype)
         found: dict[int, list[str]] = {}
 
@@ -365,16 +368,16 @@ class Photos:
             )
 
         errors = self.attempt(decode, range(len(self)))
-        _log_reduced(found.values())
-        return images, errors
+        return images, errors, found
 
-    def check_headers(self) -> tuple[int, dict[int, str]]:
+    def check_headers(
+        self,
+    ) -> tuple[int, dict[int, str], dict[int, list[str]]]:
         """Reads the headers of all images, or of a fixed sample of many.
 
-        Logs what the images will lose.
-
         Returns:
-            A pair: the number of headers read, and errors as in `decode_all`.
+            A tuple: the number of headers read; errors, and what the images
+            will lose, as in `decode_all`.
         """
         indices = np.arange(len(self))
         most = _CHECKED_REMOTE if self.records.is_remote else _CHECKED_FILES
@@ -390,8 +393,22 @@ class Photos:
             found[index] = self.decoder.losses(source, self.size)
 
         errors = self.attempt(check, indices.tolist())
-        _log_reduced(found.values())
-        return len(indices), errors
+        return len(indices), errors, found
+
+    def _lost(self, found: dict[int, list[str]], checked: int) -> list[str]:
+        """Logs what images lose; returns the same as a note, if any do."""
+        counts = collections.Counter(w for some in found.values() for w in some)
+        if not counts:
+            return []
+        what = "Parts of images aren't read"
+        if isinstance(self.decoder, RGB):
+            what = "Images become RGB of 8 bits a channel"
+        words = [f"{n:,} with {name}" for name, n in counts.most_common()]
+        note = f"{what}: {', '.join(words)}"
+        if checked < len(self):
+            note += f", of {checked:,} that were looked at"
+        _logger.warning("%s", note)
+        return [note]
 
     def _judge_unreadable(
         self,
@@ -430,15 +447,6 @@ class Photos:
         reasons = collections.Counter(e.split(" '")[0] for e in errors.values())
         kinds = [f"{n:,} {reason}" for reason, n in reasons.most_common()]
         return [f"{found} and are skipped, by reason: {listed(kinds)}"]
-
-
-def _log_reduced(found: Iterable[list[str]]) -> None:
-    counts = collections.Counter(what for some in found for what in some)
-    if counts:
-        words = [f"{n:,} with {what}" for what, n in counts.most_common()]
-        _logger.warning(
-            "Images become RGB of 8 bits a channel: %s", ", ".join(words)
-        )
 
 
 def _describe(error: Exception) -> str:

@@ -49,13 +49,15 @@ class Planes:
     def checked(
         self, source: Source, size: tuple[int, int]
     ) -> tuple[np.ndarray, list[str]]:
-        """Returns an image, and that it lost nothing; see `Decoder`."""
-        return self.image(source, size), []
+        """Returns an image, and what isn't read of it; see `Decoder`."""
+        lost = self.losses(source, size)
+        return self.image(source, size), lost
 
     def losses(self, source: Source, size: tuple[int, int]) -> list[str]:
-        """Reads the header; nothing is lost."""
-        self._check(read_header(source).channels)
-        return []
+        """Returns what isn't read of an image; see `Decoder`."""
+        header = read_header(source)
+        self._check(header.channels)
+        return list(header.lost)
 
     def levels(self, source: Source) -> np.ndarray:
         """Returns the whole image, `(H, W, channels)` in [0, 255].

@@ -242,7 +242,7 @@ def test_all_images_vanish(tmp_path, streaming):
 def test_headers_of_a_sample(classes, streaming, monkeypatch):
     monkeypatch.setattr("kerassl.data.photos._CHECKED_FILES", 10)
     data = load(classes)
-    assert data.images.check_headers() == (10, {})
+    assert data.images.check_headers()[:2] == (10, {})
 
 
 def layout(folder, *names):

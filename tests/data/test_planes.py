@@ -377,6 +377,24 @@ def test_range_of_a_folder(satellite):
         load(([0, 0], [1, 1]))
 
 
+def test_what_is_not_read_of_an_image_is_named(tmp_path, caplog):
+    tifffile = pytest.importorskip("tifffile")
+    one, other = bands(channels=1)[0, ..., 0], np.zeros((9, 9), "uint16")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(one)
+        file.write(other)
+    tiff(tmp_path / "b.tif", one[..., None])
+    deep_png(tmp_path / "c.png", np.stack([one, one], -1))
+    data = kerassl.data.load(f"folder:{tmp_path}", image_size=20)
+    np.testing.assert_allclose(
+        data.images[:, ..., 0], np.stack([one] * 3) / 257, atol=1e-3
+    )
+    (note,) = data.notes
+    assert note in caplog.text
+    assert "1 with several series (the first is read)" in note
+    assert "1 with transparency (ignored)" in note
+
+
 def test_other_images_are_named_and_counted(satellite, caplog):
     tiff(satellite / "a" / "four.tif", bands(channels=4)[0])
     tiff(satellite / "a" / "float.tif", np.ones((9, 9, 6), "float32"))

@@ -66,6 +66,15 @@ def test_a_table_of_paths(files):
         load(path, split="test")
 
 
+def test_lines_without_a_path_are_counted(files, caplog):
+    path = files / "some.csv"
+    path.write_text("path,label\nphotos/0.png,a\n,a\nphotos/1.png,b\n,b\n")
+    data = load(path)
+    assert numbers(data.images) == [0, 1] and data.labels.tolist() == [0, 1]
+    assert data.notes == ("left out: 2 lines without a path",)
+    assert "some.csv' left out: 2 lines" in caplog.text
+
+
 def test_splits_of_a_table_share_their_labels(files):
     path = files / "some.csv"
     path.write_text(
@@ -198,6 +207,21 @@ def test_parquet_of_others(tmp_path):
     assert load(parquet(path, key="photo", structs=False)).labels is None
     data = load(parquet(path, ["b", "a", "b", "a"]), limit=2)
     assert data.class_names == ("a", "b") and data.labels.tolist() == [1, 1]
+
+
+def test_parquet_with_what_cannot_be_used(tmp_path, caplog):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as pq
+
+    photos = [encoded(0), None, encoded(2)[:40], encoded(3)]
+    labels = [1, 2, None, 4]
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"image": photos, "label": labels}), path)
+    data = load(path, max_unreadable=0.5)
+    assert numbers(data.images) == [0, 3] and data.labels is None
+    assert "1 of 4 have none" in caplog.text
+    assert "2 of 4 images" in data.notes[0]
+    assert "1 ValueError: no bytes" in data.notes[0]
 
 
 def test_wrong_parquet_files(tmp_path):
