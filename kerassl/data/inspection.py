@@ -16,6 +16,7 @@ from kerassl.data.image_files import read_header
 from kerassl.data.levels import decoder_for
 from kerassl.data.load import find
 from kerassl.data.photos import Photos
+from kerassl.data.threads import cores
 from kerassl.value_range import Stated
 
 _SIDES = (32, 64, 128, 224, 256, 512, 1024, 2048, 4096)
@@ -46,7 +47,7 @@ class Inspection:
             number of images.
         unreadable: dict of names of images to the reason.
         seconds: float, the time to decode them, in threads.
-        cores: int, the number of cores of the machine.
+        cores: int, how many cores this process may use.
     """
 
     source: str
@@ -140,7 +141,7 @@ def inspect(
         **{name: _sorted(name, found) for name, found in counts.items()},
         unreadable=unreadable,
         seconds=time.perf_counter() - start,
-        cores=os.cpu_count() or 1,
+        cores=cores(),
     )
 
 

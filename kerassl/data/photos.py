@@ -1,6 +1,7 @@
 """Encoded images, decoded when they are needed: resized, or cut into views."""
 
 import collections
+import contextlib
 import copy
 import logging
 import math
@@ -22,6 +23,8 @@ DEFAULT_SIZE = 224
 _IN_MEMORY_BYTES = 2**30
 _CHECKED_FILES = 20_000
 _CHECKED_REMOTE = 1000
+# How many unreadable images are named, one by one, while they are used.
+_WARNINGS = 20
 
 _logger = logging.getLogger("kerassl")
 
@@ -71,8 +74,10 @@ class Photos:
         # All images, resized, if they are few.
         self._decoded: np.ndarray | None = None
         self._stand_ins: dict[int, int] = {}
-        # Those that end the process which decodes them.
+        # Those that end the process which decodes them, and those that were
+        # tried as stand-ins.
         self._deadly: set[int] = set()
+        self._unfit: set[int] = set()
         # Requests wait; decoding computes.
         self._threads = Threads(AT_ONCE if records.is_remote else None)
 
@@ -126,7 +131,8 @@ class Photos:
         indices = np.arange(len(self))[index]
         selected = copy.copy(self)
         selected.records = self.records.select(indices)
-        selected._stand_ins, selected._deadly = {}, set()
+        selected._stand_ins = {}
+        selected._deadly, selected._unfit = set(), set()
         if self.labels is not None:
             selected.labels = self.labels[indices]
         if self._decoded is not None:
@@ -239,15 +245,22 @@ class Photos:
         for row, error in (self.attempt(task, left) | ended).items():
             bad = int(used[row])
             if bad not in self._stand_ins:
-                _logger.warning(
-                    "Can't read image %r (%s); another one replaces it.",
-                    self.records.name(bad),
-                    error,
-                )
+                self._warn_of(bad, error)
             used[row] = self._replace(bad, row, fill)
             if row in ended:
                 self._deadly.add(bad)
         return arrays, used
+
+    def _warn_of(self, bad: int, error: str) -> None:
+        """Names an unreadable image; of very many only some, and how many."""
+        count = len(self._stand_ins) + 1
+        if count <= _WARNINGS or count.bit_count() == 1:
+            _logger.warning(
+                "Can't read image %r (%s); another one replaces it.%s",
+                self.records.name(bad),
+                error,
+                f" So far these are {count:,} images." * (count > _WARNINGS),
+            )
 
     def attempt(
         self, task: Callable[[int], None], numbers: Iterable[int]
@@ -271,25 +284,33 @@ class Photos:
         self, bad: int, row: int, fill: Callable[[int, int], None]
     ) -> int:
         """Fills a row with another image; returns its index."""
+        known = self._stand_ins
+        if bad in known and self._fits(known[bad], row, fill):
+            return known[bad]
         others = np.roll(np.arange(len(self)), -bad - 1)[:-1]
         if self.labels is not None:
             same = self.labels[others] == self.labels[bad]
             others = np.concatenate([others[same], others[~same]])
-        if bad in self._stand_ins:
-            others = np.append(self._stand_ins[bad], others)
         for other in others.tolist():
-            if other in self._stand_ins:
-                continue  # Unreadable too.
-            try:
-                fill(other, row)
-            except Exception:
+            if other in known or other in self._unfit:
                 continue
-            self._stand_ins[bad] = other
-            return other
+            if self._fits(other, row, fill):
+                known[bad] = other
+                return other
+            self._unfit.add(other)
         raise ValueError(
             f"None of the {len(self):,} images can be read any more. The first "
             f"is {self.records.name(0)!r}"
         )
+
+    def _fits(
+        self, other: int, row: int, fill: Callable[[int, int], None]
+    ) -> bool:
+        """Fills a row with an image, if it can be read."""
+        with contextlib.suppress(Exception):
+            fill(other, row)
+            return True
+        return False
 
     def limited(self, limit: int | None) -> Self:
         """Returns at most so many photos, evenly spaced.

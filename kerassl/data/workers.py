@@ -255,11 +255,14 @@ _started: tuple[int, Workers] | None = None
 def workers() -> Workers | None:
     """Returns the workers of this process, or `None` where threads decode.
 
-    That is on Windows, and in processes of `multiprocessing`, such as the
-    workers of a `DataLoader`: there would be too many.
+    That is on Windows, in programs without a Python interpreter of their own,
+    and in processes of `multiprocessing`, such as the workers of a
+    `DataLoader`: there would be too many.
     """
     global _started
     if sys.platform == "win32" or multiprocessing.parent_process():
+        return None
+    if getattr(sys, "frozen", False) or not sys.executable:
         return None
     with _lock:
         if _started is None or _started[0] != os.getpid():

@@ -17,7 +17,7 @@ def steps_per_epoch(recipe: Recipe, data: Any) -> int:
     if count < recipe.batch_size:
         raise ValueError(
             f"{count} images don't fill a batch of {recipe.batch_size}. Use a "
-            f"batch size of at most {count}, or more images."
+            f"batch size of at most {count} (--batch-size), or more images."
         )
     devices = distributed.device_count()
     if recipe.batch_size % devices:

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerassl.augmentation import simclr
 from kerassl.cli.main import main
+from kerassl.data.levels import decoder_for
+from kerassl.data.load import find
+from kerassl.runs.feeding import _cost
 from tests.backends import once
+from tests.data.made import bands, tiff
 
 
 def save(path, size=(40, 20), mode="RGB", color=(10, 20, 30)):
@@ -75,6 +80,18 @@ def test_check_says_how_many_cores_feed_a_step(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.zeros((40, 8, 8, 3), "uint8"))
     assert main(["data", "check", f"{tmp_path}/x.npy", "--for", "mae"]) == 2
     assert "need no decoding" in capsys.readouterr().err
+
+
+@once
+def test_the_cost_of_images_that_are_not_photos(tmp_path):
+    for i, x in enumerate(bands(4)):
+        tiff(tmp_path / f"{i}.tif", x)
+    found, *_ = find(str(tmp_path), image_size=16)
+    with pytest.raises(ValueError, match="None of 4 images can be read"):
+        _cost(found, None)  # Not as RGB.
+    found.decoder = decoder_for(found, None, (0, 10_000))
+    for plan in (None, simclr(16).crop_plan):
+        assert 0 < _cost(found, plan) < 0.1
 
 
 def test_check_of_arrays(tmp_path, capsys):

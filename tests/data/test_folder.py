@@ -220,6 +220,30 @@ def test_streaming_replaces_what_breaks_later(classes, streaming, caplog):
         assert name in caplog.text
 
 
+def test_a_part_vanishes(tmp_path, streaming, caplog):
+    """Few lines tell, and no image is tried again and again."""
+    for i in range(60):
+        save(tmp_path / f"{i:02}.png")
+    data = load(tmp_path)
+    for i in range(40):
+        (tmp_path / f"{i:02}.png").unlink()
+    opened = []
+    source = type(data.images.records).source
+
+    class Counted(type(data.images.records)):
+        def source(self, index):
+            opened.append(index)
+            return source(self, index)
+
+    data.images.records.__class__ = Counted
+    for _ in range(2):
+        _, used = data.images.read(range(60))
+        assert used.tolist() == [40] * 40 + list(range(40, 60))
+    assert len(opened) <= 2 * (60 + 40) + 40
+    assert len(caplog.messages) == 21
+    assert "So far these are 32 images." in caplog.messages[-1]
+
+
 def test_batch_has_the_label_of_the_stand_in(tmp_path, streaming):
     save(tmp_path / "a" / "0.png", RED)
     for i in range(5):

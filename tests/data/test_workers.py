@@ -252,6 +252,46 @@ def test_processes_are_light_and_end_with_their_parent(folder, has_child):
         os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_a_killed_process_goes_on_with_the_same_batches(folder, use, kind):
+    """As a run does; `tests/runs/test_killed.py` kills some."""
+    use(False)
+    source = str(source_of(kind, folder))
+
+    def send(start, connection):
+        data = kerassl.data.load(source, image_size=24)
+        batches = data.batches(4, shuffle=True, seed=3, start_step=start)
+        batches.cut(PLAN)
+        for step in range(len(batches)):
+            connection.send(batches[step][0][CROPS]["view_2"])
+        time.sleep(60)
+
+    def read(start, count):
+        ours, theirs = multiprocessing.Pipe()
+        with pytest.MonkeyPatch.context() as patch:
+            own = Workers(1)  # Its threads begin in the other process.
+            patch.setattr("kerassl.data.photos.workers", lambda: own)
+            context = multiprocessing.get_context("fork")
+            process = context.Process(target=send, args=(start, theirs))
+            process.start()
+        found = []
+        for _ in range(count):
+            assert ours.poll(60), "It hangs."
+            found.append(ours.recv())
+        process.kill()
+        process.join()
+        return found
+
+    killed, rest = read(0, 3), read(2, 3)
+    batches = kerassl.data.load(source, image_size=24).batches(
+        4, shuffle=True, seed=3
+    )
+    batches.cut(PLAN)
+    right = [batches[step][0][CROPS]["view_2"] for step in range(5)]
+    np.testing.assert_array_equal(killed, right[:3])
+    np.testing.assert_array_equal(rest, right[2:])
+
+
 class Unknown(Resized):
     """A maker that can't be unpickled."""
 
