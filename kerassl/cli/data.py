@@ -109,11 +109,14 @@ def check(options: argparse.Namespace) -> int:
         if chosen:
             print(f"so {one_line(chosen['command'])}")
         if fed:
+            need = f"{fed['cores']:.1f} cores feed them"
+            if fed["cores"] < 0.95:
+                need = "one core feeds them"
             print(
                 f"{fed['method']}, recipe {fed['recipe']}: its steps take "
                 f"{fed['images_per_second']:,.0f} images a second here. "
                 f"Cutting the views of one takes {1000 * fed['seconds']:.1f} "
-                f"ms of a core, so {fed['cores']:.1f} cores feed them"
+                f"ms of a core, so {need}"
             )
     return 1 if found.unreadable else 0
 
@@ -209,7 +212,7 @@ def _print(found: "Inspection") -> None:
     if found.formats and not any("array" in name for name in found.formats):
         print(
             f"decoding: {found.images_per_second:,.0f} images a second on "
-            f"{found.cores} cores"
+            f"{found.cores} core{'s' * (found.cores != 1)}"
         )
 
 
