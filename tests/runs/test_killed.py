@@ -38,7 +38,7 @@ SOURCES = [
     pytest.param(kind, marks=more("test_workers.py"))
     for kind in (
         *("folder", "list", "table", "tar", "parquet", "hf", "tfds"),
-        *("npz", "npy", "mapped", "h5", "tiff", "dicom"),
+        *("npz", "npy", "mapped", "h5", "zarr", "tiff", "dicom"),
     )
 ]
 
@@ -85,6 +85,10 @@ def source_of(kind, place):
         with h5py.File(name.with_suffix(".h5"), "w") as file:
             file["images"] = squares
         return name.with_suffix(".h5")
+    elif kind == "zarr":
+        zarr = pytest.importorskip("zarr")
+        zarr.save_array(name.with_suffix(".zarr"), squares)
+        return name.with_suffix(".zarr")
     elif kind == "tfds":
         tfds = pytest.importorskip("tensorflow_datasets")
         tfds.dataset_builders.store_as_tfds_dataset(
@@ -206,7 +210,7 @@ def test_the_same_batches_after_sigkill(
             assert running.poll() is None, running.communicate()
             assert time.monotonic() < end
             time.sleep(0.02)
-        is_photos = kind not in ("npz", "npy", "mapped", "h5")
+        is_photos = kind not in ("npz", "npy", "mapped", "h5", "zarr")
         assert len(marked(environment)) > 1 or not is_photos
         kill(running, environment, there)
         assert (folder / "checkpoint.keras").exists()
