@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
 ]
 COUNT = 20
-KINDS = ["folder", "list", "tar", "parquet"]
+KINDS = ["folder", "list", "tar", "parquet", "row groups"]
 PLAN = simclr(24).crop_plan
 LAYOUT = {"image": ((4, 24, 24, 3), "uint8")}
 
@@ -42,8 +42,11 @@ def pool():
 
 
 @pytest.fixture
-def use(monkeypatch, pool):
+def use(monkeypatch, pool, request):
     """Lets processes decode, or threads."""
+    if "row groups" in request.node.name:  # Too large for memory.
+        monkeypatch.setattr("kerassl.data.parquet.MAX_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.row_groups.MIXED_BYTES", 0)
     monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("kerassl.data.photos.FEWEST_IMAGES", 1)
 
@@ -83,12 +86,12 @@ def source_of(kind, folder):
                 for file in files[number::2]:
                     archive.add(file, file.name)
         return place / "*.tar"
-    if kind == "parquet":
+    if kind in ("parquet", "row groups"):
         pa = pytest.importorskip("pyarrow")
         from pyarrow import parquet
 
         table = pa.table({"image": [file.read_bytes() for file in files]})
-        parquet.write_table(table, place / "x.parquet", row_group_size=7)
+        parquet.write_table(table, place / "x.parquet", row_group_size=2)
         return place / "x.parquet"
     return folder
 
