@@ -111,7 +111,8 @@ def test_layers_that_paint_and_that_reduce_tokens():
     model = keras.Model(inputs, x)
     x = np.random.default_rng(0).normal(size=(3, 5, 4, 3)).astype("float32")
     expected = pass_of(model, x)
-    assert called(model) == ["odd", "get_item"]
+    odd, item = called(model)
+    assert odd == "odd" and item.startswith("get_item")
     with lent(model):
         assert max(distances(pass_of(model, x), expected)) < 1e-5
 
