@@ -145,7 +145,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
 def _feeding(options: argparse.Namespace) -> dict[str, Any]:
     """Measures what feeding a method's steps takes."""
     from kerassl import recipes
-    from kerassl.cli.pretrain import choose_recipe
+    from kerassl.cli.choosing import choose_recipe
     from kerassl.data.levels import decoder_for
     from kerassl.data.load import find
     from kerassl.data.photos import DEFAULT_SIZE, Photos

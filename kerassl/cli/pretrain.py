@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kerassl.choosing import AUTO, command
+from kerassl.choosing import AUTO
+from kerassl.cli.choosing import choose_method, choose_recipe, print_choice
 from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.pretrain_checks import check_options, recipe_changes
@@ -19,8 +20,6 @@ from kerassl.reading import one_line
 from kerassl.run_folder import encoder_file
 
 if TYPE_CHECKING:
-    from kerassl.choosing import Choice
-    from kerassl.recipes import Recipe
     from kerassl.runs import Run
 
 DESCRIPTION = """\
@@ -271,7 +270,7 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
     changes = recipe_changes(options)
     if options.method == AUTO:
         chosen = choose_method(options, changes)
-        _print_choice(options, chosen)
+        print_choice(options, chosen)
         options.method = chosen.method
         options.weights = chosen.weights or options.weights
         changes = chosen.changes | changes
@@ -295,66 +294,6 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
         overwrite=options.force,
     )
     return run, choice
-
-
-def choose_method(
-    options: argparse.Namespace, changes: dict[str, Any]
-) -> "Choice":
-    """Returns what the rules choose for the data, besides what is given."""
-    from kerassl import recipes
-
-    found = recipes.facts(
-        options.data,
-        image_size=changes.get("image_size"),
-        limit=options.limit,
-        data_dir=options.data_dir,
-        value_range=options.value_range,
-    )
-    given = {**changes, "weights": options.weights}
-    views = given.get("views")
-    if isinstance(views, dict):
-        given["views.preset"] = views.get("preset")
-    return recipes.choose(found, given)
-
-
-def _print_choice(options: argparse.Namespace, choice: "Choice") -> None:
-    for reason in choice.reasons:
-        print(f"because  {one_line(reason)}", flush=True)
-    words = command(options.arguments, choice)
-    print(f"command  {one_line(words)}", flush=True)
-
-
-def choose_recipe(
-    options: argparse.Namespace, image_size: int | None
-) -> tuple["Recipe", str]:
-    """Returns the recipe for the data and the device, and why in words."""
-    from kerassl import recipes, runs
-    from kerassl.data.load import peek_size
-
-    device = runs.environment()["device"]
-    if image_size is not None:
-        size, various = image_size, False
-    elif options.weights is not None and (fixed := _size_of(options.weights)):
-        size, various = fixed, False
-    else:
-        size, various = peek_size(options.data, data_dir=options.data_dir)
-    recipe = recipes.default(options.method, size, "cpu" not in device)
-    if various and recipe.image_size is None:
-        recipe = recipe.replace(image_size=size)
-    words = f"recipe {recipe.name}, for images of "
-    words += f"{'about ' * various}{size} px on {device}"
-    if image_size is None and recipe.image_size is not None:
-        words += f", resized to {recipe.image_size} px"
-    return recipe, f"{words} (--recipe and --image-size choose otherwise)"
-
-
-def _size_of(weights: str) -> int | None:
-    """Returns the image size of weights, `None` if they take any."""
-    from kerassl.runs.subject import load_size
-    from kerassl.runs.weights import open_weights
-
-    size = load_size(open_weights(weights))
-    return None if size is None else min(size)
 
 
 def _resumed(options: argparse.Namespace) -> "Run":

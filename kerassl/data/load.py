@@ -22,6 +22,7 @@ from kerassl.data.image_files import read_header
 from kerassl.data.levels import decoder_for, in_levels
 from kerassl.data.lists import load_list
 from kerassl.data.parquet import load_parquet
+from kerassl.data.photo_checks import readable
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.planes import Planes
 from kerassl.data.remote import is_url
@@ -160,8 +161,8 @@ def load(
     used = None
     if isinstance(images, Photos):
         images.decoder = decoder_for(images, channels, value_range)
-        images = images.checked(
-            spec.removeprefix("folder:"), class_names, max_unreadable
+        images = readable(
+            images, spec.removeprefix("folder:"), class_names, max_unreadable
         )
         labels, notes = images.labels, tuple(images.notes)
         spec = images.pinned or spec

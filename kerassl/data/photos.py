@@ -1,10 +1,8 @@
 """Encoded images, decoded when they are needed: resized, or cut into views."""
 
-import collections
 import contextlib
 import copy
 import logging
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, TypeAlias
 
@@ -12,7 +10,6 @@ import numpy as np
 
 from kerassl.data.cuts import CropPlan, CutOut, Maker, Resized
 from kerassl.data.decoders import RGB, Decoder
-from kerassl.data.files import NAMED, listed
 from kerassl.data.remote import AT_ONCE
 from kerassl.data.row_groups import RowGroups
 from kerassl.data.shared import Layout
@@ -20,9 +17,6 @@ from kerassl.data.threads import Threads
 from kerassl.data.workers import FEWEST_IMAGES, workers
 
 DEFAULT_SIZE = 224
-_IN_MEMORY_BYTES = 2**30
-_CHECKED_FILES = 20_000
-_CHECKED_REMOTE = 1000
 # How many unreadable images are named, one by one, while they are used.
 _WARNINGS = 20
 
@@ -334,140 +328,17 @@ class Photos:
         if isinstance(self.records, RowGroups):
             self.records.expect(indices, batch_size)
 
-    def checked(
-        self,
-        name: str,
-        classes: tuple[str, ...] | None = None,
-        max_unreadable: float = 0.0,
-    ) -> Self:
-        """Returns the photos that can be read, and logs what they lose.
-
-        If few, they are decoded and kept in memory, resized; of others, the
-        headers are read.
+    def told(self, notes: Sequence[str], decoded: np.ndarray | None) -> Self:
+        """Returns the same photos with more notes.
 
         Args:
-            name: str, what messages call the source.
-            classes: tuple of the names of the classes, or `None`.
-            max_unreadable: float in [0, 1], the share of unreadable images to
-                tolerate.
-
-        Raises:
-            ValueError: if more images are unreadable.
+            notes: what there is to say of them.
+            decoded: array of all images, to keep in memory, or `None`.
         """
-        decoded = None
-        size = math.prod(self.shape) * self.dtype.itemsize
-        if size <= _IN_MEMORY_BYTES:
-            decoded, errors, lost = self.decode_all()
-            count = len(self)
-        else:
-            count, errors, lost = self.check_headers()
-        kept = copy.copy(self)
-        kept.notes = [
-            *self.notes,
-            *self._lost(lost, count),
-            *self._judge_unreadable(
-                name, classes, count, errors, max_unreadable
-            ),
-        ]
-        kept._decoded = decoded
-        if errors:
-            indices = np.arange(len(self))
-            kept = kept.select(np.setdiff1d(indices, list(errors)))
-        return kept
-
-    def decode_all(
-        self,
-    ) -> tuple[np.ndarray, dict[int, str], dict[int, list[str]]]:
-        """Returns all images, and errors and what they lose by index."""
-        images = np.empty(self.shape, self.dtype)
-        found: dict[int, list[str]] = {}
-
-        def decode(index: int) -> None:
-            source = self.records.source(index)
-            images[index], found[index] = self.decoder.checked(
-                source, self.size
-            )
-
-        errors = self.attempt(decode, range(len(self)))
-        return images, errors, found
-
-    def check_headers(
-        self,
-    ) -> tuple[int, dict[int, str], dict[int, list[str]]]:
-        """Reads the headers of all images, or of a fixed sample of many.
-
-        Returns:
-            A tuple: the number of headers read; errors, and what the images
-            will lose, as in `decode_all`.
-        """
-        indices = np.arange(len(self))
-        most = _CHECKED_REMOTE if self.records.is_remote else _CHECKED_FILES
-        if len(self) > most and isinstance(self.records, RowGroups):
-            indices = self.records.sample(most)
-        elif len(self) > most:
-            rng = np.random.default_rng(0)
-            indices = rng.choice(len(self), most, replace=False)
-        found: dict[int, list[str]] = {}
-
-        def check(index: int) -> None:
-            source = self.records.source(index)
-            found[index] = self.decoder.losses(source, self.size)
-
-        errors = self.attempt(check, indices.tolist())
-        return len(indices), errors, found
-
-    def _lost(self, found: dict[int, list[str]], checked: int) -> list[str]:
-        """Logs what images lose; returns the same as a note, if any do."""
-        counts = collections.Counter(w for some in found.values() for w in some)
-        if not counts:
-            return []
-        what = "Parts of images aren't read"
-        if isinstance(self.decoder, RGB):
-            what = "Images become RGB of 8 bits a channel"
-        words = [f"{n:,} with {name}" for name, n in counts.most_common()]
-        note = f"{what}: {', '.join(words)}"
-        if checked < len(self):
-            note += f", of {checked:,} that were looked at"
-        _logger.warning("%s", note)
-        return [note]
-
-    def _judge_unreadable(
-        self,
-        name: str,
-        classes: tuple[str, ...] | None,
-        checked: int,
-        errors: dict[int, str],
-        max_unreadable: float,
-    ) -> list[str]:
-        """Logs the unreadable images, or raises if they are too many."""
-        if not errors:
-            return []
-        bad = sorted(errors)
-        named = listed(
-            [f"{self.records.name(i)!r} ({errors[i]})" for i in bad[:NAMED]],
-            len(errors),
-        )
-        share = len(errors) / checked
-        found = (
-            f"{len(errors):,} of {checked:,} images ({share:.1%}) in {name!r} "
-            "can't be read"
-        )
-        if self.labels is not None and classes is not None:
-            lost = np.setdiff1d(self.labels, np.delete(self.labels, bad))
-            if lost.size:
-                names = listed([repr(classes[label]) for label in lost])
-                found += f", so no image is left of the class {names}"
-        if share > max_unreadable or len(errors) == checked:
-            raise ValueError(
-                f"{found}, more than max_unreadable={max_unreadable:.1%}. "
-                "Repair or delete them, or raise `max_unreadable` "
-                f"(--max-unreadable): {named}"
-            )
-        _logger.warning("%s and are skipped: %s", found, named)
-        # Without the names of files in them.
-        reasons = collections.Counter(e.split(" '")[0] for e in errors.values())
-        kinds = [f"{n:,} {reason}" for reason, n in reasons.most_common()]
-        return [f"{found} and are skipped, by reason: {listed(kinds)}"]
+        told = copy.copy(self)
+        told.notes = [*self.notes, *notes]
+        told._decoded = decoded
+        return told
 
 
 def _describe(error: Exception) -> str:

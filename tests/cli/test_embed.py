@@ -111,7 +111,7 @@ def test_the_rows_of_a_folder_have_paths(photos, tmp_path, monkeypatch):
     assert embed(*words, tmp_path / "f.npz") == 0
     arrays = dict(np.load(tmp_path / "f.npz"))
     # As if there were too many to decode them at once.
-    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     assert embed(*words, tmp_path / "f.parquet") == 0
     rows = table(tmp_path / "f.parquet")
     paths = list(map(str, data.load(str(folder), image_size=8, limit=6).paths))

@@ -208,7 +208,7 @@ def test_workers_stay_one():
 
 
 def test_streaming_folder_resumes_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     for i in range(COUNT):
         pixels = np.full((4, 4, 3), i, "uint8")
         Image.fromarray(pixels).save(tmp_path / f"{i:02}.png")

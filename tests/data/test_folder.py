@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import kerassl.data
+from kerassl.data import photo_checks
 from kerassl.data.decode import decode_image
 from kerassl.data.load import peek_size
 
@@ -20,7 +21,7 @@ def save(path, color=RED, size=(20, 20), **kwargs):
 
 @pytest.fixture
 def streaming(monkeypatch):
-    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def colors(images):
 @pytest.mark.parametrize("stream", [False, True])
 def test_labels_come_from_first_level(classes, monkeypatch, stream):
     if stream:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     data = load(classes)
     assert data.images.in_memory != stream
     assert data.class_names == ("a", "b")
@@ -184,7 +185,7 @@ def test_unreadable_are_skipped_and_named(classes, caplog):
 @pytest.mark.parametrize("stream", [False, True])
 def test_too_many_unreadable(classes, monkeypatch, stream):
     if stream:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     spoil(classes)
     with pytest.raises(ValueError, match=r"of 20 images.*4\.png.*7\.png"):
         load(classes, max_unreadable=0.05)
@@ -264,9 +265,9 @@ def test_all_images_vanish(tmp_path, streaming):
 
 
 def test_headers_of_a_sample(classes, streaming, monkeypatch):
-    monkeypatch.setattr("kerassl.data.photos._CHECKED_FILES", 10)
+    monkeypatch.setattr("kerassl.data.photo_checks._CHECKED_FILES", 10)
     data = load(classes)
-    assert data.images.check_headers()[:2] == (10, {})
+    assert photo_checks.check_headers(data.images)[:2] == (10, {})
 
 
 def layout(folder, *names):
@@ -385,7 +386,7 @@ def test_a_class_of_unreadable_images_is_named(
     classes, monkeypatch, caplog, stream
 ):
     if stream:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     for path in (classes / "b").rglob("*.PNG"):
         path.write_bytes(b"")
     data = load(classes, max_unreadable=0.5)
@@ -398,7 +399,7 @@ def test_a_class_of_unreadable_images_is_named(
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_reduced_is_said_once(classes, monkeypatch, caplog, stream):
     if stream:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     for i in range(2):
         gray = Image.fromarray(np.full((20, 20), i, "uint16"))
         gray.save(classes / "a" / f"gray{i}.png")
@@ -412,7 +413,7 @@ def test_what_is_reduced_is_said_once(classes, monkeypatch, caplog, stream):
 @pytest.mark.parametrize("stream", [False, True])
 def test_pipes_and_bombs_are_unreadable(classes, monkeypatch, caplog, stream):
     if stream:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("kerassl.data.decode.MAX_PIXELS", 10_000)
     os.mkfifo(classes / "a" / "pipe.png")
     os.symlink("gone.png", classes / "a" / "link.png")
@@ -454,7 +455,7 @@ def test_odd_names_are_written_as_text(classes, caplog):
 @pytest.mark.parametrize("stream", [False, True])
 def test_paths_stay_with_the_images(classes, monkeypatch, stream):
     if stream:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     (classes / "a" / "4.png").write_bytes(b"")
     for i in range(10):
         save(classes / "a" / f"{i}.png", (20 * i, 0, 9)) if i != 4 else None

@@ -120,7 +120,7 @@ def test_what_the_hub_converted(hub):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_streamed(hub, monkeypatch, tmp_path, in_memory):
     if not in_memory:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     commit = push({**TRAIN, **TEST})
     data = load(f"hf://datasets/{NAME}", image_size=8)
     assert data.name == f"hf://datasets/{NAME}@{commit.oid}"

@@ -217,7 +217,7 @@ def red(images):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_training_sees_the_whole_photos(wide, monkeypatch, in_memory):
     if not in_memory:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     data = kerassl.data.load(wide, image_size=28)
     assert not red(data.images[:]).any()
     view = View(28, jitter=0.0, grayscale=0.0, blur=0.0)

@@ -161,7 +161,7 @@ def test_many_are_fetched_by_processes(server, monkeypatch):
     pytest.importorskip("aiohttp")
     from kerassl.data.workers import Workers
 
-    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("kerassl.data.photos.FEWEST_IMAGES", 1)
     server.files["/x.tar"] = tar(0, 24)
     source = f"{server.url}/x.tar"

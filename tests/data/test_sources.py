@@ -134,7 +134,7 @@ def shards(tmp_path):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_tar_files(shards, monkeypatch, caplog, in_memory):
     if not in_memory:
-        monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+        monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     with caplog.at_level(logging.WARNING, logger="kerassl"):
         data = load(f"{shards}/train-*.tar")
     assert "6 .json" in caplog.text
@@ -264,7 +264,7 @@ def large(monkeypatch):
 
     monkeypatch.setattr("kerassl.data.parquet.MAX_BYTES", 100)
     monkeypatch.setattr("kerassl.data.row_groups.MIXED_BYTES", 100)
-    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(RowGroups, "_read", counted)
     return read
 

@@ -23,7 +23,7 @@ COUNT = 12
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     """A folder whose images are of the value of their number; it was used."""
-    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     for i in range(COUNT):
         path = tmp_path / "ab"[i % 2] / f"{i:02}.png"
         path.parent.mkdir(exist_ok=True)

@@ -47,7 +47,7 @@ def use(monkeypatch, pool, request):
     if "row groups" in request.node.name:  # Too large for memory.
         monkeypatch.setattr("kerassl.data.parquet.MAX_BYTES", 0)
         monkeypatch.setattr("kerassl.data.row_groups.MIXED_BYTES", 0)
-    monkeypatch.setattr("kerassl.data.photos._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     monkeypatch.setattr("kerassl.data.photos.FEWEST_IMAGES", 1)
 
     def use(processes):

@@ -1,0 +1,72 @@
+"""Choosing a method and a recipe for the data, on the command line."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from kerassl.choosing import command
+from kerassl.reading import one_line
+
+if TYPE_CHECKING:
+    from kerassl.choosing import Choice
+    from kerassl.recipes import Recipe
+
+
+def choose_method(
+    options: argparse.Namespace, changes: dict[str, Any]
+) -> "Choice":
+    """Returns what the rules choose for the data, besides what is given."""
+    from kerassl import recipes
+
+    found = recipes.facts(
+        options.data,
+        image_size=changes.get("image_size"),
+        limit=options.limit,
+        data_dir=options.data_dir,
+        value_range=options.value_range,
+    )
+    given = {**changes, "weights": options.weights}
+    views = given.get("views")
+    if isinstance(views, dict):
+        given["views.preset"] = views.get("preset")
+    return recipes.choose(found, given)
+
+
+def print_choice(options: argparse.Namespace, choice: "Choice") -> None:
+    """Prints the rules that had a say, and the command that does the same."""
+    for reason in choice.reasons:
+        print(f"because  {one_line(reason)}", flush=True)
+    words = command(options.arguments, choice)
+    print(f"command  {one_line(words)}", flush=True)
+
+
+def choose_recipe(
+    options: argparse.Namespace, image_size: int | None
+) -> tuple["Recipe", str]:
+    """Returns the recipe for the data and the device, and why in words."""
+    from kerassl import recipes, runs
+    from kerassl.data.load import peek_size
+
+    device = runs.environment()["device"]
+    if image_size is not None:
+        size, various = image_size, False
+    elif options.weights is not None and (fixed := _size_of(options.weights)):
+        size, various = fixed, False
+    else:
+        size, various = peek_size(options.data, data_dir=options.data_dir)
+    recipe = recipes.default(options.method, size, "cpu" not in device)
+    if various and recipe.image_size is None:
+        recipe = recipe.replace(image_size=size)
+    words = f"recipe {recipe.name}, for images of "
+    words += f"{'about ' * various}{size} px on {device}"
+    if image_size is None and recipe.image_size is not None:
+        words += f", resized to {recipe.image_size} px"
+    return recipe, f"{words} (--recipe and --image-size choose otherwise)"
+
+
+def _size_of(weights: str) -> int | None:
+    """Returns the image size of weights, `None` if they take any."""
+    from kerassl.runs.subject import load_size
+    from kerassl.runs.weights import open_weights
+
+    size = load_size(open_weights(weights))
+    return None if size is None else min(size)
