@@ -38,19 +38,20 @@ def sinkhorn(
     logits = ops.stop_gradient(ops.cast(scores, "float32")) / epsilon
     # After the first iteration, in logarithms, each row and each column has an
     # entry of at least 1 / (N * K), so nothing vanishes in later ones.
+    left_out: Any = 0.0
     if taking_part is None:
         columns = ops.logsumexp(logits, axis=0, keepdims=True)
         q = ops.softmax(logits - columns, axis=1)
     else:
         takes_part = taking_part[:, None]
-        columns = ops.logsumexp(
-            logits - 1e9 * (1.0 - takes_part), axis=0, keepdims=True
-        )
+        left_out = 1.0 - takes_part
+        columns = ops.logsumexp(logits - 1e9 * left_out, axis=0, keepdims=True)
         q = takes_part * ops.softmax(logits - columns, axis=1)
     for _ in range(iterations - 1):
         q = q / ops.sum(q, axis=0, keepdims=True)
-        # The sum of a row that is left out is 0.
-        q = q / (ops.sum(q, axis=1, keepdims=True) + 1e-30)
+        # Rows that are left out are divided by 1, not by something tiny: XLA
+        # divides by the product of all sums at once, which would be 0.
+        q = q / (ops.sum(q, axis=1, keepdims=True) + left_out)
     return q
 
 

@@ -126,6 +126,22 @@ def test_those_left_out_do_not_set_the_scale(epsilon):
     )
 
 
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="Asks TensorFlow's compiler"
+)
+@pytest.mark.every_backend
+def test_those_left_out_stay_finite_when_compiled():
+    import tensorflow as tf
+
+    scores = cosines(16, 8, 0)
+    taking_part = np.arange(16) % 3 < 2
+    compiled = tf.function(sinkhorn, jit_compile=True)
+    q = compiled(
+        tf.constant(scores), 0.05, 3, tf.constant(taking_part, "float32")
+    ).numpy()
+    np.testing.assert_allclose(q.sum(axis=1), taking_part, rtol=1e-5)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_sinkhorn_stays_finite_in_half_precision(dtype):
     signs = np.random.default_rng(0).choice([-1.0, 1.0], (16, 8))
