@@ -180,7 +180,7 @@ class SelfSupervisedModel(LinkedModel):
         own = self.encoder.input_shape[1]
         at_sizes = {
             size: copy
-            if size in (None, own)
+            if own is None or size == own
             else encoders.at_size(copy.network, size)
             for size in map(self._size_of, names or self.augmenter.view_names)
         }

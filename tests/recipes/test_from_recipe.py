@@ -101,6 +101,16 @@ def test_a_momentum_encoder_takes_the_same_sizes(method, images):
     np.testing.assert_allclose(after, (before + moved) / 2, atol=1e-6)
 
 
+def test_a_momentum_encoder_of_free_size_is_called_as_it_is():
+    inputs = keras.Input((None, None, 1))
+    x = keras.layers.GlobalAveragePooling2D()(inputs / 255)
+    encoder = keras.Model(inputs, keras.layers.Dense(4)(x))
+    views = kerassl.augmentation.byol(24)
+    model = kerassl.BYOL(encoder, hidden_dim=8, augmenter=views)
+    assert model.momentum_encoder_of("view_1") is model.momentum_encoder
+    assert not model.untracked_networks()
+
+
 @pytest.mark.parametrize("method", ["mae", "context_encoder", "ibot"])
 def test_some_methods_take_one_size(method):
     with pytest.raises(ValueError, match="encoder's size, 28 .* 20"):
