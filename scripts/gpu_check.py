@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from results import RESULTS, append_line, read_lines
+from trainings.pace import epoch_seconds
 
 METHODS = ("simclr", "byol", "moco_v2", "swav", "mae")
 # What runs in a process of its own: its backend, whether it compiles with
@@ -218,13 +219,8 @@ def train(lines: Path, small: bool, compiled: bool, seconds: float) -> None:
     model = build(1)
     untrained = score(model)
     scoring = time.perf_counter() - start
-    some = images[: 20 * batch]
-    for _ in range(2):  # The first one compiles.
-        start_epoch = time.perf_counter()
-        model.fit(some, batch_size=batch, verbose=0)
-        part = time.perf_counter() - start_epoch
-    epoch = part * len(images) / len(some)
-    left = seconds - (time.perf_counter() - start) - scoring - part
+    epoch = epoch_seconds(model, images, batch)
+    left = seconds - (time.perf_counter() - start) - scoring
     epochs = 1 if small else max(1, int(0.85 * left / epoch))
     model = build(epochs)
     start = time.perf_counter()

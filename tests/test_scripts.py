@@ -1,5 +1,7 @@
 """Generated pages are up to date; trainings end well; costs are counted."""
 
+import argparse
+import concurrent.futures
 import copy
 import importlib
 import os
@@ -214,6 +216,86 @@ def test_a_training_may_save_when_the_script_is_stopped(number, tmp_path):
 
 
 @once
+@once
+def test_a_training_takes_the_epochs_that_fit_into_the_minutes(
+    load, monkeypatch
+):
+    load("results")
+    presets, pace = load("trainings.presets"), load("trainings.pace")
+    clock, fitted = [0.0], []
+
+    class Model:
+        def fit(self, images, batch_size, verbose):
+            fitted.append(len(images))
+            clock[0] += 100.0 if len(fitted) == 1 else 2.0  # It compiles.
+
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: clock[0])
+    images = np.zeros((2000, 1))
+    assert pace.epoch_seconds(Model(), images, 10) == 20.0
+    assert fitted == [200, 200]
+
+    made = []
+    monkeypatch.setattr(presets, "make", made.append)
+    monkeypatch.setattr(pace, "_recipe_seconds", lambda *_: 20.0)
+    monkeypatch.setattr(
+        pace.concurrent.futures,
+        "ProcessPoolExecutor",
+        lambda *_, **__: concurrent.futures.ThreadPoolExecutor(1),
+    )
+    parser = argparse.ArgumentParser()
+    presets.add_arguments(parser)
+    options = ["--only", "simclr", "--scale", "cifar", "--minutes", "8"]
+    assert presets.main(parser.parse_args(options)) == 0
+    assert made[0].recipe.epochs == 21  # 0.9 of 480 seconds.
+    assert made[0].name == "simclr_resnet_18_small_cifar10_21_epochs"
+    presets.main(parser.parse_args(["--scale", "fast"]))
+    assert [task.name for task in made[1:]] == [
+        "simclr_resnet_nano_cifar10_fast"
+    ]
+
+
+@once
+def test_transfer_scores_an_encoder_on_other_images(
+    load, monkeypatch, tmp_path
+):
+    script = load("transfer")
+    files = script.write_digits(tmp_path)
+    digits = {split: np.load(path) for split, path in files.items()}
+    assert digits["train"]["images"].shape == (1000, 32, 32, 3)
+    assert digits["test"]["images"].shape == (797, 32, 32, 3)
+    assert digits["test"]["images"].max() == 255
+    encoder = tmp_path / "encoder.keras"
+    kerassl.encoders.build("resnet_nano", (32, 32, 3)).save(encoder)
+    subject = kerassl.runs.Evaluation(
+        encoder, train=files["train"], test=files["test"]
+    )
+    knn = kerassl.runs.protocol("knn").score(subject, subject.encoder)
+    assert knn["accuracy"] > 0.7  # Of ten classes, with random weights.
+
+
+@once
+def test_the_order_of_methods_is_compared_on_other_images(
+    load, monkeypatch, tmp_path
+):
+    load("results")
+    page = load("pages.benchmark")
+    presets = page.trained()[:3]
+    lines = [
+        {"name": info["name"], "recipe": info["recipe_hash"], "a": a, "b": b}
+        for info, a, b in zip(presets, (0.9, 0.8, 0.7), (0.1, 0.2, 0.3))
+    ]
+    lines.append(
+        {"name": "random, resnet_nano", "recipe": None, "a": 0, "b": 0}
+    )
+    stale = {**lines[0], "recipe": "of an earlier recipe", "a": 0.0}
+    monkeypatch.setattr(page, "read_lines", lambda path: [*lines, stale])
+    rows = page.transfer(presets).splitlines()
+    assert len(rows) == 5
+    assert rows[0].endswith("| 90.0 | 10.0 |")
+    assert rows[3] == "| random, `resnet_nano` |  | 0.0 | 0.0 |"
+    assert rows[4] == "| rank correlation |  | 1.00 | -1.00 |"
+
+
 @more("tests of scripts/benchmark.py, whose parts it runs for two minutes")
 def test_the_gpu_check_measures_and_trains(load, monkeypatch, tmp_path):
     script, results = load("gpu_check"), load("results")

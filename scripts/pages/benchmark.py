@@ -12,19 +12,27 @@ from results import PRESETS, RESULTS, ROOT, read_json, read_lines, recipe_hashes
 TEMPLATE = ROOT / "scripts" / "pages" / "benchmark.md"
 PAGE = ROOT / "docs" / "benchmark.md"
 PICTURE = ROOT / "docs" / "pictures" / "benchmark.svg"
+TRAINING_IMAGES = 50_000
 TRAINED = 45_000  # images, where a try says nothing else
 TRIES = RESULTS / "tuning.jsonl"
 SHORT_RUNS = RESULTS / "cifar10_cpu.jsonl"
+ALL_IMAGES = RESULTS / "cifar10_all.jsonl"
+TRANSFER = RESULTS / "transfer.jsonl"
 
 PRETEXT = {
     "context_encoder",
     "context_prediction",
+    "dinov2",
+    "ibot",
+    "ijepa",
     "jigsaw",
     "mae",
     "rotation",
+    "simmim",
 }
 # Scores of classifiers that learn from labels, as columns.
 LEARNED = ["linear", "linear_stages", "linear_10%", "linear_1%", "finetune_1%"]
+SHOWN = ("cpu", "fast")  # recipes
 # Most recipes' epochs: rows of presets with others say so.
 EPOCHS = 10
 # Targets: of each joint-embedding method, and of the best one.
@@ -49,10 +57,12 @@ def with_deviation(score: dict[str, Any], start: str = "") -> str:
 
 
 def title(info: dict[str, Any]) -> str:
-    """Returns a preset's method, and its epochs if not `EPOCHS`."""
-    epochs = info["training"]["epochs"]
-    return f"`{info['method']}`" + (
-        f", {epochs} epochs" if epochs != EPOCHS else ""
+    """Returns a preset's method, and what sets it apart from other rows."""
+    epochs, recipe = info["training"]["epochs"], info["recipe"]["name"]
+    return (
+        f"`{info['method']}`"
+        + (f", recipe `{recipe}`" if recipe != "cpu" else "")
+        + (f", {epochs} epochs" if epochs != EPOCHS else "")
     )
 
 
@@ -72,9 +82,12 @@ def row(name: str, scores: dict[str, Any], start: str = "") -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def speed(name: str) -> float:
-    """Returns the images per second of a run's median epoch."""
-    path = PRESETS / "history" / f"{name}.csv"
+def speed(info: dict[str, Any]) -> float:
+    """Returns the images per second of a run's median epoch, or of all."""
+    path = PRESETS / "history" / f"{info['name']}.csv"
+    if not path.exists():
+        training = info["training"]
+        return TRAINING_IMAGES * training["epochs"] / training["seconds"]
     with path.open(newline="", encoding="utf-8") as file:
         return statistics.median(
             float(row["images_per_second"]) for row in csv.DictReader(file)
@@ -102,9 +115,7 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
             linear = info["scores"]["linear"]
             lines.append(
                 f"- {title(info)}: no stage's kNN accuracy exceeds the best of "
-                f"random weights, {percent(floor)} %. Its features use "
-                f"{knn['effective_rank']:.0f} dimensions, random ones "
-                f"{knn['untrained_effective_rank']:.0f}. The linear score is "
+                f"random weights, {percent(floor)} %. The linear score is "
                 f"{percent(linear['accuracy'])} %; of random weights, "
                 f"{percent(linear['untrained_accuracy'])} %."
             )
@@ -126,20 +137,59 @@ def weaknesses(presets: list[dict[str, Any]]) -> list[str]:
 
 
 def trained() -> list[dict[str, Any]]:
-    """Returns the presets of `cpu` recipes, the best kNN score first.
+    """Returns the presets of recipes for CPUs, the best kNN score first.
 
     Those of larger encoders, trained on GPUs, are not comparable with them.
     """
     index = read_json(PRESETS / "index.json")
     presets = [entry["info"] for entry in index["presets"].values()]
-    presets = [info for info in presets if info["recipe"]["name"] == "cpu"]
+    presets = [info for info in presets if info["recipe"]["name"] in SHOWN]
     return sorted(presets, key=lambda i: -i["scores"]["knn"]["accuracy"])
+
+
+def without_preset(presets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns runs on all images of methods that have no preset, likewise."""
+    from kerassl import recipes
+
+    found = {}
+    for run in read_lines(ALL_IMAGES):
+        recipe = recipes.get(run["method"]).to_dict()
+        if run["recipe"] not in recipe_hashes(recipe):
+            continue
+        scores = {
+            "knn": {
+                "accuracy": run["knn"],
+                "untrained_accuracy": run["untrained"],
+                "stages": run["stages"],
+                "untrained_stages": run["untrained_stages"],
+                "effective_rank": run["effective_rank"],
+            },
+            "linear": {
+                "accuracy": run["linear"],
+                "untrained_accuracy": run["untrained_linear"],
+            },
+        }
+        found[run["method"]] = {
+            "name": run["method"],
+            "method": run["method"],
+            "recipe": recipe,
+            "architecture": run["encoder"],
+            "training": {"epochs": run["epochs"], "seconds": run["seconds"]},
+            "scores": scores,
+        }
+    for info in presets:
+        found.pop(info["method"], None)
+    return list(found.values())
 
 
 def pages() -> dict[Path, str]:
     """Returns the page's path and its Markdown."""
     presets = trained()
-    scores = [row(title(info), info["scores"]) for info in presets]
+    every = sorted(
+        [*presets, *without_preset(presets)],
+        key=lambda info: -info["scores"]["knn"]["accuracy"],
+    )
+    scores = [row(title(info), info["scores"]) for info in every]
     seen: dict[str, dict[str, Any]] = {}
     for info in presets:
         found = seen.setdefault(info["architecture"], {})
@@ -150,17 +200,52 @@ def pages() -> dict[Path, str]:
     ]
     template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
     text = template.substitute(
-        count=len({info["method"] for info in presets}),
+        count=len({info["method"] for info in every}),
         epochs=EPOCHS,
         best=presets[0]["name"],
         scores="\n".join(scores),
         supervised=supervised(),
-        costs="\n".join(map(cost, presets)),
-        weaknesses="\n".join(weaknesses(presets)),
+        costs="\n".join(map(cost, every)),
+        weaknesses="\n".join(weaknesses(every)),
+        transfer=transfer(presets),
         repeats=repeats(presets),
         tries=tries(presets),
     )
     return {PAGE: text}
+
+
+def transfer(presets: list[dict[str, Any]]) -> str:
+    """Returns a table of the scores on images that no preset was trained on.
+
+    Its last row is the rank correlation of each column with kNN on CIFAR-10.
+    """
+    from scipy.stats import spearmanr
+
+    lines = read_lines(TRANSFER)
+    if not lines:
+        return "Not measured yet."
+    columns = [key for key in lines[0] if key not in ("name", "recipe")]
+    rows, usual, found = [], [], []
+    for info in presets:
+        for line in lines:
+            if line["name"] == info["name"] and line["recipe"] in recipe_hashes(
+                info["recipe"]
+            ):
+                usual.append(info["scores"]["knn"]["accuracy"])
+                found.append([line[column] for column in columns])
+                cells = list(map(percent, [usual[-1], *found[-1]]))
+                rows.append(f"| {title(info)} | {' | '.join(cells)} |")
+    for line in lines:
+        if line["recipe"] is None:
+            kind, architecture = line["name"].split(", ")
+            cells = [f"{kind}, `{architecture}`", ""]
+            cells += [percent(line[column]) for column in columns]
+            rows.append(f"| {' | '.join(cells)} |")
+    if len(usual) > 2:
+        ranks = [spearmanr(usual, column).statistic for column in zip(*found)]
+        cells = ["rank correlation", "", *(f"{rank:.2f}" for rank in ranks)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def tries(presets: list[dict[str, Any]]) -> str:
@@ -225,7 +310,7 @@ def cost(info: dict[str, Any]) -> str:
     used = memory(info["recipe"])
     cells = [
         f"`{info['name']}`",
-        f"{speed(info['name']):.0f}",
+        f"{speed(info):.0f}",
         f"{info['training']['seconds'] / 60:.0f}",
         "" if used is None else f"{used:.0f}",
     ]
@@ -264,11 +349,13 @@ def draw() -> None:
     from matplotlib.figure import Figure
 
     presets = trained()
+    presets += without_preset(presets)
+    presets.sort(key=lambda info: -info["scores"]["knn"]["accuracy"])
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     minutes = [
-        50_000 * info["training"]["epochs"] / speed(info["name"]) / 60
+        TRAINING_IMAGES * info["training"]["epochs"] / speed(info) / 60
         for info in presets
     ]
     level = 100.0
@@ -289,7 +376,7 @@ def draw() -> None:
             },
             verticalalignment="center",
         )
-    floor = 100 * presets[0]["scores"]["knn"]["untrained_accuracy"]
+    floor = 100 * trained()[0]["scores"]["knn"]["untrained_accuracy"]
     axes.axhline(floor, color="tab:gray", linestyle="--", label="random ResNet")
     axes.legend(frameon=False, loc="center left")
     axes.set(xlabel="minutes of training, one core", ylabel="kNN, %")

@@ -13,6 +13,11 @@ and `feature_spread`.
 
 Each run appends a JSON line to `--output`. Runs of the same recipe that are
 already there are not repeated.
+
+With `--images 50000`, all of them, a method is scored on all 10,000 test
+images, by the linear probe too. These runs go into
+docs/results/cifar10_all.jsonl, and docs/benchmark.md has them beside the
+presets.
 """
 
 import argparse
@@ -28,6 +33,9 @@ from results import RESULTS, append_line, peak_memory, read_lines, recipe_hashes
 # Keras is imported in the processes that train: the one that starts them
 # doesn't need its memory.
 RUNS = RESULTS / "cifar10_cpu.jsonl"
+ALL_RUNS = RESULTS / "cifar10_all.jsonl"
+ALL_IMAGES, ALL_TESTS = 50_000, 10_000
+FEW_TESTS = 2_000
 
 
 def train(
@@ -46,10 +54,21 @@ def train(
         start = time.perf_counter()
         training.train()
         seconds = time.perf_counter() - start
+        is_all = images == ALL_IMAGES
         subject = runs.Evaluation(
-            folder, "cifar10", train_limit=images, test_limit=2000
+            folder,
+            "cifar10",
+            train_limit=images,
+            test_limit=ALL_TESTS if is_all else FEW_TESTS,
         )
         scores = runs.protocol("knn").measure(subject)
+        linear = {}
+        if is_all:
+            measured = runs.protocol("linear").measure(subject)
+            linear = {
+                "linear": round(measured["accuracy"], 4),
+                "untrained_linear": round(measured["untrained_accuracy"], 4),
+            }
         features = subject.features(subject.encoder)[1]
         held_out = training.model.evaluate(
             subject.splits["test"].batches(200), verbose=0, return_dict=True
@@ -70,6 +89,7 @@ def train(
         "images": images,
         "knn": round(scores["accuracy"], 4),
         "untrained": round(scores["untrained_accuracy"], 4),
+        **linear,
         "stages": scores["stages"],
         "untrained_stages": scores["untrained_stages"],
         "held_out": {k: round(v, 4) for k, v in held_out.items()},
@@ -92,7 +112,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", nargs="+", type=int, default=[0])
     add("--images", type=int, default=10_000)
     add("--epochs", type=int, help="default: the recipe's")
-    add("--output", type=Path, default=RUNS)
+    add("--output", type=Path, help=f"default: {RUNS.name} or {ALL_RUNS.name}")
     add("--pictures", type=Path, help="a folder for a picture of each method")
     add("--here", action="store_true", help=argparse.SUPPRESS)
 
@@ -101,6 +121,8 @@ def main(options: argparse.Namespace) -> int:
     """Starts the runs that are missing."""
     from kerassl import recipes
 
+    is_all = options.images == ALL_IMAGES
+    output = options.output or (ALL_RUNS if is_all else RUNS)
     if options.here:
         (method,), (seed,) = options.methods, options.seeds
         settings = (options.images, options.epochs, options.pictures)
@@ -115,7 +137,7 @@ def main(options: argparse.Namespace) -> int:
             if any(
                 r["recipe"] in recipe_hashes(recipe.to_dict())
                 and r["images"] == options.images
-                for r in read_lines(options.output)
+                for r in read_lines(output)
             ):
                 continue
             command = [sys.executable, sys.argv[0], "methods", "--here"]
@@ -131,5 +153,5 @@ def main(options: argparse.Namespace) -> int:
                 continue
             line = done.stdout.splitlines()[-1]
             print(line, flush=True)
-            append_line(options.output, json.loads(line))
+            append_line(output, json.loads(line))
     return 1 if failed else 0

@@ -16,11 +16,14 @@ linear scores to `presets/repeats.json`, to show how much runs vary.
 epochs, and writes `presets/supervised.json`.
 
 `--epochs 20` overrides the recipe's epochs and adds them to the preset's name:
-`NAME_20_epochs`. `--scale cifar` takes the recipes for a GPU
-(`resnet_18_small`; for 200 epochs with `--epochs 200`), `--scale imagenet
---imagenet PATH` those for ImageNet, from a folder with `train/` and `test/`
-(the validation images). `--verify` trains again in a temporary folder and
-compares kNN with the published preset: it passes within one point.
+`NAME_20_epochs`; `--minutes 8` takes as many as fit into eight minutes of this
+machine, by a short measurement. `--scale fast` takes the recipe for half an
+hour on two CPU cores, whose preset is `NAME_fast`; `--scale cifar` takes the
+recipes for a GPU (`resnet_18_small`; for 200 epochs with `--epochs 200`),
+`--scale imagenet --imagenet PATH` those for ImageNet, from a folder with
+`train/` and `test/` (the validation images). `--verify` trains again in a
+temporary folder and compares kNN with the published preset: it passes within
+one point.
 """
 
 import argparse
@@ -38,12 +41,19 @@ from typing import Any
 
 from results import PRESETS, ROOT, read_json, recipe_hashes
 
+from trainings import pace
+
 REPEATS = PRESETS / "repeats.json"
 SUPERVISED = PRESETS / "supervised.json"
 # The middle one of the rates that `finetune` tries, for ViTs and ResNets.
 SUPERVISED_RATES = {"vit": 5e-4, "resnet": 0.1}
 # The data set of each scale: the end of its presets' names.
-SCALES = {"cpu": "cifar10", "cifar": "cifar10", "imagenet": "imagenet"}
+SCALES = {
+    "cpu": "cifar10",
+    "fast": "cifar10",
+    "cifar": "cifar10",
+    "imagenet": "imagenet",
+}
 # Measurements, as options of `kerassl evaluate`.
 EVALUATIONS: list[list[str]] = [
     ["--protocol", "knn,linear"],
@@ -328,7 +338,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--only", nargs="+", metavar="METHOD", help="default: all methods")
     add("--scale", choices=SCALES, default="cpu")
     add("--imagenet", type=Path, help="its folder, for --scale imagenet")
-    add("--epochs", type=int, help="default: the recipe's")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, help="default: the recipe's")
+    length.add_argument(
+        "--minutes", type=float, help="take the epochs that fit into them here"
+    )
     add("--seed", type=int, default=0)
     add("--runs", type=Path, default=ROOT / "runs" / "presets")
     add("--verify", action="store_true", help="train again and compare")
@@ -346,18 +360,28 @@ def main(options: argparse.Namespace) -> int:
     data = SCALES[options.scale]
     if (data == "imagenet") != (options.imagenet is not None):
         raise ValueError("--scale imagenet and --imagenet PATH go together.")
+    source = f"folder:{options.imagenet}" if options.imagenet else data
     failed = []
-    for method in options.only or recipes.methods():
+    methods = [
+        m for m in recipes.methods() if options.scale in recipes.names(m)
+    ]
+    for method in options.only or methods:
         usual = recipes.get(method, options.scale)
-        recipe = usual.replace(epochs=options.epochs, seed=options.seed)
+        epochs = options.epochs
+        if options.minutes is not None:
+            epochs = pace.epochs_in(options.minutes, usual, source)
+            print(f"{method}: {epochs} epochs.", flush=True)
+        recipe = usual.replace(epochs=epochs, seed=options.seed)
         name = f"{method}_{recipe.encoder}_{data}"
+        if options.scale == "fast":  # Its encoder is that of `cpu`.
+            name += "_fast"
         if recipe.epochs != usual.epochs:
             name += f"_{recipe.epochs}_epochs"
         task = Task(
             name,
             recipe,
             options.scale,
-            data if options.imagenet is None else f"folder:{options.imagenet}",
+            source,
             options.runs / f"{name}_{recipe.hash[:12]}",
         )
         try:
