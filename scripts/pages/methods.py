@@ -13,25 +13,32 @@ from results import RESULTS, ROOT, read_lines, recipe_hashes
 from kerassl.registry import entries
 
 RUNS = RESULTS / "cifar10_cpu.jsonl"
+ALL_IMAGES = RESULTS / "cifar10_all.jsonl"
 PAGES = {name: entry.page for name, entry in entries().items()}
+
+
+def runs_of(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """Returns the runs of each method; of several recipes the last counts."""
+    found = read_lines(path)
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for method in PAGES:
+        mine = [r for r in found if r["method"] == method]
+        mine = [r for r in mine if r["recipe"] == mine[-1]["recipe"]]
+        if mine:
+            runs[method] = mine
+    return runs
 
 
 def pages() -> dict[Path, str]:
     """Returns the paths of the pages and their Markdown."""
-    found = read_lines(RUNS)
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for method in PAGES:
-        mine = [r for r in found if r["method"] == method]
-        # Of several recipes the last one counts.
-        mine = [r for r in mine if r["recipe"] == mine[-1]["recipe"]]
-        if mine:
-            runs[method] = mine
+    runs, whole = runs_of(RUNS), runs_of(ALL_IMAGES)
     overview = ROOT / "docs" / "methods.md"
     texts = {overview: replaced(overview.read_text(), "all", table(runs))}
-    for method, mine in runs.items():
+    for method in runs | whole:
         path = ROOT / "docs" / "methods" / f"{PAGES[method]}.md"
         text = texts.get(path) or path.read_text(encoding="utf-8")
-        texts[path] = replaced(text, method, describe(mine))
+        results = [describe(r[method]) for r in (runs, whole) if method in r]
+        texts[path] = replaced(text, method, "\n\n".join(results))
     return texts
 
 
@@ -70,6 +77,9 @@ def describe(found: list[dict[str, Any]]) -> str:
         f"(`{encoder}`, `{first['backend']}`, {minutes:.1f} minutes; "
         f"{runs}){note(found)}."
     )
+    if "linear" in first:
+        linear = statistics.mean(r["linear"] for r in found)
+        text += f" A linear classifier has {linear:.1%}."
     if "stages" not in first:
         return text
     best, score = best_stage(found, "stages")
