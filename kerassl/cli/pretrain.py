@@ -56,7 +56,8 @@ def add_parser(commands: Any) -> None:
         "--recipe",
         help="cpu, cifar or imagenet (default: cpu without a GPU or TPU; with "
         "one, cifar for images up to 64 pixels and imagenet for larger ones), "
-        "fast (simclr on CPUs), or a TOML file of recipes, as FILE.toml or FILE.toml:NAME",
+        "fast (simclr on CPUs), or a TOML file of recipes, as FILE.toml or "
+        "FILE.toml:NAME",
     )
     add(
         "--set",

@@ -17,8 +17,8 @@ epochs, and writes `presets/supervised.json`.
 
 `--epochs 20` overrides the recipe's epochs and adds them to the preset's name:
 `NAME_20_epochs`; `--minutes 8` takes as many as fit into eight minutes of this
-machine, by a short measurement. `--scale fast` takes the recipe for half an
-hour on two CPU cores, whose preset is `NAME_fast`; `--scale cifar` takes the
+machine, by a short measurement. `--scale fast` takes the recipe for an hour
+of one CPU core, whose preset is `NAME_fast`; `--scale cifar` takes the
 recipes for a GPU (`resnet_18_small`; for 200 epochs with `--epochs 200`),
 `--scale imagenet --imagenet PATH` those for ImageNet, from a folder with
 `train/` and `test/` (the validation images). `--verify` trains again in a
