@@ -42,7 +42,9 @@ def draw() -> None:
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
     colors = ("tab:blue", "tab:orange", "tab:gray")
-    for (name, points), color in zip(lines().items(), colors, strict=True):
+    found = lines()
+    every = [point for points in found.values() for point in points]
+    for (name, points), color in zip(found.items(), colors, strict=True):
         counts, means, deviations = zip(*points, strict=True)
         # Dashed where nothing was measured in between.
         axes.errorbar(
@@ -55,10 +57,15 @@ def draw() -> None:
             linestyle="-" if len(points) == len(SHARES) else "--",
         )
         for count, mean, _ in points:
+            # Below the point if another one is just above it.
+            is_near = any(
+                other == count and 0 < above - mean < 8
+                for other, above, _ in every
+            )
             axes.annotate(
                 f"{mean:.1f}",
                 (count, mean),
-                (0, 7),
+                (0, -16 if is_near else 7),
                 textcoords="offset points",
                 horizontalalignment="center",
             )
