@@ -219,7 +219,7 @@ def train(lines: Path, small: bool, compiled: bool, seconds: float) -> None:
     model = build(1)
     untrained = score(model)
     scoring = time.perf_counter() - start
-    epoch = epoch_seconds(model, images, batch)
+    epoch = epoch_seconds(model, kerassl.data.ImageData(images), batch)
     left = seconds - (time.perf_counter() - start) - scoring
     epochs = 1 if small else max(1, int(0.85 * left / epoch))
     model = build(epochs)

@@ -17,15 +17,15 @@ def epoch_seconds(model: Any, images: Any, batch_size: int) -> float:
 
     Args:
         model: a compiled `SelfSupervisedModel`, whose weights are changed.
-        images: as `fit` takes them.
+        images: `kerassl.data.ImageData`.
         batch_size: int.
     """
-    some = images[: STEPS * batch_size]
+    some = images.select(slice(STEPS * batch_size))
     for _ in range(2):  # The first one compiles.
         start = time.perf_counter()
         model.fit(some, batch_size=batch_size, verbose=0)
         seconds = time.perf_counter() - start
-    return seconds * len(images) / len(some)
+    return seconds * len(images.images) / len(some.images)
 
 
 def _recipe_seconds(recipe: Any, data: str) -> float:
@@ -35,7 +35,7 @@ def _recipe_seconds(recipe: Any, data: str) -> float:
     images = load(data, "train")
     steps = len(images.images) // recipe.batch_size
     model = recipes.build_model(recipe, images.image_shape, steps)
-    return epoch_seconds(model, images.images, recipe.batch_size)
+    return epoch_seconds(model, images, recipe.batch_size)
 
 
 def epochs_in(minutes: float, recipe: Any, data: str) -> int:

@@ -10,7 +10,7 @@ from tests.contracts.methods import labels_for
 STEPS, BATCH = 6, 16
 
 
-def six_steps_agree(make, formula):
+def six_steps_agree(make, formula, learning_rate=0.05):
     """Checks that six steps on a formula's loss end at the same weights.
 
     Args:
@@ -18,6 +18,8 @@ def six_steps_agree(make, formula):
         formula: function of the model's outputs, tensors of PyTorch by name,
             floats as float64, that returns the loss. PyTorch differentiates
             it.
+        learning_rate: float. Steps that move the weights by more than their
+            norm enlarge rounding.
     """
     data = kerassl.data.load("fashion_mnist_small", limit=STEPS * BATCH)
     weights = []
@@ -27,7 +29,7 @@ def six_steps_agree(make, formula):
         if with_formula:
             model.objective = objective_of(model, formula)
         before = model.get_weights()
-        model.compile(keras.optimizers.SGD(0.05, momentum=0.9))
+        model.compile(keras.optimizers.SGD(learning_rate, momentum=0.9))
         for step in range(STEPS):
             rows = slice(BATCH * step, BATCH * (step + 1))
             batch = data.images[rows].astype("float32")

@@ -49,6 +49,7 @@ def test_six_steps_on_the_lines_of_ibot():
             tiny_encoder(), teacher_temperature=0.05, patch_temperature=0.05
         ),
         formula,
+        learning_rate=0.02,
     )
 
 
@@ -89,6 +90,7 @@ def test_six_steps_on_the_lines_of_dinov2():
             tiny_encoder(), teacher_temperature=0.05, patch_temperature=0.05
         ),
         formula,
+        learning_rate=0.02,
     )
 
 
