@@ -94,6 +94,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="PRESET")
     options = parser.parse_args()
     index = read_json(PRESETS / "index.json")["presets"]
+    if unknown := set(options.only or ()) - set(index):
+        parser.error(
+            f"There is no preset {', '.join(sorted(unknown))}. "
+            f"{PRESETS / 'index.json'} has {', '.join(index)}."
+        )
     presets = {
         name: entry["info"]
         for name, entry in index.items()

@@ -17,9 +17,12 @@ epochs, and writes `presets/supervised.json`.
 
 `--epochs 20` overrides the recipe's epochs and adds them to the preset's name:
 `NAME_20_epochs`; `--minutes 8` takes as many as fit into eight minutes of this
-machine, by a short measurement. `--scale fast` takes the recipe for an hour
-of one CPU core, whose preset is `NAME_fast`; `--scale cifar` takes the
-recipes for a GPU (`resnet_18_small`; for 200 epochs with `--epochs 200`),
+machine, by a short measurement, and prints them. To go on with such a run, give
+them as `--epochs`, since another measurement may find others.
+
+`--scale fast` takes the recipe for an hour of one CPU core, whose preset is
+`NAME_fast`; `--scale cifar` takes the recipes for a GPU (`resnet_18_small`; for
+200 epochs with `--epochs 200`),
 `--scale imagenet --imagenet PATH` those for ImageNet, from a folder with
 `train/` and `test/` (the validation images). `--verify` trains again in a
 temporary folder and compares kNN with the published preset: it passes within
