@@ -9,7 +9,8 @@
 - `docs/pictures/labels.svg`, the README's picture: from `presets/`;
 - the results in `docs/methods.md` and in the methods' pages: from
   `docs/results/cifar10_cpu.jsonl`;
-- the rules in `docs/choose.md`: from `kerassl/choosing.py`.
+- the rules in `docs/choose.md`: from `kerassl/choosing.py`;
+- the model cards in `presets/`: from each preset's `kerassl.json`.
 
 The text around the numbers of the first three is in `scripts/pages/*.md`. With
 `--check` nothing is written, and the exit status is 1 if a page is stale.
@@ -19,7 +20,15 @@ import argparse
 import sys
 
 import results
-from pages import benchmark, choose, labels, methods, performance, studies
+from pages import (
+    benchmark,
+    cards,
+    choose,
+    labels,
+    methods,
+    performance,
+    studies,
+)
 
 
 def main() -> int:
@@ -29,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     pages = {
         path: text
-        for part in (benchmark, performance, methods, studies, choose)
+        for part in (cards, benchmark, performance, methods, studies, choose)
         for path, text in part.pages().items()
     }
     stale = [

@@ -41,6 +41,7 @@ def test_a_stale_page_is_found_and_written(load, monkeypatch, capsys, tmp_path):
     script, methods = load("write_pages"), load("pages.methods")
     monkeypatch.setattr(script.benchmark, "draw", lambda: None)
     monkeypatch.setattr(script.benchmark, "pages", dict)
+    monkeypatch.setattr(script.cards, "pages", dict)
     monkeypatch.setattr(script.performance, "pages", dict)
     monkeypatch.setattr(script.studies, "pages", dict)
     monkeypatch.setattr(script.studies, "draw", lambda: None)

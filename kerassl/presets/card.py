@@ -180,7 +180,7 @@ def _use(info: PresetInfo) -> str:
         parts.pop()
         pooling = ["features = model.predict(images)"]
     parts += [
-        "With Keras alone:",
+        "With Keras only:",
         _code(
             "import keras",
             "",
