@@ -20,7 +20,7 @@ epochs, and writes `presets/supervised.json`.
 machine, by a short measurement, and prints them. To go on with such a run, give
 them as `--epochs`, since another measurement may find others.
 
-`--scale fast` takes the recipe for an hour of one CPU core, whose preset is
+`--scale fast` takes the recipe for an hour of two CPU cores, whose preset is
 `NAME_fast`; `--scale cifar` takes the recipes for a GPU (`resnet_18_small`; for
 200 epochs with `--epochs 200`),
 `--scale imagenet --imagenet PATH` those for ImageNet, from a folder with
