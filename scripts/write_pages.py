@@ -30,6 +30,8 @@ from pages import (
     studies,
 )
 
+from kerassl.runs.files import replacing
+
 
 def main() -> int:
     """Writes or checks all pages."""
@@ -52,7 +54,8 @@ def main() -> int:
             print(f"{name} is stale: run scripts/write_pages.py.")
         return 1 if stale else 0
     for path in stale:
-        path.write_text(pages[path], encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(pages[path], encoding="utf-8")
     benchmark.draw()
     labels.draw()
     studies.draw()
