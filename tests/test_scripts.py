@@ -256,6 +256,42 @@ def test_a_training_takes_the_epochs_that_fit_into_the_minutes(
 
 
 @once
+def test_a_preset_goes_on_from_that_of_another_scale(
+    load, monkeypatch, tmp_path
+):
+    load("results")
+    presets = load("trainings.presets")
+    made, commands = [], []
+    monkeypatch.setattr(presets, "make", made.append)
+    monkeypatch.setattr(presets, "kerassl", lambda *w: commands.append(w))
+    parser = argparse.ArgumentParser()
+    presets.add_arguments(parser)
+    options = ["--scale", "fast_32px", "--runs", str(tmp_path)]
+    assert presets.main(parser.parse_args(options)) == 0
+    (task,) = made
+    assert task.name == "simclr_resnet_nano_cifar10_fast_32px"
+    assert task.recipe.encoder == "weights"
+    assert task.recipe.image_size == 32
+    assert task.architecture == "resnet_nano"
+    presets.train(task)
+    assert made[1:] == [task.start]
+    (command,) = commands
+    assert command[:4] == ("pretrain", "simclr", "--recipe", "cpu")
+    assert command[-2:] == ("--from", "simclr_resnet_nano_cifar10_fast")
+    # Another seed has a start of its own, which isn't a preset.
+    again = presets.plan(
+        "simclr", "fast_32px", parser.parse_args([*options, "--seed", "1"])
+    )
+    presets.train(again)
+    first, second = commands[1:]
+    assert first[:4] == ("pretrain", "simclr", "--recipe", "fast")
+    assert first[-2:] == second[-4:-2] == ("--seed", 1)
+    assert second[-2:] == ("--from", again.start.folder)
+    with pytest.raises(ValueError, match="from random weights"):
+        presets.main(parser.parse_args([*options, "--minutes", "8"]))
+
+
+@once
 def test_transfer_scores_an_encoder_on_other_images(
     load, monkeypatch, tmp_path
 ):

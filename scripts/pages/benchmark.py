@@ -59,11 +59,27 @@ def with_deviation(score: dict[str, Any], start: str = "") -> str:
 def title(info: dict[str, Any]) -> str:
     """Returns a preset's method, and what sets it apart from other rows."""
     epochs, recipe = info["training"]["epochs"], info["recipe"]["name"]
+    if (first := start(info)) is not None:
+        return f"{title(first)}, then {epochs} of `{recipe}`"
     return (
         f"`{info['method']}`"
         + (f", recipe `{recipe}`" if recipe != "cpu" else "")
         + (f", {epochs} epochs" if epochs != EPOCHS else "")
     )
+
+
+def start(info: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the preset of the zoo that a preset went on from, if it did."""
+    name = info["training"].get("went on from", "").partition(",")[0]
+    index = read_json(PRESETS / "index.json")
+    return index["presets"][name]["info"] if name else None
+
+
+def minutes(info: dict[str, Any]) -> float:
+    """Returns the minutes of training, with those of the start."""
+    first = start(info)
+    before = 0.0 if first is None else minutes(first)
+    return before + info["training"]["seconds"] / 60
 
 
 def row(name: str, scores: dict[str, Any], start: str = "") -> str:
@@ -311,7 +327,7 @@ def cost(info: dict[str, Any]) -> str:
     cells = [
         f"`{info['name']}`",
         f"{speed(info):.0f}",
-        f"{info['training']['seconds'] / 60:.0f}",
+        f"{minutes(info):.0f}",
         "" if used is None else f"{used:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
@@ -343,6 +359,14 @@ def repeats(presets: list[dict[str, Any]]) -> str:
     return text + "\nMean and standard deviation over seeds of the training."
 
 
+def usual_minutes(info: dict[str, Any]) -> float:
+    """Returns the minutes at the speed of the median epoch."""
+    first = start(info)
+    before = 0.0 if first is None else usual_minutes(first)
+    seconds = TRAINING_IMAGES * info["training"]["epochs"] / speed(info)
+    return before + seconds / 60
+
+
 def draw() -> None:
     """Draws score against training time."""
     from matplotlib import rc_context
@@ -354,12 +378,9 @@ def draw() -> None:
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    minutes = [
-        TRAINING_IMAGES * info["training"]["epochs"] / speed(info) / 60
-        for info in presets
-    ]
+    usual = [usual_minutes(info) for info in presets]
     level = 100.0
-    for x, info in zip(minutes, presets):
+    for x, info in zip(usual, presets):
         y = 100 * info["scores"]["knn"]["accuracy"]
         kind = "tab:orange" if info["method"] in PRETEXT else "tab:blue"
         axes.scatter(x, y, color=kind)
@@ -368,7 +389,7 @@ def draw() -> None:
         axes.annotate(
             title(info).replace("`", ""),
             (x, y),
-            (1.05 * max(minutes), level),
+            (1.05 * max(usual), level),
             arrowprops={
                 "arrowstyle": "-",
                 "color": "lightgray",
@@ -380,7 +401,7 @@ def draw() -> None:
     axes.axhline(floor, color="tab:gray", linestyle="--", label="random ResNet")
     axes.legend(frameon=False, loc="center left")
     axes.set(xlabel="minutes of training, one core", ylabel="kNN, %")
-    axes.set_xlim(right=1.55 * max(minutes))  # Room for the names.
+    axes.set_xlim(right=1.55 * max(usual))  # Room for the names.
     # Equal numbers give equal files.
     with rc_context({"svg.hashsalt": "kerassl"}):
         figure.savefig(PICTURE, metadata={"Date": None})

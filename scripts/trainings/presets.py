@@ -20,13 +20,15 @@ epochs, and writes `presets/supervised.json`.
 machine, by a short measurement, and prints them. To go on with such a run, give
 them as `--epochs`, since another measurement may find others.
 
-`--scale fast` takes the recipe for an hour of two CPU cores, whose preset is
-`NAME_fast`; `--scale cifar` takes the recipes for a GPU (`resnet_18_small`; for
-200 epochs with `--epochs 200`),
-`--scale imagenet --imagenet PATH` those for ImageNet, from a folder with
-`train/` and `test/` (the validation images). `--verify` trains again in a
-temporary folder and compares kNN with the published preset: it passes within
-one point.
+`--scale fast` takes the recipe with small views, whose preset is `NAME_fast`,
+and `--scale fast_32px` goes on from that one by the recipe `cpu`: together an
+hour of two CPU cores. `--scale cifar` takes the recipes for a GPU
+(`resnet_18_small`; for 200 epochs with `--epochs 200`), and `--scale imagenet
+--imagenet PATH` those for ImageNet, from a folder with `train/` and `test/`
+(the validation images).
+
+`--verify` trains again in a temporary folder and compares kNN with the
+published preset: it passes within one point.
 """
 
 import argparse
@@ -54,9 +56,13 @@ SUPERVISED_RATES = {"vit": 5e-4, "resnet": 0.1}
 SCALES = {
     "cpu": "cifar10",
     "fast": "cifar10",
+    "fast_32px": "cifar10",
     "cifar": "cifar10",
     "imagenet": "imagenet",
 }
+# Scales that go on from the presets of another, by the recipe `cpu`.
+STARTS = {"fast_32px": "fast"}
+IMAGE_SIZE = 32  # of CIFAR-10
 # Measurements, as options of `kerassl evaluate`.
 EVALUATIONS: list[list[str]] = [
     ["--protocol", "knn,linear"],
@@ -84,16 +90,21 @@ class Task:
     Args:
         name: str, the preset's.
         recipe: `kerassl.recipes.Recipe`.
-        scale: str, the recipe's name.
         data: str, as in `kerassl pretrain`.
         folder: path of the run.
+        start: `Task` or `None`, whose encoder it goes on from.
     """
 
     name: str
     recipe: Any
-    scale: str
     data: str
     folder: Path
+    start: "Task | None" = None
+
+    @property
+    def architecture(self) -> str:
+        """The encoder's name in `kerassl.encoders.names()`."""
+        return (self.start or self).recipe.encoder
 
 
 def kerassl(*arguments: Any) -> None:
@@ -138,11 +149,25 @@ def train(task: Task) -> None:
     if (folder / RECIPE).exists():
         kerassl("pretrain", "--resume", "--output", folder)
         return
+    options = ["--epochs", recipe.epochs, "--seed", recipe.seed]
+    if task.start is not None:
+        options += ["--from", made(task.start)]
     kerassl(
-        *("pretrain", recipe.method, "--recipe", task.scale),
-        *("--data", task.data, "--output", folder),
-        *("--epochs", recipe.epochs, "--seed", recipe.seed),
+        *("pretrain", recipe.method, "--recipe", recipe.name),
+        *("--data", task.data, "--output", folder, *options),
     )
+
+
+def made(task: Task) -> str | Path:
+    """Returns the encoder of a task, which is trained if it is missing.
+
+    That of the first seed is a preset; others are runs.
+    """
+    if not task.recipe.seed:
+        make(task)
+        return task.name
+    train(task)
+    return task.folder
 
 
 def evaluate(task: Task, last: int) -> None:
@@ -152,7 +177,7 @@ def evaluate(task: Task, last: int) -> None:
     """
     from kerassl.run_folder import read_scores
 
-    encoder, data = task.recipe.encoder, task.data
+    encoder, data = task.architecture, task.data
     for options, names in zip(EVALUATIONS[:last], SCORES):
         if set(names) <= set(read_scores(task.folder)):
             continue
@@ -207,6 +232,7 @@ def unpack(task: Task) -> None:
     from kerassl import load_encoder
     from kerassl.presets.format.verify import verify_preset
     from kerassl.run_folder import ENCODER, HISTORY, RECIPE, SCORES
+    from kerassl.runs.weights import describe_weights
 
     info = verify_preset(PRESETS / task.name)
     settings = {
@@ -219,6 +245,10 @@ def unpack(task: Task) -> None:
         "device": info.training["device"],
         "versions": info.versions,
     }
+    if task.start is not None:
+        started = task.start.name
+        encoder = load_encoder(PRESETS / started)
+        settings["weights"] = describe_weights(started, encoder)
     # Renamed when complete, so that no partial run is resumed.
     folder = task.folder.with_name(f".{task.folder.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
@@ -352,6 +382,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--supervised", action="store_true", help="train with all labels")
 
 
+def plan(method: str, scale: str, options: argparse.Namespace) -> Task:
+    """Returns what is to be made of a method."""
+    from kerassl import recipes
+
+    data = SCALES[scale]
+    source = f"folder:{options.imagenet}" if options.imagenet else data
+    if scale in STARTS:
+        usual = recipes.going_on(recipes.get(method)).replace(
+            image_size=IMAGE_SIZE
+        )
+        first = argparse.Namespace(**{**vars(options), "epochs": None})
+        start = plan(method, STARTS[scale], first)
+    else:
+        usual, start = recipes.get(method, scale), None
+    epochs = options.epochs
+    if options.minutes is not None:
+        epochs = pace.epochs_in(options.minutes, usual, source)
+        print(f"{method}: {epochs} epochs.", flush=True)
+    recipe = usual.replace(epochs=epochs, seed=options.seed)
+    encoder = usual.encoder if start is None else start.recipe.encoder
+    name = f"{method}_{encoder}_{data}"
+    if scale.startswith("fast"):  # Its encoder is that of `cpu`.
+        name += f"_{scale}"
+    if recipe.epochs != usual.epochs:
+        name += f"_{recipe.epochs}_epochs"
+    folder = options.runs / f"{name}_{recipe.hash[:12]}"
+    return Task(name, recipe, source, folder, start)
+
+
 def main(options: argparse.Namespace) -> int:
     """Makes what is missing.
 
@@ -360,33 +419,19 @@ def main(options: argparse.Namespace) -> int:
     """
     from kerassl import recipes
 
-    data = SCALES[options.scale]
-    if (data == "imagenet") != (options.imagenet is not None):
+    if (options.scale == "imagenet") != (options.imagenet is not None):
         raise ValueError("--scale imagenet and --imagenet PATH go together.")
-    source = f"folder:{options.imagenet}" if options.imagenet else data
-    failed = []
-    methods = [
-        m for m in recipes.methods() if options.scale in recipes.names(m)
-    ]
-    for method in options.only or methods:
-        usual = recipes.get(method, options.scale)
-        epochs = options.epochs
-        if options.minutes is not None:
-            epochs = pace.epochs_in(options.minutes, usual, source)
-            print(f"{method}: {epochs} epochs.", flush=True)
-        recipe = usual.replace(epochs=epochs, seed=options.seed)
-        name = f"{method}_{recipe.encoder}_{data}"
-        if options.scale == "fast":  # Its encoder is that of `cpu`.
-            name += "_fast"
-        if recipe.epochs != usual.epochs:
-            name += f"_{recipe.epochs}_epochs"
-        task = Task(
-            name,
-            recipe,
-            options.scale,
-            source,
-            options.runs / f"{name}_{recipe.hash[:12]}",
+    if options.scale in STARTS and (options.minutes or options.supervised):
+        raise ValueError(
+            "--minutes and --supervised are for training from random weights. "
+            f"Received: --scale {options.scale}"
         )
+    failed = []
+    scale = STARTS.get(options.scale, options.scale)
+    methods = [m for m in recipes.methods() if scale in recipes.names(m)]
+    for method in options.only or methods:
+        task = plan(method, options.scale, options)
+        name, recipe = task.name, task.recipe
         try:
             if options.verify:
                 if not verify(task):
