@@ -1,6 +1,6 @@
 """SwAV's loss: predict one view's prototype assignment from another view."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
@@ -11,6 +11,7 @@ def sinkhorn(
     epsilon: float = 0.05,
     iterations: int = 3,
     taking_part: Any = None,
+    gather: Callable[[Any], Any] | None = None,
 ) -> Any:
     """Assigns samples to prototypes so that all prototypes are used equally.
 
@@ -26,6 +27,9 @@ def sinkhorn(
         iterations: int > 0.
         taking_part: float tensor of shape `(N,)` of 0 and 1, or `None`. Rows
             with 0 are left out and become zeros; at least one row must be 1.
+        gather: `kerassl.distributed.gather`, if the samples are those of one
+            device and the assignments those of all. Only sums of columns are
+            exchanged.
 
     Returns:
         A float32 tensor of shape `(N, K)` whose rows sum to 1, without a
@@ -35,20 +39,28 @@ def sinkhorn(
         - [Caron et al., 2020, SwAV](https://arxiv.org/abs/2006.09882), A.1
         - facebookresearch/swav, `main_swav.py`
     """
+
+    def of_all(reduction: Callable, column_values: Any) -> Any:
+        own = reduction(column_values, axis=0, keepdims=True)
+        found = own if gather is None else gather(own)
+        if found is own:
+            return own
+        return reduction(found, axis=0, keepdims=True)
+
     logits = ops.stop_gradient(ops.cast(scores, "float32")) / epsilon
     # After the first iteration, in logarithms, each row and each column has an
     # entry of at least 1 / (N * K), so nothing vanishes in later ones.
     left_out: Any = 0.0
     if taking_part is None:
-        columns = ops.logsumexp(logits, axis=0, keepdims=True)
+        columns = of_all(ops.logsumexp, logits)
         q = ops.softmax(logits - columns, axis=1)
     else:
         takes_part = taking_part[:, None]
         left_out = 1.0 - takes_part
-        columns = ops.logsumexp(logits - 1e9 * left_out, axis=0, keepdims=True)
+        columns = of_all(ops.logsumexp, logits - 1e9 * left_out)
         q = takes_part * ops.softmax(logits - columns, axis=1)
     for _ in range(iterations - 1):
-        q = q / ops.sum(q, axis=0, keepdims=True)
+        q = q / of_all(ops.sum, q)
         # Rows that are left out are divided by 1, not by something tiny: XLA
         # divides by the product of all sums at once, which would be 0.
         q = q / (ops.sum(q, axis=1, keepdims=True) + left_out)

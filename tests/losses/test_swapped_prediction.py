@@ -1,6 +1,8 @@
 """SwAV's assignments and loss against loops of the authors' code."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -112,6 +114,46 @@ def test_those_left_out_are_as_not_there(count, left_out, prototypes, seed):
         q[there], sinkhorn_by_loops(scores[there], 0.05, 3), atol=1e-5
     )
     np.testing.assert_array_equal(q[~there], 0)
+
+
+@pytest.mark.parametrize("left_out", [False, True])
+def test_devices_exchange_sums_of_columns(left_out):
+    devices, scores = 3, cosines(12, 5, 0)
+    taking_part = np.ones(12, "float32")
+    if left_out:
+        taking_part[:5] = 0  # All of the first device, one of the second.
+    rows: list = [None] * devices
+    exchanged = []
+    barrier = threading.Barrier(devices)
+
+    def on_device(device):
+        def gather(row):
+            rows[device] = row
+            barrier.wait(timeout=60)
+            found = ops.concatenate(rows)
+            barrier.wait(timeout=60)
+            exchanged.append(row.shape)
+            return found
+
+        own = slice(4 * device, 4 * device + 4)
+        return ops.convert_to_numpy(
+            sinkhorn(
+                ops.convert_to_tensor(scores[own]),
+                taking_part=ops.convert_to_tensor(taking_part[own]),
+                gather=gather,
+            )
+        )
+
+    with ThreadPoolExecutor(devices) as pool:
+        parts = list(pool.map(on_device, range(devices)))
+    there = taking_part == 1
+    np.testing.assert_allclose(
+        np.concatenate(parts)[there],
+        sinkhorn_by_loops(scores[there], 0.05, 3),
+        atol=1e-5,
+    )
+    assert {tuple(shape) for shape in exchanged} == {(1, 5)}
+    assert len(exchanged) == 3 * devices
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.05])

@@ -9,7 +9,7 @@ from keras import ops
 
 from kerassl import augmentation
 from kerassl.choices import check_choice
-from kerassl.distributed import gather, local_rows, mean_over_devices
+from kerassl.distributed import gather, mean_over_devices
 from kerassl.encoders import at_random_depth
 from kerassl.layers import DINOHead, MomentumNetwork, update_together
 from kerassl.losses import centered, dino, sinkhorn
@@ -283,9 +283,7 @@ class DINO(SelfSupervisedModel):
         """
         if self.centering == "mean":
             return centered(logits, center, temperature)
-        counted = None if counted is None else gather(counted)
-        shares = sinkhorn(gather(logits), temperature, taking_part=counted)
-        return local_rows(shares)
+        return sinkhorn(logits, temperature, taking_part=counted, gather=gather)
 
     def _now(self, value: Any) -> Any:
         """Returns a number, or what its schedule gives for this step."""
