@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kerassl.names import BEST, ENCODER, MAX_UNREADABLE, TIMES
+from kerassl.names import BEST, ENCODER, MAX_UNREADABLE, START, TIMES
 from kerassl.reading import (
     ANY_DICT,
     ANY_NUMBER,
@@ -55,6 +55,7 @@ SETTINGS: dict[str, Form] = {
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),
     "weights": PLAIN_DICT,
+    "teacher": PLAIN_DICT,
     "range": text(1000),
     "value_range": Form(
         _is_range, "the lists `low` and `high`, of lower and higher numbers"
@@ -119,6 +120,18 @@ def refuse_run(folder: str | Path) -> None:
                 f"{folder} holds a run already. Resume it, overwrite it, or "
                 "choose another folder."
             )
+
+
+def folder_of(source: str | Path) -> Path | None:
+    """Returns the folder of a run; `None` if the source isn't of a run.
+
+    Args:
+        source: a path of anything, such as a run's folder or an encoder in it.
+    """
+    path = Path(source)
+    if path.name in (ENCODER, BEST, START, CHECKPOINT) and path.is_file():
+        path = path.parent
+    return path if (path / RECIPE).is_file() else None
 
 
 def encoder_file(folder: str | Path) -> Path:

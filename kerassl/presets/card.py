@@ -5,7 +5,7 @@ from typing import Any
 
 from kerassl import registry
 from kerassl.presets.format.info import CONVERTER, INFO, UNLICENSED, PresetInfo
-from kerassl.presets.public import OWN, hub_id
+from kerassl.presets.public import OWN, hub_id, used_labels
 from kerassl.value_range import parse_range
 
 ADDRESS = "hf://OWNER/{name}"
@@ -86,8 +86,12 @@ def _summary(info: PresetInfo) -> str:
     if info.datasets:
         text += f" on {', '.join(info.datasets)}"
     settings = (info.recipe or {}).get("method_args", {})
-    how = "with" if settings.get("supervised") else "without"
-    return f"{text}, {how} labels."
+    if settings.get("supervised"):
+        return f"{text}, with labels."
+    # Not if weights or a teacher before it have, or may have, seen labels.
+    if info.recipe is None or used_labels(info.recipe, info.training) is False:
+        text += ", without labels"
+    return f"{text}."
 
 
 def _facts(info: PresetInfo) -> str:

@@ -1,4 +1,4 @@
-"""Names of data sets that may be published, and a search for private paths."""
+"""What may be published of a training, and a search for private paths."""
 
 import json
 import re
@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kerassl.names import FROM_WEIGHTS, split_library
+
 OWN = "own images"
+_LABELS = "labels used"
 # Data that others can load too: a data set of TFDS, or one in kerassl. A name
 # with a slash needs `tfds:`, since it could be a local path.
 _SHARED = re.compile(
@@ -100,6 +103,58 @@ def public_spec(data: str) -> str:
         return data
     suffix = Path(data).suffix.lower()
     return f"PATH{suffix}" if suffix in (".npz", ".npy") else "folder:PATH"
+
+
+def starts(recipe: Mapping[str, Any]) -> list[str]:
+    """Returns what came into a training with trained weights.
+
+    Args:
+        recipe: the fields of a recipe, from anybody.
+
+    Returns:
+        A list: `"weights"` to go on from, an `"encoder"` of KerasHub's
+        presets, a `"teacher"`.
+    """
+    encoder = str(recipe.get("encoder"))
+    found = {
+        "weights": encoder == FROM_WEIGHTS,
+        "encoder": split_library(encoder)[0] == "hub",
+        "teacher": _arguments(recipe).get("teacher"),
+    }
+    return [name for name, is_there in found.items() if is_there]
+
+
+def labels_row(used: bool | None) -> dict[str, str]:
+    """Returns the row of a preset's `training` that `used_labels` reads."""
+    known = "yes" if used else "no"
+    return {_LABELS: "not known" if used is None else known}
+
+
+def used_labels(
+    recipe: Mapping[str, Any] | None, training: Mapping[str, Any]
+) -> bool | None:
+    """Returns whether a preset was trained with labels.
+
+    Args:
+        recipe: the fields of its recipe, from anybody, or `None`.
+        training: its `training`.
+
+    Returns:
+        bool, also of the weights that it went on from, and of its teacher;
+        `None` if it isn't known.
+    """
+    if recipe is None:
+        return None
+    if _arguments(recipe).get("supervised"):
+        return True
+    if _LABELS in training or starts(recipe):
+        return {"yes": True, "no": False}.get(str(training.get(_LABELS)))
+    return False
+
+
+def _arguments(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = recipe.get("method_args")
+    return arguments if isinstance(arguments, dict) else {}
 
 
 def hub_id(data: str) -> str | None:

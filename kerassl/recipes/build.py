@@ -10,13 +10,13 @@ from kerassl import encoders, methods, registry
 from kerassl.choices import check_choice
 from kerassl.choosing import SMALL_SIZE
 from kerassl.environment import environment
-from kerassl.names import FROM_WEIGHTS
+from kerassl.names import FROM_WEIGHTS, split_library
 from kerassl.networks import in_precision
 from kerassl.recipe_fields import find_recipe
 from kerassl.recipes import rates
 from kerassl.recipes.going_on import going_on
 from kerassl.recipes.length import of_length
-from kerassl.recipes.recipe import METHODS, VIEWS, Recipe
+from kerassl.recipes.recipe import METHODS, VIEWS, Recipe, arguments_of
 from kerassl.training import precision
 
 
@@ -92,6 +92,7 @@ def build_model(
     image_shape: tuple[int, ...],
     steps_per_epoch: int,
     encoder: keras.Model | None = None,
+    teacher: keras.Model | None = None,
 ) -> methods.SelfSupervisedModel:
     """Builds a compiled model, with the same first weights at each call.
 
@@ -103,6 +104,7 @@ def build_model(
         steps_per_epoch: int > 0; the schedule needs it.
         encoder: `keras.Model` of such images to go on from, in any precision;
             by default a new one of the recipe's name.
+        teacher: `keras.Model` instead of the teacher that the recipe names.
 
     Returns:
         A `SelfSupervisedModel`, compiled.
@@ -119,7 +121,9 @@ def build_model(
             encoder = _new_encoder(recipe, image_shape)
         else:
             encoder = _in_precision(encoder, recipe)
-        return _build(METHODS[recipe.method], recipe, encoder, steps_per_epoch)
+        return _build(
+            METHODS[recipe.method], recipe, encoder, steps_per_epoch, teacher
+        )
 
 
 def _new_encoder(recipe: Recipe, image_shape: tuple[int, ...]) -> keras.Model:
@@ -245,6 +249,7 @@ def _build(
     recipe: Recipe,
     encoder: keras.Model,
     steps_per_epoch: float,
+    teacher: keras.Model | None = None,
 ) -> methods.SelfSupervisedModel:
     views = dict(recipe.views)
     make_views = VIEWS[views.pop("preset")]
@@ -258,6 +263,16 @@ def _build(
             name: of_length(value, updates, updates / recipe.epochs)
             for name, value in recipe.method_args.items()
         }
+        if teacher is not None:
+            arguments["teacher"] = teacher
+        # A new encoder of MAE and its kin gets sines. A trained one needs the
+        # positions that it has learned with.
+        if "trained_positions" in arguments_of(cls):
+            is_trained = (
+                recipe.encoder == FROM_WEIGHTS
+                or split_library(recipe.encoder)[0] == "hub"
+            )
+            arguments.setdefault("trained_positions", is_trained)
         model = cls(
             encoder,
             augmenter=make_views(size, **views),

@@ -21,9 +21,13 @@ def pretrain_command(
     Returns:
         A line for a shell, with the recipe as differences from the method's
         nearest one; `None` if no options express it: a key was removed from
-        the recipe in Python, or the run got more epochs when it was resumed.
+        the recipe in Python, each channel got its own range there, or the run
+        got more epochs when it was resumed.
     """
     if settings.get("extended"):
+        return None
+    value_range = _stated_range(settings)
+    if value_range is None:
         return None
     recipe = recipes.Recipe.from_dict(settings["recipe"])
     weights = settings.get("weights")
@@ -57,10 +61,32 @@ def pretrain_command(
     for name, value in {**options, **given}.items():
         if value is not None and value != usual.get(name):
             words += [f"--{name.replace('_', '-')}", str(value)]
-    if "range" in settings:
-        words.append(f"--range={settings['range']}")
+    if value_range:
+        words.append(f"--range={value_range}")
     for change in changes:
         words += ["--set", change]
     if output is not None:
         words += ["--output", str(output)]
     return f"KERAS_BACKEND={settings['backend']} {shlex.join(words)}"
+
+
+def _stated_range(settings: dict[str, Any]) -> str | None:
+    """Returns a range as `--range` takes it.
+
+    It is empty if the images or the weights imply the range, and `None` if each
+    channel has its own.
+    """
+    found = settings.get("value_range")
+    if "range" in settings:
+        return str(settings["range"])
+    if found in (None, settings.get("weights", {}).get("value_range")):
+        return ""
+    pairs = set(zip(found["low"], found["high"]))
+    if len(pairs) > 1:
+        return None
+    return ",".join(map(_number, *pairs))
+
+
+def _number(value: float) -> str:
+    """Returns all digits of a number, without a needless `.0`."""
+    return repr(float(value)).removesuffix(".0")

@@ -7,11 +7,13 @@ from typing import Any
 from kerassl import encoders, presets
 from kerassl.environment import environment
 from kerassl.image_format import load_keras_file
+from kerassl.presets.load import KERASHUB
 from kerassl.presets.public import (
     is_shared,
     public_names,
     public_scores,
     public_spec,
+    starts,
 )
 from kerassl.recipes import Recipe
 from kerassl.recipes.command import pretrain_command
@@ -23,7 +25,13 @@ from kerassl.run_folder import (
     read_scores,
     read_settings,
 )
-from kerassl.runs.weights import public_source, public_weights
+from kerassl.runs.weights import (
+    earlier_datasets,
+    earlier_labels,
+    is_public,
+    public_source,
+    public_weights,
+)
 
 
 def save_preset(
@@ -39,15 +47,17 @@ def save_preset(
 
     The preset records the recipe, the data, the time of training, the command
     and the scores that `kerassl evaluate` left in the run's folder. It contains
-    no path of your machine: images of your own are called "own images".
+    no path of your machine: images of your own are called "own images", and
+    weights and a teacher of your own WEIGHTS and TEACHER.
 
     Args:
         run: path of the run's folder, in which at least one epoch is finished.
             Nothing in it is changed. If the run has a best encoder, it is
             saved instead of the last.
         folder: path of the preset to create.
-        datasets: names of the data sets that the encoder was trained on. By
-            default the run's.
+        datasets: names of the run's data sets, by default as in the run.
+            Those of the weights that it went on from, and of its teacher, come
+            before them.
         scores: dict of protocol to results. By default those in the run's
             folder.
         training: dict of plain values to add to what the run knows.
@@ -83,13 +93,17 @@ def save_preset(
     )
     if datasets and not is_shared(data):
         names[data] = datasets[0]
-    earlier = settings.get("weights", {}).get("datasets", ())
-    known = _training(run, settings | {"data": public_spec(data)})
+    recipe = _public_recipe(recipe, settings)
+    known = _training(
+        run,
+        settings | {"data": public_spec(data), "recipe": recipe.to_dict()},
+    )
+    own = datasets or [names[data]]
     return presets.save_preset(
         encoder,
         folder,
         recipe=recipe,
-        datasets=datasets or tuple(dict.fromkeys([*earlier, names[data]])),
+        datasets=list(dict.fromkeys([*earlier_datasets(settings), *own])),
         scores=public_scores(found, names) if scores is None else scores,
         training=known | dict(training or {}),
         value_range=settings.get("value_range"),
@@ -98,13 +112,28 @@ def save_preset(
     )
 
 
+def _public_recipe(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
+    """Returns a recipe without local paths of encoders."""
+    if "encoder" in starts(recipe.to_dict()) and not is_public(recipe.encoder):
+        recipe = recipe.replace(encoder=f"{KERASHUB}PATH")
+    teacher = recipe.method_args.get("teacher")
+    # Older runs don't record it.
+    known = settings.get("teacher", {"source": teacher})
+    if teacher is not None and public_source(known) is None:
+        recipe = recipe.change(method_args={"teacher": "TEACHER"})
+    return recipe
+
+
 def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Returns backend, command, device, epochs and seconds of a run."""
+    """Returns the starts, command, device, epochs and so on of a run."""
     training: dict[str, Any] = {"backend": settings["backend"]}
     if weights := settings.get("weights"):
         training["went on from"] = public_weights(weights)
         source = public_source(weights) or "WEIGHTS"
         settings = settings | {"weights": weights | {"source": source}}
+    if teacher := settings.get("teacher"):
+        training["teacher"] = public_weights(teacher)
+    training |= earlier_labels(settings)
     if command := pretrain_command(settings):
         training["command"] = command
     if "device" in settings:

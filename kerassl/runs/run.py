@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kerassl import distributed
+from kerassl.callbacks import StartGuard
 from kerassl.names import BEST, START
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
@@ -108,6 +109,8 @@ class Run:
         self.saved = state(settings, position) if position else None
         self.steps_per_epoch = steps_per_epoch(self.recipe, data)
         self.stopping = False
+        #: Whether the best encoder still stands for the run.
+        self.keeps_best = True
 
     @property
     def total_steps(self) -> int:
@@ -140,6 +143,9 @@ class Run:
     ) -> None:
         """Trains until the last epoch, or until `stop` is called.
 
+        Without the run's guard, its first save removes an earlier best encoder,
+        and the last one stands for the run.
+
         Args:
             callbacks: Keras callbacks. Metrics that they add to the logs of an
                 epoch are written to `history.csv`. Setting
@@ -162,6 +168,7 @@ class Run:
                 began in it since `start`.
         """
         with self._own_folder(), tensor_float32(), background() as writer:
+            self.keeps_best = any(map(self._is_guard, callbacks))
             watch = Watch(self)
             run_callbacks = RunCallbacks([*callbacks, watch], self)
             run_callbacks.begin()
@@ -375,12 +382,19 @@ class Run:
                     lambda: self._write(self.model, self.position, keep)
                 )
 
+    def _is_guard(self, callback: keras.callbacks.Callback) -> bool:
+        if not isinstance(callback, StartGuard) or callback.best is None:
+            return False
+        return callback.best.absolute() == (self.folder / BEST).absolute()
+
     def _write(self, model: keras.Model, position: Position, keep: int) -> None:
         # They belong to the previous encoder.
         (self.folder / SCORES).unlink(missing_ok=True)
         save_checkpoint(self.folder / CHECKPOINT, model, position)
         self.saved = state(self.settings, position)
         write_outputs(self.folder, model.feature_encoder, position)
+        if not self.keeps_best:  # It is of before, and nobody compares now.
+            (self.folder / BEST).unlink(missing_ok=True)
         keep_checkpoint(self.folder, position, keep)
 
     def _save_start(self) -> None:

@@ -26,7 +26,12 @@ from kerassl.runs.files import check_writable
 from kerassl.runs.run import Run
 from kerassl.runs.steps import steps_per_epoch
 from kerassl.runs.subject import check_channels, recorded_range
-from kerassl.runs.weights import describe_weights, open_weights
+from kerassl.runs.weights import (
+    describe_teacher,
+    describe_weights,
+    open_weights,
+)
+from kerassl.training.inputs import check_labels
 from kerassl.training.precision import of_new_layers
 from kerassl.training.step import build_optimizer
 from kerassl.value_range import Stated, spread
@@ -59,7 +64,7 @@ def start(
         weights: trained weights to go on from: a source as in
             `kerassl.load_encoder`. The recipe must be one of
             `kerassl.recipes.going_on`. Images get the encoder's size, unless
-            the recipe has another one.
+            the recipe has another one, which it must if that isn't square.
         limit: int or `None`, the maximum number of images.
         data_dir: as in `kerassl.data.load`.
         max_unreadable: as in `kerassl.data.load`.
@@ -99,7 +104,13 @@ def start(
             )
         encoder = open_weights(weights)
         height, width = encoder.input_shape[1:3]
-        if recipe.image_size is None and height == width:
+        if recipe.image_size is None:
+            if height != width:
+                raise ValueError(
+                    f"The weights take images of {height} x {width} pixels, "
+                    "and runs make square views. Give the size to train at: "
+                    "image_size (--image-size)."
+                )
             recipe = recipe.replace(image_size=height)
     settings = {
         "recipe": recipe.to_dict(),
@@ -138,7 +149,9 @@ def start(
             encoder = open_weights(weights, images.image_shape)
     steps = steps_per_epoch(recipe, images)
     model = recipes.build_model(recipe, images.image_shape, steps, encoder)
+    _check_labels(model, images)
     model.check_batch(recipe.batch_size)
+    settings |= describe_teacher(recipe, model)
     return Run(folder, settings, images, model, overwrite=overwrite)
 
 
@@ -223,6 +236,7 @@ def resume(
             f"The images have changed: {settings['data']} now has shape "
             f"{data.image_shape}, the run {model.encoder.input_shape[1:]}."
         )
+    _check_labels(model, data)
     if longer == recipe:
         return Run(folder, settings, data, model, position)
     change = {"from": recipe.epochs, "at": position.epoch, "to": longer.epochs}
@@ -234,7 +248,11 @@ def resume(
     }
     steps = steps_per_epoch(longer, data)
     start = _start_of(folder, settings)
-    longer_model = recipes.build_model(longer, data.image_shape, steps, start)
+    # A distillation's, whose file may be gone.
+    teacher = getattr(model, "teacher", None)
+    longer_model = recipes.build_model(
+        longer, data.image_shape, steps, start, teacher
+    )
     _copy_state(model, longer_model)
     run = Run(folder, extended, data, longer_model, position)
     run.saved = state(settings, position)
@@ -250,6 +268,12 @@ def _copy_state(source: keras.Model, target: keras.Model) -> None:
         strict=True,
     ):
         new.assign(keras.ops.convert_to_numpy(old))
+
+
+def _check_labels(model: Any, data: Any) -> None:
+    """Checks labels, if the method learns from them, before `fit` does."""
+    if model.needs_labels:
+        check_labels(data.labels, len(data.images))
 
 
 def _start_of(folder: Path, settings: dict[str, Any]) -> keras.Model | None:

@@ -9,7 +9,7 @@ import numpy as np
 from kerassl.data import ImageData
 from kerassl.presets import load_encoder
 from kerassl.presets.load import KERASHUB, open_source
-from kerassl.run_folder import RECIPE, read_settings
+from kerassl.run_folder import folder_of, read_settings
 from kerassl.value_range import ValueRange
 
 
@@ -37,8 +37,8 @@ def recorded_range(source: str | Path) -> ValueRange | None:
     Returns:
         A `ValueRange`, or `None` if they were in [0, 255], or it isn't known.
     """
-    if (Path(source) / RECIPE).is_file():
-        return _range(read_settings(source).get("value_range"))
+    if (folder := folder_of(source)) is not None:
+        return _range(read_settings(folder).get("value_range"))
     if str(source).startswith(KERASHUB):
         return None
     preset = open_source(source)

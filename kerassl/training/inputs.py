@@ -105,7 +105,8 @@ class Inputs:
 
         Raises:
             ValueError: if the data has the wrong type, images have the wrong
-                shape, type or range, or labels are needed and missing.
+                shape, type or range, or labels are needed and missing; -1
+                is a missing one.
         """
         self.data = self._readable(data, batch_size, shuffle)
         if is_arrays(self.data):
@@ -278,17 +279,8 @@ class Inputs:
         """Returns labels that are needed, after checking them, or `None`."""
         if not self.needs_labels:
             return None
-        form = getattr(labels, "shape", None)
-        if form is not None and len(form) == 1 and count in (None, form[0]):
-            if "int" in dtype_name(labels):
-                return labels
-        found = type(labels).__name__
-        if form is not None:
-            found = f"{dtype_name(labels)} of shape {tuple(form)}"
-        raise ValueError(
-            "The method learns from labels: integers (N,), one for each image. "
-            f"Found: {found}"
-        )
+        check_labels(labels, count)
+        return labels
 
     def _check_form(self, images: Any, name: str) -> None:
         if not hasattr(images, "shape") or not hasattr(images, "dtype"):
@@ -318,6 +310,40 @@ class Inputs:
                     f"The encoder takes images of shape {self.shape}. Resize "
                     f"them first. Found images of shape {shape[1:]}."
                 )
+
+
+def check_labels(labels: Any, count: int | None = None) -> None:
+    """Checks the labels that a method learns from.
+
+    Args:
+        labels: an array, a tensor, or the specification of one. Those on an
+            accelerator aren't read, since that would wait for it.
+        count: int, the number of images, or `None` if it isn't known.
+
+    Raises:
+        ValueError: if they aren't integers `(N,)`, one for each image, or one
+            is negative, which stands for no label.
+    """
+    form = getattr(labels, "shape", None)
+    if form is None:
+        found = "no labels" if labels is None else type(labels).__name__
+    else:
+        found = f"{dtype_name(labels)} of shape {tuple(form)}"
+        is_one_each = len(form) == 1 and count in (None, form[0])
+        if is_one_each and "int" in dtype_name(labels):
+            if not _is_near(labels) or (np.asarray(labels) >= 0).all():
+                return
+            found = "numbers below 0, which stand for no label"
+    raise ValueError(
+        "The method learns from labels: integers (N,), one for each image, "
+        f"from 0 on. Found: {found}"
+    )
+
+
+def _is_near(array: Any) -> bool:
+    """Returns whether the CPU holds an array, so that a look is cheap."""
+    device = str(getattr(array, "device", ""))
+    return isinstance(array, np.ndarray) or "cpu" in device.lower()
 
 
 class _OfShape:

@@ -2,10 +2,13 @@
 
 import shlex
 
+import pytest
+
 from kerassl import recipes
 from kerassl.cli.main import main
 from kerassl.recipe_fields import parse_change
 from kerassl.recipes.command import pretrain_command
+from kerassl.value_range import parse_range
 
 
 def settings_of(recipe, **more):
@@ -65,3 +68,39 @@ def test_a_changed_recipe_is_given_as_changes():
 def test_a_recipe_that_lacks_an_argument_has_no_command():
     recipe = recipes.get("mae").replace(method_args={"mask_ratio": 0.5})
     assert pretrain_command(settings_of(recipe)) is None
+
+
+@pytest.mark.parametrize(
+    "stated, words",
+    [
+        ((0, 10_000), "--range=0,10000"),
+        ((-0.1, 1 / 3), "--range=-0.1,0.3333333333333333"),
+        ((1e-7, 3e20), "--range=1e-07,3e+20"),
+        (([0, 0], [5, 5]), "--range=0,5"),
+        (([0, 0], [5, 6]), None),
+    ],
+)
+def test_a_range_that_was_stated_in_python(stated, words):
+    recorded = parse_range(stated).to_dict()
+    settings = settings_of(recipes.get("mae"), value_range=recorded)
+    line = pretrain_command(settings)
+    if words is None:
+        assert line is None
+    else:
+        assert line.endswith(f"--data fashion_mnist_small {words}")
+        again = parse_range(words.removeprefix("--range="))
+        assert again.low[0] == recorded["low"][0]
+        assert again.high[0] == recorded["high"][0]
+    # As it was typed, even if it was measured for each channel.
+    settings["range"] = "1%,99%"
+    assert pretrain_command(settings).endswith(" --range=1%,99%")
+
+
+def test_the_range_of_the_weights_is_implied():
+    recipe = recipes.going_on(recipes.get("simclr"))
+    recorded = {"low": [0.0, 0.0], "high": [5.0, 6.0]}
+    weights = {"source": "runs/a", "value_range": recorded}
+    settings = settings_of(recipe, value_range=recorded, weights=weights)
+    assert "--range" not in pretrain_command(settings)
+    settings["value_range"] = {"low": [0.0], "high": [5.0]}
+    assert "--range=0,5" in pretrain_command(settings)

@@ -1,7 +1,9 @@
 """Runs that go on from trained weights."""
 
 import json
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -9,11 +11,15 @@ import kerassl
 from kerassl import recipes, runs
 from kerassl.cli.main import main
 from kerassl.encoders import embed
-from kerassl.names import START
+from kerassl.layers.patches import sine_positions
+from kerassl.names import BEST, ENCODER, START
 from kerassl.recipes.command import pretrain_command
-from kerassl.run_folder import read_settings
+from kerassl.run_folder import encoder_file, read_settings
+from kerassl.runs import run as run_module
+from kerassl.runs.weights import describe_weights
 from tests.runs.test_run import At, assert_same
 
+ROOT = Path(__file__).parents[2]
 PRESET = "simclr_resnet_nano_cifar10"
 RECIPE = recipes.going_on(recipes.get("simclr")).replace(
     epochs=2, batch_size=32
@@ -121,6 +127,106 @@ def test_sizes_and_channels(tmp_path):
         start(tmp_path / "c", recipe=recipes.get("simclr"))
 
 
+@pytest.mark.parametrize("method", ["mae", "simmim", "ijepa"])
+def test_a_vit_keeps_its_positions(method, tmp_path):
+    source = tmp_path / "vit.keras"
+    kerassl.encoders.build("vit_nano", (32, 32, 3)).save(source)
+    recipe = recipes.going_on(recipes.get(method)).replace(
+        epochs=1, batch_size=32
+    )
+    run = start(tmp_path / "run", weights=source, recipe=recipe)
+    images = kerassl.data.load("fashion_mnist_small", limit=4, image_size=32)
+    pixels = np.repeat(images.images, 3, -1)
+    expected = embed(kerassl.load_encoder(source), pixels)
+    for encoder in (run.model.encoder, run.model.feature_encoder):
+        assert_equal(encoder.get_weights(), weights_of(source))
+        np.testing.assert_allclose(embed(encoder, pixels), expected, atol=1e-4)
+    table = run.model.embedding.position_embedding.embeddings
+    before = keras.ops.convert_to_numpy(table)
+    run.train()
+    # What is said of the start is true of the file, which resuming needs.
+    kept = kerassl.load_encoder(run.folder / START)
+    assert_equal(kept.get_weights(), weights_of(source))
+    found = read_settings(run.folder)["weights"]["sha256"]
+    assert describe_weights(run.folder / START, kept)["sha256"] == found
+    # They don't learn, like sines, nor in a run that is resumed.
+    resumed = runs.resume(run.folder, epochs=2)
+    resumed.train()
+    for model in (run.model, resumed.model):
+        table = model.embedding.position_embedding.embeddings
+        assert not table.trainable
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(table), before)
+
+
+def test_a_new_vit_gets_sines():
+    shape = (32, 32, 3)
+    recipe = recipes.get("mae").replace(encoder="vit_nano")
+    model = recipes.build_model(recipe, shape, 5)
+    given = kerassl.encoders.build("vit_nano", shape)
+    for each in (
+        model,
+        kerassl.MAE(given),
+        kerassl.MAE.from_recipe(
+            "cpu", encoder="vit_nano", image_shape=shape, steps=10
+        ),
+    ):
+        table = each.embedding.position_embedding.embeddings
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(table),
+            sine_positions(each.grid, table.shape[-1]),
+        )
+    again = kerassl.MAE.from_config(
+        kerassl.MAE(given, trained_positions=True).get_config()
+    )
+    assert again.trained_positions
+
+
+def test_without_its_guard_the_last_encoder_is_the_runs(tmp_path):
+    run = start(tmp_path / "run")
+    guard = runs.guard(run)
+    run.train([guard, At(6, run.stop)])
+    best = run.folder / BEST
+    assert encoder_file(run.folder) == best
+    # A guard goes on with it, and a look at it changes nothing.
+    again = runs.resume(run.folder)
+    again.stop()
+    again.train()
+    assert best.exists()
+    again = runs.resume(run.folder, epochs=3)
+    again.train([runs.guard(again), At(3, again.stop)])
+    assert best.exists()
+    runs.resume(run.folder).train()
+    assert not best.exists()
+    assert encoder_file(run.folder) == run.folder / ENCODER
+
+
+def test_the_best_stays_until_a_newer_one_is_written(tmp_path, monkeypatch):
+    run = start(tmp_path / "run")
+    run.train([runs.guard(run), At(6, run.stop)])
+
+    def full(*arguments):
+        raise OSError("full")
+
+    again = runs.resume(run.folder)
+    again.keeps_best = False
+    monkeypatch.setattr(run_module, "write_outputs", full)
+    with pytest.raises(OSError, match="full"):
+        again._write(again.model, again.position, 0)
+    assert (run.folder / BEST).exists()
+
+
+def test_weights_of_images_that_are_not_square(tmp_path):
+    source = tmp_path / "rect.keras"
+    kerassl.encoders.build("resnet_nano", (32, 48, 3)).save(source)
+    with pytest.raises(ValueError, match="32 x 48 pixels.*--image-size"):
+        start(tmp_path / "a", weights=source)
+    run = start(
+        tmp_path / "b", weights=source, recipe=RECIPE.replace(image_size=40)
+    )
+    assert run.model.encoder.input_shape == (None, 40, 40, 3)
+    assert_equal(run.model.encoder.get_weights(), weights_of(source))
+
+
 def test_a_preset_of_kerashub(tmp_path):
     """As KerasHub computes it: with the normalization of its converter."""
     import keras_hub
@@ -163,4 +269,12 @@ def test_mistakes_on_the_command_line(whole, capsys, tmp_path):
     resumed = ["pretrain", "--resume", "--output", str(whole.folder)]
     assert main([*resumed, *go_on]) == 0
     assert PRESET in capsys.readouterr().out
+    # A file has the recipe for training from scratch, which going on changes.
+    text = (ROOT / "kerassl" / "recipes" / "simclr.toml").read_text()
+    (tmp_path / "my.toml").write_text(text)
+    file = ["--recipe", f"{tmp_path / 'my.toml'}:cpu", "--batch-size", "32"]
+    assert main([*resumed, *go_on, *file, "--image-size", "32"]) == 0
+    changed = ["--set", "optimizer.momentum=0.8"]
+    assert main([*resumed, *go_on, *file, *changed]) == 2
+    assert "has optimizer" in capsys.readouterr().err
     assert json.loads((whole.folder / "recipe.json").read_text())["weights"]

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerassl import distributed, load_encoder, recipes, runs
+from kerassl import distributed, encoders, load_encoder, recipes, runs
+from kerassl.cli.main import main
 from kerassl.cli.signals import stop_on_signals
 from kerassl.data import listing
 from kerassl.encoders import embed
@@ -102,6 +103,55 @@ def test_a_folder_is_listed_once(tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "find_images", fail)
     runs.resume(folder, epochs=2).train()
     assert len(runs.read_history(folder)) == 2
+
+
+def test_a_run_that_needs_labels_is_refused_before_it_begins(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    for i in range(40):
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / f"{i}.png")
+    run = start(tmp_path / "run", epochs=1)
+    run.train()
+    before = sorted(run.folder.iterdir())
+    arguments = [
+        "pretrain",
+        "supcon",
+        "--data",
+        f"folder:{tmp_path / 'photos'}",
+    ]
+    arguments += ["--image-size", "16", "--batch-size", "32", "--force"]
+    assert main([*arguments, "--output", str(run.folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "learns from labels" in line and "no labels" in line
+    assert sorted(run.folder.iterdir()) == before
+    # Nor does a run go on without those that it had.
+    images = np.zeros((40, 16, 16, 3), "uint8")
+    path = tmp_path / "images.npz"
+    recipe = recipes.get("supcon").replace(epochs=1, batch_size=32)
+    np.savez(path, images=images, labels=np.arange(40) % 4)
+    runs.start(tmp_path / "supcon", recipe, str(path)).train()
+    np.savez(path, images=images, labels=np.arange(40) % 4 - 1)
+    with pytest.raises(ValueError, match="numbers below 0"):
+        runs.resume(tmp_path / "supcon", epochs=2)
+
+
+def test_a_distillation_is_extended_without_its_teachers_file(tmp_path):
+    teacher = tmp_path / "teacher.keras"
+    encoders.build("resnet_nano", (28, 28, 1)).save(teacher)
+    recipe = recipes.get("distillation").replace(
+        epochs=1,
+        batch_size=32,
+        method_args={"teacher": str(teacher), "queue_size": 64},
+    )
+    run = runs.start(tmp_path / "run", recipe, "fashion_mnist_small", limit=130)
+    run.train()
+    moved = tmp_path / "moved"
+    shutil.copytree(run.folder, moved)
+    expected = runs.resume(moved, epochs=2)
+    expected.train()
+    teacher.unlink()
+    longer = runs.resume(run.folder, epochs=2)
+    longer.train()
+    assert_same(longer, expected)
 
 
 @pytest.fixture(scope="module")

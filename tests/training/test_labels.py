@@ -76,6 +76,29 @@ def test_labels_come_with_their_images(form):
         np.testing.assert_array_equal(images[:, 0, 0, 0], 10 * labels)
 
 
+@pytest.mark.parametrize("form", STREAMS)
+def test_a_negative_one_is_none_at_all(form, monkeypatch):
+    monkeypatch.setitem(globals(), "LABELS", np.where(LABELS == 4, -1, LABELS))
+    inputs = Inputs((None, None, 1), needs_labels=True)
+    with pytest.raises(ValueError, match="numbers below 0"):
+        with inputs.named_errors():
+            found = inputs.read(form(), 4)
+            if isinstance(found, keras.utils.PyDataset):
+                found = [found[i] for i in range(found.num_batches)]
+            list(found)
+
+
+def test_supcon_learns_from_no_class_of_the_unlabeled():
+    encoder = kerassl.encoders.build("resnet_nano", (8, 8, 1))
+    model = kerassl.SimCLR(encoder, supervised=True)
+    model.compile(keras.optimizers.SGD(0.0))
+    with pytest.raises(ValueError, match="numbers below 0"):
+        model.fit(IMAGES, np.full(16, -1), verbose=0)
+    tensor = ops.convert_to_tensor(np.full(16, -1))
+    with pytest.raises(ValueError, match="numbers below 0"):
+        model.train_on_batch(IMAGES, tensor)
+
+
 class Reader(kerassl.methods.SelfSupervisedModel):
     """Its loss is 0 if each image has its label."""
 
@@ -150,7 +173,9 @@ def test_they_reach_the_objective_in_each_call(reader):
         (IMAGES, LABELS[:4]),
         (IMAGES, LABELS.astype("float32")),
         (IMAGES, np.array(list("abcdefghijklmnop"))),
+        (IMAGES, np.full(16, -1)),
         (data.ImageData(IMAGES), None),
+        (data.ImageData(IMAGES, np.full(16, -1)), None),
         (data.ImageBatches(IMAGES, batch_size=4), None),
     ],
 )

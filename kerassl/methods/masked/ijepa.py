@@ -34,7 +34,8 @@ class IJEPA(MaskedViT):
         encoder: `keras.Model` that contains a `keras_hub.models.ViTBackbone`,
             such as `kerassl.encoders.build("vit_small", ..., pooling="mean")`.
             It needs square images and a class token, which joins the visible
-            patches. Its position embeddings are set to fixed sines and cosines.
+            patches. Its position embeddings are set to fixed sines and cosines,
+            unless it is to keep them.
         num_targets: int > 0, the number of blocks.
         target_ratio: float in (0, 1), a block's share of the patches. The
             encoder sees the share that is left if no blocks overlap.
@@ -47,7 +48,9 @@ class IJEPA(MaskedViT):
         seed: int, of the blocks.
         augmenter: a `ViewAugmenter` of one view. By default
             `kerassl.augmentation.crop_flip` at the encoder's image size.
-        **kwargs: the arguments of `keras.Model`.
+        **kwargs: the arguments of `keras.Model`, and `trained_positions`. With
+            `True` the encoder keeps its position embeddings, as one that has
+            been trained should; they don't learn either.
 
     Raises:
         ValueError: if the encoder contains no such ViT, an argument is out of

@@ -19,14 +19,16 @@ class MaskedViT(SelfSupervisedModel):
 
     The ViT remains a stock KerasHub model: its two layers, `embedding` and
     `blocks`, are called one after the other, and patches are taken out or
-    replaced in between. Its position embeddings are set to fixed sines and
-    cosines.
+    replaced in between. Its position embeddings don't learn.
 
     Args:
         encoder: `keras.Model` that contains a `keras_hub.models.ViTBackbone`,
             or such a backbone, with square images and a class token.
         augmenter: a `ViewAugmenter` of one view. By default
             `kerassl.augmentation.crop_flip` at the encoder's image size.
+        trained_positions: bool. With `False` the position embeddings are set to
+            sines and cosines. `True` is for a trained encoder, which needs its
+            own; recipes that go on from weights set it.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
@@ -42,6 +44,7 @@ class MaskedViT(SelfSupervisedModel):
         self,
         encoder: Any,
         augmenter: keras.layers.Layer | None = None,
+        trained_positions: bool = False,
         **kwargs: Any,
     ):
         super().__init__(encoder, augmenter, **kwargs)
@@ -52,7 +55,9 @@ class MaskedViT(SelfSupervisedModel):
         self.patch_size = self.backbone.patch_size[0]
         self.grid, _ = vit.grid
         table = self.embedding.position_embedding.embeddings
-        table.assign(sine_positions(self.grid, table.shape[-1]))
+        self.trained_positions = trained_positions
+        if not trained_positions:
+            table.assign(sine_positions(self.grid, table.shape[-1]))
         # Freeze the variable only: a frozen layer would make the encoder look
         # partly frozen.
         table.trainable = False
@@ -64,6 +69,13 @@ class MaskedViT(SelfSupervisedModel):
         """
         self.embedding.position_embedding.embeddings.trainable = False
         return super().make_train_function(force)
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "trained_positions": self.trained_positions,
+        }
 
     def pixels(self, views: dict[str, Any], training: bool = False) -> Any:
         """Returns the one view `(N, S, S, C)`, normalized for the ViT."""
