@@ -217,7 +217,8 @@ def choose(facts: Facts, given: Mapping[str, Any] | None = None) -> Choice:
     Args:
         facts: `Facts`.
         given: dict of what is given and isn't chosen: `"encoder"`,
-            `"weights"`, `"epochs"`, `"batch_size"` or `"views.preset"`.
+            `"weights"`, `"epochs"`, `"batch_size"` or `"views.preset"`; or
+            `"recipe"`, whose number of epochs then stays.
 
     Returns:
         A `Choice`.
@@ -232,12 +233,13 @@ def choose(facts: Facts, given: Mapping[str, Any] | None = None) -> Choice:
     """
     given = {k: v for k, v in (given or {}).items() if v is not None}
     chosen: dict[str, Any] = dict(given)
+    fixed = {*given, *(["epochs"] if "recipe" in given else [])}
     reasons = []
     for rule in RULES:
         if not rule.applies(facts, chosen):
             continue
         fields = rule.gives(facts)
-        new = {k: v for k, v in fields.items() if k not in chosen}
+        new = {k: v for k, v in fields.items() if k not in {*chosen, *fixed}}
         if fields and not new:
             continue
         chosen |= new
@@ -254,7 +256,10 @@ def command(arguments: Sequence[str], choice: Choice) -> str:
         arguments: the words after `kerassl`, with `auto` for the method.
         choice: `Choice`.
     """
-    at = list(arguments).index(AUTO)
+    places = [at for at, word in enumerate(arguments) if word == AUTO]
+    # `--precision auto` isn't the method.
+    free = [at for at in places if not arguments[at - 1].startswith("--")]
+    at = (free or places)[0]
     words = ["kerassl", *arguments[:at], choice.method, *arguments[at + 1 :]]
     if choice.weights is not None:
         words += ["--from", choice.weights]

@@ -93,6 +93,7 @@ def test_a_line_that_was_cut_off_is_skipped(load, tmp_path):
     [
         ("tune simclear", "Nearest: simclr"),
         ("tune simclr --change nothing=1", "nothing=1"),
+        ("tune simclr --images 50000", "at most 45000"),
         ("methods --methods simclear", "Nearest: simclr"),
         ("presets --only simclear", "Nearest: simclr"),
         ("presets --scale imagenet", "--imagenet PATH"),
@@ -122,6 +123,28 @@ def test_the_changes_of_studies_are_known(load):
         assert len(made) == len(study.variants)
         same = dict.fromkeys([*study.variants, "untrained"], 0.5)
         assert study.agrees(same) in (True, False)
+
+
+@once
+@pytest.mark.parametrize(
+    "best, words",
+    [(0.411, "can't be told"), (0.45, "is the same"), (0.3, "isn't the same")],
+)
+def test_a_study_tells_what_its_runs_allow(load, best, words):
+    load("train")
+    from pages import studies
+
+    scores = {"linear": 0.5, "effective_rank": 9.0, "spread": 0.5}
+    untrained = {"knn": 0.3, **scores}
+    runs = {
+        label: {"knn": 0.4, **scores, "untrained": untrained}
+        for label in ("one group", "two groups", "four groups")
+    }
+    runs["two groups"]["knn"] = best
+    if best < 0.4:
+        runs["four groups"]["knn"] = best
+    text = studies.section("moco_shuffled_statistics", runs)
+    assert f"*Here* the direction {words}" in text
 
 
 @once
@@ -289,6 +312,20 @@ def test_a_preset_goes_on_from_that_of_another_scale(
     assert second[-2:] == ("--from", again.start.folder)
     with pytest.raises(ValueError, match="from random weights"):
         presets.main(parser.parse_args([*options, "--minutes", "8"]))
+
+
+@once
+def test_each_encoder_is_trained_with_all_labels_once(load, monkeypatch):
+    load("results")
+    presets = load("trainings.presets")
+    trained = []
+    monkeypatch.setattr(presets, "supervise", trained.append)
+    parser = argparse.ArgumentParser()
+    presets.add_arguments(parser)
+    options = ["--supervised", "--only", "simclr", "visreg", "mae"]
+    assert presets.main(parser.parse_args(options)) == 0
+    found = [(task.recipe.encoder, task.recipe.method) for task in trained]
+    assert found == [("resnet_nano", "simclr"), ("vit_nano", "mae")]
 
 
 @once

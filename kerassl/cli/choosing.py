@@ -24,7 +24,7 @@ def choose_method(
         data_dir=options.data_dir,
         value_range=options.value_range,
     )
-    given = {**changes, "weights": options.weights}
+    given = {**changes, "weights": options.weights, "recipe": options.recipe}
     views = given.get("views")
     if isinstance(views, dict):
         given["views.preset"] = views.get("preset")

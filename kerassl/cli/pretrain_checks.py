@@ -19,6 +19,7 @@ from kerassl.recipe_fields import (
     find_recipe,
     is_file,
     parse_change,
+    read_recipes,
 )
 from kerassl.run_folder import read_settings, refuse_run
 from kerassl.run_lock import check_free
@@ -84,7 +85,8 @@ def _method_to_check(options: argparse.Namespace) -> str:
             "--set method_args is for one method: give its name instead of "
             "auto, or leave out the change."
         )
-    return METHODS[0]
+    having = (m for m in METHODS if options.recipe in read_recipes(m))
+    return next(having, METHODS[0])
 
 
 def check_data(data: str) -> None:
@@ -119,6 +121,10 @@ def _check_resume(options: argparse.Namespace) -> None:
         fields = find_recipe(recipe["method"], options.recipe)
         pairs.append(("--recipe", recipe["name"], fields["name"]))
         if is_file(options.recipe):
+            if weights is not None:  # Going on has changed these.
+                fields = {**fields, "encoder": recipe["encoder"]}
+                for name in ("schedule", "method_args"):
+                    fields[name] = {**recipe[name], **fields[name]}
             wanted = {**recipe, **fields}
     wanted = changed(wanted, recipe_changes(options))
     pairs += [

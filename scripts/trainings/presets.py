@@ -13,7 +13,8 @@ again without training, even in a fresh clone.
 `--seed 1` trains the same method with another seed and writes its kNN and
 linear scores to `presets/repeats.json`, to show how much runs vary.
 `--supervised` trains the encoders of these recipes with all labels for as many
-epochs, and writes `presets/supervised.json`.
+epochs, those of the first method that has the encoder, and writes
+`presets/supervised.json`.
 
 `--epochs 20` overrides the recipe's epochs and adds them to the preset's name:
 `NAME_20_epochs`; `--minutes 8` takes as many as fit into eight minutes of this
@@ -426,7 +427,7 @@ def main(options: argparse.Namespace) -> int:
             "--minutes and --supervised are for training from random weights. "
             f"Received: --scale {options.scale}"
         )
-    failed = []
+    failed, supervised = [], set()
     scale = STARTS.get(options.scale, options.scale)
     methods = [m for m in recipes.methods() if scale in recipes.names(m)]
     for method in options.only or methods:
@@ -437,7 +438,9 @@ def main(options: argparse.Namespace) -> int:
                 if not verify(task):
                     failed.append(name)
             elif options.supervised:
-                supervise(task)
+                if recipe.encoder not in supervised:
+                    supervise(task)
+                supervised.add(recipe.encoder)
             elif recipe.seed:
                 repeat(task)
             else:

@@ -123,6 +123,12 @@ def main(options: argparse.Namespace) -> int:
     from kerassl import recipes
 
     recipe = recipes.get(options.method).replace(epochs=options.epochs)
+    if not recipe.batch_size <= options.images <= TRAINED:
+        raise ValueError(
+            f"--images is at least a batch, {recipe.batch_size}, and at most "
+            f"{TRAINED}: the images after that are for validation. Received: "
+            f"{options.images}"
+        )
     recipe = changed(recipe, options.change)
     known = {
         line["recipe_hash"]

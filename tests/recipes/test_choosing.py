@@ -22,6 +22,8 @@ GPU = dict(accelerator=True)
         (Facts(300, 28, 1), {"epochs": 9}, "simclr", PRESET, {}),
         (Facts(300, 28, 1, photos=False), {}, "simclr", None, {"epochs": 100}),
         (Facts(300, 28), {"weights": "runs/a"}, "simclr", None, {}),
+        (Facts(20_000, 32), {"recipe": "fast"}, "simclr", None, {}),
+        (Facts(300, 28), {"recipe": "fast"}, "simclr", PRESET, {}),
         (Facts(300, 28), {"encoder": "vit_nano"}, "dino", None, None),
         (Facts(50_000, 32), {"batch_size": 64}, "vicreg", None, {}),
         (Facts(50_000, 32), {"batch_size": 256}, "simclr", None, {}),
@@ -62,6 +64,10 @@ def test_the_command_names_the_choice():
     assert choosing.command(words, choice) == (
         "kerassl pretrain simclr --data folder:a --epochs 9 --set "
         "views.preset=any_channels"
+    )
+    words_of = "pretrain --precision auto auto --data folder:a".split()
+    assert choosing.command(words_of, choice).startswith(
+        "kerassl pretrain --precision auto simclr --data"
     )
     choice = recipes.choose(Facts(300, 32))
     assert shlex.split(choosing.command(words, choice))[-4:] == [
