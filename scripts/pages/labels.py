@@ -6,7 +6,7 @@ from typing import Any
 from results import PRESETS, ROOT, read_json
 
 PICTURE = ROOT / "docs" / "pictures" / "labels.svg"
-PRESET = "simclr_resnet_nano_cifar10_fast"
+PRESET = "simclr_resnet_nano_cifar10_fast_32px"
 SHARES = ("linear_1%", "linear_10%", "linear")
 
 

@@ -57,7 +57,7 @@ def test_the_teacher_never_moves_and_has_its_own_size(images):
 
 def test_a_teacher_by_name_and_a_run_that_goes_on(tmp_path):
     encoder = kerassl.encoders.build("resnet_nano", (32, 32, 3))
-    name = "simclr_resnet_nano_cifar10_fast"
+    name = "simclr_resnet_nano_cifar10_fast_32px"
     model = kerassl.Distillation(encoder, teacher=name, queue_size=64)
     expected = weights_of(kerassl.load_encoder(name))
     for ours, theirs in zip(expected, weights_of(model.teacher)):

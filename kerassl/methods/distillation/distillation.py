@@ -61,7 +61,7 @@ class Distillation(SelfSupervisedModel):
     ```python
     encoder = kerassl.encoders.build("resnet_nano", (32, 32, 3))
     model = kerassl.Distillation(
-        encoder, teacher="simclr_resnet_nano_cifar10_fast"
+        encoder, teacher="simclr_resnet_nano_cifar10_fast_32px"
     )
     model.compile(kerassl.optimizers.AdamW(2e-3))
     model.fit(images, batch_size=128, epochs=10)
