@@ -55,7 +55,7 @@ def sinkhorn(
         columns = of_all(ops.logsumexp, logits)
         q = ops.softmax(logits - columns, axis=1)
     else:
-        takes_part = taking_part[:, None]
+        takes_part = ops.cast(taking_part, logits.dtype)[:, None]
         left_out = 1.0 - takes_part
         columns = of_all(ops.logsumexp, logits - 1e9 * left_out)
         q = takes_part * ops.softmax(logits - columns, axis=1)

@@ -108,6 +108,7 @@ def test_those_left_out_are_as_not_there(count, left_out, prototypes, seed):
     scores = cosines(count + left_out, prototypes, seed)
     taking_part = np.zeros(count + left_out, "float32")
     taking_part[rng.permutation(count + left_out)[:count]] = 1
+    taking_part = taking_part.astype(rng.choice(["float32", "float64"]))
     q = assigned(scores, 0.05, 3, ops.convert_to_tensor(taking_part))
     there = taking_part == 1
     np.testing.assert_allclose(
