@@ -12,8 +12,9 @@ from typing import Any
 
 #: The word for a method that the rules choose.
 AUTO = "auto"
-#: What small images go on from, and large ones if it is at hand.
-PRESET = "simclr_resnet_nano_cifar10_fast_32px"
+#: What small images go on from, by views of the full size, which it has not
+#: seen yet; and large ones, if it is at hand.
+PRESET = "simclr_resnet_nano_cifar10_fast"
 RELEASED = "hub:dinov2_small"
 #: Below so many images on a CPU, a trained encoder is taken.
 FEW = 10_000

@@ -267,6 +267,7 @@ def transfer(presets: list[dict[str, Any]]) -> str:
 def tries(presets: list[dict[str, Any]]) -> str:
     """Returns a table of the tried changes, method by method."""
     from kerassl import recipes
+    from kerassl.renamed import current_recipe
 
     rows = []
     now = {name: recipes.get(name).to_dict() for name in recipes.methods()}
@@ -275,7 +276,9 @@ def tries(presets: list[dict[str, Any]]) -> str:
     for found in read_lines(TRIES):
         changes = ", ".join(
             f"`{change}`"
-            for change in differences(found["recipe"], now[found["method"]])
+            for change in differences(
+                *map(current_recipe, (found["recipe"], now[found["method"]]))
+            )
         )
         cells = [
             f"`{found['method']}`",
@@ -376,7 +379,7 @@ def draw() -> None:
     presets += without_preset(presets)
     presets.sort(key=lambda info: -info["scores"]["knn"]["accuracy"])
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     usual = [usual_minutes(info) for info in presets]
     level = 100.0
@@ -401,7 +404,7 @@ def draw() -> None:
     axes.axhline(floor, color="tab:gray", linestyle="--", label="random ResNet")
     axes.legend(frameon=False, loc="center left")
     axes.set(xlabel="minutes of training, one core", ylabel="kNN, %")
-    axes.set_xlim(right=1.55 * max(usual))  # Room for the names.
+    axes.set_xlim(right=2 * max(usual))  # Room for the names.
     # Equal numbers give equal files.
     with rc_context({"svg.hashsalt": "kerassl"}):
         figure.savefig(PICTURE, metadata={"Date": None})
