@@ -26,9 +26,9 @@ def test_six_steps_on_the_papers_formulas():
         seen.insert(0, t)
         # All batches so far, newest first, as many as fit.
         queue = torch.cat(seen)[:64]
-        of_teacher = torch.softmax(t @ queue.T / 0.5, dim=1)
+        of_teacher = torch.softmax(t @ queue.T / 0.1, dim=1)
         p = p / p.norm(dim=1, keepdim=True)
-        of_student = torch.softmax(p @ queue.T / 0.5, dim=1)
+        of_student = torch.softmax(p @ queue.T / 0.1, dim=1)
         ratio = torch.log(of_teacher) - torch.log(of_student)
         return (of_teacher * ratio).sum(1).mean()
 
