@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from kerassl import augmentation, encoders
+from kerassl.augmentation.geometry import resize_matrix
 from kerassl.distributed import gather
 from kerassl.layers import FeatureQueue
 from kerassl.losses import similarity_distillation, unit_vectors
@@ -18,6 +19,12 @@ from kerassl.registry import linked
 def one_view(size: int) -> augmentation.ViewAugmenter:
     """Returns one of SimCLR's views, of larger crops."""
     return augmentation.simclr(size, crop_area=(0.14, 1.0), num_views=1)
+
+
+def _resizing(extent: int, size: int) -> Any:
+    """Returns the matrix that resizes a row of pixels, `(size, extent)`."""
+    start, length = ops.zeros((1,)), extent * ops.ones((1,))
+    return resize_matrix(ops, start, length, None, size, extent, "bilinear")[0]
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -145,17 +152,14 @@ class Distillation(SelfSupervisedModel):
         }
 
     def _for_teacher(self, view: Any) -> Any:
-        view = ops.cast(view, self.teacher.compute_dtype)
-        height, width, _ = self.teacher.input_shape[1:]
-        if None in (height, width) or tuple(view.shape[1:3]) == (height, width):
-            return view
-        return ops.image.resize(
-            view,
-            (height, width),
-            interpolation="bilinear",
-            antialias=True,
-            data_format="channels_last",
-        )
+        wanted = self.teacher.input_shape[1:3]
+        if None not in wanted and tuple(view.shape[1:3]) != tuple(wanted):
+            # As products: XLA has no antialiased resizing on TensorFlow.
+            rows, columns = map(_resizing, view.shape[1:3], wanted)
+            rows, columns = (ops.cast(m, view.dtype) for m in (rows, columns))
+            view = ops.einsum("yi,nijc->nyjc", rows, view)
+            view = ops.einsum("xj,nyjc->nyxc", columns, view)
+        return ops.cast(view, self.teacher.compute_dtype)
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Compares the similarities to the queue with the teacher's."""
