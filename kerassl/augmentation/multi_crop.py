@@ -6,9 +6,14 @@ from kerassl.augmentation.augmenter import ViewAugmenter
 from kerassl.augmentation.view import View
 
 
-def local_size_of(size: int) -> int:
-    """Returns the usual size of small views: 3/7, as 96 to 224."""
-    return max(16, round(size * 3 / 7))
+def local_size_of(size: int, patch_size: int = 1) -> int:
+    """Returns the usual size of small views: 3/7, as 96 to 224, at least 16.
+
+    Args:
+        size: int, of the large views.
+        patch_size: int, of which the result is a multiple.
+    """
+    return patch_size * max(1, round(max(16, size * 3 / 7) / patch_size))
 
 
 def swav(

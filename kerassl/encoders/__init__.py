@@ -12,7 +12,7 @@ from kerassl.encoders.embed import (
 from kerassl.encoders.feature_map import feature_map
 from kerassl.encoders.libraries import released
 from kerassl.encoders.parts import parts
-from kerassl.encoders.sizes import at_size
+from kerassl.encoders.sizes import at_size, patch_size
 from kerassl.encoders.stages import layer_features, stage_features, stages
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "layer_features",
     "names",
     "parts",
+    "patch_size",
     "released",
     "stage_features",
     "stages",

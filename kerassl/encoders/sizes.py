@@ -1,5 +1,6 @@
 """One encoder for images of several sizes."""
 
+import math
 from typing import Any
 
 import keras
@@ -66,7 +67,7 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
             and _takes_any_size(layer)
         ):
             return replay(layer, args, call)
-        if _takes_the_first(layer):
+        if takes_the_first(layer):
             tokens = args[0].shape[1]
             layer = layers.Cropping1D(
                 (0, tokens - 1), name=layer.name, dtype=layer.dtype_policy
@@ -83,6 +84,22 @@ def at_size(encoder: keras.Model, size: int) -> keras.Model:
             "size, or of one size only, or a ResNet."
         ) from error
     return keras.Model(images, features, name=encoder.name)
+
+
+def patch_size(encoder: keras.Model) -> int:
+    """Returns what the size of images must be a multiple of.
+
+    Args:
+        encoder: `keras.Model` from images to features.
+
+    Returns:
+        An int: the size of the patches of KerasHub's ViTs, DeiTs and DINOs, and
+        1 for other encoders.
+    """
+    for layer in flat_layers(encoder):
+        if hub_name(layer) in EMBEDDINGS:
+            return math.lcm(*parts_of(layer).patches.kernel_size)
+    return 1
 
 
 def _accepts(model: Any, args: tuple) -> bool:
@@ -104,8 +121,12 @@ def _takes_any_size(model: Any) -> bool:
     )
 
 
-def _takes_the_first(layer: Any) -> bool:
-    """Returns whether a layer keeps only the first token, as encoders do."""
+def takes_the_first(layer: Any) -> bool:
+    """Returns whether a layer keeps only the first token, as encoders do.
+
+    Args:
+        layer: a layer of an encoder.
+    """
     return (
         isinstance(layer, layers.Cropping1D)
         and layer.cropping[0] == 0

@@ -13,6 +13,7 @@ from kerassl.distributed import mean_over_devices, scale_loss_for_keras
 from kerassl.image_format import channels_last
 from kerassl.layers import MLPHead, MomentumNetwork
 from kerassl.methods.linked import LinkedModel
+from kerassl.methods.views import views_for
 from kerassl.networks import freeze_parts, frozen_parts
 from kerassl.renamed import current_names
 from kerassl.training.forms import select
@@ -111,7 +112,7 @@ class SelfSupervisedModel(LinkedModel):
         super().__init__(autocast=False, **kwargs)
         self.encoder = encoders.as_encoder(encoder)
         if augmenter is None:
-            augmenter = self.default_views(encoders.image_size(self.encoder))
+            augmenter = views_for(self.encoder, self.default_views)
         found = list(augmenter.view_names)
         if self.num_views not in (None, len(found)):
             raise ValueError(

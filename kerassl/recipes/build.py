@@ -10,6 +10,7 @@ from kerassl import encoders, methods, registry
 from kerassl.choices import check_choice
 from kerassl.choosing import SMALL_SIZE
 from kerassl.environment import environment
+from kerassl.methods.views import views_for
 from kerassl.names import FROM_WEIGHTS, split_library
 from kerassl.networks import in_precision
 from kerassl.recipe_fields import find_recipe
@@ -253,7 +254,6 @@ def _build(
 ) -> methods.SelfSupervisedModel:
     views = dict(recipe.views)
     make_views = VIEWS[views.pop("preset")]
-    size = views.pop("size", encoders.image_size(encoder))
     plan = recipe.resolve(steps_per_epoch)
     try:
         # Learning rate schedules count batches; methods count updates.
@@ -275,7 +275,7 @@ def _build(
             arguments.setdefault("trained_positions", is_trained)
         model = cls(
             encoder,
-            augmenter=make_views(size, **views),
+            augmenter=views_for(encoder, make_views, **views),
             **arguments,
         )
         model.compile(rates.build_optimizer(recipe, model, plan))

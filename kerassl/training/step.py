@@ -170,7 +170,8 @@ def _follow_in_place(model: Any, before: Any) -> None:
 
 def _follow(model: Any) -> None:
     if model.counts_steps:
-        model.steps.assign(ops.cast(model.optimizer.iterations, "int32"))
+        # Not the optimizer's count, which a new optimizer begins anew.
+        model.steps.assign(ops.convert_to_tensor(model.steps) + 1)
     model.after_update()
 
 

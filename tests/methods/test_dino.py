@@ -212,6 +212,31 @@ def test_a_frozen_last_layer_neither_moves_nor_decays(images):
         assert np.abs(value(first) - before).max() > 0
 
 
+@pytest.mark.every_backend
+def test_a_new_optimizer_does_not_freeze_the_last_layer_again(images):
+    model = dino(freeze_last_layer_steps=2, momentum=0.9)
+    views = made_views(model, images[:16])
+    for _ in range(4):
+        model.train_on_batch(views)
+    last = value(model.projector.last.kernel)
+    model.compile(keras.optimizers.SGD(1e-4))
+    model.train_on_batch(views)
+    assert int(model.steps) == 5
+    moved = np.abs(value(model.projector.last.kernel) - last).max()
+    assert 0 < moved < 1e-3
+
+
+@pytest.mark.parametrize("size", [48, 64, 96, 128])
+@pytest.mark.parametrize("method", [kerassl.DINO, kerassl.IBOT, kerassl.DINOv2])
+def test_small_views_can_be_split_into_patches(method, size):
+    encoder = kerassl.encoders.build("vit_nano", (size, size, 3))
+    model = method(encoder, num_prototypes=12, hidden_dim=16)
+    small = model.augmenter.sizes["view_3"]
+    patch = kerassl.encoders.patch_size(encoder)
+    assert patch > 1 and small % patch == 0
+    assert abs(small - size * 3 / 7) <= patch / 2
+
+
 def test_the_teacher_follows_and_is_what_is_used(images, tmp_path):
     model = dino(momentum=Ramp(0.5, 1.0, 4))
     student, teacher = model.encoder, model.feature_encoder

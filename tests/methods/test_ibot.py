@@ -126,6 +126,24 @@ def test_the_loss_and_the_centers_by_hand(model, views):
         )
 
 
+def test_views_and_patches_pass_a_shared_head_as_one_batch(views, monkeypatch):
+    model = ibot(tiny_encoder())
+    rows = []
+    for head in (model.projector, model.momentum_projector.network):
+
+        def vectors(inputs, training, own=head.vectors):
+            rows.append(inputs.shape[0])
+            return own(inputs, training)
+
+        monkeypatch.setattr(head, "vectors", vectors)
+    _, outputs = forward(model, views, training=True)
+    hidden = model.most_hidden
+    # The student's three views and hidden patches; the teacher's two, and all.
+    assert rows == [3 * 6 + 12 * hidden, 2 * 6 + 12 * 16]
+    assert outputs["patches"].shape == (12, hidden, 12)
+    assert outputs["teacher_patches"].shape == (12, hidden, 12)
+
+
 def test_the_student_sees_no_hidden_pixel_and_the_teacher_does(model, views):
     _, before = forward(model, views)
     changed = dict(views)

@@ -1,5 +1,6 @@
 """DINOv2's objective: iBOT with Sinkhorn's shares and KoLeo."""
 
+import functools
 import math
 from typing import Any
 
@@ -65,12 +66,13 @@ class DINOv2(IBOT):
 
     metric_names = (*IBOT.metric_names, "koleo_loss")
 
-    @staticmethod
-    def default_views(size: int) -> keras.layers.Layer:
-        """Returns DINO's views with DINOv2's crops."""
-        return augmentation.dino(
-            size, crop_area=(0.32, 1.0), local_crop_area=(0.05, 0.32)
+    default_views = staticmethod(
+        functools.partial(
+            augmentation.dino,
+            crop_area=(0.32, 1.0),
+            local_crop_area=(0.05, 0.32),
         )
+    )
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """iBOT: DINO, and the teacher's distribution at each hidden patch."""
 
+import functools
 from typing import Any
 
 import keras
@@ -69,15 +70,14 @@ class IBOT(DINO):
     metric_names = (*DINO.metric_names, "patch_loss")
     drawn_names = ("mask_1", "mask_2")
 
-    @staticmethod
-    def default_views(size: int) -> keras.layers.Layer:
-        """Returns DINO's views with iBOT's crops."""
-        return augmentation.dino(
-            size,
+    default_views = staticmethod(
+        functools.partial(
+            augmentation.dino,
             num_local_crops=10,
             crop_area=(0.25, 1.0),
             local_crop_area=(0.05, 0.25),
         )
+    )
 
     def __init__(
         self,
@@ -184,7 +184,7 @@ class IBOT(DINO):
         large = ops.concatenate([views[name] for name in self.taught])
         masks = ops.concatenate([views[name] for name in self.drawn_names])
         # Hidden patches come first.
-        places = ops.argsort(1.0 - masks, axis=1)[:, : self.most_hidden]
+        places = ops.argsort(1.0 - masks, axis=1)[:, : self.most_hidden, None]
         pixels = self.preprocessor(large, training=training)
         embedded = self.embedding(pixels, masks, training=training)
         tokens = self.rest(embedded, training=training)
@@ -195,17 +195,21 @@ class IBOT(DINO):
             if others
             else {}
         )
-        parts = [features, *small.values()]
-        logits = self.projector(
-            ops.concatenate(parts) if small else features, training=training
+        heads = [head for _, head in self.heads()]
+        vectors, hidden = self._vectors(
+            heads,
+            ops.concatenate([features, *small.values()]) if small else features,
+            ops.take_along_axis(self._patches(tokens), places, axis=1),
+            training,
         )
         names = [*self.taught, *small]
-        outputs = dict(zip(names, ops.split(logits, len(names))))
-        hidden = self._patches(tokens, places)
+        outputs = dict(
+            zip(names, ops.split(heads[0].last(vectors), len(names)))
+        )
         outputs |= {
             "features": features,
-            "patches": self.heads()[-1][1](hidden, training=training),
-            "mask": ops.take_along_axis(masks, places, axis=1),
+            "patches": heads[-1].last(hidden),
+            "mask": ops.take_along_axis(masks, places[..., 0], axis=1),
         }
         return outputs | self._teach(large, places, training)
 
@@ -218,30 +222,48 @@ class IBOT(DINO):
         )
         tokens = teacher.rest(embedded, training=trains)
         features = teacher.pool(tokens, training=trains)
-        logits = self.momentum_projector(features, training=trains)
-        head = self.heads()[-1][0]
+        heads = [copy.network for copy, _ in self.heads()]
+        patches, is_centered = self._patches(tokens), self.centering == "mean"
+        if not is_centered:
+            patches = ops.take_along_axis(patches, places, axis=1)
+        vectors, patches = self._vectors(heads, features, patches, trains)
+        first, last = heads[0].last, heads[-1].last
+        logits = ops.stop_gradient(first(vectors))
         means = {"center": (self.center, ops.mean(logits, axis=0))}
-        if self.centering == "mean":
-            last = head.network.last
-            vectors = head.network.vectors(tokens, trains)
-            patches = last(self._patches(vectors, places))
+        if is_centered:
             # It is linear, so it maps the mean to the mean logits.
-            seen = vectors[:, self.embedding.first_tokens :]
-            mean = last(ops.mean(seen, axis=(0, 1))[None])[0]
+            mean = last(ops.mean(patches, axis=(0, 1))[None])[0]
             means["patch_center"] = (self.patch_center, mean)
-        else:
-            patches = head(self._patches(tokens, places), training=trains)
+            patches = ops.take_along_axis(patches, places, axis=1)
         taught = dict(zip(self.taught, ops.split(logits, TAUGHT)))
         return {
             **{f"teacher_{name}": x for name, x in taught.items()},
-            "teacher_patches": ops.stop_gradient(patches),
+            "teacher_patches": ops.stop_gradient(last(patches)),
             **self._centers(means, training),
         }
 
-    def _patches(self, tokens: Any, places: Any) -> Any:
-        """Returns the tokens of some patches."""
-        patches = tokens[:, self.embedding.first_tokens :]
-        return ops.take_along_axis(patches, places[..., None], axis=1)
+    def _patches(self, tokens: Any) -> Any:
+        """Returns the tokens of patches."""
+        return tokens[:, self.embedding.first_tokens :]
+
+    def _vectors(
+        self, heads: list[DINOHead], features: Any, patches: Any, training: bool
+    ) -> tuple[Any, Any]:
+        """Maps views' features `(N, D)` and patches `(M, P, D)` to vectors.
+
+        They pass a shared head as one batch, with common batch statistics, as
+        in the authors' code.
+        """
+        if not self.shared_head:
+            return (
+                heads[0].vectors(features, training),
+                heads[1].vectors(patches, training),
+            )
+        rows = ops.reshape(patches, (-1, patches.shape[-1]))
+        rows = heads[0].vectors(ops.concatenate([features, rows]), training)
+        count, shape = ops.shape(features)[0], ops.shape(patches)[:2]
+        patches = ops.reshape(rows[count:], (*shape, rows.shape[-1]))
+        return rows[:count], patches
 
     def objective(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """Adds the loss of hidden patches to DINO's of views."""

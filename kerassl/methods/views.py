@@ -1,0 +1,36 @@
+"""Views that an encoder can take."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from kerassl import encoders
+from kerassl.augmentation.multi_crop import local_size_of
+
+
+def views_for(
+    encoder: keras.Model, make_views: Callable, **settings: Any
+) -> keras.layers.Layer:
+    """Makes an augmenter at an encoder's image size.
+
+    Small views get a size that a ViT can split into its patches.
+
+    Args:
+        encoder: `keras.Model` from images to features.
+        make_views: a function of `kerassl.augmentation`, from the size of the
+            views and other settings to an augmenter.
+        **settings: arguments of it, which win.
+
+    Returns:
+        A layer from images to a dict of views.
+    """
+    size = settings.pop("size", None) or encoders.image_size(encoder)
+    if (
+        "local_size" in inspect.signature(make_views).parameters
+        and settings.get("local_size") is None
+    ):
+        patch = encoders.patch_size(encoder)
+        settings["local_size"] = local_size_of(size, patch)
+    return make_views(size, **settings)
