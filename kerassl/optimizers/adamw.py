@@ -1,11 +1,12 @@
-"""AdamW without weight decay for biases and normalization layers."""
+"""AdamW without weight decay for biases, normalization and LayerScale."""
 
 from typing import Any
 
 import keras
 
-# Keras's names for the variables of biases and normalization layers.
-NAMES = ("bias", "beta", "gamma")
+# Keras's names for the variables of biases and normalization layers, and
+# KerasHub's for those of LayerScale.
+NAMES = ("bias", "beta", "gamma", "lambda1")
 
 # On PyTorch Keras replaces `AdamW` with a faster class when an instance is
 # created, but not for subclasses. `__new__` reveals that class.
@@ -16,9 +17,10 @@ Base: Any = type(keras.optimizers.AdamW.__new__(keras.optimizers.AdamW))
 class AdamW(Base):
     """Keras's AdamW, without weight decay for biases and normalization layers.
 
-    This is the usual setting for vision transformers. Keras's own class has the
-    method `exclude_from_weight_decay`, but its effect is lost when a model is
-    saved and loaded, as in a resumed run.
+    This is the usual setting for vision transformers. The scales of KerasHub's
+    LayerScale don't decay either. Keras's own class has the method
+    `exclude_from_weight_decay`, but its effect is lost when a model is saved
+    and loaded, as in a resumed run.
 
     Args:
         learning_rate: float or a schedule.

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import kerassl
 from kerassl.optimizers import AdamW, Ramp
 
 # Without gradients, only the decay changes weights: it halves them.
@@ -39,6 +40,15 @@ def test_biases_and_normalizations_do_not_decay():
     assert ratios["kernel"] == pytest.approx([0.5] * 5, rel=1e-5)
     assert ratios["bias"] == pytest.approx([1] * 5)
     assert ratios["gamma"] == pytest.approx([1])
+
+
+def test_layer_scale_does_not_decay():
+    encoder = kerassl.encoders.build("dinov2_small", (28, 28, 3))
+    optimizer = AdamW(**SETTINGS)
+    optimizer.build(encoder.trainable_variables)
+    scales = [v for v in encoder.trainable_variables if v.name == "lambda1"]
+    assert len(scales) == 24
+    assert not any(map(optimizer._use_weight_decay, scales))
 
 
 def test_it_can_treat_all_alike():
