@@ -32,6 +32,13 @@ def recipe_hashes(fields: dict[str, Any]) -> set[str]:
         for name, value in now.items()
         if name in ("method_args", "views")
     }
+    # A ramp over the whole run was written with its number of epochs.
+    before["method_args"] = {
+        key: {**item, "epochs": now["epochs"]}
+        if isinstance(item, dict) and set(item) == {"linear"}
+        else item
+        for key, item in before["method_args"].items()
+    }
     return {recipe_hash(now), recipe_hash({**now, **before})}
 
 

@@ -4,6 +4,9 @@ from typing import Any
 
 from kerassl import layers, optimizers
 
+# A ramp without a number of epochs takes the whole run.
+RAMP = {"linear", "epochs"}
+
 
 def of_length(value: Any, total: int, steps_per_epoch: float) -> Any:
     """Replaces a value that depends on the length of the run.
@@ -21,10 +24,12 @@ def of_length(value: Any, total: int, steps_per_epoch: float) -> Any:
     if isinstance(value, dict) and set(value) == {"cosine"}:
         start, end = value["cosine"]
         return optimizers.Ramp(start, end, total)
-    if isinstance(value, dict) and set(value) == {"linear", "epochs"}:
-        steps = max(1, min(total, round(value["epochs"] * steps_per_epoch)))
+    if isinstance(value, dict) and {"linear"} <= set(value) <= RAMP:
+        steps = total
+        if "epochs" in value:
+            steps = min(total, round(value["epochs"] * steps_per_epoch))
         start, end = value["linear"]
-        return optimizers.Ramp(start, end, steps, "linear")
+        return optimizers.Ramp(start, end, max(1, steps), "linear")
     if isinstance(value, dict) and set(value) == {"epochs"}:
         return round(value["epochs"] * steps_per_epoch)
     return value

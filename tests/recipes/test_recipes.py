@@ -144,6 +144,12 @@ def test_ramps_follow_the_length_of_the_run():
     assert short.momentum.steps == 16
 
 
+def test_a_ramp_without_epochs_takes_the_whole_run():
+    recipe = recipes.get("ijepa", "cpu").replace(epochs=20)
+    model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=8)
+    assert model.momentum.steps == 160 and model.momentum.end == 1.0
+
+
 def test_build_model_repeats_the_first_weights():
     recipe = recipes.get("simclr", "cpu")
     first, second, other = (
