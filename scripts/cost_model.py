@@ -7,6 +7,7 @@ an earlier one of the same method and scale. Operations are those of the step's
 program before the compiler changes it, as XLA counts them: multiplications and
 additions each. They are for float32 shapes, and no data are needed.
 
+- `recipe`: the recipe's hash. A test asks for a new count when it has changed.
 - `flops_per_image`: views, forward and backward pass and loss, of one image.
 - `encoder_flops_per_view`: one image through the encoder, forward.
 - `passes`: the first over the second: what an epoch costs in encoder passes. A
@@ -125,6 +126,7 @@ def cost(method: str, scale: str) -> dict[str, Any]:
     return {
         "method": method,
         "scale": scale,
+        "recipe": recipe.hash,
         "encoder": recipe.encoder,
         "image_size": size,
         "batch_size": recipe.batch_size,

@@ -75,6 +75,12 @@ def test_results_keep_the_hash_of_former_names(load):
     assert len(hashes) == 2
     assert hashes == load("results").recipe_hashes(old)
     assert len(load("results").recipe_hashes(recipes["simclr"])) == 1
+    # I-JEPA's momentum had the recipe's number of epochs.
+    recipe = kerassl.recipes.get("ijepa").to_dict()
+    settings = copy.deepcopy(recipe["method_args"])
+    settings["momentum"]["epochs"] = recipe["epochs"]
+    old = kerassl.recipes.get("ijepa").replace(method_args=settings)
+    assert old.hash in load("results").recipe_hashes(recipe)
 
 
 @once
@@ -196,6 +202,20 @@ def test_operations_are_counted(load):
     )
 
 
+@once
+def test_costs_are_those_of_todays_recipes(load):
+    results = load("results")
+    stale = [
+        f"{line['method']} ({line['scale']})"
+        for line in results.read_lines(results.RESULTS / "cost.jsonl")
+        if line["recipe"]
+        not in results.recipe_hashes(
+            kerassl.recipes.get(line["method"], line["scale"]).to_dict()
+        )
+    ]
+    assert not stale, "Count again with scripts/cost_model.py."
+
+
 CHILD = """
 import pathlib, signal, sys, time
 def save(*_):
@@ -239,7 +259,6 @@ def test_a_training_may_save_when_the_script_is_stopped(number, tmp_path):
     assert saved.exists()
 
 
-@once
 @once
 def test_a_training_takes_the_epochs_that_fit_into_the_minutes(
     load, monkeypatch

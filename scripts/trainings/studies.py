@@ -169,6 +169,26 @@ STUDIES = {
         "dimensions (figure 4).",
         _values("method_args.projection_dim", 32, 128, 512, 2048),
         lambda knn: knn["32"] < knn["512"] and knn["32"] < knn["2048"],
+        "The weight of the terms off the diagonal is 0.03 at each width, D, "
+        "though there are D times as many as on it.",
+    ),
+    "barlow_twins_scaled_width": Study(
+        "Barlow Twins: the width, with a weight that follows it",
+        "barlow_twins",
+        "https://arxiv.org/abs/2103.03230",
+        "As above.",
+        {
+            str(width): Variant(
+                (
+                    f"method_args.projection_dim={width}",
+                    f"method_args.off_diagonal_weight={0.03 * 512 / width}",
+                )
+            )
+            for width in (32, 128, 512, 2048)
+        },
+        lambda knn: knn["32"] < knn["512"] and knn["32"] < knn["2048"],
+        "The weight of the terms off the diagonal is 0.03 at 512 dimensions, "
+        "and falls as the width grows.",
     ),
     "mae_mask_ratio": Study(
         "MAE: the mask ratio",

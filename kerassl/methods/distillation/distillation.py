@@ -74,9 +74,10 @@ class Distillation(SelfSupervisedModel):
     model.fit(images, batch_size=128, epochs=10)
     ```
 
-    Deviations from SEED's code: the queue starts empty instead of with random
-    vectors, and empty slots don't count; the student's head is one dense layer,
-    as in LightlyTrain, whose mixup is left out.
+    Deviations from SEED's code: student and teacher have one temperature, as in
+    LightlyTrain, where the code has 0.2 and 0.0001; the queue starts empty
+    instead of with random vectors, and empty slots don't count; the student's
+    head is one dense layer, as in LightlyTrain, whose mixup is left out.
 
     Reference:
         - [Fang et al., 2021, SEED](https://arxiv.org/abs/2101.04731)

@@ -65,8 +65,8 @@ class SimMIM(MaskedViT):
     ```
 
     Deviations from microsoft/SimMIM: KerasHub's ViT has positions instead of
-    relative position biases, and no stochastic depth (0.1 in the code); the
-    mask token starts at 0.
+    relative position biases, and neither LayerScale nor stochastic depth (0.1
+    in the code); the mask token starts at 0.
 
     Reference:
         - [Xie et al., 2021](https://arxiv.org/abs/2111.09886)
