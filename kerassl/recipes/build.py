@@ -11,13 +11,13 @@ from kerassl.choices import check_choice
 from kerassl.choosing import SMALL_SIZE
 from kerassl.environment import environment
 from kerassl.methods.views import views_for
-from kerassl.names import FROM_WEIGHTS, split_library
+from kerassl.names import FROM_WEIGHTS
 from kerassl.networks import in_precision
 from kerassl.recipe_fields import find_recipe
 from kerassl.recipes import rates
 from kerassl.recipes.going_on import going_on
 from kerassl.recipes.length import of_length
-from kerassl.recipes.recipe import METHODS, VIEWS, Recipe, arguments_of
+from kerassl.recipes.recipe import METHODS, VIEWS, Recipe
 from kerassl.training import precision
 
 
@@ -265,14 +265,6 @@ def _build(
         }
         if teacher is not None:
             arguments["teacher"] = teacher
-        # A new encoder of MAE and its kin gets sines. A trained one needs the
-        # positions that it has learned with.
-        if "trained_positions" in arguments_of(cls):
-            is_trained = (
-                recipe.encoder == FROM_WEIGHTS
-                or split_library(recipe.encoder)[0] == "hub"
-            )
-            arguments.setdefault("trained_positions", is_trained)
         model = cls(
             encoder,
             augmenter=views_for(encoder, make_views, **views),

@@ -113,6 +113,12 @@ class ImageModel(LentModel):
         super().compile(optimizer=optimizer, **kwargs)
         follow_frozen(self)
 
+    def keep_frozen(self) -> None:
+        """Freezes again what must not learn; by default nothing.
+
+        It is called before training, since thawing a model thaws all in it.
+        """
+
     def compile_from_config(self, config: dict) -> None:
         """Compiles with a saved optimizer; Keras calls it on loading."""
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -305,6 +311,7 @@ class ImageModel(LentModel):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that `fit` and `train_on_batch` call per step."""
+        self.keep_frozen()
         build_optimizer(self)
         super().make_train_function(force)
 

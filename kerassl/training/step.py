@@ -231,12 +231,13 @@ def _are_finite() -> Callable[[list], Any]:
     return jax.jit(are_finite)
 
 
-def follow_frozen(model: keras.Model) -> None:
-    """Updates momentum networks after layers have been frozen or thawed.
+def follow_frozen(model: Any) -> None:
+    """Updates what follows layers that have been frozen or thawed.
 
     Args:
-        model: `keras.Model`.
+        model: `SelfSupervisedModel`.
     """
+    model.keep_frozen()
     with scope(model):
         for layer in all_layers(model):
             if isinstance(layer, MomentumNetwork):

@@ -175,10 +175,22 @@ def test_a_new_vit_gets_sines():
             keras.ops.convert_to_numpy(table),
             sine_positions(each.grid, table.shape[-1]),
         )
-    again = kerassl.MAE.from_config(
-        kerassl.MAE(given, trained_positions=True).get_config()
-    )
-    assert again.trained_positions
+
+
+def test_positions_that_have_learned_are_kept(tmp_path):
+    shape = (32, 32, 3)
+    given = kerassl.encoders.build("vit_nano", shape)
+    positions = given.get_layer("backbone").layers[1].position_embedding
+    learned = keras.ops.convert_to_numpy(positions.embeddings) + 0.01
+    positions.embeddings.assign(learned)
+    given.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    for encoder in (given, loaded):
+        for method in (kerassl.MAE, kerassl.SimMIM):
+            table = method(encoder).embedding.position_embedding.embeddings
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(table), learned
+            )
 
 
 def test_without_its_guard_the_last_encoder_is_the_runs(tmp_path):

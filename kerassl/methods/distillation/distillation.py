@@ -121,7 +121,7 @@ class Distillation(SelfSupervisedModel):
                 f"The encoder takes images of {channels} channels, and the "
                 f"teacher of {self.teacher.input_shape[-1]}."
             )
-        set_trainable(self.teacher, False)
+        self.keep_frozen()
         self.temperature = temperature
         self.queue_size = queue_size
         width = self.teacher.output_shape[-1]
@@ -132,6 +132,10 @@ class Distillation(SelfSupervisedModel):
             output_bias=True,
         )
         self.queue = FeatureQueue(queue_size, width, start="zeros")
+
+    def keep_frozen(self) -> None:
+        """Freezes the teacher."""
+        set_trainable(self.teacher, False)
 
     def forward_views(
         self, views: dict[str, Any], training: bool = False

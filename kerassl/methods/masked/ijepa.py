@@ -38,7 +38,7 @@ class IJEPA(MaskedViT):
             such as `kerassl.encoders.build("vit_small", ..., pooling="mean")`.
             It needs square images and a class token, which joins the visible
             patches. Its position embeddings are set to fixed sines and cosines,
-            unless it is to keep them.
+            unless they have learned.
         num_targets: int > 0, the number of blocks.
         target_ratio: float in (0, 1), a block's share of the patches. The
             encoder sees the share that is left if no blocks overlap.
@@ -51,9 +51,7 @@ class IJEPA(MaskedViT):
         seed: int, of the blocks.
         augmenter: a `ViewAugmenter` of one view. By default
             `kerassl.augmentation.crop_flip` at the encoder's image size.
-        **kwargs: the arguments of `keras.Model`, and `trained_positions`. With
-            `True` the encoder keeps its position embeddings, as one that has
-            been trained should; they don't learn either.
+        **kwargs: the arguments of `keras.Model`.
 
     Raises:
         ValueError: if the encoder contains no such ViT, an argument is out of

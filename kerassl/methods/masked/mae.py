@@ -41,7 +41,7 @@ class MAE(MaskedViT):
     The encoder remains a stock KerasHub model:
     `model.encoder.get_layer("backbone")` can be saved with `save_to_preset` and
     loads without kerassl. MAE only sets its position embeddings to fixed sines
-    and cosines, unless it is to keep them.
+    and cosines, unless they have learned.
 
     Args:
         encoder: `keras.Model` that contains a `keras_hub.models.ViTBackbone`,
@@ -59,9 +59,7 @@ class MAE(MaskedViT):
         seed: int, of the masks.
         augmenter: a `ViewAugmenter` of one view. By default
             `kerassl.augmentation.crop_flip` at the encoder's image size.
-        **kwargs: the arguments of `keras.Model`, and `trained_positions`. With
-            `True` the encoder keeps its position embeddings, as one that has
-            been trained should; they don't learn either.
+        **kwargs: the arguments of `keras.Model`.
 
     Raises:
         ValueError: if the encoder contains no such ViT, or an argument is out

@@ -31,17 +31,15 @@ class SimMIM(MaskedViT):
         encoder: `keras.Model` that contains a `keras_hub.models.ViTBackbone`,
             such as `kerassl.encoders.build("vit_small", ...)`, or such a
             backbone. It needs square images and a class token. Its position
-            embeddings are set to fixed sines and cosines, unless it is to keep
-            them.
+            embeddings are set to fixed sines and cosines, unless they have
+            learned.
         mask_ratio: float in (0, 1), the fraction of squares to hide.
         mask_size: int > 0, the side of a square in patches. If it doesn't
             divide the number of patches in a row, the last squares are cut.
         seed: int, of the masks.
         augmenter: a `ViewAugmenter` of one view. By default
             `kerassl.augmentation.crop_flip` at the encoder's image size.
-        **kwargs: the arguments of `keras.Model`, and `trained_positions`. With
-            `True` the encoder keeps its position embeddings, as one that has
-            been trained should; they don't learn either.
+        **kwargs: the arguments of `keras.Model`.
 
     Raises:
         ValueError: if the encoder contains no such ViT, or an argument is out

@@ -19,16 +19,14 @@ class MaskedViT(SelfSupervisedModel):
 
     The ViT remains a stock KerasHub model: its two layers, `embedding` and
     `blocks`, are called one after the other, and patches are taken out or
-    replaced in between. Its position embeddings don't learn.
+    replaced in between. Its position embeddings don't learn. They become sines
+    and cosines, unless they have learned: a trained encoder needs its own.
 
     Args:
         encoder: `keras.Model` that contains a `keras_hub.models.ViTBackbone`,
             or such a backbone, with square images and a class token.
         augmenter: a `ViewAugmenter` of one view. By default
             `kerassl.augmentation.crop_flip` at the encoder's image size.
-        trained_positions: bool. With `False` the position embeddings are set to
-            sines and cosines. `True` is for a trained encoder, which needs its
-            own; recipes that go on from weights set it.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
@@ -44,7 +42,6 @@ class MaskedViT(SelfSupervisedModel):
         self,
         encoder: Any,
         augmenter: keras.layers.Layer | None = None,
-        trained_positions: bool = False,
         **kwargs: Any,
     ):
         super().__init__(encoder, augmenter, **kwargs)
@@ -54,28 +51,20 @@ class MaskedViT(SelfSupervisedModel):
         self.embedding, self.blocks = vit.embedding, vit.encoder
         self.patch_size = self.backbone.patch_size[0]
         self.grid, _ = vit.grid
-        table = self.embedding.position_embedding.embeddings
-        self.trained_positions = trained_positions
-        if not trained_positions:
+        positions = self.embedding.position_embedding
+        table = positions.embeddings
+        # Initializers of Keras return the same values each time.
+        initial = positions.embeddings_initializer(table.shape, table.dtype)
+        values = map(ops.convert_to_numpy, (table, initial))
+        if np.array_equal(*values):
             table.assign(sine_positions(self.grid, table.shape[-1]))
-        # Freeze the variable only: a frozen layer would make the encoder look
-        # partly frozen.
-        table.trainable = False
+        self.keep_frozen()
 
-    def make_train_function(self, force: bool = False) -> Any:
-        """Makes the training step, with the position embeddings frozen.
-
-        Thawing the encoder would otherwise make them trainable.
-        """
+    def keep_frozen(self) -> None:
+        """Freezes the position embeddings."""
+        # The variable only: a frozen layer would make the encoder look partly
+        # frozen.
         self.embedding.position_embedding.embeddings.trainable = False
-        return super().make_train_function(force)
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "trained_positions": self.trained_positions,
-        }
 
     def pixels(self, views: dict[str, Any], training: bool = False) -> Any:
         """Returns the one view `(N, S, S, C)`, normalized for the ViT."""
