@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kerassl.choosing import AUTO, command
 from kerassl.cli.errors import user_errors
 from kerassl.cli.loading import load_keras
+from kerassl.cli.options import DATA, add_data_dir, add_range, positive
 from kerassl.cli.pretrain_checks import check_data
-from kerassl.cli.types import add_range, positive
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
@@ -42,13 +42,7 @@ def add_parser(commands: Any) -> None:
         action = actions.add_parser(name, help=help, description=help)
         action.set_defaults(command=run)
         add = action.add_argument
-        add(
-            "source",
-            metavar="SOURCE",
-            help="as --data of `kerassl pretrain`: folder:PATH, a list "
-            "(.txt, .csv), a .tar, .parquet, .npz, .npy, .h5 or .zarr file, a "
-            "URL of tar or Parquet files, a TFDS name, or hf:OWNER/NAME",
-        )
+        add("source", metavar="SOURCE", help=DATA)
         add("--split", default="train", help="train (the default), test, ...")
         add(
             "--limit",
@@ -62,7 +56,7 @@ def add_parser(commands: Any) -> None:
             help="the size to which photos are resized (224)",
         )
         add_range(action)
-        add("--data-dir", help="where TFDS keeps its data sets")
+        add_data_dir(action)
         if run is check:
             add(
                 "--for",

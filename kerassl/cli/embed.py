@@ -5,8 +5,15 @@ from typing import Any
 
 from kerassl.cli.errors import UserError, print_note, user_errors
 from kerassl.cli.loading import load_keras
+from kerassl.cli.options import (
+    DATA,
+    add_data_dir,
+    add_max_unreadable,
+    add_range,
+    add_source,
+    positive,
+)
 from kerassl.cli.pretrain_checks import check_data
-from kerassl.cli.types import add_range, positive, share
 from kerassl.feature_files import check_feature_file
 
 
@@ -21,19 +28,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
-    add(
-        "source",
-        metavar="SOURCE",
-        help="a run's folder, a preset (its name, hf://owner/name or its "
-        "folder), or a .keras file of an encoder",
-    )
-    add(
-        "data",
-        metavar="DATA",
-        help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
-        "a list (.txt, .csv), or a .tar, .parquet, .npz, .npy, .h5 or .zarr "
-        "file",
-    )
+    add_source(parser)
+    add("data", metavar="DATA", help=DATA)
     add(
         "--output",
         required=True,
@@ -65,14 +61,9 @@ def add_parser(commands: Any) -> None:
         default=256,
         help="the images that are embedded at once (256)",
     )
-    add(
-        "--max-unreadable",
-        type=share,
-        metavar="SHARE",
-        help="as in `kerassl pretrain` (0.01)",
-    )
+    add_max_unreadable(parser)
     add_range(parser, "(default: that of the training)")
-    add("--data-dir", help="where TFDS keeps its data sets")
+    add_data_dir(parser)
 
 
 def run(options: argparse.Namespace) -> int:

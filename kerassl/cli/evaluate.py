@@ -8,7 +8,13 @@ from typing import Any
 from kerassl.choices import check_choice
 from kerassl.cli.errors import print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
-from kerassl.cli.types import add_range, positive, share
+from kerassl.cli.options import (
+    add_data_dir,
+    add_max_unreadable,
+    add_range,
+    add_source,
+    positive,
+)
 from kerassl.run_folder import RECIPE, read_scores, read_settings
 from kerassl.run_lock import check_free
 
@@ -37,12 +43,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
-    add(
-        "source",
-        metavar="SOURCE",
-        help="a run's folder, a preset (its name, hf://owner/name or its "
-        "folder), or a .keras file of an encoder",
-    )
+    add_source(parser)
     add(
         "--data",
         help="a labeled data set, as in `kerassl pretrain`. Without a test "
@@ -64,12 +65,7 @@ def add_parser(commands: Any) -> None:
         help="limit the number of training images",
     )
     add("--test-limit", type=positive, help="limit the number of test images")
-    add(
-        "--max-unreadable",
-        type=share,
-        metavar="SHARE",
-        help="as in `kerassl pretrain` (0.01)",
-    )
+    add_max_unreadable(parser)
     add_range(parser, "(default: that of the training)")
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
@@ -113,7 +109,7 @@ def add_parser(commands: Any) -> None:
         "dinov2_small, dinov2_base or imagenet (a ResNet-50) for released "
         "weights. Random weights are always measured",
     )
-    add("--data-dir", help="where TFDS keeps its data sets")
+    add_data_dir(parser)
     add(
         "--json",
         action="store_true",

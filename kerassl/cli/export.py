@@ -5,7 +5,7 @@ from typing import Any
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.loading import load_keras
-from kerassl.cli.types import positive
+from kerassl.cli.options import add_source, positive
 from kerassl.export_formats import FORMATS, check_export
 
 
@@ -20,12 +20,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
-    add(
-        "source",
-        metavar="SOURCE",
-        help="a run's folder, a preset (its name, hf://owner/name or its "
-        "folder), or a .keras file of an encoder",
-    )
+    add_source(parser)
     add("--format", required=True, metavar="FORMAT", help=", ".join(FORMATS))
     add(
         "--output",

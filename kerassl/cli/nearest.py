@@ -8,8 +8,15 @@ from typing import Any
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.loading import load_keras
+from kerassl.cli.options import (
+    DATA,
+    add_data_dir,
+    add_max_unreadable,
+    add_range,
+    add_source,
+    positive,
+)
 from kerassl.cli.pretrain_checks import check_data
-from kerassl.cli.types import positive, share
 
 
 def add_parser(commands: Any) -> None:
@@ -22,18 +29,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(command=run)
     add = parser.add_argument
-    add(
-        "source",
-        metavar="SOURCE",
-        help="a run's folder, a preset (its name, hf://owner/name or its "
-        "folder), or a .keras file of an encoder",
-    )
-    add(
-        "data",
-        metavar="DATA",
-        help="the images to search: fashion_mnist_small, a TFDS name such as "
-        "cifar10, folder:PATH, or a .npz or .npy file",
-    )
+    add_source(parser)
+    add("data", metavar="DATA", help=f"the images to search: {DATA}")
     add(
         "queries",
         metavar="IMAGE",
@@ -50,13 +47,9 @@ def add_parser(commands: Any) -> None:
     add("--json", action="store_true", help="print one JSON object instead")
     add("--split", default="train", help="as in `kerassl embed` (train)")
     add("--limit", type=positive, help="search this many images at most")
-    add(
-        "--max-unreadable",
-        type=share,
-        metavar="SHARE",
-        help="as in `kerassl pretrain` (0.01)",
-    )
-    add("--data-dir", help="where TFDS keeps its data sets")
+    add_max_unreadable(parser)
+    add_range(parser, "(default: that of the training)")
+    add_data_dir(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
                 limit=options.limit,
                 data_dir=options.data_dir,
                 max_unreadable=options.max_unreadable,
+                value_range=options.value_range,
             )
             found = search.nearest(options.queries, options.k)
             if options.output:

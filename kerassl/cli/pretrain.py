@@ -13,8 +13,15 @@ from kerassl.choosing import AUTO
 from kerassl.cli.choosing import choose_method, choose_recipe, print_choice
 from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
+from kerassl.cli.options import (
+    DATA,
+    add_data_dir,
+    add_max_unreadable,
+    add_range,
+    positive,
+    seed,
+)
 from kerassl.cli.pretrain_checks import check_options, recipe_changes
-from kerassl.cli.types import add_range, positive, seed, share
 from kerassl.names import GUARDS, MONITORS, PRECISIONS
 from kerassl.reading import one_line
 from kerassl.run_folder import encoder_file
@@ -45,12 +52,7 @@ def add_parser(commands: Any) -> None:
         help="such as simclr; or auto, which chooses one for the images and "
         "says why",
     )
-    add(
-        "--data",
-        help="fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, "
-        "a list (.txt, .csv), or a .tar, .parquet, .npz, .npy, .h5 or .zarr "
-        "file",
-    )
+    add("--data", help=DATA)
     add("--output", help="the run's folder (default: runs/METHOD_DATA)")
     add(
         "--recipe",
@@ -96,13 +98,7 @@ def add_parser(commands: Any) -> None:
         "but at most 64 if the recipe is cpu by default)",
     )
     add("--limit", type=positive, help="use this many images at most")
-    add(
-        "--max-unreadable",
-        type=share,
-        metavar="SHARE",
-        help="the share of a folder's images that may be unreadable and are "
-        "left out (0.01)",
-    )
+    add_max_unreadable(parser)
     add_range(parser)
     add("--seed", type=seed, help="default: the recipe's")
     add(
@@ -111,7 +107,7 @@ def add_parser(commands: Any) -> None:
         "auto is mixed_bfloat16 on GPUs and TPUs that have it, and float32 "
         "elsewhere",
     )
-    add("--data-dir", help="where TFDS keeps its data sets")
+    add_data_dir(parser)
     add(
         "--keep",
         type=positive,

@@ -5,7 +5,12 @@ from typing import Any
 
 from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.loading import load_keras
-from kerassl.cli.types import channels, positive, share
+from kerassl.cli.options import (
+    add_data_dir,
+    add_max_unreadable,
+    channels,
+    positive,
+)
 from kerassl.run_folder import read_settings
 
 
@@ -29,13 +34,8 @@ def add_parser(commands: Any) -> None:
         "as many training images (500)",
     )
     add("--output", help="the file to write (default: RUN/report.html)")
-    add("--data-dir", help="where TFDS keeps its data sets")
-    add(
-        "--max-unreadable",
-        type=share,
-        metavar="SHARE",
-        help="as in `kerassl pretrain` (default: the run's)",
-    )
+    add_data_dir(parser)
+    add_max_unreadable(parser, "default: the run's")
     add(
         "--channels",
         type=channels,

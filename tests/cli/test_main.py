@@ -54,6 +54,7 @@ def answer(words, start=MODULE):
         ("--version", 0, f"kerassl {kerassl.__version__}"),
         ("pretrain --help", 0, "--monitor"),
         ("evaluate --help", 0, "--protocol"),
+        ("nearest --help", 0, ".parquet"),
         ("pretend", 2, "pretrain"),
         ("pretrain SimCLR --data cifar10", 2, "Nearest: simclr,"),
         ("pretrain simclr --recipe cifer --data cifar10", 2, "cifar"),

@@ -56,6 +56,20 @@ def test_nearest_images(photos, tmp_path, capsys):
     )
 
 
+def test_the_range_is_that_of_images_and_queries(photos, capsys):
+    folder, source = photos
+    words = ["nearest", str(source), f"folder:{folder}", "--json", "--k", "6"]
+    found = []
+    for options in ([], ["--range", "0,1"]):
+        query = str(folder / "a" / "1.png")
+        assert main([*words, query, *options]) == 0
+        rows = json.loads(capsys.readouterr().out)[query]
+        found.append([row["similarity"] for row in rows])
+    assert min(found[0]) < 0.999
+    # All become white but the first, which has no red and is farthest.
+    np.testing.assert_allclose(found[1], 1, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "words, message",
     [

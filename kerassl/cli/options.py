@@ -1,6 +1,46 @@
-"""Types of command line arguments."""
+"""Options that several commands share, and the types of their values."""
 
 import argparse
+
+#: What `kerassl.data.load` takes.
+DATA = (
+    "fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, a list "
+    "(.txt, .csv), a .tar, .parquet, .npz, .npy, .h5 or .zarr file, a URL of "
+    "tar or Parquet files, or hf:OWNER/NAME"
+)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument SOURCE, an encoder."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="a run's folder, a preset (its name, hf://owner/name or its "
+        "folder), or a .keras file of an encoder",
+    )
+
+
+def add_data_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds the option --data-dir."""
+    parser.add_argument("--data-dir", help="where TFDS keeps its data sets")
+
+
+def add_max_unreadable(
+    parser: argparse.ArgumentParser, default: str = "0.01"
+) -> None:
+    """Adds the option --max-unreadable.
+
+    Args:
+        parser: of a command that reads images.
+        default: str, what is taken without it.
+    """
+    parser.add_argument(
+        "--max-unreadable",
+        type=share,
+        metavar="SHARE",
+        help="the share of a folder's images that may be unreadable and are "
+        f"left out ({default})",
+    )
 
 
 def share(text: str) -> float:
