@@ -68,11 +68,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    try:
-        with user_errors():
-            check_feature_file(options.output, options.overwrite)
-    except ImportError as error:
-        raise UserError(str(error)) from error
+    with user_errors(ImportError):
+        check_feature_file(options.output, options.overwrite)
     check_data(options.data)
     load_keras()
     from kerassl import runs

@@ -25,16 +25,21 @@ def print_note(note: object) -> None:
 
 
 @contextlib.contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(*more: type[Exception]) -> Iterator[None]:
     """Turns a `ValueError` or `OSError` into a `UserError`.
 
     Wrap only calls that check the user's input: a `ValueError` from elsewhere
     is a bug, and should show its traceback.
 
+    Args:
+        *more: other errors that are the user's too, such as `ImportError`
+            where a package is optional.
+
     Raises:
         UserError: with the error's message in one line.
     """
+    kinds: tuple[type[Exception], ...] = (ValueError, OSError, *more)
     try:
         yield
-    except (ValueError, OSError) as error:
+    except kinds as error:
         raise UserError(one_line(str(error))) from error

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.errors import user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.options import add_source, positive
 from kerassl.export_formats import FORMATS, check_export
@@ -39,11 +39,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    try:
-        with user_errors():
-            check_export(options.output, options.format, options.overwrite)
-    except ImportError as error:
-        raise UserError(str(error)) from error
+    with user_errors(ImportError):
+        check_export(options.output, options.format, options.overwrite)
     load_keras()
     from kerassl import presets
     from kerassl.runs.subject import open_encoder

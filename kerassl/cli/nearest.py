@@ -62,25 +62,22 @@ def run(options: argparse.Namespace) -> int:
     from kerassl import runs
     from kerassl.runs.files import replacing
 
-    try:
-        with user_errors():
-            search = runs.Search(
-                options.source,
-                options.data,
-                split=options.split,
-                limit=options.limit,
-                data_dir=options.data_dir,
-                max_unreadable=options.max_unreadable,
-                value_range=options.value_range,
-            )
-            found = search.nearest(options.queries, options.k)
-            if options.output:
-                output = Path(options.output)
-                output.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(output) as temporary:
-                    search.draw(options.queries, found).savefig(temporary)
-    except ImportError as error:
-        raise UserError(str(error)) from error
+    with user_errors(ImportError):
+        search = runs.Search(
+            options.source,
+            options.data,
+            split=options.split,
+            limit=options.limit,
+            data_dir=options.data_dir,
+            max_unreadable=options.max_unreadable,
+            value_range=options.value_range,
+        )
+        found = search.nearest(options.queries, options.k)
+        if options.output:
+            output = Path(options.output)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(output) as temporary:
+                search.draw(options.queries, found).savefig(temporary)
     rows = {q: search.rows(*pair) for q, pair in zip(options.queries, found)}
     if options.json:
         print(json.dumps(rows))

@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.errors import user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.preset_table import (
     accuracy,
@@ -274,22 +274,19 @@ def convert(options: argparse.Namespace) -> int:
     load_keras()
     from kerassl import presets
 
-    try:
-        with user_errors():
-            folder = presets.convert_checkpoint(
-                options.file,
-                options.source,
-                options.folder,
-                name=options.name,
-                num_heads=options.num_heads,
-                mean=options.mean,
-                std=options.std,
-                license=options.license,
-                datasets=options.datasets,
-                overwrite=options.overwrite,
-            )
-    except ImportError as error:  # PyTorch or safetensors
-        raise UserError(str(error)) from error
+    with user_errors(ImportError):  # PyTorch or safetensors
+        folder = presets.convert_checkpoint(
+            options.file,
+            options.source,
+            options.folder,
+            name=options.name,
+            num_heads=options.num_heads,
+            mean=options.mean,
+            std=options.std,
+            license=options.license,
+            datasets=options.datasets,
+            overwrite=options.overwrite,
+        )
     print(folder)
     return 0
 

@@ -313,10 +313,8 @@ def _callbacks(options: argparse.Namespace, run: "Run") -> list:
     if options.guard != "off" and ("weights" in run.settings or options.guard):
         callbacks.append(runs.guard(run, labels=options.guard == "knn"))
     if options.tensorboard and is_first:
-        try:
+        with user_errors(ImportError):
             callbacks.append(runs.tensorboard(run))
-        except ImportError as error:
-            raise UserError(str(error)) from error
     return callbacks
 
 

@@ -53,10 +53,8 @@ def run(options: argparse.Namespace) -> int:
     from kerassl.report.page import Report
     from kerassl.visualization.figures import load_matplotlib
 
-    try:
+    with user_errors(ImportError):
         load_matplotlib()
-    except ImportError as error:
-        raise UserError(str(error)) from error
     with user_errors():
         report = Report(
             options.folder,
