@@ -2,8 +2,9 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kerassl.choices import check_choice
 from kerassl.cli.errors import print_error, print_note, user_errors
@@ -17,6 +18,11 @@ from kerassl.cli.options import (
 )
 from kerassl.run_folder import RECIPE, read_scores, read_settings
 from kerassl.run_lock import check_free
+
+if TYPE_CHECKING:
+    from kerassl.cli.time_left import Show
+    from kerassl.runs import Evaluation
+    from kerassl.runs.journal import Journal
 
 # The options of each protocol. Their defaults are in the protocols.
 FEW_LABELS = ("labels", "per_class", "seeds")
@@ -119,149 +125,61 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
-    names = [name.strip() for name in options.protocol.split(",")]
     with user_errors():
-        for name in names:
-            check_choice("protocol", name, SETTINGS)
-        given = _given(options, names)
+        asked = _asked(options)
         if options.data is None and None in (options.train, options.test):
             raise ValueError("Give --data, or both --train and --test.")
     load_keras()
-    from kerassl import runs
     from kerassl.cli.time_left import time_left
-    from kerassl.runs import rivals
     from kerassl.runs.comparison import statements
-    from kerassl.runs.files import encoder_mark, write_scores
-    from kerassl.runs.journal import Journal, journal_path
+    from kerassl.runs.files import encoder_mark
 
     with user_errors():
-        protocols = {
-            name: runs.protocol(
-                name,
-                **{k: given[k] for k in SETTINGS.get(name, ()) if k in given},
-            )
-            for name in names
-        }
+        protocols = _protocols(asked)
         mark = encoder_mark(options.source)
-        subject = runs.Evaluation(
-            options.source,
-            options.data,
-            train=options.train,
-            test=options.test,
-            train_limit=options.train_limit,
-            test_limit=options.test_limit,
-            data_dir=options.data_dir,
-            max_unreadable=options.max_unreadable,
-            value_range=options.value_range,
-        )
-        names_beside = rivals.rival_names(
-            [s.strip() for s in options.beside.split(",") if s.strip()]
-        )
-        beside = {
-            name: subject.beside(rivals.open_rival(source))
-            for name, source in names_beside.items()
-        }
-        floors = {}
-        if options.untrained_from is not None:
-            floors = runs.earlier_scores(
-                options.untrained_from, subject.data, subject.encoder
-            )
-            known = {n: n + p.suffix for n, p in protocols.items()}
-            if missing := [s for s in known.values() if s not in floors]:
-                raise ValueError(
-                    f"{options.untrained_from} has no score "
-                    f"{', '.join(missing)} of {subject.data}. It has: "
-                    f"{', '.join(floors) or 'none'}"
-                )
-            floors = {name: floors[score] for name, score in known.items()}
-        for name, protocol in protocols.items():
-            protocol.check(subject, floors.get(name))
+        subject = _subject(options)
+        beside = _beside(options.beside, subject)
+        floors = _floors(options.untrained_from, subject, protocols)
+        for title, protocol in protocols.items():
+            protocol.check(subject, floors.get(title))
             for other in beside.values():
                 protocol.check(other)
-        settings = None
-        if (Path(options.source) / RECIPE).is_file():
-            # Broken files fail now instead of after the measurement.
-            read_scores(options.source)
-            settings = read_settings(options.source)
-            try:
-                check_free(options.source)
-            except runs.InUseError as error:
-                print_note(f"scores may not be stored: {error}")
-    for note in dict.fromkeys(
-        [
-            *subject.notes,
-            *(note for p in protocols.values() for note in p.notes(subject)),
-        ]
-    ):
-        print_note(note)
-    plan = {
-        f"{name}{protocol.suffix}, {what}": cost
-        for name, protocol in protocols.items()
-        for what, cost in protocol.plan(
-            subject, floors.get(name), beside
-        ).items()
-    }
-    digests = [one.digest() for one in (subject, *beside.values())]
-    path = journal_path(options.source, *digests, subject.data, protocols)
-    scores, code = {}, 0
+        trained_on = _trained_on(options.source)
+    _print_notes(protocols, subject)
+    scores, stored = {}, True
     with time_left() as show:
-        journal = Journal(path, plan, show)
-        if journal.known:
-            print_note(
-                f"continuing an interrupted evaluation: {journal.known} of "
-                f"{len(plan)} measurements are done."
-            )
-        titles = [name + p.suffix for name, p in protocols.items()]
-        rows = [f"{title} of {rival}" for title in titles for rival in beside]
-        width = max([24, *(len(row) + 1 for row in rows)])
-        print(
-            f"{'protocol':{width}}{'accuracy':>10}{'untrained':>11}  settings",
-            flush=True,
-        )
-        for name, protocol in protocols.items():
-            title = name + protocol.suffix
-            try:
-                found = protocol.measure(
-                    subject,
-                    floors.get(name),
-                    lambda what, one: journal.measure(f"{title}, {what}", one),
-                    beside,
-                )
-            except KeyboardInterrupt:
-                print_note(
-                    "interrupted. The same command continues after "
-                    f"{len(journal.scores)} of {len(plan)} measurements."
-                )
-                raise
-            scores[title] = found
-            _print({title: found}, width)
-            # Stored immediately, since the next protocol may take an hour.
-            if settings is not None:
-                is_own = subject.data == settings["data"]
+        todo = protocols, subject, floors, beside
+        journal = _journal(options.source, *todo, show)
+        width = _print_header(protocols, beside)
+        for title, score in _measure(*todo, journal):
+            scores[title] = score
+            _print({title: score}, width)
+            if trained_on is not None:
+                # Immediately, since the next protocol may take an hour.
+                is_own = subject.data == trained_on
                 key = title if is_own else f"{title}, {subject.data}"
-                kept = {"data": subject.data, **found}
-                try:
-                    write_scores(options.source, {key: kept}, mark)
-                except (OSError, ValueError) as error:
-                    code = 1
-                    print_error(f"{title} isn't stored: {error}")
+                kept = {"data": subject.data, **score}
+                stored &= _store(options.source, key, kept, mark)
     for statement in statements(scores):
         print(statement)
-    if not code:
+    if stored:
         journal.remove()
     if options.json:
-        print(
-            json.dumps({"run": options.source, "data": subject.data, **scores})
-        )
-    return code
+        found = {"run": options.source, "data": subject.data, **scores}
+        print(json.dumps(found))
+    return 0 if stored else 1
 
 
-def _given(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
-    """Returns the options for protocols on the command line.
+def _asked(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Returns the names of the protocols, and what is given of their options.
 
     Raises:
-        ValueError: if none of the chosen protocols takes one of them.
+        ValueError: if there is no such protocol, or none of them takes one of
+            the options.
     """
+    names = [name.strip() for name in options.protocol.split(",")]
+    for name in names:
+        check_choice("protocol", name, SETTINGS)
     given = {}
     for key in {key: None for keys in SETTINGS.values() for key in keys}:
         if getattr(options, key) is None:
@@ -274,7 +192,170 @@ def _given(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
                 f"{','.join(names)}"
             )
         given[key] = getattr(options, key)
-    return given
+    return {
+        name: {key: given[key] for key in SETTINGS[name] if key in given}
+        for name in names
+    }
+
+
+def _protocols(asked: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Returns the protocols, by the names of their scores."""
+    from kerassl import runs
+
+    found = {name: runs.protocol(name, **s) for name, s in asked.items()}
+    return {name + one.suffix: one for name, one in found.items()}
+
+
+def _subject(options: argparse.Namespace) -> "Evaluation":
+    from kerassl import runs
+
+    return runs.Evaluation(
+        options.source,
+        options.data,
+        train=options.train,
+        test=options.test,
+        train_limit=options.train_limit,
+        test_limit=options.test_limit,
+        data_dir=options.data_dir,
+        max_unreadable=options.max_unreadable,
+        value_range=options.value_range,
+    )
+
+
+def _beside(sources: str, subject: "Evaluation") -> dict[str, "Evaluation"]:
+    """Returns the encoders of --beside, by short names."""
+    from kerassl.runs import rivals
+
+    names = rivals.rival_names(
+        [s.strip() for s in sources.split(",") if s.strip()]
+    )
+    return {
+        name: subject.beside(rivals.open_rival(source))
+        for name, source in names.items()
+    }
+
+
+def _floors(
+    source: str | None, subject: "Evaluation", protocols: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Returns the scores of random weights from --untrained-from."""
+    from kerassl import runs
+
+    if source is None:
+        return {}
+    found = runs.earlier_scores(source, subject.data, subject.encoder)
+    if missing := [title for title in protocols if title not in found]:
+        raise ValueError(
+            f"{source} has no score {', '.join(missing)} of {subject.data}. "
+            f"It has: {', '.join(found) or 'none'}"
+        )
+    return found
+
+
+def _trained_on(source: str) -> str | None:
+    """Returns the data of a run, `None` if the source is something else.
+
+    Its files are read, so that broken ones fail now instead of after the
+    measurement.
+    """
+    from kerassl import runs
+
+    if not (Path(source) / RECIPE).is_file():
+        return None
+    read_scores(source)
+    data: str = read_settings(source)["data"]
+    try:
+        check_free(source)
+    except runs.InUseError as error:
+        print_note(f"scores may not be stored: {error}")
+    return data
+
+
+def _journal(
+    source: str,
+    protocols: dict[str, Any],
+    subject: "Evaluation",
+    floors: dict[str, dict[str, Any]],
+    beside: dict[str, "Evaluation"],
+    show: "Show",
+) -> "Journal":
+    """Opens the journal, which knows what an interrupted command has done."""
+    from kerassl.runs.journal import Journal, journal_path
+
+    digests = [one.digest() for one in (subject, *beside.values())]
+    path = journal_path(source, *digests, subject.data, protocols)
+    plan = {
+        f"{title}, {what}": cost
+        for title, protocol in protocols.items()
+        for what, cost in protocol.plan(
+            subject, floors.get(title), beside
+        ).items()
+    }
+    journal = Journal(path, plan, show)
+    if journal.known:
+        print_note(
+            f"continuing an interrupted evaluation: {journal.known} of "
+            f"{len(plan)} measurements are done."
+        )
+    return journal
+
+
+def _measure(
+    protocols: dict[str, Any],
+    subject: "Evaluation",
+    floors: dict[str, dict[str, Any]],
+    beside: dict[str, "Evaluation"],
+    journal: "Journal",
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the name and the scores of each protocol."""
+    for title, protocol in protocols.items():
+        try:
+            score = protocol.measure(
+                subject,
+                floors.get(title),
+                lambda what, one: journal.measure(f"{title}, {what}", one),
+                beside,
+            )
+        except KeyboardInterrupt:
+            print_note(
+                "interrupted. The same command continues after "
+                f"{len(journal.scores)} of {len(journal.plan)} measurements."
+            )
+            raise
+        yield title, score
+
+
+def _store(
+    source: str, key: str, score: dict[str, Any], mark: tuple[int, ...] | None
+) -> bool:
+    """Stores scores in a run; returns whether that was possible."""
+    from kerassl.runs.files import write_scores
+
+    try:
+        write_scores(source, {key: score}, mark)
+    except (OSError, ValueError) as error:
+        print_error(f"{key} isn't stored: {error}")
+        return False
+    return True
+
+
+def _print_notes(protocols: dict[str, Any], subject: "Evaluation") -> None:
+    found = (note for p in protocols.values() for note in p.notes(subject))
+    for note in dict.fromkeys([*subject.notes, *found]):
+        print_note(note)
+
+
+def _print_header(
+    protocols: dict[str, Any], beside: dict[str, "Evaluation"]
+) -> int:
+    """Prints the head of the table; returns the width of its first column."""
+    rows = [f"{title} of {rival}" for title in protocols for rival in beside]
+    width = max([24, *(len(row) + 1 for row in rows)])
+    print(
+        f"{'protocol':{width}}{'accuracy':>10}{'untrained':>11}  settings",
+        flush=True,
+    )
+    return width
 
 
 def _print(scores: dict[str, dict[str, Any]], width: int) -> None:
