@@ -9,7 +9,7 @@
 - `docs/pictures/labels.svg`, the README's picture: from `presets/`;
 - the results in `docs/methods.md` and in the methods' pages: from
   `docs/results/cifar10_cpu.jsonl`;
-- the rules in `docs/choose.md`: from `kerassl/choosing.py`;
+- the rules in `docs/choose.md`: from `kerassl/auto.py`;
 - the model cards in `presets/`: from each preset's `kerassl.json`.
 
 The text around the numbers of the first three is in `scripts/pages/*.md`. With

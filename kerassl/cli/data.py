@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from kerassl.choosing import AUTO, command
+from kerassl.auto import AUTO, command
 from kerassl.cli.errors import user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.options import DATA, add_data_dir, add_range, positive
@@ -139,7 +139,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
 def _feeding(options: argparse.Namespace) -> dict[str, Any]:
     """Measures what feeding a method's steps takes."""
     from kerassl import recipes
-    from kerassl.cli.choosing import choose_recipe
+    from kerassl.cli.auto import choose_recipe
     from kerassl.data.levels import decoder_for
     from kerassl.data.load import find
     from kerassl.data.photos import DEFAULT_SIZE, Photos
@@ -149,13 +149,12 @@ def _feeding(options: argparse.Namespace) -> dict[str, Any]:
         if options.recipe:
             recipe = recipes.get(options.method, options.recipe)
         else:
-            asked = argparse.Namespace(
-                method=options.method,
-                data=options.source,
-                weights=None,
+            recipe, _ = choose_recipe(
+                options.method,
+                options.source,
                 data_dir=options.data_dir,
+                image_size=options.image_size,
             )
-            recipe, _ = choose_recipe(asked, options.image_size)
         size = options.image_size or recipe.image_size or DEFAULT_SIZE
         recipe = recipe.replace(image_size=size)
         photos, *_ = find(

@@ -3,14 +3,15 @@
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from kerassl.choosing import AUTO
-from kerassl.cli.choosing import choose_method, choose_recipe, print_choice
+from kerassl.auto import AUTO
+from kerassl.cli.auto import choose_method, choose_recipe, print_choice
 from kerassl.cli.errors import UserError, print_error, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.options import (
@@ -21,7 +22,11 @@ from kerassl.cli.options import (
     positive,
     seed,
 )
-from kerassl.cli.pretrain_checks import check_options, recipe_changes
+from kerassl.cli.pretrain_checks import (
+    check_options,
+    check_output,
+    recipe_changes,
+)
 from kerassl.names import GUARDS, MONITORS, PRECISIONS
 from kerassl.reading import one_line
 from kerassl.run_folder import encoder_file
@@ -164,6 +169,10 @@ def run(options: argparse.Namespace) -> int:
     """Runs the command; returns the exit code."""
     with user_errors():
         check_options(options)
+        if options.output is None:
+            data = re.sub(r"[^\w.-]+", "_", options.data)
+            options.output = f"runs/{options.method}_{data}"
+        check_output(options)
     load_keras()
     from kerassl.distributed import (
         devices,
@@ -273,7 +282,13 @@ def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
         changes = chosen.changes | changes
     choice = None
     if options.recipe is None:
-        recipe, choice = choose_recipe(options, changes.get("image_size"))
+        recipe, choice = choose_recipe(
+            options.method,
+            options.data,
+            weights=options.weights,
+            data_dir=options.data_dir,
+            image_size=changes.get("image_size"),
+        )
     else:
         recipe = recipes.get(options.method, options.recipe)
     if options.weights is not None:

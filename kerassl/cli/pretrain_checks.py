@@ -1,12 +1,11 @@
 """What `kerassl pretrain` refuses before Keras is loaded."""
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
+from kerassl.auto import AUTO
 from kerassl.choices import check_choice
-from kerassl.choosing import AUTO
 from kerassl.cli.errors import UserError
 from kerassl.names import METHODS, MONITORS
 from kerassl.reading import shown
@@ -56,11 +55,12 @@ def check_options(options: argparse.Namespace) -> None:
             "Give the images with --data, such as fashion_mnist_small."
         )
     check_data(options.data)
-    if options.output is None:
-        options.output = re.sub(r"[^\w.-]+", "_", options.data)
-        options.output = f"runs/{options.method}_{options.output}"
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Refuses a folder in use, and unless told otherwise one with a run."""
     check_free(options.output)
-    if options.force:
+    if options.force or options.resume:
         return
     try:
         refuse_run(options.output)
@@ -103,7 +103,6 @@ def _check_resume(options: argparse.Namespace) -> None:
     """Refuses other options than the run's."""
     if options.output is None:
         raise UserError("Give the run's folder with --output.")
-    check_free(options.output)
     settings = read_settings(options.output)
     recipe = settings["recipe"]
     weights = settings.get("weights", {}).get("source")

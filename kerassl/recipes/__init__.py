@@ -1,6 +1,6 @@
 """Recipes: the hyperparameters of each method, as data, by name."""
 
-from kerassl.choosing import Choice, Facts, choose
+from kerassl.auto import Choice, Facts, choose
 from kerassl.recipe_fields import read_recipes
 from kerassl.recipes.build import build_model, default, get
 from kerassl.recipes.facts import facts

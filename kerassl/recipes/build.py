@@ -7,8 +7,8 @@ from typing import Any
 import keras
 
 from kerassl import encoders, methods, registry
+from kerassl.auto import SMALL_SIZE
 from kerassl.choices import check_choice
-from kerassl.choosing import SMALL_SIZE
 from kerassl.environment import environment
 from kerassl.methods.views import views_for
 from kerassl.names import FROM_WEIGHTS

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerassl.choosing import RELEASED, Facts
+from kerassl.auto import RELEASED, Facts
 from kerassl.data.load import decoder_for, find, peek_size
 from kerassl.data.photos import Photos
 from kerassl.environment import environment

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from results import ROOT
 
-from kerassl.choosing import table
+from kerassl.auto import table
 from pages.methods import replaced
 
 PAGE = ROOT / "docs" / "choose.md"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerassl import choosing, recipes
-from kerassl.choosing import PRESET, RELEASED, RULES, Facts
+from kerassl import auto, recipes
+from kerassl.auto import PRESET, RELEASED, RULES, Facts
 from kerassl.names import METHODS
 
 GPU = dict(accelerator=True)
@@ -61,16 +61,16 @@ def test_labels_are_told_and_not_used():
 def test_the_command_names_the_choice():
     words = "pretrain auto --data folder:a --epochs 9".split()
     choice = recipes.choose(Facts(50_000, 32, 5), {"epochs": 9})
-    assert choosing.command(words, choice) == (
+    assert auto.command(words, choice) == (
         "kerassl pretrain simclr --data folder:a --epochs 9 --set "
         "views.preset=any_channels"
     )
     words_of = "pretrain --precision auto auto --data folder:a".split()
-    assert choosing.command(words_of, choice).startswith(
+    assert auto.command(words_of, choice).startswith(
         "kerassl pretrain --precision auto simclr --data"
     )
     choice = recipes.choose(Facts(300, 32))
-    assert shlex.split(choosing.command(words, choice))[-4:] == [
+    assert shlex.split(auto.command(words, choice))[-4:] == [
         *("--from", PRESET),
         *("--epochs", "3"),
     ]
@@ -78,7 +78,7 @@ def test_the_command_names_the_choice():
 
 def test_every_rule_has_evidence_and_is_in_the_table():
     for rule in RULES:
-        assert rule.evidence in choosing.table()
+        assert rule.evidence in auto.table()
         method = rule.gives(Facts(300, 32)).get("method", METHODS[0])
         assert method in METHODS
 

@@ -3,11 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from kerassl.choosing import command
+from kerassl.auto import command
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
-    from kerassl.choosing import Choice
+    from kerassl.auto import Choice
     from kerassl.recipes import Recipe
 
 
@@ -40,7 +40,12 @@ def print_choice(options: argparse.Namespace, choice: "Choice") -> None:
 
 
 def choose_recipe(
-    options: argparse.Namespace, image_size: int | None
+    method: str,
+    data: str,
+    *,
+    weights: str | None = None,
+    data_dir: str | None = None,
+    image_size: int | None = None,
 ) -> tuple["Recipe", str]:
     """Returns the recipe for the data and the device, and why in words."""
     from kerassl import recipes, runs
@@ -49,11 +54,11 @@ def choose_recipe(
     device = runs.environment()["device"]
     if image_size is not None:
         size, various = image_size, False
-    elif options.weights is not None and (fixed := _size_of(options.weights)):
+    elif weights is not None and (fixed := _size_of(weights)):
         size, various = fixed, False
     else:
-        size, various = peek_size(options.data, data_dir=options.data_dir)
-    recipe = recipes.default(options.method, size, "cpu" not in device)
+        size, various = peek_size(data, data_dir=data_dir)
+    recipe = recipes.default(method, size, "cpu" not in device)
     if various and recipe.image_size is None:
         recipe = recipe.replace(image_size=size)
     words = f"recipe {recipe.name}, for images of "
