@@ -22,6 +22,7 @@ GPU = dict(accelerator=True)
         (Facts(300, 28, 1), {"epochs": 9}, "simclr", PRESET, {}),
         (Facts(300, 28, 1, photos=False), {}, "simclr", None, {"epochs": 100}),
         (Facts(300, 28), {"weights": "runs/a"}, "simclr", None, {}),
+        (Facts(300, 28), {"weights": PRESET}, "simclr", None, {"epochs": 3}),
         (Facts(20_000, 32), {"recipe": "fast"}, "simclr", None, {}),
         (Facts(300, 28), {"recipe": "fast"}, "simclr", PRESET, {}),
         (Facts(300, 28), {"encoder": "vit_nano"}, "dino", None, None),
@@ -56,6 +57,13 @@ def test_labels_are_told_and_not_used():
     assert labeled.changes == plain.changes
     assert set(labeled.reasons) - set(plain.reasons) == {labeled.reasons[-1]}
     assert "supcon" in labeled.reasons[-1]
+
+
+def test_a_reason_claims_no_change_that_is_not_made():
+    for given in ({}, {"recipe": "fast"}, {"epochs": 9}):
+        choice = recipes.choose(Facts(300, 28), given)
+        told = any("3 epochs" in reason for reason in choice.reasons)
+        assert told == ("epochs" in choice.changes) == (not given)
 
 
 def test_the_command_names_the_choice():
