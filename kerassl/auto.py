@@ -264,17 +264,14 @@ def choose(facts: Facts, given: Mapping[str, Any] | None = None) -> Choice:
     return Choice(method, changes.pop("weights", None), changes, tuple(reasons))
 
 
-def command(arguments: Sequence[str], choice: Choice) -> str:
+def command(arguments: Sequence[str], at: int, choice: Choice) -> str:
     """Returns the command line that names what was chosen.
 
     Args:
-        arguments: the words after `kerassl`, with `auto` for the method.
+        arguments: the words after `kerassl`.
+        at: int, the place of the method among them.
         choice: `Choice`.
     """
-    places = [at for at, word in enumerate(arguments) if word == AUTO]
-    # `--precision auto` isn't the method.
-    free = [at for at in places if not arguments[at - 1].startswith("--")]
-    at = (free or places)[0]
     words = ["kerassl", *arguments[:at], choice.method, *arguments[at + 1 :]]
     if choice.weights is not None:
         words += ["--from", choice.weights]

@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from kerassl.auto import command
+from kerassl.auto import AUTO, command
+from kerassl.names import METHODS
 from kerassl.reading import one_line
 
 if TYPE_CHECKING:
@@ -35,8 +36,24 @@ def print_choice(options: argparse.Namespace, choice: "Choice") -> None:
     """Prints the rules that had a say, and the command that does the same."""
     for reason in choice.reasons:
         print(f"because  {one_line(reason)}", flush=True)
-    words = command(options.arguments, choice)
+    words = command(options.arguments, _place_of_method(options), choice)
     print(f"command  {one_line(words)}", flush=True)
+
+
+def _place_of_method(options: argparse.Namespace) -> int:
+    """Returns which word is the method: that which changes what is parsed.
+
+    Values of options may be `auto` too, such as that of --precision.
+    """
+    words = options.arguments
+
+    def is_method(at: int) -> bool:
+        others = [*words[:at], METHODS[0], *words[at + 1 :]]
+        return options.parse(others).method != AUTO
+
+    return next(
+        at for at, word in enumerate(words) if word == AUTO and is_method(at)
+    )
 
 
 def choose_recipe(

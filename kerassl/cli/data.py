@@ -133,7 +133,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
         )
         choice = recipes.choose(facts)
     found = dataclasses.asdict(choice)
-    return {**found, "command": command(words, choice)}
+    return {**found, "command": command(words, words.index(AUTO), choice)}
 
 
 def _feeding(options: argparse.Namespace) -> dict[str, Any]:

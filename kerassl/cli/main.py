@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module.add_parser(commands)
     options = parser.parse_args(arguments)
     options.arguments = sys.argv[1:] if arguments is None else arguments
+    options.parse = parser.parse_args
     command: Callable[[argparse.Namespace], int] = options.command
     try:
         return command(options)

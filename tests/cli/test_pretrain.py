@@ -225,11 +225,15 @@ def test_the_recipe_fits_images_and_device(
 @pytest.mark.parametrize(
     "options",
     [
-        "",
-        "--epochs 2 --batch-size 32",
-        "--set views.preset=any_channels --limit 9000",
-        "--from runs/a --image-size 48 --seed 3",
-        "--recipe fast --precision auto",
+        "auto",
+        "auto --epochs 2 --batch-size 32",
+        "auto --set views.preset=any_channels --limit 9000",
+        "auto --from runs/a --image-size 48 --seed 3",
+        "auto --recipe fast --precision auto",
+        # The method is where the parser finds it.
+        "--precision auto auto",
+        "--precision auto --force auto",
+        "--force auto --precision auto",
     ],
 )
 def test_auto_is_the_command_that_it_prints(options, capsys, monkeypatch):
@@ -240,20 +244,17 @@ def test_auto_is_the_command_that_it_prints(options, capsys, monkeypatch):
         raise ValueError("that's far enough")
 
     monkeypatch.setattr(runs, "start", start)
-    words = [
-        "pretrain",
-        "auto",
-        "--data",
-        "fashion_mnist_small",
-        *options.split(),
-    ]
+    words = ["pretrain", *options.split(), "--data", "fashion_mnist_small"]
     assert main([*words, "--output", "x"]) == 2
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("because ") for line in lines)
     (line,) = (line for line in lines if line.startswith("command "))
     _, kerassl, *command = shlex.split(line)
-    assert kerassl == "kerassl" and command[1] != "auto"
+    assert kerassl == "kerassl"
+    assert command.count("auto") == options.split().count("auto") - 1
     assert main(command) == 2
+    # It chose nothing.
+    assert "because" not in capsys.readouterr().out
     assert started[0] == started[1]
 
 
