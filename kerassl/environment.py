@@ -27,3 +27,8 @@ def environment() -> dict[str, Any]:
         "backend": backend,
         "device": device,
     }
+
+
+def has_accelerator() -> bool:
+    """Returns whether this process computes on something faster than a CPU."""
+    return "cpu" not in environment()["device"]

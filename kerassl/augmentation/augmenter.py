@@ -15,7 +15,7 @@ from kerassl.augmentation.operations import ColorJitter, RandomGrayscale
 from kerassl.augmentation.pipeline import Pipeline
 from kerassl.augmentation.view import View
 from kerassl.distributed import DeviceSeedGenerator
-from kerassl.environment import environment
+from kerassl.environment import has_accelerator
 from kerassl.value_range import MAX_CHANNELS
 
 Operations = View | Sequence[Operation]
@@ -269,7 +269,7 @@ def _is_cpu() -> bool:
     There, one view after the other fits the caches better. Elsewhere the number
     of operations counts, and equal views are made as one batch.
     """
-    return "cpu" in environment()["device"]
+    return not has_accelerator()
 
 
 def _equal(pipelines: Mapping[str, Pipeline]) -> list[list[str]]:

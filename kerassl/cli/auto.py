@@ -65,19 +65,20 @@ def choose_recipe(
     image_size: int | None = None,
 ) -> tuple["Recipe", str]:
     """Returns the recipe for the data and the device, and why in words."""
-    from kerassl import recipes, runs
+    from kerassl import recipes
     from kerassl.data.load import peek_size
+    from kerassl.environment import environment, has_accelerator
 
-    device = runs.environment()["device"]
     if image_size is not None:
         size, various = image_size, False
     elif weights is not None and (fixed := _size_of(weights)):
         size, various = fixed, False
     else:
         size, various = peek_size(data, data_dir=data_dir)
-    recipe = recipes.default(method, size, "cpu" not in device)
+    recipe = recipes.default(method, size, has_accelerator())
     if various and recipe.image_size is None:
         recipe = recipe.replace(image_size=size)
+    device = environment()["device"]
     words = f"recipe {recipe.name}, for images of "
     words += f"{'about ' * various}{size} px on {device}"
     if image_size is None and recipe.image_size is not None:

@@ -9,7 +9,7 @@ import keras
 from kerassl import encoders, methods, registry
 from kerassl.auto import SMALL_SIZE
 from kerassl.choices import check_choice
-from kerassl.environment import environment
+from kerassl.environment import has_accelerator
 from kerassl.methods.views import views_for
 from kerassl.names import FROM_WEIGHTS
 from kerassl.networks import in_precision
@@ -220,9 +220,8 @@ def build_optimizer(model: Any) -> keras.optimizers.Optimizer:
         An optimizer at the recipe's peak learning rate for its batch size.
     """
     method, _ = _find_method(type(model), "cpu")
-    has_accelerator = "cpu" not in environment()["device"]
     recipe = default(
-        method, encoders.image_size(model.encoder), has_accelerator
+        method, encoders.image_size(model.encoder), has_accelerator()
     )
     return rates.build_optimizer(recipe, model, None)
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from kerassl.auto import RELEASED, Facts
-from kerassl.data.load import decoder_for, find, peek_size
+from kerassl.data.levels import decoder_for
+from kerassl.data.load import find, peek_size
 from kerassl.data.photos import Photos
-from kerassl.environment import environment
+from kerassl.environment import has_accelerator
 from kerassl.value_range import Stated
 
 
@@ -60,7 +61,7 @@ def facts(
         images=len(images),
         image_size=image_size,
         channels=images.shape[-1] if len(images.shape) == 4 else 1,
-        accelerator="cpu" not in environment()["device"],
+        accelerator=has_accelerator(),
         photos=images.dtype == np.uint8,
         labels=labels is not None and bool((np.asarray(labels) >= 0).all()),
         released=_is_here(RELEASED),

@@ -12,7 +12,7 @@ from kerassl import recipes
 from kerassl.data import ImageBatches
 from kerassl.data.cuts import CutOut, Maker, Resized
 from kerassl.data.photos import Photos
-from kerassl.environment import environment
+from kerassl.environment import has_accelerator
 
 # Steps that warm up, and all of them.
 _FIRST, _STEPS = 2, 6
@@ -55,7 +55,7 @@ def measure_feeding(recipe: recipes.Recipe, photos: Photos) -> Feeding:
         ValueError: if there are too few photos, or as for `build_model`.
     """
     size = recipe.batch_size
-    if "cpu" in environment()["device"]:
+    if not has_accelerator():
         size = min(size, _CPU_BATCH)
     if len(photos) < size:
         raise ValueError(

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 import kerassl
-from kerassl import recipes, runs
+from kerassl import environment, recipes, runs
 from kerassl.cli.main import main
 from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import read_scores
@@ -184,7 +184,9 @@ def chosen(monkeypatch, capsys):
 
     def choose(device, *arguments):
         monkeypatch.setattr(runs, "start", start)
-        monkeypatch.setattr(runs, "environment", lambda: {"device": device})
+        monkeypatch.setattr(
+            environment, "environment", lambda: {"device": device}
+        )
         line = refused(
             capsys, "pretrain", "simclr", "--output", "x", *arguments
         )
@@ -338,7 +340,7 @@ def test_wrong_changes_are_refused(
 
 
 def test_a_chosen_recipe_is_described(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(runs, "environment", lambda: {"device": "cpu:0"})
+    monkeypatch.setattr(environment, "environment", lambda: {"device": "cpu:0"})
     (tmp_path / "photos").mkdir()
     data = photos(tmp_path / "photos", 80)
     arguments = ["pretrain", "simclr", "--data", data, "--epochs", "1"]

@@ -225,7 +225,7 @@ def test_auto_is_the_default_recipes_optimizer(monkeypatch):
     assert float(rate) == pytest.approx(0.2)  # 0.4 at 256; the batch is 128.
     assert model.optimizer.momentum == 0.9
     assert "decay_steps" not in str(model.get_compile_config())
-    monkeypatch.setattr(build, "environment", lambda: {"device": "cuda:0"})
+    monkeypatch.setattr(build, "has_accelerator", lambda: True)
     model.compile("auto")
     assert isinstance(model.optimizer, kerassl.optimizers.LARS)
     model.compile()
