@@ -364,7 +364,6 @@ def mapping(form: Form) -> Form:
 ANY_NUMBER = Form(lambda value: type(value) in (int, float), "a number")
 ANY_DICT = Form(lambda value: isinstance(value, dict), "a dict")
 FLAG = Form(lambda value: isinstance(value, bool), "true or false")
-PLAIN = Form(is_plain, "a plain value")
 PLAIN_DICT = Form(
     lambda value: isinstance(value, dict) and is_plain(value),
     "a dict of plain values",

@@ -19,6 +19,8 @@ BLOCKS = 4
 NOISE = 8
 # The share of the area that a random region hides.
 REGION_AREA = (0.2, 0.3)
+# The authors' weight of known pixels around a hole.
+BAND_WEIGHT = 10.0
 
 #: How many uniform numbers a mask of each kind takes.
 UNIFORMS = {"center": 0, "blocks": 4 * BLOCKS, "region": NOISE**2 + 1}
@@ -132,7 +134,7 @@ def region(uniforms: Any, size: int) -> Any:
     return ops.reshape(hidden, (-1, size, size, 1))
 
 
-def hole_weights(masks: Any, overlap: int, band_weight: float = 10.0) -> Any:
+def hole_weights(masks: Any, overlap: int) -> Any:
     """Returns weights for the pixels of holes and of a band around them.
 
     In the band the image is known, and its weight is larger: a prediction that
@@ -141,13 +143,11 @@ def hole_weights(masks: Any, overlap: int, band_weight: float = 10.0) -> Any:
     Args:
         masks: float32 tensor `(N, S, S, 1)`: 1 is hidden.
         overlap: int >= 0, the band's width in pixels.
-        band_weight: float >= 0.
 
     Returns:
-        Float32 tensor like `masks`: 1 in the hole, `band_weight` in the band,
-        0 elsewhere.
+        Float32 tensor like `masks`: 1 in the hole, 10 in the band, 0 elsewhere.
     """
     wide = ops.max_pool(
         masks, 2 * overlap + 1, strides=1, padding="same", data_format=LAST
     )
-    return masks + band_weight * (wide - masks)
+    return masks + BAND_WEIGHT * (wide - masks)

@@ -49,7 +49,7 @@ def readable(
         *_lost(photos, lost, count),
         *_judge(photos, name, classes, count, errors, max_unreadable),
     ]
-    kept = photos.told(notes, decoded)
+    kept = photos.with_notes(notes, decoded)
     if errors:
         indices = np.arange(len(photos))
         kept = kept.select(np.setdiff1d(indices, list(errors)))

@@ -41,7 +41,6 @@ class Photos:
         records: `Records`, where the encoded images are.
         size: tuple `(height, width)`, to which images are resized.
         labels: int array of shape `(N,)`, or `None`.
-        decoder: `Decoder`, which reads an image: by default as RGB of 8 bits.
     """
 
     ndim = 4
@@ -51,12 +50,12 @@ class Photos:
         records: Any,
         size: tuple[int, int],
         labels: np.ndarray | None = None,
-        decoder: Decoder = RGB(),
     ):
         self.records = records
-        self.decoder = decoder
         self.size = size
         self.labels = labels
+        #: How an image is read, which `decoder_for` decides.
+        self.decoder: Decoder = RGB()
         #: What is missing of the source or of the images, in words.
         self.notes: list[str] = []
         #: A name of the source that will never mean other images, if it has
@@ -328,17 +327,19 @@ class Photos:
         if isinstance(self.records, RowGroups):
             self.records.expect(indices, batch_size)
 
-    def told(self, notes: Sequence[str], decoded: np.ndarray | None) -> Self:
+    def with_notes(
+        self, notes: Sequence[str], decoded: np.ndarray | None
+    ) -> Self:
         """Returns the same photos with more notes.
 
         Args:
             notes: what there is to say of them.
             decoded: array of all images, to keep in memory, or `None`.
         """
-        told = copy.copy(self)
-        told.notes = [*self.notes, *notes]
-        told._decoded = decoded
-        return told
+        noted = copy.copy(self)
+        noted.notes = [*self.notes, *notes]
+        noted._decoded = decoded
+        return noted
 
 
 def _describe(error: Exception) -> str:

@@ -29,6 +29,8 @@ from kerassl.training.step import build_optimizer
 SGD_RATES = (0.02, 0.1, 0.5)
 ADAMW_RATES = (1e-4, 5e-4, 2e-3)
 BATCH_SIZE = 64
+# The share of an image's area that a training crop covers.
+CROP_AREA = (0.35, 1.0)
 
 
 class Classifier(LentModel):
@@ -39,7 +41,6 @@ class Classifier(LentModel):
             is frozen.
         classes: int, the number of classes.
         frozen: bool. Whether the encoder is frozen, in inference mode.
-        crop_area: pair of floats; see `kerassl.augmentation.View`.
         seed: int, of the crops.
     """
 
@@ -48,14 +49,13 @@ class Classifier(LentModel):
         encoder: keras.Model,
         classes: int,
         frozen: bool = False,
-        crop_area: tuple[float, float] = (0.35, 1.0),
         seed: int = 0,
     ):
         super().__init__(autocast=False)
         self.encoder = encoder
         set_trainable(encoder, not frozen)
         self.crops = augmentation.crop_flip(
-            encoders.image_size(encoder), crop_area, seed
+            encoders.image_size(encoder), CROP_AREA, seed
         )
         # Removes the scale of the features, and adds nothing that a linear
         # layer couldn't express.

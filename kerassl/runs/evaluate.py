@@ -281,20 +281,19 @@ _NO_SETTINGS = {
 }
 
 
-def untrained(encoder: keras.Model, seed: int = 0) -> keras.Model:
+def untrained(encoder: keras.Model) -> keras.Model:
     """Returns an encoder of the same architecture with new random weights.
 
     Weights are initialized as in `kerassl.encoders.build`. This sets the
-    random seed of the process.
+    random seed of the process, to 0.
 
     Args:
         encoder: `keras.Model`.
-        seed: int.
 
     Returns:
         A `keras.Model`.
     """
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(0)
     new = remade(encoder)
     restart_backbones(new)
     copy_normalization(encoder, new)

@@ -10,14 +10,13 @@ from kerassl.data import ImageBatches, ImageData, check_images
 from kerassl.training.forms import is_loader, labels_of, select
 
 
-def read_images(data: Any, name: str = "images") -> Any:
+def read_images(data: Any) -> Any:
     """Returns all images of a data set as one array.
 
     Args:
         data: an array of images; the result of `kerassl.data.load`; a dict with
             the images under `"image"`; or a finite `tf.data`, `PyDataset` or
             torch `DataLoader` of batches of these, with or without labels.
-        name: str, for error messages.
 
     Returns:
         An array `(N, H, W, C)`; or `Photos`, decoded on access.
@@ -26,8 +25,8 @@ def read_images(data: Any, name: str = "images") -> Any:
         ValueError: if the data set is endless or empty, or the images have the
             wrong shape, type or range.
     """
-    images, _ = _read(data, name)
-    check_images(images, name)
+    images, _ = _read(data, "images")
+    check_images(images, "images")
     return images
 
 
