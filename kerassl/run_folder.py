@@ -51,6 +51,7 @@ SETTINGS: dict[str, Form] = {
     "max_unreadable": number(0, 1),
     "devices": integer(1),
     "images": integer(1),
+    "data_notes": items(text(10_000)),
     "device": text(200),
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),

@@ -69,6 +69,8 @@ def set_field(folder, name, value, seal=False):
         ("backend", ["torch"]),
         ("data", 5),
         ("data_dir", {}),
+        ("data_notes", 5),
+        ("data_notes", [5]),
         ("device", EVIL * 1000),
         ("devices", "x"),
         ("images", "x"),
