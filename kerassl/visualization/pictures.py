@@ -73,11 +73,11 @@ def views(
 
 
 def reconstructions(model: Any, images: Any) -> "Figure":
-    """Draws what a generative model sees, its reconstruction and the image.
+    """Draws what a model sees, what it paints and the image.
 
     Args:
-        model: one with a `reconstruct` method: `kerassl.MAE` or
-            `kerassl.ContextEncoder`.
+        model: one with a `reconstruct` method: `kerassl.MAE`,
+            `kerassl.SimMIM` or `kerassl.ContextEncoder`.
         images: array `(N, S, S, C)` of the encoder's input size, uint8 or float
             in [0, 255].
 
@@ -236,13 +236,13 @@ def pretext(
     Args:
         model: any `SelfSupervisedModel`.
         images: array `(N, H, W, C)`, uint8 or float in [0, 255].
-        seed: int, the seed of the views. The masks of MAE and the context
-            encoder depend on the model's own seed.
+        seed: int, the seed of the views. The masks of MAE, SimMIM and the
+            context encoder depend on the model's own seed.
 
     Returns:
         The `matplotlib.figure.Figure` of `rotations`, `jigsaw`, `positions` or
-        `reconstructions`, or of `views` for methods whose predictions can't be
-        drawn.
+        `reconstructions`, or of `views` for methods whose predictions aren't
+        pixels or answers, such as I-JEPA, iBOT and DINOv2.
 
     Raises:
         ImportError: without matplotlib.
