@@ -98,7 +98,7 @@ def test_a_line_that_was_cut_off_is_skipped(load, tmp_path):
     "arguments,message",
     [
         ("tune simclear", "Nearest: simclr"),
-        ("tune simclr --change nothing=1", "nothing=1"),
+        ("tune simclr --change nothing=1", "no field of recipes 'nothing'"),
         ("tune simclr --images 50000", "at most 45000"),
         ("methods --methods simclear", "Nearest: simclr"),
         ("presets --only simclear", "Nearest: simclr"),
@@ -127,8 +127,32 @@ def test_the_changes_of_studies_are_known(load):
             for v in study.variants.values()
         }
         assert len(made) == len(study.variants)
+
+
+# Accuracies that agree with the paper, and some that don't; all others are 0.5.
+DIRECTIONS = {
+    "simclr_augmentations": ({"crop + jitter": 0.6}, {"crop + blur": 0.6}),
+    "simclr_temperature": ({"0.2": 0.6}, {"1.0": 0.6}),
+    "simsiam_stop_gradient": ({"without": 0.4}, {"without": 0.5}),
+    "byol_predictor": ({"without": 0.4}, {"without": 0.5}),
+    "moco_shuffled_statistics": ({"four groups": 0.6}, {"one group": 0.6}),
+    "barlow_twins_width": ({"32": 0.4}, {"512": 0.6}),
+    "mae_mask_ratio": ({"0.75": 0.6}, {"0.9": 0.6}),
+}
+
+
+@once
+def test_studies_agree_with_the_paper_or_not(load):
+    load("train")
+    from trainings.studies import STUDIES
+
+    assert list(DIRECTIONS) == list(STUDIES)
+    for name, (agreeing, other) in DIRECTIONS.items():
+        study = STUDIES[name]
         same = dict.fromkeys([*study.variants, "untrained"], 0.5)
-        assert study.agrees(same) in (True, False)
+        assert {*agreeing, *other} <= {*same}
+        assert study.agrees({**same, **agreeing})
+        assert not study.agrees({**same, **other})
 
 
 @once

@@ -3,6 +3,8 @@ r"""Try a change of a recipe and record its scores.
     python scripts/train.py tune simclr --epochs 4 \
         --change optimizer.learning_rate=0.8 --change 'views.crop_area=[0.2, 1]'
 
+`--change` is `--set` of `kerassl pretrain`.
+
 Trains the method's changed `cpu` recipe on the first 45,000 training images of
 CIFAR-10, or fewer, and scores it on the last 5,000, which serve as validation
 images: kNN (k = 20, temperature 0.07) and the linear probe, both with the
@@ -28,19 +30,9 @@ def changed(recipe: Any, changes: list[str]) -> Any:
     Raises:
         ValueError: if a change has another form, or names no field.
     """
-    for change in changes:
-        name, is_given, text = change.partition("=")
-        field, _, key = name.partition(".")
-        if not is_given or field not in recipe.to_dict():
-            raise ValueError(
-                f"A change is FIELD=VALUE or FIELD.KEY=VALUE, with a field of "
-                f"the recipe: {', '.join(recipe.to_dict())}. Received: {change}"
-            )
-        value = json.loads(text)
-        if key:
-            value = {**getattr(recipe, field), key: value}
-        recipe = recipe.replace(**{field: value})
-    return recipe
+    from kerassl.recipe_fields import parse_change
+
+    return recipe.change(**dict(map(parse_change, changes)))
 
 
 def run(recipe: Any, model: Any = None, count: int = TRAINED) -> dict[str, Any]:
