@@ -34,9 +34,8 @@ def write(
 
     The page says what ran and what looks wrong. It shows the scores that
     `kerassl evaluate` left in the run's folder, learning curves, nearest
-    neighbors, a map of the features (by t-SNE if scikit-learn is installed,
-    else by PCA), the views, and what else the method and the encoder have to
-    show. It needs no other file and no network.
+    neighbors, a map of the features (by t-SNE), the views, and what else the
+    method and the encoder have to show. It needs no other file and no network.
 
     Args:
         folder: path of a run's folder.

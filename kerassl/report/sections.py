@@ -1,7 +1,6 @@
 """The sections of a report."""
 
 import html
-import importlib.util
 import json
 import shlex
 from collections.abc import Iterable
@@ -34,7 +33,7 @@ from kerassl.visualization.attention import attention_maps, vit_of
 from kerassl.visualization.correlation import cross_correlation
 from kerassl.visualization.curves import learning_curves, read_curves
 from kerassl.visualization.features import features_of
-from kerassl.visualization.maps import MAPS, draw_map
+from kerassl.visualization.maps import draw_map
 from kerassl.visualization.neighbors import draw_neighbors
 from kerassl.visualization.pictures import picture_of, views
 
@@ -228,14 +227,13 @@ def _neighbors(
 
 
 def _map(run: Subject, features: np.ndarray) -> str:
-    kind = "tsne" if importlib.util.find_spec("sklearn") else "pca"
     try:
-        figure = draw_map(run.queries, features, kind)
+        figure = draw_map(run.queries, features, "tsne")
     except ValueError as error:  # Too few images.
         return section("Map", str(error))
     return section(
         "Map",
-        f"{len(features):,} images, laid out by {MAPS[kind]} so that similar "
+        f"{len(features):,} images, laid out by t-SNE so that similar "
         "features are close together. Labels set only the colors.",
         picture(figure, "Map of the features"),
     )

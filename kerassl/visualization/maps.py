@@ -19,7 +19,6 @@ from kerassl.visualization.figures import load_matplotlib, show
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Projection = Callable[[np.ndarray, int], np.ndarray]
 # The display name of each kind of map.
 MAPS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 # The smallest number of images on a map.
@@ -58,7 +57,7 @@ def embedding_map(
         A `matplotlib.figure.Figure`.
 
     Raises:
-        ImportError: without matplotlib, or the package for `kind`.
+        ImportError: without matplotlib, or umap-learn for `"umap"`.
         ValueError: if the shape, dtype or range of the images is wrong, there
             are fewer than 4, the number of labels is wrong, features aren't
             finite, or `kind` is unknown.
@@ -77,7 +76,8 @@ def embedding_map(
             f"A map needs at least {FEWEST} images. Received: "
             f"{len(data.images)}"
         )
-    PROJECTIONS[kind]()  # Fails before the features are computed.
+    if kind == "umap":
+        _load_umap()  # Fails before the features are computed.
     features = features_of(encoder_of(model), "images", data)
     return draw_map(data, features, kind, seed, thumbnails)
 
@@ -91,16 +91,15 @@ def project(features: Any, kind: str = "pca", seed: int = 0) -> np.ndarray:
     Args:
         features: float array `(N, D)`.
         kind: str. `"pca"` projects to the two directions of largest variance
-            and preserves distances; `"tsne"` (scikit-learn) and `"umap"`
-            (umap-learn) preserve neighborhoods, and distances between groups
-            mean little.
+            and preserves distances; `"tsne"` and `"umap"` (by umap-learn)
+            preserve neighborhoods, and distances between groups mean little.
         seed: int, the seed of t-SNE and UMAP.
 
     Returns:
         A float32 array `(N, 2)`.
 
     Raises:
-        ImportError: without the package for `kind`.
+        ImportError: without umap-learn for `"umap"`.
         ValueError: if there are fewer than 4 features or fewer than 2
             dimensions, features aren't finite, or `kind` is unknown.
 
@@ -115,37 +114,25 @@ def project(features: Any, kind: str = "pca", seed: int = 0) -> np.ndarray:
             f"A map needs at least {FEWEST} features of at least 2 dimensions. "
             f"Received: {x.shape}"
         )
-    return np.asarray(PROJECTIONS[kind]()(x, seed), "float32")
+    return np.asarray(PROJECTIONS[kind](x, seed), "float32")
 
 
 def _pca(x: np.ndarray, seed: int) -> np.ndarray:
-    x = x - x.mean(axis=0)
-    _, _, axes = np.linalg.svd(x, full_matrices=False)
-    axes = axes[:2]
-    # Fixes the arbitrary sign of an axis: its largest weight is positive.
-    largest = np.abs(axes).argmax(axis=1)[:, None]
-    return x @ (axes * np.sign(np.take_along_axis(axes, largest, axis=1))).T
+    from sklearn.decomposition import PCA
+
+    # Not the randomized solver, which large inputs would get.
+    return PCA(2, svd_solver="full").fit_transform(x)
 
 
-def _tsne() -> Projection:
-    """Imports t-SNE; raises ImportError if scikit-learn is missing."""
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise ImportError(
-            "t-SNE needs scikit-learn. Install it with: "
-            "pip install scikit-learn"
-        ) from error
+def _tsne(x: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.manifold import TSNE
 
-    def project(x: np.ndarray, seed: int) -> np.ndarray:
-        # It must be less than the number of images.
-        perplexity = min(30.0, (len(x) - 1) / 3)
-        return TSNE(perplexity=perplexity, random_state=seed).fit_transform(x)
-
-    return project
+    # It must be less than the number of images.
+    perplexity = min(30.0, (len(x) - 1) / 3)
+    return TSNE(perplexity=perplexity, random_state=seed).fit_transform(x)
 
 
-def _umap() -> Projection:
+def _load_umap() -> Any:
     """Imports UMAP; raises ImportError if umap-learn is missing."""
     try:
         from umap import UMAP
@@ -153,21 +140,21 @@ def _umap() -> Projection:
         raise ImportError(
             "UMAP needs umap-learn. Install it with: pip install umap-learn"
         ) from error
-
-    def project(x: np.ndarray, seed: int) -> np.ndarray:
-        return UMAP(
-            n_neighbors=min(15, len(x) - 1),
-            init=_pca(x, seed),  # The default fails on few images.
-            random_state=seed,
-            n_jobs=1,  # UMAP warns if a seed comes with more jobs.
-        ).fit_transform(x)
-
-    return project
+    return UMAP
 
 
-# Each entry imports its package and returns the projection.
-PROJECTIONS: dict[str, Callable[[], Projection]] = {
-    "pca": lambda: _pca,
+def _umap(x: np.ndarray, seed: int) -> np.ndarray:
+    umap = _load_umap()(
+        n_neighbors=min(15, len(x) - 1),
+        init=_pca(x, seed),  # The default fails on few images.
+        random_state=seed,
+        n_jobs=1,  # UMAP warns if a seed comes with more jobs.
+    )
+    return umap.fit_transform(x)
+
+
+PROJECTIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "pca": _pca,
     "tsne": _tsne,
     "umap": _umap,
 }

@@ -73,7 +73,7 @@ def views(
 
 
 def reconstructions(model: Any, images: Any) -> "Figure":
-    """Draws what a model sees, what it paints and the image.
+    """Draws what a model sees, its reconstruction and the image.
 
     Args:
         model: one with a `reconstruct` method: `kerassl.MAE`,
