@@ -84,6 +84,22 @@ class FeatureQueue(keras.layers.Layer):
         """
         return ops.stop_gradient(ops.copy(ops.convert_to_tensor(self.features)))
 
+    def check_batch(self, size: int) -> None:
+        """Refuses a batch larger than the queue.
+
+        Args:
+            size: int, the number of features, of all processes.
+
+        Raises:
+            ValueError: with advice.
+        """
+        if size > self.size:
+            raise ValueError(
+                f"The queue holds {self.size} features, and can't take a batch "
+                f"of {size}. Choose a larger `queue_size` or a smaller "
+                "`batch_size`."
+            )
+
     def enqueue(self, features: Any) -> None:
         """Adds a batch, and drops as many of the oldest features.
 
@@ -95,12 +111,13 @@ class FeatureQueue(keras.layers.Layer):
             ValueError: if the features have another width, or are too many.
         """
         count, dim = features.shape
-        if dim != self.dim or (count is not None and count > self.size):
+        if dim != self.dim:
             raise ValueError(
-                f"The queue holds {self.size} features of width {self.dim}, "
-                f"and can't take a batch of shape {tuple(features.shape)}. "
-                "Make the queue at least as large as the (global) batch."
+                f"The queue holds features of width {self.dim}. Received: "
+                f"width {dim}"
             )
+        if count is not None:
+            self.check_batch(count)
         features = ops.cast(ops.stop_gradient(features), "float32")
         kept = ops.concatenate([features, self.features])[: self.size]
         self.features.assign(kept)

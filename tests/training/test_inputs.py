@@ -457,7 +457,7 @@ def test_a_batch_is_that_of_all_processes(images, monkeypatch):
     assert model.batch_size == 64
     model = moco_v2(tiny_encoder(), queue_size=48)
     model.compile("sgd")
-    with pytest.raises(ValueError, match="48 keys.*batch of 64"):
+    with pytest.raises(ValueError, match="48 features.*batch of 64"):
         model.fit(images[:32], batch_size=32, verbose=0)
 
 

@@ -215,9 +215,12 @@ def test_the_queue_stays_float32_and_frozen():
     assert (again.size, again.dim) == (6, 2)
 
 
-@pytest.mark.parametrize("shape", [(7, 2), (2, 3)])
-def test_the_queue_refuses_what_does_not_fit(shape):
-    with pytest.raises(ValueError, match="6 features of width 2"):
+@pytest.mark.parametrize(
+    "shape, message",
+    [((7, 2), "6 features, and can't take a batch of 7"), ((2, 3), "width 2")],
+)
+def test_the_queue_refuses_what_does_not_fit(shape, message):
+    with pytest.raises(ValueError, match=message):
         FeatureQueue(6, 2).enqueue(ops.ones(shape))
 
 

@@ -188,12 +188,7 @@ class MoCo(SelfSupervisedModel):
     def check_batch(self, size: int) -> None:
         """Refuses a batch that exceeds the queue or is too small for groups."""
         super().check_batch(size)
-        if size > self.queue_size:
-            raise ValueError(
-                f"The queue holds {self.queue_size} keys, and can't take a "
-                f"batch of {size}. Choose a larger `queue_size` or a smaller "
-                "`batch_size`."
-            )
+        self.queue.check_batch(size)
         if size < 2 * self.batch_groups and self.batch_groups > 1:
             raise ValueError(
                 f"A batch of {size} images (maybe the last one) can't be split "

@@ -159,14 +159,9 @@ class NNCLR(SelfSupervisedModel):
         return batch_size and math.log(batch_size)
 
     def check_batch(self, size: int) -> None:
-        """Rejects a batch larger than the queue."""
+        """Refuses a batch that exceeds the queue."""
         super().check_batch(size)
-        if size > self.queue_size:
-            raise ValueError(
-                f"The queue holds {self.queue_size} projections, and can't "
-                f"take a batch of {size}. Choose a larger `queue_size` or a "
-                "smaller `batch_size`."
-            )
+        self.queue.check_batch(size)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

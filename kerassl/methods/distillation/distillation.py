@@ -176,14 +176,9 @@ class Distillation(SelfSupervisedModel):
         )
 
     def check_batch(self, size: int) -> None:
-        """Rejects a batch larger than the queue."""
+        """Refuses a batch that exceeds the queue."""
         super().check_batch(size)
-        if size > self.queue_size:
-            raise ValueError(
-                f"The queue holds {self.queue_size} features, and can't take a "
-                f"batch of {size}. Choose a larger `queue_size` or a smaller "
-                "`batch_size`."
-            )
+        self.queue.check_batch(size)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""

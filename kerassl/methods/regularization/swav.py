@@ -211,12 +211,8 @@ class SwAV(SelfSupervisedModel):
     def check_batch(self, size: int) -> None:
         """Refuses a batch that exceeds the queue."""
         super().check_batch(size)
-        if self.queue_size and size > self.queue_size:
-            raise ValueError(
-                f"The queue holds {self.queue_size} projections, and can't "
-                f"take a batch of {size}. Choose a larger `queue_size`, or 0: "
-                "large batches need no queue."
-            )
+        for queue in self.queues:
+            queue.check_batch(size)
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
