@@ -12,7 +12,7 @@ import numpy as np
 from kerassl import encoders
 from kerassl.distributed import local_copy, on_one_device, process
 from kerassl.evaluation.labels import label_array
-from kerassl.evaluation.neighborhoods import classified, nearest, shared
+from kerassl.evaluation.neighborhoods import classified, nearest_others, shared
 from kerassl.evaluation.representation import effective_rank
 from kerassl.image_format import load_keras_file
 from kerassl.training.in_memory import read_images
@@ -110,7 +110,7 @@ class StartGuard(Monitor):
         super().on_train_begin(logs)
         self.fallen = None
         features = self._features(self.start or self.model.feature_encoder)
-        near = nearest(features, self.k)
+        near = nearest_others(features, self.k)
         self.rank = effective_rank(features)
         self.near = near
         self.right = self._right(near)
@@ -121,12 +121,14 @@ class StartGuard(Monitor):
             self._save(self.start or self.model.feature_encoder)
         elif self.labels is not None:
             features = self._features(load_keras_file(self.best))
-            self.highest = np.mean(self._right(nearest(features, self.k)))
+            self.highest = np.mean(
+                self._right(nearest_others(features, self.k))
+            )
 
     def look(self, epoch: int, logs: dict) -> dict[str, float]:
         """Compares the encoder with its start, and keeps it if it is best."""
         features = self._features(self.model.feature_encoder)
-        near = nearest(features, self.k)
+        near = nearest_others(features, self.k)
         if self.labels is None:
             agreement = shared(near, self.near)
             rank = effective_rank(features) / self.rank

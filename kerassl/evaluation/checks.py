@@ -1,4 +1,4 @@
-"""Checks of features and labels."""
+"""Checks of features and labels, and features of length 1."""
 
 from typing import Any
 
@@ -58,3 +58,9 @@ def check_widths(train: np.ndarray, test: np.ndarray) -> None:
             "Training and test features must have the same width. Received: "
             f"{train.shape[1]} and {test.shape[1]}."
         )
+
+
+def unit_rows(features: np.ndarray) -> np.ndarray:
+    """Returns features `(N, D)` scaled to length 1. Zeros stay zeros."""
+    norms = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.maximum(norms, 1e-12)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kerassl.evaluation.checks import check_features, check_widths
+from kerassl.evaluation.checks import check_features, check_widths, unit_rows
 from kerassl.evaluation.labels import Classes
 
 # Test features per block, which bounds the matrix of similarities.
@@ -181,9 +181,7 @@ class Neighbors:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns features of length 1, and labels as class numbers."""
         features, labels = check_features(name, features, labels)
-        norms = np.linalg.norm(features, axis=1, keepdims=True)
-        numbers = self.classes.add(labels, f"{name}_labels")
-        return features / np.maximum(norms, 1e-12), numbers
+        return unit_rows(features), self.classes.add(labels, f"{name}_labels")
 
 
 def _largest(rows: np.ndarray, k: int) -> np.ndarray:

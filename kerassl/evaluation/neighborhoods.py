@@ -7,7 +7,7 @@ import numpy as np
 from kerassl.evaluation.representation import BLOCK, on_sphere
 
 
-def nearest(features: Any, k: int = 20) -> np.ndarray:
+def nearest_others(features: Any, k: int = 20) -> np.ndarray:
     """Finds the nearest neighbors of each image among the others.
 
     Args:
@@ -55,7 +55,7 @@ def neighborhood_agreement(
         `k / (N - 1)` if they are unrelated.
 
     Raises:
-        ValueError: as `nearest`, or if the numbers of images differ.
+        ValueError: as `nearest_others`, or if the numbers of images differ.
 
     Example:
     ```python
@@ -64,7 +64,7 @@ def neighborhood_agreement(
     )
     ```
     """
-    near = [nearest(features, k) for features in (features_1, features_2)]
+    near = [nearest_others(x, k) for x in (features_1, features_2)]
     if len(near[0]) != len(near[1]):
         raise ValueError(
             "Both need features of the same images. Received: "
@@ -74,7 +74,7 @@ def neighborhood_agreement(
 
 
 def shared(near_1: np.ndarray, near_2: np.ndarray) -> float:
-    """Returns the share of the indices in two results of `nearest`."""
+    """Returns the share of the indices in two results of `nearest_others`."""
     count, k = near_1.shape
     marked = np.zeros((count, count), "bool")
     rows = np.arange(count)[:, None]
@@ -86,7 +86,7 @@ def classified(near: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Classifies each image by the majority of its neighbors.
 
     Args:
-        near: the result of `nearest`.
+        near: the result of `nearest_others`.
         labels: int array `(N,)`.
 
     Returns:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from kerassl.evaluation.checks import unit_rows
+
 # Rows of the matrix of distances that are computed at once.
 BLOCK = 512
 
@@ -123,9 +125,7 @@ def uniformity(features: np.ndarray, scale: float = 2.0) -> float:
 
 def on_sphere(features: np.ndarray) -> np.ndarray:
     """Returns checked features of length 1, in float64."""
-    x = _checked(features)
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.maximum(norms, np.finfo("float64").tiny)
+    return unit_rows(_checked(features))
 
 
 def _checked(features: np.ndarray) -> np.ndarray:

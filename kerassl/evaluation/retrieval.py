@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kerassl.evaluation.checks import check_features, check_widths
+from kerassl.evaluation.checks import check_features, check_widths, unit_rows
 from kerassl.evaluation.labels import encode_labels
 
 # Queries per block, which bounds the matrix of similarities.
@@ -52,7 +52,7 @@ def retrieval(
     queries, asked = check_features("test", test_features, test_labels)
     check_widths(bank, queries)
     _, (y, asked) = encode_labels({"train_labels": y, "test_labels": asked})
-    bank, queries = _unit(bank).T, _unit(queries)
+    bank, queries = unit_rows(bank).T, unit_rows(queries)
     ranks = np.arange(1, len(y) + 1)
     precisions, firsts = [], []
     for start in range(0, len(queries), BLOCK):
@@ -69,8 +69,3 @@ def retrieval(
         "train_size": len(y),
         "test_size": len(asked),
     }
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.maximum(norms, 1e-12)

@@ -11,6 +11,7 @@ from keras import ops
 from kerassl import encoders
 from kerassl.data import ImageData, check_images
 from kerassl.data.photos import Photos
+from kerassl.evaluation.checks import unit_rows
 from kerassl.evaluation.labels import encode_labels, label_array
 from kerassl.visualization.figures import plain
 
@@ -107,8 +108,7 @@ def unit(name: str, features: Any) -> np.ndarray:
             f"{np.sum(~finite)} of {len(x)} features of `{name}` aren't "
             "finite: the encoder's weights are NaN or infinite."
         )
-    norms = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.maximum(norms, 1e-12)
+    return unit_rows(x)
 
 
 def class_name(data: ImageData, label: int | str) -> str:

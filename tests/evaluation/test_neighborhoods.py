@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerassl.evaluation import neighborhood_agreement
-from kerassl.evaluation.neighborhoods import classified, nearest
+from kerassl.evaluation.neighborhoods import classified, nearest_others
 
 
 def slowly(features, k):
@@ -24,7 +24,7 @@ def test_it_is_the_loop():
     other = one[:, :4] + 0.3 * rng.normal(size=(600, 4))
     sets = [slowly(x, 7) for x in (one, other)]
     for x, expected in zip((one, other), sets):
-        assert [set(row) for row in nearest(x, 7)] == expected
+        assert [set(row) for row in nearest_others(x, 7)] == expected
     both = np.mean([len(a & b) / 7 for a, b in zip(*sets)])
     assert neighborhood_agreement(one, other, 7) == pytest.approx(both)
     assert 0.1 < both < 0.9
@@ -32,7 +32,7 @@ def test_it_is_the_loop():
     turn, _ = np.linalg.qr(rng.normal(size=(5, 5)))
     assert neighborhood_agreement(one, 3 * one @ turn, 7) > 0.999
     labels = rng.integers(0, 3, 600)
-    right = classified(nearest(one, 7), labels)
+    right = classified(nearest_others(one, 7), labels)
     for near, label, is_right in zip(sets[0], labels, right):
         votes = np.bincount(labels[list(near)], minlength=3)
         assert is_right == (votes.argmax() == label)
