@@ -21,7 +21,7 @@ from kerassl.run_folder import (
     refuse_run,
 )
 from kerassl.run_lock import check_free
-from kerassl.runs.checkpoint import Position, load_checkpoint, state
+from kerassl.runs.checkpoint import Position, load_checkpoint
 from kerassl.runs.files import check_writable
 from kerassl.runs.run import Run
 from kerassl.runs.steps import steps_per_epoch
@@ -237,26 +237,35 @@ def resume(
             f"{data.image_shape}, the run {model.encoder.input_shape[1:]}."
         )
     _check_labels(model, data)
-    if longer == recipe:
-        return Run(folder, settings, data, model, position)
-    change = {"from": recipe.epochs, "at": position.epoch, "to": longer.epochs}
-    extended = {
-        **settings,
+    run = Run(folder, settings, data, model, position)
+    return run if longer == recipe else _extended(run, longer)
+
+
+def _extended(run: Run, longer: Recipe) -> Run:
+    """Returns a run that goes on from another's state, by a longer recipe."""
+    change = {
+        "from": run.recipe.epochs,
+        "at": run.position.epoch,
+        "to": longer.epochs,
+    }
+    settings = {
+        **run.settings,
         "recipe": longer.to_dict(),
         "recipe_hash": longer.hash,
-        "extended": [*settings.get("extended", ()), change],
+        "extended": [*run.settings.get("extended", ()), change],
     }
-    steps = steps_per_epoch(longer, data)
-    start = _start_of(folder, settings)
-    # A distillation's, whose file may be gone.
-    teacher = getattr(model, "teacher", None)
-    longer_model = recipes.build_model(
-        longer, data.image_shape, steps, start, teacher
+    model = recipes.build_model(
+        longer,
+        run.data.image_shape,
+        steps_per_epoch(longer, run.data),
+        _start_of(run.folder, run.settings),
+        # A distillation's, whose file may be gone.
+        getattr(run.model, "teacher", None),
     )
-    _copy_state(model, longer_model)
-    run = Run(folder, extended, data, longer_model, position)
-    run.saved = state(settings, position)
-    return run
+    _copy_state(run.model, model)
+    extended = Run(run.folder, settings, run.data, model, run.position)
+    extended.saved = run.saved  # The folder still holds the shorter one.
+    return extended
 
 
 def _copy_state(source: keras.Model, target: keras.Model) -> None:
