@@ -22,6 +22,7 @@ from kerassl.evaluation.labels import (
 from kerassl.execution import LentModel
 from kerassl.image_format import remade
 from kerassl.networks import set_trainable, set_weights
+from kerassl.training.in_memory import read_labeled
 from kerassl.training.step import build_optimizer
 
 # Peak learning rates to choose from: SGD's for a batch of 256, and AdamW's for
@@ -106,8 +107,9 @@ def fine_tune(
     Args:
         encoder: `keras.Model` from images to features. It is not changed.
         train: `(images, labels)`: arrays `(N, H, W, C)` and `(N,)` or
-            `(N, 1)`, of ints, bools, whole floats, strings or bytes; or what
-            `kerassl.data.load` returns.
+            `(N, 1)`, of ints, bools, whole floats, strings or bytes; what
+            `kerassl.data.load` returns; or a finite `tf.data`, `PyDataset` or
+            torch `DataLoader` of batches of both.
         test: `(images, labels)`, likewise. Labels are compared by value,
             whatever their dtype, or by class name if `train` and `test` name
             their classes differently. Images of a class without training
@@ -131,8 +133,8 @@ def fine_tune(
         `train_size`, `test_size`.
 
     Raises:
-        ValueError: if images or labels are invalid, there is only one class,
-            or a setting is out of range.
+        ValueError: if the encoder doesn't take square images, images or labels
+            are invalid, there is only one class, or a setting is out of range.
 
     Example:
     ```python
@@ -147,6 +149,13 @@ def fine_tune(
         - [He et al., 2021, MAE](https://arxiv.org/abs/2111.06377), for
           `layer_decay`
     """
+    height, width = encoder.input_shape[1:3]
+    if height != width:
+        raise ValueError(
+            "Fine-tuning crops squares, and the encoder takes images of "
+            f"shape {encoder.input_shape[1:]}. Build it with a square "
+            "`image_shape`."
+        )
     train, test, names = _checked(train, test)
     check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
@@ -239,7 +248,8 @@ def _checked(
     train: Any, test: Any
 ) -> tuple[ImageData, ImageData, list[int | str]]:
     """Returns both sets with numbered labels, and the classes."""
-    sets = {"train": tuple(train), "test": tuple(test)}
+    given = read_labeled(train, "train"), read_labeled(test, "test")
+    sets = dict(zip(("train", "test"), map(tuple, given)))
     for name, (images, labels) in sets.items():
         if labels is None:
             raise ValueError(
@@ -249,7 +259,7 @@ def _checked(
         if not hasattr(images, "read"):  # `Photos` are always valid.
             check_images(images, name)
         label_array(labels, name, len(images))
-    labels = dict(zip(sets, labels_by_name(train, test)))
+    labels = dict(zip(sets, labels_by_name(*given)))
     classes, numbers = encode_labels(labels)
     learned, asked = (
         ImageData(images, part)

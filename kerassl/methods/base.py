@@ -382,7 +382,8 @@ class SelfSupervisedModel(LinkedModel):
         """
         if self.needs_labels:
             # Given to `train_on_batch` as an array, it still is one.
-            y_pred = {**y_pred, "labels": ops.convert_to_tensor(y)}
+            labels = ops.reshape(ops.convert_to_tensor(y), (-1,))
+            y_pred = {**y_pred, "labels": labels}
         scalars = {
             name: mean_over_devices(value)
             for name, value in self.objective(y_pred).items()

@@ -127,7 +127,8 @@ class ImageModel(LentModel):
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains on images, as `keras.Model.fit` does.
 
-        Labels are ignored, unless the method needs them (`needs_labels`).
+        Labels are ignored, unless the method needs them (`needs_labels`), and
+        so is what follows them in a batch.
 
         Args:
             x: the data; see the class. The result of `kerassl.data.load`, or
@@ -142,11 +143,13 @@ class ImageModel(LentModel):
 
         Raises:
             ValueError: if images have the wrong shape, type or range, labels
-                are needed and missing, or a batch is too small. It is raised
+                are needed and missing, weights of images or classes are given,
+                or a batch is too small. It is raised
                 before the step that would use them, and before the first step
                 where that is known.
         """
         given = _bound(super().fit, x, *args, **kwargs)
+        self._refuse_weights(given)
         follow_frozen(self)
         given["callbacks"] = with_monitors(
             given.get("callbacks"), self.metric_names
@@ -173,6 +176,7 @@ class ImageModel(LentModel):
             found = keras.utils.unpack_x_y_sample_weight(
                 given["validation_data"]
             )
+            self._refuse_weights({"validation_data's sample_weight": found[2]})
             size = int(given.get("validation_batch_size") or batch_size or 32)
             validation.read(found[0], size, labels=found[1])
             _check_known(validation, size, given.get("validation_steps"))
@@ -212,6 +216,7 @@ class ImageModel(LentModel):
             # `fit` calls this with validation data that it has read already.
             return super().evaluate(x, *args, **kwargs)
         given = _bound(super().evaluate, x, *args, **kwargs)
+        self._refuse_weights(given)
         options = given.pop("kwargs", {})
         inputs = self.inputs_for(
             check_size=self._size_check(),
@@ -267,8 +272,10 @@ class ImageModel(LentModel):
             pixels=self._pixels,
             needs_labels=self.needs_labels,
         )
+        given = _bound(super().train_on_batch, x, y, *args, **kwargs)
+        self._refuse_weights(given)
         x, y = (*inputs.batch(x, y), None)[:2]
-        return super().train_on_batch(x, y, *args, **kwargs)
+        return super().train_on_batch(**given | {"x": x, "y": y})
 
     def test_on_batch(
         self, x: Any, y: Any = None, *args: Any, **kwargs: Any
@@ -291,8 +298,10 @@ class ImageModel(LentModel):
         inputs = self.inputs_for(
             pixels=self._pixels, needs_labels=self.needs_labels
         )
+        given = _bound(super().test_on_batch, x, y, *args, **kwargs)
+        self._refuse_weights(given)
         x, y = (*inputs.batch(x, y), None)[:2]
-        return super().test_on_batch(x, y, *args, **kwargs)
+        return super().test_on_batch(**given | {"x": x, "y": y})
 
     def predict_on_batch(self, x: Any) -> Any:
         """Returns the model's outputs for a batch.
@@ -328,6 +337,19 @@ class ImageModel(LentModel):
     def load_own_variables(self, store: Any) -> None:
         """Loads what `save_own_variables` saved."""
         super().load_own_variables(load_seeds(self, store))
+
+    def _refuse_weights(self, given: dict[str, Any]) -> None:
+        """Refuses weights of images or classes, which would have no effect."""
+        names = [
+            name
+            for name, value in given.items()
+            if value is not None and name.endswith("_weight")
+        ]
+        if names:
+            raise ValueError(
+                f"{type(self).__name__} weights all images alike. Leave out "
+                f"{', '.join(names)}."
+            )
 
     def _size_check(self, trains: bool = False) -> Callable[[int], None]:
         """Returns a check for the size of a batch in this process.
@@ -379,12 +401,7 @@ def _for_keras(
         return given
     given = {name: value for name, value in given.items() if name != "y"}
     shuffle = given.get("shuffle", trains)
-    weights = (given.get("sample_weight"), given.get("class_weight"))
-    stay = (
-        any(weight is not None for weight in weights)
-        or given.get("validation_split")
-        or shuffle == "batch"
-    )
+    stay = given.get("validation_split") or shuffle == "batch"
     if not stay and _copy_ahead(inputs, given.get("batch_size") or 32, shuffle):
         given |= {"x": inputs.data, **({"shuffle": False} if trains else {})}
     if inputs.labels is not None:

@@ -279,6 +279,8 @@ class Inputs:
         """Returns labels that are needed, after checking them, or `None`."""
         if not self.needs_labels:
             return None
+        if isinstance(labels, (list, tuple)):
+            labels = np.asarray(labels)
         check_labels(labels, count)
         return labels
 
@@ -321,22 +323,27 @@ def check_labels(labels: Any, count: int | None = None) -> None:
         count: int, the number of images, or `None` if it isn't known.
 
     Raises:
-        ValueError: if they aren't integers `(N,)`, one for each image, or one
-            is negative, which stands for no label.
+        ValueError: if they aren't integers `(N,)` or `(N, 1)`, one for each
+            image, or one is negative, which stands for no label.
     """
-    form = getattr(labels, "shape", None)
+    form, cure = getattr(labels, "shape", None), ""
     if form is None:
         found = "no labels" if labels is None else type(labels).__name__
     else:
-        found = f"{dtype_name(labels)} of shape {tuple(form)}"
-        is_one_each = len(form) == 1 and count in (None, form[0])
-        if is_one_each and "int" in dtype_name(labels):
+        form = tuple(form)
+        found = f"{dtype_name(labels)} of shape {form}"
+        # `keras.datasets.cifar10` has a column of labels.
+        is_one_each = bool(form) and form[1:] in ((), (1,))
+        is_whole = is_one_each and count in (None, form[0])
+        if is_whole and "int" in dtype_name(labels):
             if not _is_near(labels) or (np.asarray(labels) >= 0).all():
                 return
             found = "numbers below 0, which stand for no label"
+        elif len(form) == 2 and not is_one_each:
+            cure = ". For one-hot labels, use `labels.argmax(axis=1)`"
     raise ValueError(
         "The method learns from labels: integers (N,), one for each image, "
-        f"from 0 on. Found: {found}"
+        f"from 0 on. Found: {found}{cure}"
     )
 
 

@@ -19,6 +19,19 @@ def splits():
     ]
 
 
+class Batches(keras.utils.PyDataset):
+    def __init__(self, part):
+        super().__init__()
+        self.part = part
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        rows = slice(50 * index, 50 * index + 50)
+        return self.part.images[rows], self.part.labels[rows]
+
+
 def test_it_learns_and_leaves_the_encoder(splits):
     encoder = tiny_encoder()
     before = encoder.get_weights()
@@ -141,6 +154,21 @@ def test_settings_out_of_range_are_refused(splits, setting):
     (name,) = setting
     with pytest.raises(ValueError, match=f"`{name}` is out of range"):
         fine_tune(tiny_encoder(), *splits, **setting)
+
+
+def test_it_reads_batches(splits):
+    batches = [Batches(part) for part in splits]
+    settings = dict(epochs=1, batch_size=16, learning_rate=0.1)
+    encoder = tiny_encoder()
+    found = fine_tune(encoder, *batches, **settings)
+    pairs = [(part.images, part.labels) for part in splits]
+    assert found == fine_tune(encoder, *pairs, **settings)
+
+
+def test_only_square_images_can_be_cropped(splits):
+    encoder = encoders.build("resnet_nano", (24, 40, 1))
+    with pytest.raises(ValueError, match=r"crops squares.*\(24, 40, 1\)"):
+        fine_tune(encoder, *splits)
 
 
 def test_a_diverged_model_is_no_guess(splits):

@@ -99,6 +99,38 @@ def test_supcon_learns_from_no_class_of_the_unlabeled():
         model.train_on_batch(IMAGES, tensor)
 
 
+def test_supcon_takes_a_column_and_a_list_and_advises_on_one_hot():
+    encoder = kerassl.encoders.build("resnet_nano", (8, 8, 1))
+    model = kerassl.SimCLR(encoder, supervised=True)
+    model.compile(keras.optimizers.SGD(0.0))
+    losses = []
+    for labels in (LABELS, LABELS[:, None], LABELS.tolist()):
+        views = {f"view_{i}": IMAGES.astype("float32") for i in (1, 2)}
+        losses.append(model.evaluate(views, labels, verbose=0))
+    assert losses[1:] == [pytest.approx(losses[0])] * 2
+    model.fit(IMAGES, LABELS[:, None], verbose=0)
+    with pytest.raises(ValueError, match="use `labels.argmax"):
+        model.fit(IMAGES, np.eye(5, dtype="int32")[LABELS], verbose=0)
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_weights_are_refused(supervised):
+    encoder = kerassl.encoders.build("resnet_nano", (8, 8, 1))
+    model = kerassl.SimCLR(encoder, supervised=supervised)
+    model.compile(keras.optimizers.SGD(0.0))
+    ones = np.ones(16)
+    for call, arguments in (
+        (model.fit, dict(sample_weight=ones)),
+        (model.fit, dict(class_weight={0: 1.0})),
+        (model.fit, dict(validation_data=(IMAGES, LABELS, ones))),
+        (model.evaluate, dict(sample_weight=ones)),
+        (model.train_on_batch, dict(sample_weight=ones)),
+        (model.test_on_batch, dict(sample_weight=ones)),
+    ):
+        with pytest.raises(ValueError, match="SimCLR weights all images alike"):
+            call(IMAGES, LABELS, **arguments)
+
+
 class Reader(kerassl.methods.SelfSupervisedModel):
     """Its loss is 0 if each image has its label."""
 
@@ -169,7 +201,7 @@ def test_they_reach_the_objective_in_each_call(reader):
     "x,y",
     [
         (IMAGES, None),
-        (IMAGES, LABELS[:, None]),
+        (IMAGES, LABELS[:, None, None]),
         (IMAGES, LABELS[:4]),
         (IMAGES, LABELS.astype("float32")),
         (IMAGES, np.array(list("abcdefghijklmnop"))),
