@@ -42,8 +42,8 @@ def addresses(published: Path, names: list[str]) -> dict[str, str]:
 
 def move(found: dict[str, str]) -> None:
     """Changes the index, and then deletes the folders."""
+    from kerassl.files import replacing
     from kerassl.presets.load import INDEX
-    from kerassl.runs.files import replacing
 
     index = json.loads((PRESETS / INDEX).read_text(encoding="utf-8"))
     for name, uri in found.items():

@@ -30,7 +30,7 @@ from pages import (
     studies,
 )
 
-from kerassl.runs.files import replacing
+from kerassl.files import replacing
 
 
 def main() -> int:

@@ -1,13 +1,12 @@
 """Draws the pretext task during `fit`."""
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kerassl.distributed import local_copy, on_one_device, process
+from kerassl.files import replacing
 from kerassl.training.in_memory import read_images
 from kerassl.visualization.figures import load_matplotlib
 from kerassl.visualization.pictures import pretext
@@ -66,13 +65,7 @@ class PretextPictures(keras.callbacks.Callback):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"epoch_{epoch + 1:04d}.png"
-        temporary = path.with_name(
-            f".partial-{uuid.uuid4().hex[:12]}-{path.name}"
-        )
         model = local_copy(self.model)
         figure = on_one_device(lambda: pretext(model, self.images, self.seed))
-        try:
+        with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=100)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -1,7 +1,5 @@
 """Stops `fit` when an encoder forgets what it knew as it began."""
 
-import os
-import uuid
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from kerassl.distributed import local_copy, on_one_device, process
 from kerassl.evaluation.labels import label_array
 from kerassl.evaluation.neighborhoods import classified, nearest_others, shared
 from kerassl.evaluation.representation import effective_rank
+from kerassl.files import replacing
 from kerassl.image_format import load_keras_file
 from kerassl.training.in_memory import read_images
 from kerassl.training.inputs import Inputs
@@ -187,10 +186,5 @@ class StartGuard(Monitor):
         """Replaces the file of the best encoder, in the first process."""
         if self.best is None or process()[0]:
             return
-        name = f".partial-{uuid.uuid4().hex[:12]}-{self.best.name}"
-        temporary = self.best.with_name(name)
-        try:
+        with replacing(self.best) as temporary:
             on_one_device(lambda: encoder.save(temporary))
-            os.replace(temporary, self.best)
-        finally:
-            temporary.unlink(missing_ok=True)

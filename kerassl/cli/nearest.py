@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     check_data(options.data)
     load_keras()
     from kerassl import runs
-    from kerassl.runs.files import replacing
+    from kerassl.files import replacing
 
     with user_errors(ImportError):
         search = runs.Search(

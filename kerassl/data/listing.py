@@ -14,6 +14,7 @@ import numpy as np
 
 from kerassl.data.decode import image_suffixes
 from kerassl.data.files import Skipped, Stamp, find_images, stamp
+from kerassl.files import replacing
 
 # Times of files are as coarse as 2 seconds, on FAT.
 _SETTLED_NS = 2 * 10**9
@@ -76,10 +77,10 @@ class Listing:
 
 def save_about(path: str | Path, about: dict[str, Any], **arrays: Any) -> None:
     """Writes what JSON can hold, and arrays, to a file, whole or not at all."""
-    temporary = f"{os.fspath(path)}.{os.getpid()}"
-    with open(temporary, "wb") as file:
-        np.savez_compressed(file, about=_packed([json.dumps(about)]), **arrays)
-    os.replace(temporary, path)
+    packed = _packed([json.dumps(about)])
+    # NumPy would add a suffix to a path.
+    with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, about=packed, **arrays)
 
 
 def load_about(path: str | os.PathLike) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from kerassl import encoders, registry
 from kerassl.environment import environment
+from kerassl.files import flush
 from kerassl.image_format import channels_last
 from kerassl.presets.card import card
 from kerassl.presets.format.architecture import check_order
@@ -137,7 +138,7 @@ def save_preset(
         _write(preset, temporary)
         verify_preset(temporary)
         for path in temporary.iterdir():
-            _flush(path)
+            flush(path)
         _rename(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -232,15 +233,7 @@ def _rename(temporary: Path, folder: Path) -> None:
             os.rename(path, folder / path.name)
         shutil.rmtree(old)
     if os.name == "posix":  # Windows can't open folders
-        _flush(folder.parent)
-
-
-def _flush(path: Path) -> None:
-    file = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+        flush(folder.parent)
 
 
 def _dump(fields: dict[str, Any], path: Path) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from kerassl.files import replacing
 from kerassl.report.sections import sections
 from kerassl.report.subject import Subject
 from kerassl.run_folder import REPORT, read_settings
 from kerassl.run_lock import InUseError
-from kerassl.runs.files import check_writable, replacing
+from kerassl.runs.files import check_writable
 from kerassl.visualization.figures import (
     load_matplotlib,
     shown_channels,

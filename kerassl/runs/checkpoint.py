@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from kerassl.files import replacing, write_text
 from kerassl.image_format import load_keras_file
 from kerassl.methods import SelfSupervisedModel
 from kerassl.reading import (
@@ -28,7 +29,6 @@ from kerassl.run_folder import (
     HISTORY,
     read_settings,
 )
-from kerassl.runs.files import replacing, write_text
 
 # The position is stored as this member of the `.keras` file, a zip archive.
 # Keras ignores members that it doesn't know.

@@ -19,6 +19,7 @@ from kerassl import encoders
 from kerassl.data import ImageBatches
 from kerassl.environment import environment
 from kerassl.feature_files import check_feature_file
+from kerassl.files import replacing, write_text
 from kerassl.names import MAX_UNREADABLE
 from kerassl.reading import (
     PLAIN_DICT,
@@ -29,12 +30,7 @@ from kerassl.reading import (
     mapping,
 )
 from kerassl.run_lock import check_free, locked
-from kerassl.runs.files import (
-    folder_at,
-    remove_partial,
-    replacing,
-    write_text,
-)
+from kerassl.runs.files import folder_at, remove_partial
 from kerassl.runs.subject import (
     add_encoder,
     add_images,

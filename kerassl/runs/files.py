@@ -1,52 +1,16 @@
-"""Files that are replaced atomically."""
+"""A run's folder: its files, and whether it can be written to."""
 
 import contextlib
 import json
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kerassl.files import PARTIAL, write_text
 from kerassl.run_folder import SCORES, encoder_file, read_scores
 from kerassl.run_lock import locked
-
-PARTIAL = ".partial-"
-
-
-@contextlib.contextmanager
-def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Yields the path of a temporary file that then replaces `path`.
-
-    The file replaces `path` at the end of the block, and is removed if the
-    block raises. Whatever happens, even a power failure, `path` is either the
-    old file or the new one.
-
-    Args:
-        path: path of the file to replace, in an existing folder.
-        folder: path of the temporary file's folder, on the same file system;
-            by default that of `path`.
-
-    Yields:
-        A path in that folder, with the same suffix.
-    """
-    name = f"{PARTIAL}{uuid.uuid4().hex[:12]}-{path.name}"
-    temporary = (folder or path.parent) / name
-    try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
-        if os.name == "posix":  # Windows can't open a folder.
-            _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replaces a file by a text atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -60,16 +24,6 @@ def folder_at(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             for part in created:
                 part.rmdir()
-
-
-def _flush(path: Path) -> None:
-    # Windows can't flush a file that is opened for reading only.
-    writable = os.name != "posix"
-    file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 def check_writable(folder: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kerassl.environment import environment
+from kerassl.files import write_text
 from kerassl.reading import check_fields, load_json
 from kerassl.run_folder import RECIPE, SCORE
-from kerassl.runs.files import write_text
 
 _logger = logging.getLogger("kerassl")
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from kerassl import distributed
 from kerassl.callbacks import StartGuard
+from kerassl.files import replacing, write_text
 from kerassl.names import BEST, START
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
@@ -38,12 +39,7 @@ from kerassl.runs.checkpoint import (
     state_of,
     write_outputs,
 )
-from kerassl.runs.files import (
-    folder_at,
-    remove_partial,
-    replacing,
-    write_text,
-)
+from kerassl.runs.files import folder_at, remove_partial
 from kerassl.runs.steps import steps_per_epoch
 from kerassl.training.precision import tensor_float32
 from kerassl.training.step import not_finite

@@ -203,10 +203,10 @@ def read_index() -> dict[str, Any]:
 
 def pack(task: Task) -> None:
     """Saves a run as a preset and adds it to the index."""
+    from kerassl.files import replacing
     from kerassl.presets.format.verify import verify_preset
     from kerassl.presets.load import INDEX
     from kerassl.runs import save_preset
-    from kerassl.runs.files import replacing
 
     folder, name = task.folder, task.name
     PRESETS.mkdir(exist_ok=True)
@@ -265,7 +265,7 @@ def unpack(task: Task) -> None:
 
 def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
     """Adds an entry to a JSON file, or updates it."""
-    from kerassl.runs.files import replacing
+    from kerassl.files import replacing
 
     kept = read_json(path)
     kept[key] = {**kept.get(key, {}), **entry}

@@ -11,6 +11,7 @@ NEEDED = {
     "encoders",
     "environment",
     "export_formats",
+    "files",
     "image_format",
     "layers",
     "names",

@@ -27,7 +27,6 @@ from kerassl.runs import callbacks as run_callbacks
 from kerassl.runs import run as run_module
 from kerassl.runs.background import Background
 from kerassl.runs.checkpoint import MEMBER, read_position
-from kerassl.runs.files import replacing
 from kerassl.training.monitors import Monitor
 from tests.backends import once
 
@@ -577,20 +576,6 @@ def test_the_position_is_in_the_checkpoint(whole):
     with zipfile.ZipFile(whole.folder / "checkpoint.keras") as archive:
         position = json.loads(archive.read(MEMBER))
     assert position["epoch"] == 2 and position["step"] == 0
-
-
-def test_replacing_is_all_or_nothing(tmp_path):
-    path = tmp_path / "file.txt"
-    path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        temporary.write_text("half of the n")
-        raise RuntimeError
-    assert path.read_text() == "old"
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
