@@ -7,13 +7,10 @@ made without a `data_format`: most when they are made, `Rescaling` when called.
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-
-from kerassl.reading import one_line
 
 LAST, FIRST = "channels_last", "channels_first"
 # The user's setting, while `channels_last` has another.
@@ -35,23 +32,6 @@ def channels_last() -> Iterator[None]:
     finally:
         keras.config.set_image_data_format(before)
         _USERS.reset(token)
-
-
-def remade(model: keras.Model) -> Any:
-    """Returns a new model from another's config, with new weights."""
-    with channels_last():
-        new = type(model).from_config(model.get_config())
-    return pinned(new)
-
-
-def copied(config: dict[str, Any]) -> Any:
-    """Returns a new model, with new weights, and compiled if it was.
-
-    Args:
-        config: the result of `keras.saving.serialize_keras_object`.
-    """
-    with channels_last():
-        return pinned(keras.saving.deserialize_keras_object(config))
 
 
 def pinned(model: Any) -> Any:
@@ -92,32 +72,3 @@ def flat_layers(
         return
     for layer in inner:
         yield from flat_layers(layer, whole)
-
-
-def load_keras_file(path: str | Path, compile: bool = False) -> Any:
-    """Loads a model from a trusted `.keras` file.
-
-    Args:
-        path: of the file.
-        compile: bool. Whether the optimizer is loaded too.
-
-    Returns:
-        A `keras.Model`.
-
-    Raises:
-        ValueError: in one line, if Keras can't load it, or refuses to: a
-            `Lambda` layer is code.
-    """
-    try:
-        with channels_last():
-            model = pinned(keras.saving.load_model(path, compile=compile))
-    except Exception as error:  # of any type, from any layer
-        raise ValueError(
-            f"Keras can't load {path}: {one_line(str(error), 600)}"
-        ) from error
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"{path} holds a {type(model).__name__}, which is not a "
-            "keras.Model."
-        )
-    return model

@@ -5,11 +5,6 @@ from typing import Any
 
 import keras
 
-from kerassl.image_format import channels_last, pinned
-
-# Dtype policies that compute in half precision.
-HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
-
 
 def all_layers(model: Any) -> list[keras.layers.Layer]:
     """Returns all layers in a model, itself, or in a list of models.
@@ -50,48 +45,6 @@ def owners(network: keras.layers.Layer) -> list[keras.layers.Layer]:
         for weight in layer.weights:
             found[id(weight)] = layer
     return [found[id(weight)] for weight in network.weights]
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """Returns a model whose layers compute in float32: itself, or a copy."""
-    if not any(
-        layer.dtype_policy.name in HALVES for layer in all_layers(model)
-    ):
-        return model
-    config = keras.tree.map_structure(
-        lambda value: "float32" if str(value) in HALVES else value,
-        keras.saving.serialize_keras_object(model),
-    )
-    with channels_last():
-        copy = keras.saving.deserialize_keras_object(config)
-    set_weights(copy, model.get_weights())
-    return pinned(copy)
-
-
-def in_precision(model: keras.Model, policy: str) -> keras.Model:
-    """Returns a model whose layers have a dtype policy: itself, or a copy.
-
-    Args:
-        model: `keras.Model`.
-        policy: name of a Keras dtype policy.
-    """
-
-    def changed(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.get("class_name") == "DTypePolicy":
-                return {**value, "config": {"name": policy}}
-            return {key: changed(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(changed(item) for item in value)
-        return value
-
-    if all(layer.dtype_policy.name == policy for layer in owners(model)):
-        return model
-    config = changed(keras.saving.serialize_keras_object(model))
-    with channels_last():
-        copy = keras.saving.deserialize_keras_object(config)
-    set_weights(copy, model.get_weights())
-    return pinned(copy)
 
 
 def trained_encoder(model: Any) -> Any:

@@ -13,7 +13,7 @@ from kerassl.evaluation.labels import label_array
 from kerassl.evaluation.neighborhoods import classified, nearest_others, shared
 from kerassl.evaluation.representation import effective_rank
 from kerassl.files import replacing
-from kerassl.image_format import load_keras_file
+from kerassl.models import load_keras_file
 from kerassl.training.in_memory import read_images
 from kerassl.training.inputs import Inputs
 from kerassl.training.monitors import Monitor

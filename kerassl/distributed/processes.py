@@ -14,7 +14,7 @@ import numpy as np
 
 from kerassl.distributed import buckets
 from kerassl.distributed.topology import device_count, process, replicas
-from kerassl.image_format import remade
+from kerassl.models import remade
 from kerassl.networks import set_weights
 
 T = TypeVar("T")

@@ -20,7 +20,7 @@ from kerassl.evaluation.labels import (
     labels_by_name,
 )
 from kerassl.execution import LentModel
-from kerassl.image_format import remade
+from kerassl.models import remade
 from kerassl.networks import set_trainable, set_weights
 from kerassl.training.in_memory import read_labeled
 from kerassl.training.step import build_optimizer

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerassl.image_format import channels_last, pinned
+from kerassl.models import copied
 from kerassl.networks import finalize, owners, set_trainable
 from kerassl.optimizers import Ramp, multi_tensor
 
@@ -104,11 +104,7 @@ class MomentumNetwork(keras.layers.Layer):
             )
         self.momentum = momentum
         self.copy_weights = copy_weights
-        with channels_last():
-            self.network = keras.saving.deserialize_keras_object(
-                keras.saving.serialize_keras_object(network)
-            )
-        pinned(self.network)
+        self.network = copied(keras.saving.serialize_keras_object(network))
         if not self.network.built:
             raise ValueError(
                 f"A copy of {network.name!r} from its config is not built. "
@@ -220,10 +216,7 @@ class MomentumNetwork(keras.layers.Layer):
         config = dict(config)
         for name in ("network", "momentum"):
             if isinstance(config[name], dict):
-                with channels_last():
-                    config[name] = keras.saving.deserialize_keras_object(
-                        config[name]
-                    )
+                config[name] = copied(config[name])
         return cls(**config)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from kerassl.image_format import load_keras_file
+from kerassl.models import load_keras_file
 
 
 def write(source: Path, path: Path, format: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import keras
 
 from kerassl import encoders, registry
-from kerassl.image_format import load_keras_file
+from kerassl.models import in_float32, load_keras_file
 from kerassl.names import BEST, ENCODER, START
-from kerassl.networks import in_float32, set_trainable, trained_encoder
+from kerassl.networks import set_trainable, trained_encoder
 from kerassl.presets.format.build import Preset, build_encoder
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo
 from kerassl.presets.format.verify import open_preset

@@ -11,8 +11,8 @@ from kerassl.auto import SMALL_SIZE
 from kerassl.choices import check_choice
 from kerassl.environment import has_accelerator
 from kerassl.methods.views import views_for
+from kerassl.models import in_precision
 from kerassl.names import FROM_WEIGHTS
-from kerassl.networks import in_precision
 from kerassl.recipe_fields import find_recipe
 from kerassl.recipes import rates
 from kerassl.recipes.going_on import going_on

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from kerassl import distributed
-from kerassl.image_format import copied
+from kerassl.models import copied
 from kerassl.reading import one_line
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 
 from kerassl.files import replacing, write_text
-from kerassl.image_format import load_keras_file
 from kerassl.methods import SelfSupervisedModel
+from kerassl.models import load_keras_file
 from kerassl.reading import (
     ANY_DICT,
     ANY_NUMBER,

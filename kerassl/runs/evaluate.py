@@ -15,7 +15,7 @@ from kerassl import encoders
 from kerassl.data.load import peek_size
 from kerassl.encoders.kerashub import restart_backbones
 from kerassl.evaluation.labels import encode_labels
-from kerassl.image_format import remade
+from kerassl.models import remade
 from kerassl.names import BEST, ENCODER, MAX_UNREADABLE
 from kerassl.networks import copy_normalization
 from kerassl.presets import load_encoder

@@ -10,7 +10,7 @@ import numpy as np
 
 from kerassl import callbacks, encoders
 from kerassl.choices import check_choice
-from kerassl.image_format import load_keras_file
+from kerassl.models import load_keras_file
 from kerassl.names import BEST, MONITORS, START
 from kerassl.run_folder import TENSORBOARD
 from kerassl.runs.run import Run

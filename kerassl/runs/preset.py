@@ -6,7 +6,7 @@ from typing import Any
 
 from kerassl import encoders, presets
 from kerassl.environment import environment
-from kerassl.image_format import load_keras_file
+from kerassl.models import load_keras_file
 from kerassl.presets.load import KERASHUB
 from kerassl.presets.public import (
     is_shared,

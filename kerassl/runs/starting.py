@@ -9,7 +9,7 @@ from kerassl import data as kerassl_data
 from kerassl import distributed, encoders, recipes
 from kerassl.data.inspection import channel_statistics
 from kerassl.environment import environment
-from kerassl.image_format import load_keras_file
+from kerassl.models import load_keras_file
 from kerassl.names import FROM_WEIGHTS, MAX_UNREADABLE, START, split_library
 from kerassl.recipes import Recipe
 from kerassl.recipes.build import decided

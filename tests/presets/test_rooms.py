@@ -14,6 +14,7 @@ NEEDED = {
     "files",
     "image_format",
     "layers",
+    "models",
     "names",
     "networks",
     "presets",
