@@ -2,6 +2,8 @@
 
 import argparse
 
+from kerassl.names import MAX_UNREADABLE
+
 #: What `kerassl.data.load` takes.
 DATA = (
     "fashion_mnist_small, a TFDS name such as cifar10, folder:PATH, a list "
@@ -26,20 +28,22 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def add_max_unreadable(
-    parser: argparse.ArgumentParser, default: str = "0.01"
+    parser: argparse.ArgumentParser, otherwise: str | None = None
 ) -> None:
     """Adds the option --max-unreadable.
 
     Args:
         parser: of a command that reads images.
-        default: str, what is taken without it.
+        otherwise: str, what the command itself takes without it, in words; by
+            default it is `MAX_UNREADABLE`.
     """
     parser.add_argument(
         "--max-unreadable",
         type=share,
+        default=None if otherwise else MAX_UNREADABLE,
         metavar="SHARE",
         help="the share of a folder's images that may be unreadable and are "
-        f"left out ({default})",
+        f"left out ({otherwise or MAX_UNREADABLE})",
     )
 
 

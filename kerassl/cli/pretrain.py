@@ -27,7 +27,7 @@ from kerassl.cli.pretrain_checks import (
     check_output,
     recipe_changes,
 )
-from kerassl.names import GUARDS, MONITORS, PRECISIONS
+from kerassl.names import GUARDS, MAX_UNREADABLE, MONITORS, PRECISIONS
 from kerassl.reading import one_line
 from kerassl.run_folder import encoder_file
 
@@ -103,7 +103,7 @@ def add_parser(commands: Any) -> None:
         "but at most 64 if the recipe is cpu by default)",
     )
     add("--limit", type=positive, help="use this many images at most")
-    add_max_unreadable(parser)
+    add_max_unreadable(parser, str(MAX_UNREADABLE))
     add_range(parser)
     add("--seed", type=seed, help="default: the recipe's")
     add(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerassl import data as kerassl_data
+from kerassl.data import ImageData
 from kerassl.data.errors import SplitError
 from kerassl.presets import load_encoder
 from kerassl.recipes import Recipe
@@ -15,6 +15,7 @@ from kerassl.run_folder import (
     read_settings,
 )
 from kerassl.runs.checkpoint import load_checkpoint
+from kerassl.runs.subject import load_images
 from kerassl.visualization.features import check_fit
 
 # The number of training images searched for neighbors, per test image.
@@ -66,19 +67,15 @@ class Subject:
     def _load_images(
         self, count: int, data_dir: str | None, max_unreadable: float
     ) -> None:
-        height, width, _ = self.encoder.input_shape[1:]
-        size = None if None in (height, width) else (height, width)
-
-        def load(split: str, limit: int) -> kerassl_data.ImageData:
-            return kerassl_data.load(
+        def load(split: str, limit: int) -> ImageData:
+            return load_images(
+                self.encoder,
+                self.folder,
                 self.data,
                 split,
-                image_size=size,
                 limit=limit,
                 data_dir=data_dir,
                 max_unreadable=max_unreadable,
-                channels=self.encoder.input_shape[-1],
-                value_range=self.settings.get("value_range"),
             )
 
         self.note = ""

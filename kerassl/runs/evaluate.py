@@ -78,7 +78,7 @@ class Evaluation:
         train_limit: int | None = None,
         test_limit: int | None = None,
         data_dir: str | None = None,
-        max_unreadable: float | None = None,
+        max_unreadable: float = MAX_UNREADABLE,
         value_range: Stated = None,
     ):
         self.encoder = open_encoder(source)
@@ -91,9 +91,7 @@ class Evaluation:
                 train_limit=train_limit,
                 test_limit=test_limit,
                 data_dir=data_dir,
-                max_unreadable=(
-                    MAX_UNREADABLE if max_unreadable is None else max_unreadable
-                ),
+                max_unreadable=max_unreadable,
                 channels=self.encoder.input_shape[-1],
                 value_range=value_range or recorded_range(source),
             )

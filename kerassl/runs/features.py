@@ -14,9 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from kerassl import data as kerassl_data
 from kerassl import encoders
-from kerassl.data import ImageBatches
+from kerassl.data import ImageBatches, ImageData
 from kerassl.environment import environment
 from kerassl.feature_files import check_feature_file
 from kerassl.files import replacing, write_text
@@ -34,10 +33,8 @@ from kerassl.runs.files import folder_at, remove_partial
 from kerassl.runs.subject import (
     add_encoder,
     add_images,
-    check_channels,
-    load_size,
+    load_images,
     open_encoder,
-    recorded_range,
 )
 from kerassl.value_range import Stated
 
@@ -121,7 +118,7 @@ class FeatureFile:
         limit: int | None = None,
         batch_size: int = 256,
         data_dir: str | None = None,
-        max_unreadable: float | None = None,
+        max_unreadable: float = MAX_UNREADABLE,
         value_range: Stated = None,
         overwrite: bool = False,
     ):
@@ -132,19 +129,16 @@ class FeatureFile:
         check_free(self.folder)
         encoder = open_encoder(source)
         self.model = encoders.features_model(encoder, layer, patches)
-        self.data = kerassl_data.load(
+        self.data = load_images(
+            encoder,
+            source,
             data,
             split,
-            image_size=load_size(encoder),
             limit=limit,
             data_dir=data_dir,
-            max_unreadable=(
-                MAX_UNREADABLE if max_unreadable is None else max_unreadable
-            ),
-            channels=encoder.input_shape[-1],
-            value_range=value_range or recorded_range(source),
+            max_unreadable=max_unreadable,
+            value_range=value_range,
         )
-        check_channels(encoder, self.data)
         self.count = len(self.data.images)
         self.batch_size = batch_size
         pixels = math.prod(self.data.image_shape)
@@ -377,7 +371,7 @@ def _write_parquet(
             start = stop
 
 
-def _range(data: kerassl_data.ImageData) -> dict[str, Any]:
+def _range(data: ImageData) -> dict[str, Any]:
     """Returns the setting that records a range, if there is one."""
     found = data.value_range
     return {} if found is None else {"range": str(found)}

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerassl import data as kerassl_data
 from kerassl import encoders
 from kerassl.data import ImageData
 from kerassl.data.decoders import RGB
 from kerassl.names import MAX_UNREADABLE
 from kerassl.runs.subject import (
     check_channels,
+    load_images,
     load_size,
     open_encoder,
-    recorded_range,
 )
 from kerassl.value_range import Stated
 from kerassl.visualization.features import class_name, unit
@@ -66,23 +65,20 @@ class Search:
         split: str = "train",
         limit: int | None = None,
         data_dir: str | None = None,
-        max_unreadable: float | None = None,
+        max_unreadable: float = MAX_UNREADABLE,
         value_range: Stated = None,
     ):
         self.encoder = open_encoder(source)
-        self.data = kerassl_data.load(
+        self.data = load_images(
+            self.encoder,
+            source,
             data,
             split,
-            image_size=load_size(self.encoder),
             limit=limit,
             data_dir=data_dir,
-            max_unreadable=(
-                MAX_UNREADABLE if max_unreadable is None else max_unreadable
-            ),
-            channels=self.encoder.input_shape[-1],
-            value_range=value_range or recorded_range(source),
+            max_unreadable=max_unreadable,
+            value_range=value_range,
         )
-        check_channels(self.encoder, self.data)
         features = encoders.embed(self.encoder, self.data.images)
         self.features = unit(self.data.name, features)
 

@@ -6,11 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from kerassl import data as kerassl_data
 from kerassl.data import ImageData
 from kerassl.presets import load_encoder
 from kerassl.presets.load import KERASHUB, open_source
 from kerassl.run_folder import folder_of, read_settings
-from kerassl.value_range import ValueRange
+from kerassl.value_range import Stated, ValueRange
 
 
 def open_encoder(source: str | Path) -> keras.Model:
@@ -73,6 +74,42 @@ def load_size(encoder: keras.Model) -> tuple[int, int] | None:
     """Returns the size to load images in, `None` if the encoder takes any."""
     height, width = encoder.input_shape[1:3]
     return None if None in (height, width) else (height, width)
+
+
+def load_images(
+    encoder: keras.Model,
+    source: str | Path,
+    data: str,
+    split: str,
+    *,
+    value_range: Stated = None,
+    **options: Any,
+) -> ImageData:
+    """Loads images as an encoder takes them.
+
+    Args:
+        encoder: `keras.Model`.
+        source: where it is from, as in `kerassl.load_encoder`.
+        data: str, as in `kerassl.data.load`.
+        split: str, as in `kerassl.data.load`.
+        value_range: as in `kerassl.data.load`; by default that of the images
+            that the encoder learned from.
+        **options: other arguments of `kerassl.data.load`.
+
+    Raises:
+        ValueError: if the images are refused, or have other channels.
+        FileNotFoundError: if the data don't exist.
+    """
+    part = kerassl_data.load(
+        data,
+        split,
+        image_size=load_size(encoder),
+        channels=encoder.input_shape[-1],
+        value_range=value_range or recorded_range(source),
+        **options,
+    )
+    check_channels(encoder, part)
+    return part
 
 
 def check_channels(encoder: keras.Model, part: ImageData) -> None:

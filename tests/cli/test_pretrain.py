@@ -392,7 +392,7 @@ def test_unreadable_images_are_tolerated_as_asked(
     monkeypatch.setattr(runs, "Evaluation", evaluation)
     for option in ((), ("--max-unreadable", "0.2")):
         refused(capsys, "evaluate", "x", "--data", data, *option)
-    assert got == [None, 0.2]
+    assert got == [0.01, 0.2]
 
 
 def test_a_run_is_overwritten_by_force_alone(finished, tmp_path, capsys):
