@@ -133,7 +133,7 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     folder = kerassl.runs.save_preset(finished, tmp_path / "preset")
     assert list(kerassl.verify_preset(folder).scores) == names
     # Random weights are taken over from where they were measured.
-    monkeypatch.delattr("kerassl.runs.measuring.untrained")
+    monkeypatch.delattr("kerassl.runs.protocols.base.untrained")
     again = [*arguments, "--untrained-from", str(folder)]
     assert main([*again, *limits, "--json"]) == 0
     taken = json.loads(capsys.readouterr().out.splitlines()[-1])["knn"]

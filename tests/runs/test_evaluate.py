@@ -269,7 +269,7 @@ def test_random_weights_are_measured_once(folder, monkeypatch):
     )
     protocol = runs.protocol("linear", per_class=2, seeds=2)
     scores = protocol.measure(subject)
-    monkeypatch.setattr(runs.measuring, "untrained", None)
+    monkeypatch.setattr(runs.protocols.base, "untrained", None)
     floor = {**scores, "untrained_accuracy": 0.125}
     protocol.check(subject, floor)
     assert protocol.measure(subject, floor) == floor

@@ -1,4 +1,4 @@
-"""Protocols by name, and the rows of their scores."""
+"""Protocols that measure encoders, by name, and the rows of their scores."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -6,9 +6,10 @@ from typing import Any
 
 from kerassl.choices import check_choice
 from kerassl.runs.comparison import standard_error
-from kerassl.runs.few_labels import FineTuneProtocol, LinearProtocol
-from kerassl.runs.neighbors import KNNProtocol
-from kerassl.runs.robustness import CorruptedProtocol, RetrievalProtocol
+from kerassl.runs.protocols.fine_tuning import FineTuneProtocol
+from kerassl.runs.protocols.knn import CorruptedProtocol, KNNProtocol
+from kerassl.runs.protocols.linear import LinearProtocol
+from kerassl.runs.protocols.retrieval import RetrievalProtocol
 
 PROTOCOLS: dict[str, Callable] = {
     "knn": KNNProtocol,
