@@ -8,7 +8,6 @@ the run and the preset, so that a loaded encoder gets the same numbers.
 import dataclasses
 import math
 import numbers
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -222,9 +221,3 @@ def check_range_fits(value: ValueRange | None, channels: int) -> None:
             f"The range has {len(value.low)} pairs of values, and the images "
             f"have {channels} channels: give one pair, or one for each."
         )
-
-
-def spread(count: int, most: int) -> Sequence[int]:
-    """Returns at most so many of `range(count)`, evenly spaced."""
-    number = min(count, most)
-    return [i * count // number for i in range(number)]

@@ -11,6 +11,7 @@ from kerassl.data.decoders import RGB, Decoder
 from kerassl.data.image_files import Header, read_header, read_pixels
 from kerassl.data.photos import Photos
 from kerassl.data.planes import Planes
+from kerassl.data.spread import spread
 from kerassl.value_range import (
     Percentiles,
     Stated,
@@ -18,7 +19,6 @@ from kerassl.value_range import (
     check_range_fits,
     parse_range,
     range_of,
-    spread,
 )
 
 #: How many images percentiles are measured on, evenly spaced.
@@ -58,7 +58,7 @@ def in_levels(
     stated = parse_range(value_range)
     check_numbers(images.shape, images.dtype.name, name, stated)
     if isinstance(stated, Percentiles):
-        few = images[list(spread(len(images), SAMPLED))]
+        few = images[spread(len(images), SAMPLED)]
         stated = stated.measured(few.reshape(-1, images.shape[-1]))
     if stated is None and images.dtype.kind != "f":
         stated = range_of(images.dtype)
@@ -67,7 +67,7 @@ def in_levels(
         return images, None
     check_range_fits(stated, images.shape[-1])
     if value_range is not None:
-        few = images[list(spread(len(images), _SHOWN))]
+        few = images[spread(len(images), _SHOWN)]
         _warn_of_units(few.reshape(-1, images.shape[-1]), stated, name)
     check_memory(len(images), images.shape[1:], np.dtype("float32"), name)
     levels = np.empty(images.shape, "float32")

@@ -13,6 +13,7 @@ from kerassl.data.decoders import RGB, Decoder
 from kerassl.data.remote import AT_ONCE
 from kerassl.data.row_groups import RowGroups
 from kerassl.data.shared import Layout
+from kerassl.data.spread import spread
 from kerassl.data.threads import Threads
 from kerassl.data.workers import FEWEST_IMAGES, workers
 
@@ -306,15 +307,12 @@ class Photos:
         return False
 
     def limited(self, limit: int | None) -> Self:
-        """Returns at most so many photos, evenly spaced.
-
-        The first ones would all have one class.
-        """
+        """Returns at most so many photos, evenly spaced."""
         if limit is None or limit >= len(self):
             return self
         if isinstance(self.records, RowGroups):
             return self.select(self.records.sample(limit))
-        return self.select(np.arange(limit) * len(self) // limit)
+        return self.select(spread(len(self), limit))
 
     def permutation(self, rng: np.random.Generator) -> np.ndarray:
         """Returns the images in a random order, which reads each once."""

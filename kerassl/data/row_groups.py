@@ -17,6 +17,7 @@ import numpy as np
 
 from kerassl.data.decode import Source
 from kerassl.data.remote import AT_ONCE, is_url, open_file, patiently
+from kerassl.data.spread import spread
 from kerassl.data.threads import Threads
 
 #: How many bytes of encoded images are mixed.
@@ -202,11 +203,10 @@ class RowGroups:
         chosen = np.array([], "int64")
         while len(chosen) < min(count, len(self)):
             number = min(number, len(found))
-            some = found[np.arange(number) * len(found) // number]
+            some = found[spread(len(found), number)]
             chosen = np.flatnonzero(np.isin(groups, some))
             number += 1
-        count = min(count, len(chosen))
-        return chosen[np.arange(count) * len(chosen) // max(1, count)]
+        return chosen[spread(len(chosen), count)]
 
     def expect(self, indices: np.ndarray, batch_size: int) -> None:
         """Begins to read what is needed next.

@@ -6,6 +6,7 @@ import numpy as np
 
 from kerassl.data import ImageData
 from kerassl.data.errors import SplitError
+from kerassl.data.spread import spread
 from kerassl.presets import load_encoder
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
@@ -92,9 +93,5 @@ class Subject:
         check_fit(self.encoder, self.data, self.bank)
 
     def spread(self, count: int) -> np.ndarray:
-        """Returns the indices of `count` queries, evenly spaced.
-
-        The first ones could all belong to one class.
-        """
-        last = len(self.queries.images) - 1
-        return np.unique(np.linspace(0, last, count).astype(int))
+        """Returns the indices of `count` queries, evenly spaced."""
+        return spread(len(self.queries.images), count)

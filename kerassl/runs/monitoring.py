@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kerassl import callbacks, encoders
 from kerassl.choices import check_choice
+from kerassl.data.spread import spread
 from kerassl.models import load_keras_file
 from kerassl.names import BEST, MONITORS, START
 from kerassl.run_folder import TENSORBOARD
@@ -77,9 +77,7 @@ def monitors(
         elif name == "linear":
             made.append(callbacks.LinearProbeMonitor(**labeled, **options))
         else:
-            count = len(run.data.images)
-            few = np.unique(np.linspace(0, count - 1, FEW).astype(int))
-            images = run.data.select(few)
+            images = run.data.select(spread(len(run.data.images), FEW))
             made.append(callbacks.CollapseMonitor(images, **options))
     return made
 
@@ -119,9 +117,7 @@ def guard(run: Run, labels: bool = False) -> callbacks.StartGuard:
             f"The images of {run.data.name} have no labels for the guard. "
             "Leave them out: it then compares neighborhoods with the start."
         )
-    count = len(run.data.images)
-    few = np.unique(np.linspace(0, count - 1, GUARDED).astype(int))
-    images = run.data.select(few)
+    images = run.data.select(spread(len(run.data.images), GUARDED))
     start = None
     if not run.is_new:
         start = encoders.accepted(load_keras_file(run.folder / START))

@@ -12,6 +12,7 @@ from kerassl import data as kerassl_data
 from kerassl.data import ImageData
 from kerassl.data.errors import SplitError
 from kerassl.data.files import listed
+from kerassl.data.spread import spread
 from kerassl.evaluation.labels import encode_labels, labels_by_name
 
 # The share of each class that is held out for scoring if there is no split.
@@ -89,8 +90,8 @@ class LabeledSplits:
         if asked is None:
             # Held out before the limit applies: the same images at any limit.
             learned, asked = load(source, "train", None).split(HELD_OUT, seed=0)
-            learned = _spread(learned, train_limit)
-            asked = _spread(asked, test_limit)
+            learned = _limited(learned, train_limit)
+            asked = _limited(asked, test_limit)
             self.settings["held_out"] = HELD_OUT
             self.notes.append(
                 f"{why}: {HELD_OUT:.0%} of the training images of each class "
@@ -150,12 +151,11 @@ def _are_labeled(part: ImageData) -> bool:
     return part.labels is not None and bool((part.labels >= 0).any())
 
 
-def _spread(part: ImageData, limit: int | None) -> ImageData:
+def _limited(part: ImageData, limit: int | None) -> ImageData:
     """Returns at most `limit` images, evenly spaced."""
-    count = len(part.images)
-    if limit is None or limit >= count:
+    if limit is None or limit >= len(part.images):
         return part
-    return part.select(np.arange(limit) * count // limit)
+    return part.select(spread(len(part.images), limit))
 
 
 def _named(classes: Iterable[int | str]) -> str:

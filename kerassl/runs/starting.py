@@ -8,6 +8,7 @@ import keras
 from kerassl import data as kerassl_data
 from kerassl import distributed, encoders, recipes
 from kerassl.data.inspection import channel_statistics
+from kerassl.data.spread import spread
 from kerassl.environment import environment
 from kerassl.models import load_keras_file
 from kerassl.names import FROM_WEIGHTS, MAX_UNREADABLE, START, split_library
@@ -34,7 +35,7 @@ from kerassl.runs.weights import (
 from kerassl.training.inputs import check_labels
 from kerassl.training.precision import of_new_layers
 from kerassl.training.step import build_optimizer
-from kerassl.value_range import Stated, spread
+from kerassl.value_range import Stated
 
 #: How many images a new encoder's normalization is measured on.
 NORMALIZED_IMAGES = 1000
@@ -327,8 +328,7 @@ def _normalized(recipe: Recipe, images: Any) -> Recipe:
     has_own = split_library(recipe.encoder)[0] and channels == 3
     if is_plain or has_own or recipe.normalization:
         return recipe
-    count = len(images.images)
-    few = images.select(list(spread(count, NORMALIZED_IMAGES)))
+    few = images.select(spread(len(images.images), NORMALIZED_IMAGES))
     found = channel_statistics(few.images)
     if max(found["mean"]) + max(found["std"]) < 1:
         raise ValueError(
