@@ -54,7 +54,7 @@ class Study:
         url: str, the paper.
         found: str, what the paper says, with its numbers.
         variants: dict of `Variant` by label, in the order of the picture.
-        agrees: function of kNN accuracies by label: whether they agree with the
+        agrees: function of accuracies by label: whether they agree with the
             paper in direction.
         reason: str, why they may not, or what the numbers mean.
     """
@@ -103,8 +103,8 @@ def _pairs() -> dict[str, Variant]:
     }
 
 
-def _best(knn: Mapping[str, float]) -> str:
-    return max(knn, key=lambda label: knn[label])
+def _best(scores: Mapping[str, float]) -> str:
+    return max(scores, key=lambda label: scores[label])
 
 
 STUDIES = {
@@ -115,7 +115,7 @@ STUDIES = {
         "Of all pairs of augmentations, cropping with color distortion is best "
         "(56.3 % linear on ImageNet); no single one suffices (figure 5).",
         _pairs(),
-        lambda knn: _best(knn) == "crop + jitter",
+        lambda scores: _best(scores) == "crop + jitter",
     ),
     "simclr_temperature": Study(
         "SimCLR: the temperature",
@@ -124,7 +124,7 @@ STUDIES = {
         "A temperature in between is best: linear accuracy is 59.7, 64.4, 60.7 "
         "and 58.0 % at 0.05, 0.1, 0.5 and 1 (table 5).",
         _values("method_args.temperature", 0.05, 0.1, 0.2, 0.5, 1.0),
-        lambda knn: _best(knn) not in ("0.05", "1.0"),
+        lambda scores: _best(scores) not in ("0.05", "1.0"),
     ),
     "simsiam_stop_gradient": Study(
         "SimSiam: the stop-gradient",
@@ -136,7 +136,9 @@ STUDIES = {
             "with": Variant(),
             "without": Variant(("method_args.stop_gradient=false",)),
         },
-        lambda knn: knn["without"] < min(knn["with"], knn["untrained"]),
+        lambda scores: (
+            scores["without"] < min(scores["with"], scores["untrained"])
+        ),
     ),
     "byol_predictor": Study(
         "BYOL: the predictor",
@@ -145,7 +147,9 @@ STUDIES = {
         "Without the predictor the network collapses: 0.2 % on ImageNet after "
         "300 epochs, and 72.5 % with it (table 5b).",
         {"with": Variant(), "without": Variant(without_predictor=True)},
-        lambda knn: knn["without"] < min(knn["with"], knn["untrained"]),
+        lambda scores: (
+            scores["without"] < min(scores["with"], scores["untrained"])
+        ),
     ),
     "moco_shuffled_statistics": Study(
         "MoCo: statistics of shuffled groups",
@@ -159,7 +163,7 @@ STUDIES = {
             "two groups": Variant(("method_args.batch_groups=2",)),
             "four groups": Variant(("method_args.batch_groups=4",)),
         },
-        lambda knn: _best(knn) != "one group",
+        lambda scores: _best(scores) != "one group",
     ),
     "barlow_twins_width": Study(
         "Barlow Twins: the projector's width",
@@ -168,7 +172,7 @@ STUDIES = {
         "Accuracy rises with the width, up to the largest one tried, 16,384 "
         "dimensions (figure 4).",
         _values("method_args.projection_dim", 32, 128, 512, 2048),
-        lambda knn: knn["32"] < knn["512"] and knn["32"] < knn["2048"],
+        lambda scores: scores["32"] < min(scores["512"], scores["2048"]),
         "The weight of the terms off the diagonal is 0.03 at each width, D, "
         "though there are D times as many as on it.",
     ),
@@ -186,7 +190,7 @@ STUDIES = {
             )
             for width in (32, 128, 512, 2048)
         },
-        lambda knn: knn["32"] < knn["512"] and knn["32"] < knn["2048"],
+        lambda scores: scores["32"] < min(scores["512"], scores["2048"]),
         "The weight of the terms off the diagonal is 0.03 at 512 dimensions, "
         "and falls as the width grows.",
     ),
@@ -197,7 +201,7 @@ STUDIES = {
         "For a linear probe accuracy rises up to a ratio of 0.75, and falls "
         "toward 0.9 (figure 5).",
         _values("method_args.mask_ratio", 0.25, 0.5, 0.75, 0.9),
-        lambda knn: _best(knn) in ("0.5", "0.75"),
+        lambda scores: _best(scores) in ("0.5", "0.75"),
     ),
 }
 
