@@ -1,7 +1,5 @@
 """What is I-JEPA's own."""
 
-import warnings
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -135,12 +133,6 @@ def test_recipes_take_the_mean_of_patches():
     np.testing.assert_allclose(
         model.embed(images), tokens[:, 1:].mean(axis=1), rtol=1e-3, atol=1e-4
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        kerassl.IJEPA(model.encoder, predictor_dim=48)
-    encoder = kerassl.encoders.build("vit_nano", (32, 32, 3))
-    with pytest.warns(UserWarning, match="class token, which I-JEPA doesn't"):
-        kerassl.IJEPA(encoder, predictor_dim=48)
     with pytest.raises(ValueError, match="`pooling` is only for"):
         kerassl.encoders.build("resnet_nano", (32, 32, 3), pooling="mean")
 

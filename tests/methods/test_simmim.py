@@ -1,9 +1,12 @@
 """What is SimMIM's own."""
 
+import warnings
+
 import numpy as np
 import pytest
 from keras import ops
 
+import kerassl
 from kerassl.augmentation import patch_masks
 from kerassl.layers.patches import patchify
 from tests.backends import once
@@ -42,6 +45,21 @@ def test_six_steps_on_the_authors_formula():
         return error.sum() / (mask.sum() * pixels + 1e-5)
 
     six_steps_agree(lambda: simmim(tiny_encoder()), formula)
+
+
+@pytest.mark.parametrize("method", [kerassl.SimMIM, kerassl.IJEPA])
+def test_an_untrained_class_token_is_no_feature(method):
+    shape = (32, 32, 3)
+    recipe = kerassl.recipes.get(method.__name__.lower())
+    model = kerassl.recipes.build_model(recipe, shape, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        method.from_config(model.get_config())
+    encoder = kerassl.encoders.build("vit_nano", shape)
+    with pytest.warns(
+        UserWarning, match=f"class token, which {method.__name__}"
+    ):
+        method.from_config({**model.get_config(), "encoder": encoder})
 
 
 def test_masks_are_whole_squares_of_the_exact_number():

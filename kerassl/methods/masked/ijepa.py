@@ -1,6 +1,5 @@
 """I-JEPA: predict a teacher's features of hidden blocks from the rest."""
 
-import warnings
 from typing import Any
 
 import keras
@@ -8,9 +7,7 @@ from keras import ops
 
 from kerassl.augmentation import patch_masks
 from kerassl.distributed import DeviceSeedGenerator, mean_over_devices
-from kerassl.encoders.sizes import takes_the_first
 from kerassl.encoders.tokens import token_parts
-from kerassl.image_format import flat_layers
 from kerassl.layers import MomentumNetwork, update_together
 from kerassl.layers.patches import select_tokens, sine_positions
 from kerassl.losses import feature_prediction, normalize_features
@@ -110,13 +107,6 @@ class IJEPA(MaskedViT):
         **kwargs: Any,
     ):
         super().__init__(encoder, augmenter, **kwargs)
-        if any(map(takes_the_first, flat_layers(self.encoder))):
-            warnings.warn(
-                f"The features of {self.encoder.name!r} are its class token, "
-                "which I-JEPA doesn't train. Take an encoder whose features "
-                'are the mean of the patches\' (`pooling="mean"`).',
-                stacklevel=2,
-            )
         patches = self.grid**2
         self.target_size = round(target_ratio * patches)
         self.visible = patches - num_targets * self.target_size

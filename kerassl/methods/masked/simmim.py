@@ -27,12 +27,15 @@ class SimMIM(MaskedViT):
     ones is the loss. So the encoder does the whole work, on all tokens, where
     `MAE`'s sees only the visible ones and leaves the rest to a decoder.
 
+    Its class token isn't trained: take encoders whose features are the mean of
+    the patches' (`pooling="mean"`), as the authors do for fine-tuning.
+
     Args:
         encoder: `keras.Model` that contains a `keras_hub.models.ViTBackbone`,
-            such as `kerassl.encoders.build("vit_small", ...)`, or such a
-            backbone. It needs square images and a class token. Its position
-            embeddings are set to fixed sines and cosines, unless they have
-            learned.
+            such as `kerassl.encoders.build("vit_small", ..., pooling="mean")`,
+            or such a backbone. It needs square images and a class token. Its
+            position embeddings are set to fixed sines and cosines, unless they
+            have learned.
         mask_ratio: float in (0, 1), the fraction of squares to hide.
         mask_size: int > 0, the side of a square in patches. If it doesn't
             divide the number of patches in a row, the last squares are cut.
@@ -45,6 +48,9 @@ class SimMIM(MaskedViT):
         ValueError: if the encoder contains no such ViT, or an argument is out
             of range.
 
+    Warns:
+        UserWarning: if the encoder's feature is the class token.
+
     Metrics: `relative_error`, the absolute error on hidden patches relative to
     that of the mean color of the visible ones: 0 is perfect, 1 is no better
     than the color.
@@ -54,7 +60,9 @@ class SimMIM(MaskedViT):
 
     Example:
     ```python
-    encoder = kerassl.encoders.build("vit_small", (224, 224, 3))
+    encoder = kerassl.encoders.build(
+        "vit_small", (224, 224, 3), pooling="mean"
+    )
     model = kerassl.SimMIM(encoder)
     rate = kerassl.optimizers.warmup_cosine(5e-5, total_steps=100_000)
     model.compile(kerassl.optimizers.AdamW(rate, weight_decay=0.05))
@@ -72,6 +80,7 @@ class SimMIM(MaskedViT):
 
     metric_names = ("relative_error",)
     drawn_names = ("mask",)
+    pooling = "mean"
 
     def __init__(
         self,

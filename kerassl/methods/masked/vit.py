@@ -1,5 +1,6 @@
 """What methods share that hide patches of an image from a ViT."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from keras import ops
 from kerassl import augmentation
 from kerassl.encoders.graph import ViT, find_vit_backbone, part_before
 from kerassl.encoders.kerashub import linear_xavier
+from kerassl.encoders.sizes import takes_the_first
+from kerassl.image_format import flat_layers
 from kerassl.layers.patches import sine_positions, unpatchify
 from kerassl.methods.base import SelfSupervisedModel
 
@@ -49,6 +52,16 @@ class MaskedViT(SelfSupervisedModel):
         self.backbone = vit.backbone
         self.preprocessor = part_before(self.encoder, vit.backbone)
         self.embedding, self.blocks = vit.embedding, vit.encoder
+        if self.pooling == "mean" and any(
+            map(takes_the_first, flat_layers(self.encoder))
+        ):
+            warnings.warn(
+                f"The features of {self.encoder.name!r} are its class token, "
+                f"which {type(self).__name__} doesn't train. Take an encoder "
+                "whose features are the mean of the patches' "
+                '(`pooling="mean"`).',
+                stacklevel=3,
+            )
         self.patch_size = self.backbone.patch_size[0]
         self.grid, _ = vit.grid
         positions = self.embedding.position_embedding
