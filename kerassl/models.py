@@ -21,7 +21,9 @@ def remade(model: keras.Model) -> Any:
 
 
 def copied(config: dict[str, Any]) -> Any:
-    """Returns a new model, with new weights, and compiled if it was.
+    """Returns what a config describes; a model is compiled if it was.
+
+    A model has new weights.
 
     Args:
         config: the result of `keras.saving.serialize_keras_object`.

@@ -32,6 +32,8 @@ IMAGES = "images.npz"
 REPORT = "report.html"
 SCORES = "scores.json"
 TENSORBOARD = "tensorboard"
+# The characters of a note on the data that are kept.
+NOTE_LENGTH = 10_000
 
 
 def _is_range(value: Any) -> bool:
@@ -51,7 +53,7 @@ SETTINGS: dict[str, Form] = {
     "max_unreadable": number(0, 1),
     "devices": integer(1),
     "images": integer(1),
-    "data_notes": items(text(10_000)),
+    "data_notes": items(text(NOTE_LENGTH)),
     "device": text(200),
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),

@@ -7,11 +7,11 @@ from kerassl.augmentation.view import View
 
 
 def local_size_of(size: int, patch_size: int = 1) -> int:
-    """Returns the usual size of small views: 3/7, as 96 to 224, at least 16.
+    """Returns the usual size of small views: 3/7, as 96 to 224, or 16.
 
     Args:
         size: int, of the large views.
-        patch_size: int, of which the result is a multiple.
+        patch_size: int, to a multiple of which the result is rounded.
     """
     return patch_size * max(1, round(max(16, size * 3 / 7) / patch_size))
 
@@ -31,7 +31,8 @@ def swav(
     Args:
         size: int, the large views' height and width in pixels.
         local_size: int, the small views' height and width. By default 3/7 of
-            `size`, as the paper's 96 to 224, but at least 16.
+            `size`, as the paper's 96 to 224, but at least 16. Methods round it
+            to whole patches of their encoder.
         num_local_crops: int >= 0, the number of small views.
         crop_area: (low, high) for the large views, as in `View`.
         local_crop_area: (low, high) for the small views.
@@ -85,7 +86,8 @@ def dino(
     Args:
         size: int, the large views' height and width in pixels.
         local_size: int, the small views' height and width. By default 3/7 of
-            `size`, as the paper's 96 to 224, but at least 16.
+            `size`, as the paper's 96 to 224, but at least 16. Methods round it
+            to whole patches of their encoder.
         num_local_crops: int >= 0, the number of small views.
         crop_area: (low, high) for the large views, as in `View`.
         local_crop_area: (low, high) for the small views.

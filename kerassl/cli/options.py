@@ -34,8 +34,9 @@ def add_max_unreadable(
 
     Args:
         parser: of a command that reads images.
-        otherwise: str, what the command itself takes without it, in words; by
-            default it is `MAX_UNREADABLE`.
+        otherwise: str, what the help says is taken without it, where that is
+            decided later: the option is then `None`. By default it is
+            `MAX_UNREADABLE`.
     """
     parser.add_argument(
         "--max-unreadable",

@@ -93,10 +93,12 @@ def patch_size(encoder: keras.Model) -> int:
         encoder: `keras.Model` from images to features.
 
     Returns:
-        An int: the size of the patches of KerasHub's ViTs, DeiTs and DINOs, and
-        1 for other encoders.
+        An int: the size of the patches of KerasHub's ViTs, DeiTs, DINOv2s and
+        DINOv3s, and 1 for other encoders.
     """
     for layer in flat_layers(encoder):
+        if hub_name(layer) == "DINOV3Embedding":
+            return layer.patch_size
         if hub_name(layer) in EMBEDDINGS:
             return math.lcm(*parts_of(layer).patches.kernel_size)
     return 1

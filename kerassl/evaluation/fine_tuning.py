@@ -149,13 +149,7 @@ def fine_tune(
         - [He et al., 2021, MAE](https://arxiv.org/abs/2111.06377), for
           `layer_decay`
     """
-    height, width = encoder.input_shape[1:3]
-    if height != width:
-        raise ValueError(
-            "Fine-tuning crops squares, and the encoder takes images of "
-            f"shape {encoder.input_shape[1:]}. Build it with a square "
-            "`image_shape`."
-        )
+    check_square(encoder)
     train, test, names = _checked(train, test)
     check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
@@ -231,6 +225,23 @@ def fine_tune(
         "train_size": len(train.labels),
         "test_size": len(test.labels),
     }
+
+
+def check_square(encoder: keras.Model) -> None:
+    """Checks that an encoder takes what training crops: squares.
+
+    Args:
+        encoder: `keras.Model` from images to features.
+
+    Raises:
+        ValueError: if it doesn't.
+    """
+    height, width = encoder.input_shape[1:3]
+    if height != width:
+        raise ValueError(
+            "Fine-tuning crops squares, and the encoder takes images of shape "
+            f"{encoder.input_shape[1:]}. Build it with a square `image_shape`."
+        )
 
 
 def default_epochs(images: int, batch_size: int = BATCH_SIZE) -> int:

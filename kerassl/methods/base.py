@@ -97,7 +97,8 @@ class SelfSupervisedModel(LinkedModel):
     pooling: str | None = None
     #: Advice for the warning about collapsed features.
     collapse_advice: str = "Try another learning rate or a longer warmup."
-    #: Makes an augmenter for an image size. Wrap functions in `staticmethod`.
+    #: Makes an augmenter for an image size, and for the `local_size` of small
+    #: views if it has that argument. Wrap functions in `staticmethod`.
     default_views: Callable[[int], keras.layers.Layer] = staticmethod(
         augmentation.simclr
     )

@@ -17,6 +17,7 @@ from kerassl.recipes.build import decided
 from kerassl.run_folder import (
     CHECKPOINT,
     IMAGES,
+    NOTE_LENGTH,
     RECIPE,
     read_settings,
     refuse_run,
@@ -142,7 +143,7 @@ def start(
     settings["data"] = images.name  # With a commit, if it is on the Hub.
     settings["images"] = len(images.images)
     if images.notes:
-        settings["data_notes"] = list(images.notes)
+        settings["data_notes"] = [note[:NOTE_LENGTH] for note in images.notes]
     if weights is not None and encoder is not None:
         check_channels(encoder, images)
         settings["weights"] = describe_weights(weights, encoder)

@@ -144,9 +144,8 @@ class ImageModel(LentModel):
         Raises:
             ValueError: if images have the wrong shape, type or range, labels
                 are needed and missing, weights of images or classes are given,
-                or a batch is too small. It is raised
-                before the step that would use them, and before the first step
-                where that is known.
+                or a batch is too small. It is raised before the step that would
+                use them, and before the first step where that is known.
         """
         given = _bound(super().fit, x, *args, **kwargs)
         self._refuse_weights(given)

@@ -160,8 +160,8 @@ class Inputs:
             data = ImageData(data)
         seed = None
         if isinstance(data, ImageData):
-            if not self.needs_labels:
-                data = ImageData(data.images)
+            labels = self._needed(data.labels, len(data.images))
+            data = ImageData(data.images, labels)
             data = data.batches(batch_size or 32, shuffle=shuffle)
             # Their epochs begin at 0 in each `fit`; crops should not.
             seed = int(np.random.randint(2**31))

@@ -187,6 +187,14 @@ def fixed_dinov3(size):
     return encoders.as_encoder(backbone, mean=[0.5] * 3, std=[0.5] * 3)
 
 
+def test_the_size_of_patches():
+    small = encoders.build("vit_nano", (64, 64, 3))
+    large = encoders.build("dinov2_small", (28, 28, 3))
+    resnet = encoders.build("resnet_nano", (64, 64, 3))
+    made = small, large, fixed_dinov3(32), resnet
+    assert [encoders.patch_size(encoder) for encoder in made] == [8, 14, 8, 1]
+
+
 # === Positions ===
 
 

@@ -1,4 +1,5 @@
 import json
+import types
 
 import keras
 import numpy as np
@@ -186,6 +187,11 @@ def test_linear(folder):
         runs.protocol("linear", labels=2.0).check(subject)
     with pytest.raises(ValueError, match="`seeds`"):
         runs.protocol("finetune", seeds=0).check(subject)
+    wide = types.SimpleNamespace(
+        encoder=encoders.build("resnet_nano", (24, 40, 1))
+    )
+    with pytest.raises(ValueError, match=r"crops squares.*\(24, 40, 1\)"):
+        runs.protocol("finetune").check(wide)
     with pytest.raises(ValueError, match="one of `labels` and `per_class`"):
         runs.protocol("linear", labels=0.5, per_class=5).check(subject)
 

@@ -109,6 +109,7 @@ def test_supcon_takes_a_column_and_a_list_and_advises_on_one_hot():
         losses.append(model.evaluate(views, labels, verbose=0))
     assert losses[1:] == [pytest.approx(losses[0])] * 2
     model.fit(IMAGES, LABELS[:, None], verbose=0)
+    model.fit(data.ImageData(IMAGES, LABELS.tolist()), verbose=0)
     with pytest.raises(ValueError, match="use `labels.argmax"):
         model.fit(IMAGES, np.eye(5, dtype="int32")[LABELS], verbose=0)
 

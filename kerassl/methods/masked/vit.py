@@ -23,7 +23,8 @@ class MaskedViT(SelfSupervisedModel):
     The ViT remains a stock KerasHub model: its two layers, `embedding` and
     `blocks`, are called one after the other, and patches are taken out or
     replaced in between. Its position embeddings don't learn. They become sines
-    and cosines, unless they have learned: a trained encoder needs its own.
+    and cosines, unless they have learned: a trained encoder needs its own. One
+    that was loaded or copied keeps them, trained or not.
 
     Args:
         encoder: `keras.Model` that contains a `keras_hub.models.ViTBackbone`,

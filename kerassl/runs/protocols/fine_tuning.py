@@ -9,6 +9,7 @@ import keras
 from kerassl import evaluation
 from kerassl.evaluation.fine_tuning import (
     BATCH_SIZE,
+    check_square,
     default_epochs,
     default_rates,
 )
@@ -51,12 +52,14 @@ class FineTuneProtocol(FewLabels):
         """Checks the settings before anything is measured.
 
         Raises:
-            ValueError: naming the setting.
+            ValueError: naming the setting, or if the encoder doesn't take
+                square images.
         """
         if self.epochs is not None and self.epochs < 1:
             raise ValueError(
                 f"`epochs` must be at least 1. Received: {self.epochs}"
             )
+        check_square(subject.encoder)
         super().check(subject, floor)
 
     @property
