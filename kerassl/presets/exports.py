@@ -11,6 +11,7 @@ import keras
 
 from kerassl import encoders
 from kerassl.export_formats import FORMATS, check_export
+from kerassl.files import PARTIAL
 from kerassl.reading import one_line
 
 
@@ -74,9 +75,7 @@ def export(
             "one: give `image_size` (--image-size)."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=".partial-", dir=path.parent
-    ) as folder:
+    with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as folder:
         source = Path(folder) / "encoder.keras"
         written = Path(folder) / f"encoder{FORMATS[format].suffix}"
         encoder.save(source)

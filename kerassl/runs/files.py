@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,9 +42,12 @@ def check_writable(folder: Path) -> None:
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes unfinished files of a killed process. The folder is locked."""
+    """Removes what a killed process left unfinished. The folder is locked."""
     for path in folder.glob(f"{PARTIAL}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def encoder_mark(folder: str | Path) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ from kerassl.cli.main import main
 from kerassl.cli.signals import stop_on_signals
 from kerassl.data import listing
 from kerassl.encoders import embed
+from kerassl.files import PARTIAL
 from kerassl.networks import all_layers
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
@@ -341,6 +342,15 @@ def test_resume_repairs_files_older_than_the_checkpoint(whole):
     run.train()
     assert (whole.folder / "encoder.keras").exists()
     assert (whole.folder / "history.csv").read_text().count("\n") == 3
+
+
+def test_resume_removes_what_killed_processes_left(whole):
+    (whole.folder / f"{PARTIAL}0-encoder.keras").touch()
+    exported = whole.folder / f"{PARTIAL}1"  # A folder, by an export.
+    exported.mkdir()
+    (exported / "encoder.onnx").touch()
+    runs.resume(whole.folder).train()
+    assert not list(whole.folder.glob(f"{PARTIAL}*"))
 
 
 def test_divergence_keeps_the_last_checkpoint(whole, tmp_path):
