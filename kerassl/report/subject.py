@@ -17,7 +17,6 @@ from kerassl.run_folder import (
 )
 from kerassl.runs.checkpoint import load_checkpoint
 from kerassl.runs.subject import load_images
-from kerassl.visualization.features import check_fit
 
 # The number of training images searched for neighbors, per test image.
 BANK = 4
@@ -89,8 +88,6 @@ class Subject:
             chosen = np.arange(len(train.images)) % (1 + BANK) == 0
             self.queries = train.select(np.flatnonzero(chosen))
             self.bank = train.select(np.flatnonzero(~chosen))
-        check_fit(self.encoder, self.data, self.queries)
-        check_fit(self.encoder, self.data, self.bank)
 
     def spread(self, count: int) -> np.ndarray:
         """Returns the indices of `count` queries, evenly spaced."""

@@ -66,25 +66,10 @@ def features_of(encoder: keras.Model, name: str, data: ImageData) -> np.ndarray:
         ValueError: if the images don't fit the encoder, or the features
             aren't finite.
     """
-    check_fit(encoder, name, data)
     # Labels may be strings, which backends can't hold.
     features = encoders.embed(encoder, dataclasses.replace(data, labels=None))
     unit(name, features)
     return features
-
-
-def check_fit(encoder: keras.Model, name: str, data: ImageData) -> None:
-    """Checks that images have the shape that an encoder takes.
-
-    Raises:
-        ValueError: naming both shapes.
-    """
-    needed = encoder.input_shape[1:]
-    if any(n not in (None, m) for n, m in zip(needed, data.image_shape)):
-        raise ValueError(
-            f"The encoder takes images of shape {needed}, and `{name}` are of "
-            f"shape {data.image_shape}."
-        )
 
 
 def unit(name: str, features: Any) -> np.ndarray:

@@ -236,7 +236,7 @@ def test_an_encoder_may_come_in_a_model_and_not_as_a_path(images, tmp_path):
 
 def test_images_and_labels_are_checked(pixels, images):
     draw = visualization.neighbors
-    with pytest.raises(ValueError, match=r"`bank` are of shape \(27, 28, 1\)"):
+    with pytest.raises(ValueError, match=r"images of shape \(27, 28, 1\)"):
         draw(pixels, images[:2], images[:, 1:])
     with pytest.raises(ValueError, match="`queries` must have the shape"):
         draw(pixels, images[0], images)
