@@ -243,13 +243,16 @@ def _examples(
         return
 
     import tensorflow as tf
+    import tensorflow_datasets as tfds
 
     if keras.backend.backend() != "tensorflow":
         try:  # Otherwise TensorFlow takes GPU memory from the backend.
             tf.config.set_visible_devices([], "GPU")
         except RuntimeError:
             pass  # TensorFlow is running: whoever started it decided this.
-    dataset = builder.as_dataset(split=split).take(count)
+    # Read once, and not to the end: a cache would only take memory and warn.
+    config = tfds.ReadConfig(try_autocache=False)
+    dataset = builder.as_dataset(split=split, read_config=config).take(count)
     dataset = dataset.map(lambda example: [example[key] for key in keys])
     # Batches are three times as fast, but need images of one size.
     static = None not in builder.info.features[image_key].shape

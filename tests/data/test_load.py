@@ -171,7 +171,7 @@ def fake_tfds(folder, name, features, examples):
     return name
 
 
-def test_tfds_with_labels(tmp_path):
+def test_tfds_with_labels(tmp_path, capfd):
     """As `test_cifar10`, which needs a download, on real images from here."""
     images, labels = kerassl.data.load("fashion_mnist_small", limit=80)
     name = fake_tfds(
@@ -187,6 +187,7 @@ def test_tfds_with_labels(tmp_path):
     np.testing.assert_array_equal(data.images, images[:64])
     np.testing.assert_array_equal(data.labels, labels[:64])
     assert data.class_names == tuple("abcdefghij")
+    assert "cache" not in capfd.readouterr().err  # TensorFlow warns.
     again = kerassl.data.load(f"tfds:{name}", "train", data_dir=tmp_path)
     np.testing.assert_array_equal(again.images, images)
     small = kerassl.data.load(name, image_size=(16, 8), data_dir=tmp_path)
