@@ -31,7 +31,10 @@ def load_keras() -> None:
             ) from error
         # After Keras, since PyTorch must be loaded before TensorFlow.
         with contextlib.suppress(ImportError):
-            import tensorflow  # noqa: F401
+            import tensorflow
+
+            # Otherwise it looks for GPUs, and prints, when it first computes.
+            tensorflow.config.list_physical_devices()
 
 
 @contextlib.contextmanager

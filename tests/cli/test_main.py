@@ -23,6 +23,15 @@ for part in {parts}:
         del sys.modules[name]
     importlib.import_module("kerassl." + part)
 """
+# What a command does before it computes.
+COMPUTE = """
+import sys
+sys.argv[0] = "/bin/kerassl"
+from kerassl.cli.loading import load_keras
+load_keras()
+import tensorflow
+tensorflow.zeros(())
+"""
 # What the installed script does.
 SCRIPT = [
     "-c",
@@ -44,6 +53,23 @@ def answer(words, start=MODULE):
     told = [line for line in lines if line not in imported]
     modules = {line.rpartition("|")[2].strip() for line in imported}
     return done.returncode, done.stdout + "\n".join(told), modules
+
+
+@once
+def test_tensorflow_says_nothing_about_the_machine():
+    pytest.importorskip("tensorflow")
+    done = subprocess.run(
+        [sys.executable, "-c", COMPUTE],
+        env={
+            name: value
+            for name, value in os.environ.items()
+            if name != "TF_CPP_MIN_LOG_LEVEL"
+        }
+        | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @once
