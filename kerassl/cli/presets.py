@@ -150,6 +150,7 @@ def add_parser(commands: Any) -> None:
 
 def list_presets(options: argparse.Namespace) -> int:
     """Runs `kerassl presets list`."""
+    load_keras(saves=False)
     from kerassl import presets
 
     found = presets.list_presets()
@@ -229,6 +230,7 @@ def save(options: argparse.Namespace) -> int:
 
 def pull(options: argparse.Namespace) -> int:
     """Runs `kerassl presets pull`."""
+    load_keras(saves=False)
     from kerassl import presets
 
     with user_errors():
@@ -239,6 +241,7 @@ def pull(options: argparse.Namespace) -> int:
 
 def path(options: argparse.Namespace) -> int:
     """Runs `kerassl presets path`."""
+    load_keras(saves=False)
     from kerassl import presets
 
     with user_errors():
@@ -255,6 +258,7 @@ def verify(options: argparse.Namespace) -> int:
 
 def sources(options: argparse.Namespace) -> int:
     """Runs `kerassl presets sources`."""
+    load_keras(saves=False)
     from kerassl.presets.checkpoints import SOURCES
 
     fields = ("title", "license", "url")
@@ -293,6 +297,7 @@ def convert(options: argparse.Namespace) -> int:
 
 def _open(source: str) -> "PresetInfo":
     """Returns the fields of a preset after verifying all of it."""
+    load_keras(saves=False)
     from kerassl.presets import PresetError
     from kerassl.presets.format.build import check_build
     from kerassl.presets.load import open_source

@@ -55,21 +55,34 @@ def answer(words, start=MODULE):
     return done.returncode, done.stdout + "\n".join(told), modules
 
 
-@once
-def test_tensorflow_says_nothing_about_the_machine():
-    pytest.importorskip("tensorflow")
+def on(backend, *words):
+    """Returns the exit code and what is told about it."""
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     done = subprocess.run(
-        [sys.executable, "-c", COMPUTE],
-        env={
-            name: value
-            for name, value in os.environ.items()
-            if name != "TF_CPP_MIN_LOG_LEVEL"
-        }
-        | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, *words],
+        env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    return done.returncode, done.stderr
+
+
+@once
+@pytest.mark.parametrize(
+    "words", [["-c", COMPUTE], [*MODULE, "presets", "list"]]
+)
+def test_tensorflow_says_nothing_about_the_machine(words):
+    pytest.importorskip("tensorflow")
+    assert on("tensorflow", *words) == (0, "")
+
+
+@once
+@pytest.mark.parametrize("words", ["list", "show a", "path a", "sources"])
+def test_a_missing_backend_is_told_in_one_line(words):
+    code, told = on("mine", *MODULE, "presets", *words.split())
+    assert code == 2 and told.count("\n") == 1
+    assert "Keras can't be loaded with mine" in told
 
 
 @once
