@@ -185,8 +185,8 @@ RULES = (
     Rule(
         "anything else",
         "takes SimCLR",
-        "62.9 % kNN on CIFAR-10, the most after ten epochs without a teacher, "
-        "in the least time ([benchmark](benchmark.md))",
+        "62.9 % kNN on CIFAR-10, the most after ten epochs without labels or "
+        "a teacher, in the least time ([benchmark](benchmark.md))",
         lambda facts, chosen: True,
         lambda facts: {"method": "simclr"},
     ),
