@@ -19,6 +19,8 @@ SHORT_RUNS = RESULTS / "cifar10_cpu.jsonl"
 ALL_IMAGES = RESULTS / "cifar10_all.jsonl"
 TRANSFER = RESULTS / "transfer.jsonl"
 
+# Methods that learn from labels or a trained teacher.
+HELPED = ("supcon", "distillation")
 PRETEXT = {
     "context_encoder",
     "context_prediction",
@@ -370,6 +372,13 @@ def usual_minutes(info: dict[str, Any]) -> float:
     return before + seconds / 60
 
 
+def color_of(method: str) -> str:
+    """Returns the color of a method's point."""
+    if method in HELPED:
+        return "tab:green"
+    return "tab:orange" if method in PRETEXT else "tab:blue"
+
+
 def draw() -> None:
     """Draws score against training time."""
     from matplotlib import rc_context
@@ -379,14 +388,13 @@ def draw() -> None:
     presets += without_preset(presets)
     presets.sort(key=lambda info: -info["scores"]["knn"]["accuracy"])
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     usual = [usual_minutes(info) for info in presets]
     level = 100.0
     for x, info in zip(usual, presets):
         y = 100 * info["scores"]["knn"]["accuracy"]
-        kind = "tab:orange" if info["method"] in PRETEXT else "tab:blue"
-        axes.scatter(x, y, color=kind)
+        axes.scatter(x, y, color=color_of(info["method"]))
         # Names in a column, the best first, without overlap.
         level = min(y, level - 1.5)
         axes.annotate(
@@ -399,6 +407,7 @@ def draw() -> None:
                 "relpos": (0.0, 0.5),
             },
             verticalalignment="center",
+            fontsize="small",
         )
     floor = 100 * trained()[0]["scores"]["knn"]["untrained_accuracy"]
     axes.axhline(floor, color="tab:gray", linestyle="--", label="random ResNet")
