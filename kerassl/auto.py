@@ -270,7 +270,7 @@ def command(arguments: Sequence[str], at: int, choice: Choice) -> str:
 
     Args:
         arguments: the words after `kerassl`.
-        at: int, the place of the method among them.
+        at: int, the index of the method among them.
         choice: `Choice`.
     """
     words = ["kerassl", *arguments[:at], choice.method, *arguments[at + 1 :]]

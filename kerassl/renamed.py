@@ -13,11 +13,17 @@ RENAMED = {
     "small_size": "local_size",
     "small_views": "num_local_crops",
 }
+# Arguments that are gone: the encoder's weights tell what they said.
+REMOVED = {"trained_positions"}
 
 
 def current_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the arguments of a saved config under their present names."""
-    return {RENAMED.get(name, name): value for name, value in config.items()}
+    return {
+        RENAMED.get(name, name): value
+        for name, value in config.items()
+        if name not in REMOVED
+    }
 
 
 def current_recipe(fields: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def views_for(
     Returns:
         A layer from images to a dict of views.
     """
-    size = settings.pop("size", None) or encoders.image_size(encoder)
+    size = settings.pop("size", None)
+    if size is None:
+        size = encoders.image_size(encoder)
     if (
         "local_size" in inspect.signature(make_views).parameters
         and settings.get("local_size") is None

@@ -177,6 +177,13 @@ def test_a_new_vit_gets_sines():
         )
 
 
+def test_files_with_the_argument_for_trained_positions_load():
+    encoder = kerassl.encoders.build("vit_nano", (32, 32, 3))
+    config = kerassl.MAE(encoder).get_config()
+    again = kerassl.MAE.from_config({**config, "trained_positions": True})
+    assert again.get_config().keys() == config.keys()
+
+
 def test_positions_that_have_learned_are_kept(tmp_path):
     shape = (32, 32, 3)
     given = kerassl.encoders.build("vit_nano", shape)
