@@ -49,23 +49,22 @@ def _header(info: PresetInfo) -> str:
     if datasets := [name for d in info.datasets if (name := hub_id(d))]:
         fields["datasets"] = datasets
     if info.scores:
-        fields["model-index"] = [
-            {"name": info.name, "results": list(map(_result, *_pairs(info)))}
+        # Scores that don't say so are of the data set it was trained on, if
+        # that is clear.
+        data = info.datasets[0] if len(info.datasets) == 1 else "unknown"
+        results = [
+            _result(protocol, {"data": data} | scores)
+            for protocol, scores in info.scores.items()
+            if "accuracy" in scores
         ]
+        fields["model-index"] = [{"name": info.name, "results": results}]
     # JSON is valid YAML, and needs no other library.
     lines = [f"{key}: {json.dumps(value)}" for key, value in fields.items()]
     return "\n".join(["---", *lines, "---"])
 
 
-def _pairs(info: PresetInfo) -> tuple[list, list, list]:
-    protocols = [p for p, s in info.scores.items() if "accuracy" in s]
-    data = info.datasets[0] if info.datasets else "unknown"
-    scores = [info.scores[protocol] for protocol in protocols]
-    return protocols, scores, [data] * len(protocols)
-
-
-def _result(protocol: str, scores: dict[str, Any], data: str) -> dict[str, Any]:
-    data = str(scores.get("data", data))
+def _result(protocol: str, scores: dict[str, Any]) -> dict[str, Any]:
+    data = str(scores["data"])
     return {
         "task": {"type": "image-classification", "name": protocol},
         # The Hub's type for images that aren't on the Hub.

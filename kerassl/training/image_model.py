@@ -231,6 +231,10 @@ class ImageModel(LentModel):
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the model's outputs, as `keras.Model.predict` does.
 
+        They are what the objective needs, such as projections, from batch to
+        batch: also what has no row per image, such as a queue. For features of
+        images take `embed`.
+
         Args:
             x: the data, as for `fit`.
             *args: as in `keras.Model.predict`.

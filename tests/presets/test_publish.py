@@ -130,6 +130,19 @@ def test_a_name_for_own_images(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "datasets, data", [(["mnist"], "mnist"), (["mnist", "cifar10"], "unknown")]
+)
+def test_scores_that_do_not_name_their_data(tmp_path, datasets, data):
+    run = run_of(tmp_path / "run", "mnist")
+    folder = runs.save_preset(
+        run, tmp_path / "a", datasets=datasets, scores={"knn": {"accuracy": 1}}
+    )
+    fields = header((folder / "README.md").read_text())
+    (result,) = fields["model-index"][0]["results"]
+    assert result["dataset"]["name"] == data
+
+
+@pytest.mark.parametrize(
     "data, hub_id",
     [
         ("cifar10", "uoft-cs/cifar10"),
