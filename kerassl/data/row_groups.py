@@ -9,7 +9,7 @@ import collections
 import io
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -65,7 +65,7 @@ class Column:
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state with the images that are used only."""
-        used = self.values.take(self.rows)
+        used = _column(self.values[int(row)].as_py() for row in self.rows)
         return {**vars(self), "values": used, "rows": np.arange(len(used))}
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Column":
@@ -125,11 +125,7 @@ class RowGroups:
         """Pickles a few images, such as a task's, with their bytes."""
         if len(self) > _FEW:
             return super().__reduce_ex__(protocol)
-        import pyarrow as pa
-
-        values = pa.chunked_array(
-            [[self._or_none(i) for i in range(len(self))]], pa.large_binary()
-        )
+        values = _column(self._or_none(i) for i in range(len(self)))
         return Column, (values, np.arange(len(self)), self.where)
 
     def _or_none(self, index: int) -> bytes | None:
@@ -275,6 +271,13 @@ class Kept:
                     self._found.pop(key, None)
                 future.set_exception(error)
         return future.result()
+
+
+def _column(values: Iterable[bytes | None]) -> Any:
+    """Returns images as a column; `take` would first join all chunks."""
+    import pyarrow as pa
+
+    return pa.chunked_array([list(values)], pa.large_binary())
 
 
 def bytes_of(values: Any) -> Any:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import kerassl.data
 from kerassl.data.load import peek_size
-from kerassl.data.row_groups import RowGroups
+from kerassl.data.row_groups import Column, RowGroups
 
 
 def photo(number, size=(30, 20)):
@@ -200,6 +200,17 @@ def test_parquet_files(tmp_path):
     again._decoded = None
     assert numbers(again) == [2, 1]
     assert peek_size(f"{tmp_path}/train-*.parquet") == (20, True)
+
+
+def test_a_few_images_of_many_gigabytes_are_pickled():
+    pa = pytest.importorskip("pyarrow")
+    chunk = pa.array([bytes(10 * 2**20)] * 2, pa.binary())
+    # More than the offsets of one chunk can say: they must not be joined.
+    values = pa.chunked_array([chunk] * 110)
+    records = Column(values, np.arange(len(values)), "x.parquet")
+    few = pickle.loads(pickle.dumps(records.select([0, -1])))
+    assert len(few) == 2 and few.values.nbytes < 2**25
+    assert few.source(1).read() == bytes(10 * 2**20)
 
 
 def test_parquet_of_others(tmp_path):
