@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face Hub that are, or were turned into, Parquet."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -21,6 +22,8 @@ _URL_PATTERN = f"{URL}{_NAME}(?:@(?P<revision>{_WORD}))?{_FOLDER}"
 # The branch with the Parquet files that the Hub makes of other formats.
 _CONVERTED = "refs/convert/parquet"
 
+_logger = logging.getLogger("kerassl")
+
 
 def load_hub(
     name: str,
@@ -31,9 +34,11 @@ def load_hub(
     """Finds the images of a split of a data set.
 
     The files of a split have its name in theirs or in their folder's, such as
-    `data/train-00000-of-00002.parquet`. By `FORM` they are downloaded into the
-    cache of huggingface_hub; by `URL_FORM` they are read where they are. Its
-    settings and token apply.
+    `data/train-00000-of-00002.parquet`. If none has, all are the split
+    `"train"`; otherwise those such as `data/extra-00000-of-00001.parquet` are
+    left out, unless `split` is `"extra"`. By `FORM` they are downloaded into
+    the cache of huggingface_hub; by `URL_FORM` they are read where they are.
+    Its settings and token apply.
 
     Args:
         name: str, `"hf:OWNER/NAME"`, with `"/FOLDER"` if the repository has
@@ -119,6 +124,11 @@ def _split_of(path: str) -> str | None:
     return None
 
 
+def _word_of(path: str) -> str:
+    """Returns a file's name without numbers, such as those of its shard."""
+    return re.sub(r"[-._\d]*(-of-\d+.*)?$", "", PurePosixPath(path).stem)
+
+
 def _folder_of(path: str) -> str:
     """Returns a file's folder, without a folder that is only its split."""
     parts = PurePosixPath(path).parts[:-1]
@@ -147,13 +157,24 @@ def _of_split(
         raise ValueError(
             f"{name!r} has no such folder. It has {listed(folders)}"
         )
-    splits = {file: _split_of(file) or "train" for file in files}
-    wanted = split_name(split)
+    splits = {file: _split_of(file) for file in files}
+    if not any(splits.values()):
+        splits = dict.fromkeys(files, "train")
+    others = [file for file in files if splits[file] is None]
+    splits |= {file: _word_of(file) for file in others}
+    wanted = split_name(split) or split
     chosen = [file for file in files if splits[file] == wanted]
     if not chosen:
         raise SplitError(
             f"{name!r} has no split {split!r}. It has "
-            f"{sorted(set(splits.values()))}."
+            f"{sorted(set(filter(None, splits.values())))}."
+        )
+    if left := [file for file in others if file not in chosen]:
+        _logger.warning(
+            "Left out of %r: files of other splits than train, test and "
+            "validation: %s",
+            name,
+            listed(left),
         )
     return chosen
 

@@ -79,6 +79,27 @@ def test_splits_are_downloaded_once(hub):
         load(f"hf:{NAME}", "validation")
 
 
+def test_files_of_other_splits_are_not_trained_on(hub, caplog):
+    named = {"train": 1, "dev": 2, "unlabeled": 3, "test": 4}
+    shard = "-00000-of-00001.parquet"
+    push({f"data/{name}{shard}": table([n]) for name, n in named.items()})
+    assert values(load(f"hf:{NAME}", image_size=8)) == [1]
+    assert f"data/dev{shard}, data/unlabeled{shard}" in caplog.text
+    # They can be asked for.
+    assert values(load(f"hf:{NAME}", "unlabeled", image_size=8)) == [3]
+    with pytest.raises(SplitError, match=r"\['dev', 'test', 'train', 'unl"):
+        load(f"hf:{NAME}", "extra")
+
+
+def test_files_that_name_no_split_are_for_training(hub, caplog):
+    push({"0000.parquet": table([1]), "0001.parquet": table([2])})
+    assert values(load(f"hf:{NAME}", image_size=8)) == [1, 2]
+    assert "Left out" not in caplog.text
+    push({"test.parquet": table([3])})
+    with pytest.raises(SplitError, match=r"It has \['test'\]"):
+        load(f"hf:{NAME}")
+
+
 def test_a_pinned_name_never_means_others(hub):
     push(TRAIN)
     pinned = load(f"hf:{NAME}", image_size=8).name
