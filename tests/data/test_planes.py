@@ -2,6 +2,7 @@
 
 import io
 import json
+import pathlib
 import re
 
 import numpy as np
@@ -255,6 +256,20 @@ def test_dicom_that_is_refused(tmp_path, fields, words):
     path = dicom(tmp_path / "a.dcm", np.zeros((4, 4), "uint16"), **fields)
     with pytest.raises(ValueError, match=words):
         read_dicom(path)
+
+
+def test_frames_of_dicom_as_the_page_writes_them(tmp_path, monkeypatch):
+    page = pathlib.Path(__file__).parents[2] / "docs" / "data.md"
+    _, after = page.read_text().split("### DICOM files of several frames")
+    block = re.search(r"```python\n(.*?)```", after, re.DOTALL)[1]
+    # Patients are folders; their files have the same names.
+    for i, patient in enumerate(("p1", "p2")):
+        pixels = np.full((6, 5), i, "uint16")
+        dicom(tmp_path / "scans" / patient / "1-01.dcm", pixels)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    frames = sorted((tmp_path / "frames").iterdir())
+    assert [np.load(frame).max() for frame in frames] == [0, 1]
 
 
 def test_dicom_in_color(tmp_path):
