@@ -314,6 +314,9 @@ def load_file(
         count = shape[0] if limit is None else min(limit, shape[0])
         if not stored.is_mapped or count < shape[0]:
             check_memory(count, shape[1:], stored.dtype, str(path))
+        resized = shape[1:] if size is None else (*size, shape[-1])
+        if resized != shape[1:]:
+            check_memory(count, resized, stored.dtype, str(path))
         with _damage_named(path):
             images = stored.read(limit).reshape(count, *shape[1:])
             labels = None
@@ -321,8 +324,10 @@ def load_file(
                 labels = stored_labels.read(limit)
     if labels is not None:
         labels = check_labels(labels, count, f"labels of {name}")
-    if size is not None and images.shape[1:3] != size:
-        images = np.stack([resize_image(image, size) for image in images])
+    if size is not None and resized != images.shape[1:]:
+        found, images = images, np.empty((count, *resized), images.dtype)
+        for index, image in enumerate(found):
+            images[index] = resize_image(image, size)
     return images, labels
 
 

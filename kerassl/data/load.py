@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kerassl.data.arrays import SUFFIXES, load_file, open_arrays
+from kerassl.data.arrays import (
+    SUFFIXES,
+    check_memory,
+    load_file,
+    open_arrays,
+)
 from kerassl.data.files import find_images
 from kerassl.data.folder import load_folder
 from kerassl.data.hub import URL, load_hub
@@ -171,6 +176,9 @@ def load(
     else:
         images, used = in_levels(images, value_range, f"images of {spec}")
         if channels == 3 and images.shape[-1] == 1:
+            check_memory(
+                len(images), (*images.shape[1:3], 3), images.dtype, spec
+            )
             images = np.repeat(images, 3, axis=-1)
     return ImageData(
         images,

@@ -333,6 +333,15 @@ def test_too_many_pixels_for_memory(tmp_path, monkeypatch):
     assert len(kerassl.data.load(tmp_path / "x.npz", limit=5).images) == 5
 
 
+@pytest.mark.parametrize("larger", [{"image_size": 28}, {"channels": 3}])
+def test_images_that_become_too_large_for_memory(tmp_path, monkeypatch, larger):
+    monkeypatch.setattr("kerassl.data.arrays.MAX_BYTES", 1000)
+    np.savez(tmp_path / "x.npz", images=images(channels=1))
+    assert len(kerassl.data.load(tmp_path / "x.npz").images) == 6
+    with pytest.raises(ValueError, match="x.npz' need .* GiB are allowed"):
+        kerassl.data.load(tmp_path / "x.npz", **larger)
+
+
 def test_foreign_byte_order_becomes_native(tmp_path):
     pixels = images().astype(">f4")
     np.savez(
