@@ -30,6 +30,7 @@ def load_hub(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
+    files: int | None = None,
 ) -> tuple[Photos, tuple[str, ...] | None]:
     """Finds the images of a split of a data set.
 
@@ -48,6 +49,7 @@ def load_hub(
         split: str.
         image_size: int, `(height, width)`, or `None` for 224.
         limit: int, how many images to keep, evenly spaced; or `None` for all.
+        files: int, how many files to look at, or `None` for all.
 
     Returns:
         A pair: the photos, whose `pinned` names the commit; and the class names
@@ -66,8 +68,8 @@ def load_hub(
         raise ValueError(f"{name!r} has another form than {form}.")
     owner_name, folder = match["name"], match["folder"]
     try:
-        commit, files = _find(owner_name, match["revision"])
-        chosen = _of_split(files, name, form, folder, split)
+        commit, found = _find(owner_name, match["revision"])
+        chosen = _of_split(found, name, form, folder, split)[:files]
         if stays:
             place = f"{URL}{owner_name}@{commit}"
             paths = [f"{place}/{file}" for file in chosen]

@@ -30,7 +30,8 @@ from kerassl.data.parquet import load_parquet
 from kerassl.data.photo_checks import readable
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.planes import Planes
-from kerassl.data.remote import is_url
+from kerassl.data.records import Files, Records
+from kerassl.data.remote import find_files, is_url
 from kerassl.data.tars import load_tars
 from kerassl.names import MAX_UNREADABLE
 from kerassl.value_range import Stated
@@ -240,6 +241,8 @@ def find(
 def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
     """Returns the size of images, usually without loading any.
 
+    Of several files, only the first is read.
+
     Args:
         spec: see `load`.
         data_dir: see `load`.
@@ -247,7 +250,7 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
     Returns:
         A pair: the short side in pixels, and a bool, whether sizes may differ
         so that `load` resizes the images. If they do, the short side is the
-        median of a folder's first images, or 224 for TFDS, which doesn't say.
+        median of the first images, or 224 for TFDS, which doesn't say.
 
     Raises:
         ValueError: see `load`.
@@ -262,16 +265,12 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
     source = _find(spec, data_dir)
     shape: tuple[int, ...] | None = None
     if isinstance(source, _Photos):
-        if source.load is load_folder:  # Without listing all of it.
-            files = _first_files(Path(source.path).expanduser())
-        else:
-            photos, _ = source.load(source.path, "train", 1, _PEEKED_FILES)
-            files = [photos.records.source(i) for i in range(len(photos))]
+        records = _first_records(source)
         sides = []
-        for file in files:
+        for index in range(len(records)):
             # `load` counts and names the unreadable ones.
             with contextlib.suppress(Exception):
-                header = read_header(file)
+                header = read_header(records.source(index))
                 sides.append(min(header.height, header.width))
         if sides:
             return int(np.median(sides)), True
@@ -297,6 +296,21 @@ def _first_files(root: Path) -> list[Path]:
             names = itertools.islice(find_images(root), _PEEKED_FILES)
             return [root / name for name in names]
     return []
+
+
+def _first_records(source: "_Photos") -> Records:
+    """Returns a few images, without listing a folder or all of many files."""
+    path, load_photos = source.path, source.load
+    if load_photos is load_folder:
+        return Files(_first_files(Path(path).expanduser()))
+    if load_photos in (load_tars, load_parquet):
+        path = find_files(path)[0]
+    elif load_photos is load_hub:
+        load_photos = functools.partial(load_hub, files=1)
+    # `load` says what is wrong with a file.
+    with contextlib.suppress(ValueError):
+        return load_photos(path, "train", 1, _PEEKED_FILES)[0].records
+    return Files([])
 
 
 def _peek_file(path: Path) -> tuple[int, ...] | None:

@@ -65,6 +65,8 @@ TEST = {"data/test-00000-of-00001.parquet": table([5])}
 
 def test_splits_are_downloaded_once(hub):
     commit = push({**TRAIN, **TEST, "README.md": b"---\nlicense: mit\n---\n"})
+    assert peek_size(f"hf:{NAME}") == (20, True)
+    assert hub.count("GET", "train-00001") == 0
     data = load(f"hf:{NAME}", image_size=8)
     assert values(data) == [1, 2, 3, 4] and data.labels.tolist() == [0, 1, 2, 3]
     assert data.name == f"hf:{NAME}@{commit.oid}"

@@ -13,6 +13,7 @@ from PIL import Image
 import kerassl.data
 from kerassl.data.load import peek_size
 from kerassl.data.row_groups import Column, RowGroups
+from kerassl.data.tars import _index
 
 
 def photo(number, size=(30, 20)):
@@ -145,6 +146,23 @@ def test_tar_files(shards, monkeypatch, caplog, in_memory):
     assert numbers(again.select([4, 1]).images) == [4, 1]
     assert numbers(load(shards / "train-1.tar", limit=2).images) == [3, 4]
     assert peek_size(f"{shards}/train-*.tar") == (20, True)
+
+
+def test_the_size_is_that_of_the_first_file(shards, monkeypatch):
+    opened = []
+
+    def index(file, suffixes):
+        opened.append(file.name)
+        return _index(file, suffixes)
+
+    monkeypatch.setattr("kerassl.data.tars._index", index)
+    assert peek_size(f"{shards}/train-*.tar") == (20, True)
+    assert opened == [f"{shards}/train-0.tar"]
+    # If it holds no image, `load` looks at all.
+    shard(shards / "train-.tar", {"a.txt": b""})
+    assert peek_size(f"{shards}/train-*.tar") == (224, True)
+    with pytest.raises(FileNotFoundError, match="test-"):
+        peek_size(f"{shards}/test-*.tar")
 
 
 def test_tar_files_without_all_labels(tmp_path, caplog):
