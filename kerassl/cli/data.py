@@ -44,11 +44,13 @@ def add_parser(commands: Any) -> None:
         add = action.add_argument
         add("source", metavar="SOURCE", help=DATA)
         add("--split", default="train", help="train (the default), test, ...")
+        first = ", but the first ones of arrays" if run is stats else ""
         add(
             "--limit",
             type=positive,
             default=_LIMIT,
-            help=f"decode this many images at most, evenly spaced ({_LIMIT:,})",
+            help="decode this many images at most, evenly spaced"
+            f"{first} ({_LIMIT:,})",
         )
         add(
             "--image-size",

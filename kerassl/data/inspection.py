@@ -13,9 +13,10 @@ from kerassl.data.arrays import dtype_name
 from kerassl.data.decode import open_image
 from kerassl.data.decoders import RGB
 from kerassl.data.image_files import read_header
-from kerassl.data.levels import decoder_for
+from kerassl.data.levels import decoder_for, in_levels
 from kerassl.data.load import find
 from kerassl.data.photos import Photos
+from kerassl.data.spread import spread
 from kerassl.data.threads import cores
 from kerassl.value_range import Stated
 
@@ -35,7 +36,7 @@ class Inspection:
         source: str, as in `kerassl.data.load`.
         split: str.
         images: int, the number of images in the split.
-        read: int, how many of them were decoded.
+        read: int, how many of them were looked at.
         notes: what was left out, in words.
         classes: dict of class name to its number of images, or `None`.
         sizes: dict of `"WIDTHxHEIGHT"` to the number of images.
@@ -45,7 +46,8 @@ class Inspection:
             to the number of images.
         losses: dict of what is lost of images, such as transparency, to the
             number of images.
-        unreadable: dict of names of images to the reason.
+        unreadable: dict of names of images, or of a file of arrays, to the
+            reason.
         seconds: float, the time to decode them, in threads.
         cores: int, how many cores this process may use.
     """
@@ -87,8 +89,8 @@ def inspect(
         source: str, as in `kerassl.data.load`.
         split: str, as in `kerassl.data.load`.
         image_size: int, to which photos are resized; by default 224.
-        limit: int or `None`, how many images to decode at most, evenly spaced
-            among photos. All are counted by class.
+        limit: int or `None`, how many images to look at at most, evenly
+            spaced. All are counted by class.
         data_dir: as in `kerassl.data.load`.
         value_range: as in `kerassl.data.load`.
         progress: called with the number of images done and of all.
@@ -115,12 +117,6 @@ def inspect(
         # Numbers of an unknown range are counted too.
         value_range=value_range or (0, 1),
     )
-    classes = None
-    if labels is not None:
-        count = 0 if names is None else len(names)
-        numbers = np.bincount(labels, minlength=count).tolist()
-        keys = names or tuple(map(str, range(len(numbers))))
-        classes = dict(zip(keys, numbers))
     total = len(images)
     start = time.perf_counter()
     if isinstance(images, Photos):
@@ -129,7 +125,13 @@ def inspect(
         counts, unreadable = _look(images, progress)
         notes = images.notes
     else:
+        if limit is not None:
+            images = images[spread(total, limit)]
         counts, unreadable = _of_array(images), {}
+        try:
+            in_levels(images, value_range, f"images of {source}")
+        except ValueError as error:
+            unreadable[source] = str(error)
         notes = []
     return Inspection(
         source,
@@ -137,12 +139,23 @@ def inspect(
         total,
         len(images),
         notes,
-        classes,
+        None if labels is None else _by_class(labels, names),
         **{name: _sorted(name, found) for name, found in counts.items()},
         unreadable=unreadable,
         seconds=time.perf_counter() - start,
         cores=cores(),
     )
+
+
+def _by_class(
+    labels: np.ndarray, names: tuple[str, ...] | None
+) -> dict[str, int]:
+    """Returns the number of images of each class; -1 is none."""
+    counts = dict.fromkeys(names or (), 0)
+    for label, count in zip(*np.unique(labels, return_counts=True)):
+        name = names[label] if names else str(label)
+        counts["no label" if label == -1 else name] = int(count)
+    return counts
 
 
 def _sorted(name: str, found: collections.Counter) -> dict[str, int]:

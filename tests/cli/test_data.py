@@ -103,6 +103,36 @@ def test_check_of_arrays(tmp_path, capsys):
     assert "second" not in told
 
 
+@pytest.mark.parametrize(
+    ["values", "words"],
+    [
+        (np.linspace(0, 1, 6), "looks scaled to [0, 1]"),
+        (np.full(6, np.nan), "NaN"),
+        (np.arange(6), "int64 pixels, whose range isn't known"),
+    ],
+)
+def test_check_of_arrays_that_load_refuses(tmp_path, capsys, values, words):
+    path = str(tmp_path / "x.npz")
+    np.savez(path, images=np.tile(values[:, None, None, None], (1, 8, 8, 1)))
+    assert main(["data", "check", path]) == 1
+    told = capsys.readouterr().out
+    assert "6 images" in told and "can't be read: 1" in told and words in told
+
+
+def test_check_of_some_of_an_array(tmp_path, capsys):
+    path = str(tmp_path / "x.npz")
+    # Of the first and the fourth, one can't be used.
+    pixels = np.zeros((6, 8, 8, 1), "float32")
+    pixels[3] = np.nan
+    labels = [20231105, -1, 7, -1, 7, 7]
+    np.savez(path, images=pixels, labels=labels)
+    assert main(["data", "check", path, "--limit=2", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["images"], found["read"]) == (6, 2)
+    assert found["classes"] == {"no label": 2, "7": 3, "20231105": 1}
+    assert "NaN" in found["unreadable"][path]
+
+
 def test_errors_are_one_line(tmp_path, capsys):
     assert main(["data", "check", "folder:/nowhere"]) == 2
     assert main(["data", "stats", f"{tmp_path}/x.csv"]) == 2
