@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kerassl.auto import AUTO, command
-from kerassl.cli.errors import user_errors
+from kerassl.cli.errors import UserError, user_errors
 from kerassl.cli.loading import load_keras
-from kerassl.cli.options import DATA, add_data_dir, add_range, positive
+from kerassl.cli.options import (
+    DATA,
+    add_data_dir,
+    add_max_unreadable,
+    add_range,
+    positive,
+)
 from kerassl.cli.pretrain_checks import check_data
 from kerassl.reading import one_line
+from kerassl.recipe_fields import find_recipe
 
 if TYPE_CHECKING:
     from kerassl.data.inspection import Inspection
@@ -69,12 +76,19 @@ def add_parser(commands: Any) -> None:
                 "tells what `kerassl pretrain auto` would choose instead",
             )
             add("--recipe", help="its recipe (default: that of pretrain)")
+        else:
+            add_max_unreadable(action)
         add("--json", action="store_true", help="print JSON instead")
 
 
 def check(options: argparse.Namespace) -> int:
     """Runs `kerassl data check`; returns 1 if an image can't be read."""
     check_data(options.source)
+    if options.method not in (None, AUTO):
+        with user_errors():
+            find_recipe(options.method, options.recipe or "cpu")
+    elif options.recipe is not None:
+        raise UserError("--recipe is for --for METHOD.")
     load_keras()
     from kerassl.cli.time_left import time_left
     from kerassl.data.inspection import inspect
@@ -89,6 +103,8 @@ def check(options: argparse.Namespace) -> int:
             value_range=options.value_range,
             progress=lambda done, all: show("decoding", done, all),
         )
+    if not options.json:  # Before what may fail.
+        _print(found)
     fed, chosen = {}, {}
     if options.method == AUTO:
         chosen = _chosen(options)
@@ -99,7 +115,6 @@ def check(options: argparse.Namespace) -> int:
         told |= {"chosen": chosen} if chosen else {}
         print(json.dumps(told, indent=2))
     else:
-        _print(found)
         for reason in chosen.get("reasons", ()):
             print(f"because {one_line(reason)}")
         if chosen:
@@ -235,6 +250,7 @@ def stats(options: argparse.Namespace) -> int:
             image_size=options.image_size,
             limit=options.limit,
             data_dir=options.data_dir,
+            max_unreadable=options.max_unreadable,
             value_range=options.value_range,
         )
         found: dict[str, Any] = channel_statistics(

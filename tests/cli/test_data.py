@@ -76,10 +76,29 @@ def test_check_says_how_many_cores_feed_a_step(tmp_path, capsys):
     assert fed["cores"] == fed["images_per_second"] * fed["seconds"]
     (tmp_path / "00.png").unlink()
     assert main(words) == 2
-    assert "A batch of 32 images is needed" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "A batch of 32 images is needed" in told.err
+    assert "31 images" in told.out and "PNG (31)" in told.out
     np.save(tmp_path / "x.npy", np.zeros((40, 8, 8, 3), "uint8"))
     assert main(["data", "check", f"{tmp_path}/x.npy", "--for", "mae"]) == 2
     assert "need no decoding" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ["options", "words"],
+    [
+        (["--for", "simcl"], "Nearest: simclr"),
+        (["--for", "simclr", "--recipe", "imagnet"], "Nearest: imagenet"),
+        (["--for", "auto", "--recipe", "cpu"], "--recipe is for --for METHOD"),
+        (["--recipe", "cpu"], "--recipe is for --for METHOD"),
+    ],
+)
+def test_mistakes_are_found_before_photos_are_decoded(
+    photos, monkeypatch, capsys, options, words
+):
+    monkeypatch.setattr("kerassl.data.inspection.inspect", pytest.fail)
+    assert main(["data", "check", str(photos), *options]) == 2
+    assert words in capsys.readouterr().err
 
 
 @once
@@ -154,4 +173,9 @@ def test_stats(tmp_path, capsys):
     assert main(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == 70
+    (tmp_path / "70.png").write_bytes(b"no image")
+    assert main(words) == 2
+    assert "(--max-unreadable)" in capsys.readouterr().err
+    assert main([*words, "--max-unreadable=0.1"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 70
     np.testing.assert_allclose(found["mean"], pixels.mean(axis=(0, 1, 2)))
