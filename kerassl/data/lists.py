@@ -1,5 +1,6 @@
 """Images whose paths are in a text file or a table."""
 
+import collections
 import csv
 import logging
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 
 from kerassl.data.arrays import parse_size
 from kerassl.data.errors import SplitError
-from kerassl.data.files import number_classes, split_name
+from kerassl.data.files import listed, number_classes, split_name
 from kerassl.data.folder import ImageFolder
 from kerassl.data.photos import DEFAULT_SIZE
 
@@ -25,7 +26,9 @@ def load_list(
 
     A `.txt` file has a path in each line. A `.csv` file has a header with the
     column `path`, and optionally `label` and `split`; other columns are
-    ignored. Paths are relative to the file's folder.
+    ignored. Paths are relative to the file's folder. Rows of splits with other
+    names than `"train"`, `"test"` and `"validation"` are left out, unless that
+    name is `split`.
 
     Args:
         path: path of the file.
@@ -62,15 +65,20 @@ def load_list(
             )
         # Over all splits, so that a label means the same in each.
         classes, labels = number_classes([row["label"] for row in rows])
-    chosen = _of_split(path, rows, split)
+    chosen, others = _of_split(path, rows, split)
     files = [path.parent / rows[i]["path"] for i in chosen]
     if labels is not None:
         labels = labels[chosen]
     images = ImageFolder(files, size, labels)
+    notes = []
     if empty:
-        note = f"left out: {empty:,} lines without a path"
+        notes.append(f"left out: {empty:,} lines without a path")
+    if others:
+        words = [f"{name!r} ({count:,})" for name, count in others.items()]
+        notes.append(f"left out: lines of other splits: {listed(words)}")
+    for note in notes:
         _logger.warning("Of %r %s", str(path), note)
-        images.notes.append(note)
+    images.notes += notes
     return images.limited(limit), classes
 
 
@@ -84,7 +92,7 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], int]:
         if path.suffix.lower() != ".csv":
             lines = (line.strip() for line in file)
             return [{"path": line} for line in lines if line], 0
-        table = csv.DictReader(file)
+        table = csv.DictReader(file, skipinitialspace=True)
         if "path" not in (table.fieldnames or ()):
             raise ValueError(
                 f"{str(path)!r} needs a column 'path' in its first line. "
@@ -95,14 +103,19 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], int]:
         return found, len(rows) - len(found)
 
 
-def _of_split(path: Path, rows: list[dict[str, str]], split: str) -> np.ndarray:
-    """Returns the numbers of a split's rows."""
-    wanted = split_name(split)
-    named = [row.get("split") or "train" for row in rows]
-    chosen = np.flatnonzero([split_name(name) == wanted for name in named])
-    if wanted is None or not len(chosen):
+def _of_split(
+    path: Path, rows: list[dict[str, str]], split: str
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Returns a split's rows, and how many are of splits with other names."""
+    given = [row.get("split") or "train" for row in rows]
+    named = [split_name(name) or name for name in given]
+    wanted = split_name(split) or split
+    chosen = np.flatnonzero([name == wanted for name in named])
+    if not len(chosen):
         raise SplitError(
             f"{str(path)!r} has no images for split={split!r}. It has them "
-            f"for {sorted(set(named))}."
+            f"for {sorted(set(given))}."
         )
-    return chosen
+    counts = collections.Counter(named)
+    known = {wanted, "train", "test", "validation"}
+    return chosen, {n: counts[n] for n in sorted(counts) if n not in known}

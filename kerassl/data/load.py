@@ -106,7 +106,8 @@ def load(
             repository. `"hf://datasets/OWNER/NAME"`,
             `"hf://datasets/OWNER/NAME@REVISION/FOLDER"`: the same, streamed.
         split: str: `"train"`, `"test"`, `"validation"`, or another of the names
-            above; with TFDS also slices such as `"train[:1000]"`.
+            above; in tables and on the Hub also other names that they use, such
+            as `"dev"`; with TFDS also slices such as `"train[:1000]"`.
         image_size: int, `(height, width)`, or `None` to keep the size. Of
             other images the short side is resized and the center cropped.
             For photos, `None` means 224.

@@ -87,6 +87,27 @@ def test_splits_of_a_table_share_their_labels(files):
     assert numbers(load(path, split="validation").images) == [1]
 
 
+def test_a_table_with_spaces_after_commas(files):
+    path = files / "some.csv"
+    path.write_text("path, label\nphotos/0.png, cat\nphotos/1.png, dog\n")
+    data = load(path)
+    assert data.class_names == ("cat", "dog") and data.labels.tolist() == [0, 1]
+
+
+def test_other_splits_of_a_table_are_named(files, caplog):
+    path = files / "some.csv"
+    names = ("train", "dev", "dev", "Val", "holdout")
+    rows = [f"photos/{i}.png,{name}" for i, name in enumerate(names)]
+    path.write_text("path,split\n" + "\n".join(rows) + "\n")
+    data = load(path)
+    assert numbers(data.images) == [0]
+    note = "left out: lines of other splits: 'dev' (2), 'holdout' (1)"
+    assert data.notes == (note,) and note in caplog.text
+    assert numbers(load(path, split="dev").images) == [1, 2]
+    with pytest.raises(ValueError, match=r"'dev', 'holdout', 'train'\]"):
+        load(path, split="test")
+
+
 @pytest.mark.parametrize(
     ["name", "text", "message"],
     [
