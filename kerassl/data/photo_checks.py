@@ -3,6 +3,7 @@
 import collections
 import logging
 import math
+import re
 
 import numpy as np
 
@@ -150,7 +151,9 @@ def _judge(
             f"(--max-unreadable): {named}"
         )
     _logger.warning("%s and are skipped: %s", found, named)
-    # Without the names of files in them.
-    reasons = collections.Counter(e.split(" '")[0] for e in errors.values())
+    # Without the names of files in them, or "<_io.BytesIO object at ...>".
+    reasons = collections.Counter(
+        re.split(" ['<]", e)[0] for e in errors.values()
+    )
     kinds = [f"{n:,} {reason}" for reason, n in reasons.most_common()]
     return [f"{found} and are skipped, by reason: {listed(kinds)}"]

@@ -63,7 +63,9 @@ def find_files(pattern: str) -> list[str]:
 
 def _matches(pattern: str) -> list[str]:
     if not is_url(pattern):
-        return sorted(glob.glob(os.path.expanduser(pattern)))
+        path = os.path.expanduser(pattern)
+        # Its name may have brackets.
+        return [path] if os.path.exists(path) else sorted(glob.glob(path))
     system, inner = _filesystem(pattern)
     if not glob.has_magic(inner):
         return [pattern]

@@ -26,6 +26,9 @@ from kerassl.data.remote import (
     unreachable,
 )
 
+# Counted like a suffix, as runs remember it.
+_DOUBLES = "images with another's name up to the first dot"
+
 _logger = logging.getLogger("kerassl")
 
 
@@ -120,6 +123,7 @@ def load_tars(
         rows += [(number, *one) for one in found.ranges]
         texts += found.classes
         skipped.suffixes.update(found.skipped)
+    doubles = skipped.suffixes.pop(_DOUBLES, 0)
     if not rows:
         raise ValueError(
             f"{pattern!r} holds no image, such as .jpg or .png. It holds "
@@ -128,7 +132,8 @@ def load_tars(
     classes, labels = _classes(texts)
     records = Ranges(list(index.files), np.array(rows, "int64"))
     photos = Photos(records, size, labels)
-    if words := str(skipped):
+    left = [f"{doubles:,} {_DOUBLES}"] if doubles else []
+    if words := "; ".join(filter(None, [*left, str(skipped)])):
         _logger.warning("Left out of %r: %s", pattern, words)
         photos.notes.append(f"left out: {words}")
     photos = photos.limited(limit)
@@ -205,9 +210,11 @@ def _index(tar: IO[bytes], suffixes: set[str]) -> Found:
             key = f"{folder}/{key}"
             if member.islnk() or member.issym():
                 skipped["links"] += 1
-            elif not member.isfile():
-                continue
-            elif suffix in suffixes and key not in found:
+            elif not member.isfile() or name.startswith("."):
+                continue  # Such as "._0.png", which macOS adds.
+            elif suffix in suffixes and key in found:
+                skipped[_DOUBLES] += 1
+            elif suffix in suffixes:
                 found[key] = member.offset_data, member.size
             elif suffix == ".cls":
                 file = archive.extractfile(member)

@@ -119,6 +119,13 @@ def test_patterns(memory, pattern):
     assert peek_size(f"memory://bucket/{pattern}.tar") == (20, True)
 
 
+def test_a_path_with_brackets(tmp_path):
+    folder = tmp_path / "run [1]"
+    folder.mkdir()
+    (folder / "a.tar").write_bytes(tar(0))
+    assert len(load(folder / "a.tar").images) == 3
+
+
 def test_numbers_at_a_path(tmp_path):
     for i in range(3):
         (tmp_path / f"x-{i}.tar").write_bytes(tar(3 * i))

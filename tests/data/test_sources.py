@@ -186,6 +186,33 @@ def test_the_size_is_that_of_the_first_file(shards, monkeypatch):
         peek_size(f"{shards}/test-*.tar")
 
 
+def test_hidden_files_in_tars(tmp_path, caplog):
+    members = {}
+    for i in range(3):
+        members |= {f"a/._{i}.png": b"\0\5\26\7", f"a/{i}.png": encoded(i)}
+        members[f"a/{i}.cls"] = b"%d" % i
+    data = load(shard(tmp_path / "x.tar", members))
+    assert numbers(data.images) == data.labels.tolist() == [0, 1, 2]
+    assert data.notes == () and not caplog.text
+
+
+def test_images_of_tars_with_one_name_are_counted(tmp_path, caplog):
+    members = {f"IMG.{i:03}.png": encoded(i) for i in range(5)}
+    data = load(shard(tmp_path / "x.tar", {**members, "a.txt": b""}))
+    assert numbers(data.images) == [0]
+    words = "left out: 4 images with another's name up to the first dot; files"
+    assert words in data.notes[0] and words[10:] in caplog.text
+
+
+def test_reasons_are_the_same_for_all_images_of_tars(tmp_path):
+    members = {f"{i}.png": b"no image" for i in range(3)}
+    path = shard(tmp_path / "x.tar", {**members, "3.png": encoded(3)})
+    data = load(path, max_unreadable=0.8)
+    (note,) = data.notes
+    assert "by reason: 3 UnidentifiedImageError: cannot" in note
+    assert note.endswith("cannot identify image file")
+
+
 def test_tar_files_without_all_labels(tmp_path, caplog):
     members = {"0.png": encoded(0), "0.cls": b"1", "1.png": encoded(1)}
     data = load(shard(tmp_path / "x.tar", members))
