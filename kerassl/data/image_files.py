@@ -11,6 +11,7 @@ import numpy as np
 
 from kerassl.data import decode
 from kerassl.data.decode import Source
+from kerassl.data.stored import read_npy_header
 from kerassl.value_range import MAX_CHANNELS, ValueRange, range_of
 
 #: Suffixes of images that Pillow doesn't know.
@@ -102,9 +103,7 @@ def read_header(source: Source) -> Header:
             size = int(found.Rows), int(found.Columns)
             return Header(*size, channels, bits, kind)
         if kind == "NPY":
-            values = _npy(file)
-            height, width, channels = values.shape
-            return Header(height, width, channels, values.dtype.name, kind)
+            return _npy_header(file)
         with decode.opened(file) as image:
             dtype, channels = _mode(image)
             is_photo = dtype == "uint8"
@@ -137,7 +136,7 @@ def read_pixels(source: Source) -> Pixels:
         if kind == "DICOM":
             return _read_dicom(file)
         if kind == "NPY":
-            return Pixels(_npy(file))
+            return Pixels(_checked_npy(np.load(file, allow_pickle=False)))
         with decode.opened(file) as image:
             dtype, channels = _mode(image)
             decode.check_pixels(image.width * image.height)
@@ -228,8 +227,16 @@ def _read_deep_color(file: IO[bytes], raw: str) -> np.ndarray:
     return (256 * upper + lower)[..., :3]
 
 
-def _npy(file: IO[bytes]) -> np.ndarray:
-    values = np.load(file, allow_pickle=False)
+def _npy_header(file: IO[bytes]) -> Header:
+    shape, _, dtype = read_npy_header(file)
+    # As the array, in the memory of one value.
+    like = np.broadcast_to(np.empty((), dtype.newbyteorder("=")), shape)
+    values = _checked_npy(like)
+    height, width, channels = values.shape
+    return Header(height, width, channels, values.dtype.name, "NPY")
+
+
+def _checked_npy(values: np.ndarray) -> np.ndarray:
     if values.dtype.kind not in "uif":
         raise ValueError(f"an array of {values.dtype.name}, not of pixels")
     return _checked(values, last_first=True)

@@ -178,16 +178,16 @@ def _look(
 
     def look(index: int) -> None:
         # First the header as it is, since a JPEG may be decoded smaller.
-        source = photos.records.source
+        source = photos.records.source(index)
         if isinstance(photos.decoder, RGB):
-            with open_image(source(index)) as file:
+            with open_image(source) as file:
                 width, height = file.size
                 name, mode = file.format or "unknown", file.mode
         else:
-            header = read_header(source(index))
+            header = read_header(source)
             width, height, name = header.width, header.height, header.format
             mode = f"{header.channels} channels of {header.dtype}"
-        _, losses = photos.decoder.checked(source(index), photos.size)
+        _, losses = photos.decoder.checked(source, photos.size)
         found[index] = {
             "sizes": [f"{width}x{height}"],
             "short_sides": [_range(min(width, height))],

@@ -20,6 +20,21 @@ _HEADERS: dict[tuple[int, int], Callable[[IO[bytes]], Header]] = {
 }
 
 
+def read_npy_header(file: IO[bytes]) -> Header:
+    """Reads the header of a `.npy` file: its shape, order and dtype.
+
+    Args:
+        file: the file, opened at its start; afterwards at its first value.
+
+    Raises:
+        ValueError: if it is no such file, or of an unknown version.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"its .npy version is {version}")
+    return _HEADERS[version](file)
+
+
 class StoredArray:
     """An array in a file, of which only the header has been read.
 
@@ -67,11 +82,7 @@ class StoredArray:
     def _open(self) -> Iterator[IO[bytes]]:
         """Opens the file after its header, and keeps what the header says."""
         with self._open_file() as file:
-            version = np.lib.format.read_magic(file)
-            if version not in _HEADERS:
-                raise ValueError(f"its .npy version is {version}")
-            shape, self._fortran, self.dtype = _HEADERS[version](file)
-            self.shape = tuple(shape)
+            self.shape, self._fortran, self.dtype = read_npy_header(file)
             yield file
 
     def read(self, limit: int | None = None) -> np.ndarray:

@@ -201,6 +201,23 @@ def test_arrays_as_files(tmp_path):
         read_pixels(tmp_path / "words.npy")
 
 
+def test_the_header_of_an_array_is_all_that_is_read():
+    pixels = np.zeros((3, 500, 400), ">u2")
+    file = io.BytesIO()
+    np.save(file, pixels)
+    read = []
+
+    class Counted(io.BytesIO):
+        def read(self, *size):
+            read.append(super().read(*size))
+            return read[-1]
+
+    header = read_header(Counted(file.getvalue()))
+    found = header.height, header.width, header.channels, header.dtype
+    assert found == (500, 400, 3, "uint16")
+    assert sum(map(len, read)) < 1000
+
+
 # === DICOM ===
 
 

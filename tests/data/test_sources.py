@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 import kerassl.data
-from kerassl.data.load import peek_size
+from kerassl.data.inspection import _look
+from kerassl.data.load import find, peek_size
+from kerassl.data.records import Ranges
 from kerassl.data.row_groups import Column, RowGroups
 from kerassl.data.tars import _index
 
@@ -194,6 +196,22 @@ def test_hidden_files_in_tars(tmp_path, caplog):
     data = load(shard(tmp_path / "x.tar", members))
     assert numbers(data.images) == data.labels.tolist() == [0, 1, 2]
     assert data.notes == () and not caplog.text
+
+
+def test_each_image_is_inspected_by_one_request(tmp_path, monkeypatch):
+    path = shard(tmp_path / "x.tar", {f"{i}.png": encoded(i) for i in range(3)})
+    asked = []
+    source = Ranges.source
+
+    def counted(records, index):
+        asked.append(index)
+        return source(records, index)
+
+    photos, *_ = find(str(path))
+    monkeypatch.setattr(Ranges, "source", counted)
+    counts, unreadable = _look(photos, None)
+    assert sorted(asked) == [0, 1, 2] and not unreadable
+    assert counts["sizes"] == {"30x20": 3}
 
 
 def test_images_of_tars_with_one_name_are_counted(tmp_path, caplog):
