@@ -12,6 +12,7 @@ from kerassl.augmentation.augmenter import (
     from_config_of,
     operations_of,
 )
+from kerassl.augmentation.checks import check_between
 from kerassl.augmentation.namespace import array, one_hot
 from kerassl.renamed import current_names
 
@@ -94,12 +95,8 @@ class TileAugmenter(ViewAugmenter):
                 f"tile_size={tile_size}, grid={grid}, gap={gap}, "
                 f"jitter={jitter}, channel_shift={channel_shift}"
             )
-        for name, value in (
-            ("drop_channels", drop_channels),
-            ("project_colors", project_colors),
-        ):
-            if not 0 <= value <= 1:
-                raise ValueError(f"`{name}` must be in [0, 1]. Found: {value}")
+        check_between("drop_channels", drop_channels, 0, 1)
+        check_between("project_colors", project_colors, 0, 1)
         self.view = self.views["view_1"]
         self.tile_size = tile_size
         self.grid = grid
