@@ -174,6 +174,22 @@ def split_names(split: str) -> list[str]:
     return list(dict.fromkeys([split, *others]))
 
 
+def check_is_train(split: str, kind: str, example: str) -> None:
+    """Raises a `SplitError` for another split than `"train"`.
+
+    Args:
+        split: str.
+        kind: str, what the message calls the files.
+        example: str, a pattern for the files of one split.
+    """
+    if split_name(split) != "train":
+        raise SplitError(
+            f"All images of {kind} are the split 'train'. Received: "
+            f"split={split!r}. Name the files of each split instead, such as "
+            f"{example!r}."
+        )
+
+
 def pick_split(
     root: Path, files: list[tuple[str, ...]], split: str
 ) -> tuple[Path, list[tuple[str, ...]], tuple[str, ...] | None]:

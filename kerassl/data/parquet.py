@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from kerassl.data.arrays import MAX_BYTES, parse_size
-from kerassl.data.errors import SplitError
-from kerassl.data.files import number_classes, split_name
+from kerassl.data.files import check_is_train, number_classes
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.remote import find_files, for_each, is_url, open_file
 from kerassl.data.row_groups import Column, RowGroups, bytes_of
@@ -49,12 +48,7 @@ def load_parquet(
         ValueError: if a file is damaged or has no column of images, there is no
             such split, or pyarrow is missing.
     """
-    if split_name(split) != "train":
-        raise SplitError(
-            f"All images of Parquet files are the split 'train'. Received: "
-            f"split={split!r}. Name the files of each split instead, such as "
-            "'train-*.parquet'."
-        )
+    check_is_train(split, "Parquet files", "train-*.parquet")
     return read_parquet(find_files(pattern), pattern, image_size, limit)
 
 

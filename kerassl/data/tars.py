@@ -13,8 +13,7 @@ import numpy as np
 
 from kerassl.data.arrays import parse_size
 from kerassl.data.decode import image_suffixes
-from kerassl.data.errors import SplitError
-from kerassl.data.files import Skipped, number_classes, split_name
+from kerassl.data.files import Skipped, check_is_train, number_classes
 from kerassl.data.listing import load_about, save_about
 from kerassl.data.photos import DEFAULT_SIZE, Photos
 from kerassl.data.records import Ranges
@@ -108,12 +107,7 @@ def load_tars(
         ValueError: if a file is not a tar file, or holds no image, or there is
             no such split.
     """
-    if split_name(split) != "train":
-        raise SplitError(
-            f"All images of tar files are the split 'train'. Received: "
-            f"split={split!r}. Name the files of each split instead, such as "
-            "'train-*.tar'."
-        )
+    check_is_train(split, "tar files", "train-*.tar")
     size = parse_size(DEFAULT_SIZE if image_size is None else image_size)
     index = index_tars(find_files(pattern), remembered)
     rows: list[tuple[int, int, int]] = []
