@@ -3,6 +3,7 @@
 from typing import Any
 
 from kerassl.augmentation.augmenter import ViewAugmenter
+from kerassl.augmentation.papers import simclr_colors
 from kerassl.augmentation.view import View
 
 
@@ -48,15 +49,7 @@ def swav(
     Reference:
         - [Caron et al., 2020](https://arxiv.org/abs/2006.09882)
     """
-    small = size <= 32
-    strength = (0.5 if small else 1.0) if strength is None else strength
-    settings: dict[str, Any] = dict(
-        brightness=0.8 * strength,
-        contrast=0.8 * strength,
-        saturation=0.8 * strength,
-        hue=0.2 * strength,
-        blur=(0.0 if small else 0.5) if blur is None else blur,
-    )
+    settings = simclr_colors(size, strength, blur)
     if local_size is None:
         local_size = local_size_of(size)
     large_view = View(size, crop_area=crop_area, **settings)

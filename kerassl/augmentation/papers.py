@@ -38,19 +38,28 @@ def simclr(
         - [Chen et al., 2020](https://arxiv.org/abs/2002.05709), appendices A
           and B.9.
     """
-    small = size <= 32
-    strength = (0.5 if small else 1.0) if strength is None else strength
     view = View(
         size,
         crop_area=crop_area,
         interpolation="bicubic",
-        brightness=0.8 * strength,
-        contrast=0.8 * strength,
-        saturation=0.8 * strength,
-        hue=0.2 * strength,
-        blur=(0.0 if small else 0.5) if blur is None else blur,
+        **simclr_colors(size, strength, blur),
     )
     return ViewAugmenter(view, num_views, seed=seed)
+
+
+def simclr_colors(
+    size: int, strength: float | None, blur: float | None
+) -> dict[str, Any]:
+    """Returns the arguments of `View` for SimCLR's jitter and blur."""
+    small = size <= 32
+    strength = (0.5 if small else 1.0) if strength is None else strength
+    return {
+        "brightness": 0.8 * strength,
+        "contrast": 0.8 * strength,
+        "saturation": 0.8 * strength,
+        "hue": 0.2 * strength,
+        "blur": (0.0 if small else 0.5) if blur is None else blur,
+    }
 
 
 def moco_v1(
