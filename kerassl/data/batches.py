@@ -175,11 +175,15 @@ class ImageBatches(keras.utils.PyDataset):
 
     @property
     def batch_sizes(self) -> list[int]:
-        """The distinct sizes of this epoch's first and last batch."""
+        """The distinct sizes of this epoch's first and last batch.
+
+        Of a batch that processes share, they count this process's rows.
+        """
         count = len(self.images)
         steps = (self.start_step, self.steps_per_epoch - 1)
         sizes = [
-            min(self.batch_size, count - i * self.batch_size) for i in steps
+            min(self.batch_size, count - i * self.batch_size) // self.part[1]
+            for i in steps
         ]
         return list(dict.fromkeys(sizes))
 

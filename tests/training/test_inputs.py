@@ -374,6 +374,7 @@ def test_batch_sizes_of_loaders(arguments, expected):
         (dict(batch_size=32, drop_remainder=True), [32]),
         (dict(batch_size=32, start_step=1), [1]),
         (dict(batch_size=33, shuffle=True), [33]),
+        (dict(batch_size=32, part=(1, 2), drop_remainder=True), [16]),
     ],
 )
 def test_batch_sizes_of_kerassls_batches(images, arguments, expected):
@@ -459,6 +460,12 @@ def test_a_batch_is_that_of_all_processes(images, monkeypatch):
     model.compile("sgd")
     with pytest.raises(ValueError, match="48 features.*batch of 64"):
         model.fit(images[:32], batch_size=32, verbose=0)
+    # Batches that the processes share are counted once.
+    batches = data.ImageBatches(images, batch_size=32, part=(0, 2))
+    model = moco_v2(tiny_encoder(), queue_size=48)
+    model.compile("sgd")
+    model.fit(batches, shuffle=False, verbose=0)
+    assert model.batch_size == 32
 
 
 @pytest.mark.parametrize("form", [as_tfds, as_generator])
