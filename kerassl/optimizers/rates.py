@@ -1,10 +1,29 @@
 """Separate learning rates for parts of a model."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+
+
+@keras.saving.register_keras_serializable(package="kerassl")
+class PartsOptimizer(keras.optimizers.MultiOptimizer):
+    """Keras's `MultiOptimizer`, which warns of parts without variables."""
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Builds the optimizer of each part that has variables."""
+        super().build(variables)
+        *parts, rest = self.optimizers
+        for part in parts:
+            if not part.built:
+                name = part.name.removeprefix(f"{rest.name}_")
+                warnings.warn(
+                    f"The learning rate of {name!r} has no effect: it is in "
+                    "the path of no trainable variable. Give the name of a "
+                    f"layer, or the variables as `parts={{{name!r}: ...}}`."
+                )
 
 
 def with_learning_rates(
@@ -24,12 +43,14 @@ def with_learning_rates(
             of `kerassl.optimizers` does.
         rates: dict of a part's name to its learning rate, a float or a
             schedule. A part is one of `parts`, or a layer, such as
-            `"predictor"`.
+            `"predictor"`, whose name is in the paths of its variables.
         parts: dict of a name to variables, such as the result of
-            `kerassl.encoders.parts`.
+            `kerassl.encoders.parts`. An encoder's own name is usually not in
+            their paths: give `{"encoder": encoder.trainable_variables}`.
 
     Returns:
-        A `keras.optimizers.MultiOptimizer`.
+        A `keras.optimizers.MultiOptimizer`. It warns of a layer's name that is
+        in no path.
 
     Raises:
         ValueError: if the optimizer accumulates gradients, which Keras's
@@ -49,8 +70,9 @@ def with_learning_rates(
             "separate learning rates for some layers. Leave out one of them."
         )
     config = optimizer.get_config()
+    parts = parts or {}
     copies = {
-        _pattern(name, parts or {}): type(optimizer).from_config(
+        _pattern(name, parts): type(optimizer).from_config(
             {
                 **config,
                 "learning_rate": rate,
@@ -58,10 +80,10 @@ def with_learning_rates(
             }
         )
         for name, rate in rates.items()
+        # A stage may have no variables, or frozen ones only.
+        if name not in parts or parts[name]
     }
-    return keras.optimizers.MultiOptimizer(
-        keras.optimizers.OptimizerMap(optimizer, copies)
-    )
+    return PartsOptimizer(keras.optimizers.OptimizerMap(optimizer, copies))
 
 
 def _pattern(name: str, parts: Mapping[str, Sequence[keras.Variable]]) -> str:

@@ -1,5 +1,7 @@
 """Separate learning rates for parts of a model."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -191,7 +193,7 @@ def test_a_saved_run_goes_on(images, tmp_path):
     fit(model, images)
     model.save(tmp_path / "run.keras")
     again = keras.saving.load_model(tmp_path / "run.keras")
-    assert type(again.optimizer) is keras.optimizers.MultiOptimizer
+    assert type(again.optimizer) is type(model.optimizer)
     steps = [int(part.iterations) for part in again.optimizer.optimizers]
     assert steps == [4, 4] and int(again.optimizer.iterations) == 4
     for a, b in zip(
@@ -240,6 +242,26 @@ def test_gradient_accumulation_is_refused():
     optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
     with pytest.raises(ValueError, match="gradient_accumulation_steps"):
         with_learning_rates(optimizer, {"predictor": 0.1})
+
+
+def test_a_name_in_no_path_is_told():
+    """The encoder's own is in none; its variables may be given."""
+    model = simsiam(tiny_encoder())
+    variables = model.trainable_variables
+    for name in ("encoder", "predicter"):
+        optimizer = with_learning_rates(keras.optimizers.SGD(0.1), {name: 0.0})
+        with pytest.warns(UserWarning, match=f"rate of '{name}' has no effect"):
+            optimizer.build(variables)
+    known = model.encoder.trainable_variables
+    parts = {"encoder": known, "empty": []}
+    optimizer = with_learning_rates(
+        keras.optimizers.SGD(0.1), dict.fromkeys(parts, 0.0), parts
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        (moves,) = rates_by_variable(optimizer, variables, 1).T
+    frozen = [any(v is x for x in known) for v in variables]
+    np.testing.assert_allclose(moves, np.where(frozen, 0, 0.1), atol=1e-6)
 
 
 # === Parts of an encoder ===
