@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class PartsOptimizer(keras.optimizers.MultiOptimizer):
-    """Keras's `MultiOptimizer`, which warns of parts without variables."""
+    """Keras's `MultiOptimizer`, for parts that differ in the rate alone.
+
+    `global_clipnorm` limits the gradients of all parts together, and a warning
+    names parts that have no variables.
+    """
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Builds the optimizer of each part that has variables."""
@@ -24,6 +29,23 @@ class PartsOptimizer(keras.optimizers.MultiOptimizer):
                     "the path of no trainable variable. Give the name of a "
                     f"layer, or the variables as `parts={{{name!r}: ...}}`."
                 )
+
+    def apply(
+        self,
+        grads: Sequence[Any],
+        trainable_variables: Sequence[keras.Variable] | None = None,
+    ) -> None:
+        """Clips all gradients by their common norm, and deals them out."""
+        limit = self.optimizers[-1].global_clipnorm
+        if limit:
+            limit *= self.loss_scale_factor or 1
+            squares = [ops.sum(ops.square(g)) for g in grads if g is not None]
+            share = limit / ops.maximum(ops.sqrt(sum(squares)), limit)
+            # The parts clip again, which changes nothing: none is longer now.
+            grads = [
+                None if g is None else ops.multiply(g, share) for g in grads
+            ]
+        super().apply(grads, trainable_variables)
 
 
 def with_learning_rates(

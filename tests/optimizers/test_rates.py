@@ -264,6 +264,26 @@ def test_a_name_in_no_path_is_told():
     np.testing.assert_allclose(moves, np.where(frozen, 0, 0.1), atol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [None, 8.0])
+def test_gradients_are_clipped_by_their_common_norm(scale):
+    layers = [dense("encoder"), dense("predictor")]
+    variables = [v for layer in layers for v in layer.trainable_variables]
+    optimizer = with_learning_rates(
+        keras.optimizers.SGD(1.0, global_clipnorm=5.0), {"predictor": 1.0}
+    )
+    optimizer.loss_scale_factor = scale
+    before = values(variables)
+    for size, norm in ((300.0, 5.0), (0.1, 0.4)):  # 16 entries.
+        gradient = size * (scale or 1)
+        optimizer.apply(
+            [gradient * ops.ones(v.shape) for v in variables], variables
+        )
+        moves = [a - b for a, b in zip(before, values(variables))]
+        found = np.sqrt(sum(np.square(move).sum() for move in moves))
+        assert found == pytest.approx(norm, rel=1e-4)
+        before = values(variables)
+
+
 # === Parts of an encoder ===
 
 
