@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
+from kerassl.data import ImageData
+from kerassl.data.photos import Photos
 from kerassl.distributed import buckets
 from kerassl.distributed.topology import device_count, process, replicas
 from kerassl.models import remade
@@ -24,25 +26,31 @@ _COPIES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def process_shard(batch: Any) -> Any:
-    """Returns this process's rows of a global batch.
+    """Returns this process's rows of a global batch, or of a data set.
 
     Args:
-        batch: array `(N, ...)`, with N a multiple of the number of processes.
+        batch: array `(N, ...)`, with N a multiple of the number of processes;
+            or as many images, the result of `kerassl.data.load`.
 
     Returns:
-        An array `(N / processes, ...)`.
+        An array `(N / processes, ...)`, or images of the same kind, which are
+        not decoded.
 
     Raises:
         ValueError: if N isn't a multiple of the number of processes.
     """
     rank, processes = process()
-    if len(batch) % processes:
+    count = len(batch.images if isinstance(batch, ImageData) else batch)
+    if count % processes:
         raise ValueError(
-            f"A batch of {len(batch)} can't be shared out to {processes} "
+            f"A batch of {count} can't be shared out to {processes} "
             "processes. Choose a `batch_size` that is a multiple of it."
         )
-    size = len(batch) // processes
-    return batch[rank * size : (rank + 1) * size]
+    size = count // processes
+    rows = slice(rank * size, (rank + 1) * size)
+    if isinstance(batch, (ImageData, Photos)):
+        return batch.select(rows)
+    return batch[rows]
 
 
 def any_process(flag: bool) -> bool:
