@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 
 import kerassl
+from kerassl import losses
 from kerassl.augmentation import View, ViewAugmenter
 from kerassl.losses import covariance
 from tests.contracts.methods import tiny_encoder
@@ -65,6 +66,31 @@ def test_the_cross_correlation_of_images_and_views(images):
     )
     assert np.median(np.diag(same)) > 0.9
     assert np.diag(matrix).mean() < np.diag(same).mean()
+
+
+def test_the_cross_correlation_of_many_images(images, monkeypatch):
+    """A few at a time, without gradients, but all are correlated."""
+    model = barlow_twins()
+    views = {
+        name: ops.convert_to_numpy(x) for name, x in tensors(images).items()
+    }
+    outputs = model.forward_views(tensors(images))
+    expected = losses.cross_correlation(
+        outputs["projection_1"], outputs["projection_2"]
+    )
+    sizes = []
+    forward = model.forward_views
+
+    def watched(views, training=False):
+        sizes.append(len(views["view_1"]))
+        return forward(views, training=training)
+
+    monkeypatch.setattr(model, "forward_views", watched)
+    found = model.cross_correlation(views)
+    np.testing.assert_allclose(
+        found, ops.convert_to_numpy(expected), rtol=1e-3, atol=1e-4
+    )
+    assert max(sizes) <= 32 and sum(sizes) >= len(images) == 64
 
 
 def test_a_wide_projection_makes_no_square_matrix(monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kerassl import augmentation
-from kerassl.distributed import gather
+from kerassl.distributed import gather, predict_on_one_device
 from kerassl.losses import barlow_twins, cross_correlation
 from kerassl.methods.base import SelfSupervisedModel
 
@@ -110,16 +110,17 @@ class BarlowTwins(SelfSupervisedModel):
 
         Args:
             images: array `(N, H, W, C)` in [0, 255], or a dict of ready-made
-                views. They form one batch; use at least a few hundred.
+                views. All are correlated together; use at least a few hundred.
 
         Returns:
             A float32 NumPy array `(projection_dim, projection_dim)`, values in
             [-1, 1].
         """
-        outputs = self(keras.tree.map_structure(ops.convert_to_tensor, images))
-        return ops.convert_to_numpy(
-            cross_correlation(outputs["projection_1"], outputs["projection_2"])
+        found = predict_on_one_device(self, images)
+        one, two = (
+            ops.convert_to_tensor(found[f"projection_{i}"]) for i in (1, 2)
         )
+        return ops.convert_to_numpy(cross_correlation(one, two))
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
