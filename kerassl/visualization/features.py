@@ -48,7 +48,10 @@ def labeled(name: str, images: Any, labels: Any = None) -> ImageData:
         if not isinstance(images, Photos):
             images = ops.convert_to_numpy(images)
         images = ImageData(images)
-    labels = images.labels if labels is None else labels
+    if labels is None:
+        labels = images.labels
+    else:  # They needn't be the classes that have these names.
+        images = dataclasses.replace(images, class_names=None)
     if labels is not None:
         what = f"labels of {name}"
         labels = label_array(labels, what, len(images.images))

@@ -294,6 +294,19 @@ def test_a_map_without_labels_or_thumbnails(pixels, images):
     ).all()
 
 
+def test_own_labels_are_not_the_classes(pixels, images):
+    names = ("airplane", "bird")
+    data = ImageData(images, np.arange(64) % 2, names)
+    groups = np.arange(64) // 32
+    figure = visualization.embedding_map(pixels, data, groups, thumbnails=0)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert words == ["label 0", "label 1"]
+    figure = visualization.neighbors(
+        pixels, data.take(1), data, 1, groups[:1], groups
+    )
+    assert titles(figure) == ["label 0", "label 0\n1.000"]
+
+
 def test_many_classes_have_no_legend(pixels, images):
     figure = visualization.embedding_map(
         pixels, images, np.arange(64) % 30, thumbnails=0
