@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from kerassl.choices import check_choice
+from kerassl.data import check_images
 
 SEVERITIES = 5
 # The side of the images that strengths in pixels refer to.
@@ -35,7 +36,8 @@ def corrupt(
         A uint8 array of the same shape.
 
     Raises:
-        ValueError: if the kind or the severity is unknown.
+        ValueError: if the shape, dtype or range of the images is wrong, or the
+            kind or the severity is unknown.
 
     Example:
     ```python
@@ -48,6 +50,7 @@ def corrupt(
     Reference:
         - [Hendrycks and Dietterich, 2019](https://arxiv.org/abs/1903.12261)
     """
+    check_images(images)
     check_choice("corruption", kind, CORRUPTIONS)
     if severity not in range(1, SEVERITIES + 1):
         raise ValueError(

@@ -136,6 +136,15 @@ def test_corruptions_are_refused_by_name():
         evaluation.corrupt(images, "frog")
     with pytest.raises(ValueError, match="between 1 and 5. Received: 6"):
         evaluation.corrupt(images, "fog", 6)
+    noise = np.random.default_rng(0).random((1, 8, 8, 3), "float32")
+    for bad, message in (
+        (noise, "looks scaled"),
+        (300 * noise, r"\[0, 255\]"),
+        (np.where(noise > 0.5, np.nan, noise), "NaN"),
+        (data.ImageData(images), "Received: ImageData"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluation.corrupt(bad, "fog")
 
 
 def test_the_protocols(tmp_path):
