@@ -2,13 +2,7 @@
 
 from typing import Any
 
-from kerassl.data import check_images
-from kerassl.evaluation.labels import (
-    encode_labels,
-    label_array,
-    labels_by_name,
-)
-from kerassl.training.in_memory import read_labeled
+from kerassl.evaluation.labeled import labeled_sets
 from kerassl.training.inputs import Inputs
 from kerassl.training.monitors import Monitor
 
@@ -47,28 +41,10 @@ class LabeledMonitor(Monitor):
     def __init__(self, train: Any, test: Any, every: int, batch_size: int):
         super().__init__(every)
         self.modes = {self.log_name: "max"}
-        train = read_labeled(train, "train")
-        test = read_labeled(test, "test")
-        sets = {
-            name: self._checked(name, data)
-            for name, data in (("train", train), ("test", test))
-        }
-        labels = dict(zip(sets, labels_by_name(train, test)))
-        _, (learned, asked) = encode_labels(labels)
-        self.train = sets["train"][0], learned
-        self.test = sets["test"][0], asked
+        learned, asked, self.classes = labeled_sets(train, test)
+        self.train: Labeled = learned.images, learned.labels
+        self.test: Labeled = asked.images, asked.labels
         self.batch_size = batch_size
-
-    def _checked(self, name: str, data: Any) -> Labeled:
-        parts = tuple(data)
-        if len(parts) != 2 or parts[1] is None:
-            raise ValueError(
-                f"`{name}` must be (images, labels): {type(self).__name__} "
-                "needs labels."
-            )
-        images, labels = parts
-        check_images(images, name)
-        return images, label_array(labels, name, len(images))
 
     def set_model(self, model: Any) -> None:
         """Checks that the images have the encoder's size."""

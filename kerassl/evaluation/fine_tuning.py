@@ -9,20 +9,15 @@ import keras
 import numpy as np
 
 from kerassl import augmentation, encoders, optimizers
-from kerassl.data import ImageData, check_images
+from kerassl.data import ImageData
 from kerassl.data.batches import CROPS
 from kerassl.encoders.graph import vit_layers
 from kerassl.evaluation.few_labels import split_off
-from kerassl.evaluation.labels import (
-    check_classes,
-    encode_labels,
-    label_array,
-    labels_by_name,
-)
+from kerassl.evaluation.labeled import labeled_sets
+from kerassl.evaluation.labels import check_classes
 from kerassl.execution import LentModel
 from kerassl.models import remade
 from kerassl.networks import set_trainable, set_weights
-from kerassl.training.in_memory import read_labeled
 from kerassl.training.step import build_optimizer
 
 # Peak learning rates to choose from: SGD's for a batch of 256, and AdamW's for
@@ -150,7 +145,7 @@ def fine_tune(
           `layer_decay`
     """
     check_square(encoder)
-    train, test, names = _checked(train, test)
+    train, test, names = labeled_sets(train, test)
     check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
     rates: tuple[float, ...]
@@ -253,30 +248,6 @@ def default_epochs(images: int, batch_size: int = BATCH_SIZE) -> int:
 def default_rates(encoder: keras.Model) -> tuple[float, ...]:
     """Returns the learning rates to choose from."""
     return ADAMW_RATES if vit_layers(encoder) else SGD_RATES
-
-
-def _checked(
-    train: Any, test: Any
-) -> tuple[ImageData, ImageData, list[int | str]]:
-    """Returns both sets with numbered labels, and the classes."""
-    given = read_labeled(train, "train"), read_labeled(test, "test")
-    sets = dict(zip(("train", "test"), map(tuple, given)))
-    for name, (images, labels) in sets.items():
-        if labels is None:
-            raise ValueError(
-                f"The {name} set has no labels, but they are needed. Give a "
-                "labeled data set."
-            )
-        if not hasattr(images, "read"):  # `Photos` are always valid.
-            check_images(images, name)
-        label_array(labels, name, len(images))
-    labels = dict(zip(sets, labels_by_name(*given)))
-    classes, numbers = encode_labels(labels)
-    learned, asked = (
-        ImageData(images, part)
-        for (images, _), part in zip(sets.values(), numbers)
-    )
-    return learned, asked, classes
 
 
 def _copy(encoder: keras.Model) -> keras.Model:

@@ -229,7 +229,7 @@ def test_collapse_is_told_once_and_stops(images):
 
 @pytest.mark.parametrize("monitor", [KNNMonitor, LinearProbeMonitor])
 def test_labels_are_needed(images, monitor):
-    with pytest.raises(ValueError, match=f"{monitor.__name__} needs labels"):
+    with pytest.raises(ValueError, match="train set has no labels"):
         monitor((images, None), (images, np.zeros(len(images))))
     labels = np.zeros(len(images), int)
     with pytest.raises(ValueError, match="every"):

@@ -17,7 +17,7 @@ from kerassl.evaluation import (
     knn,
     linear_probe,
 )
-from kerassl.evaluation.fine_tuning import _checked
+from kerassl.evaluation.labeled import labeled_sets
 from kerassl.evaluation.labels import encode_labels, labels_by_name
 from tests.backends import examples
 from tests.contracts.methods import tiny_encoder
@@ -238,7 +238,7 @@ def test_images_with_labels_of_any_dtype(images):
         (300 * numbers[:, None], (300 * numbers[:16]).astype("uint16")),
         (names, names[:16].astype("S")),
     ):
-        learned, asked, _ = _checked((train, a), (test, b))
+        learned, asked, _ = labeled_sets((train, a), (test, b))
         np.testing.assert_array_equal(learned.labels, numbers)
         np.testing.assert_array_equal(asked.labels, numbers[:16])
     # A class of the test images that has no training images.
