@@ -28,6 +28,11 @@ class KNNMonitor(LabeledMonitor):
             `every`.
         batch_size: int, the batch size of the encoder.
 
+    Raises:
+        ValueError: if images or labels have another form, or `k`, `temperature`
+            or `every` is out of range; and when `fit` starts, if the images
+            don't have the encoder's size.
+
     Example:
     ```python
     train = kerassl.data.load("cifar10", "train", limit=10_000)
@@ -53,6 +58,10 @@ class KNNMonitor(LabeledMonitor):
             raise ValueError(
                 f"`k` must be between 1 and the {count} images of `train`. "
                 f"Received: {k}"
+            )
+        if temperature <= 0:
+            raise ValueError(
+                f"`temperature` must be above 0. Received: {temperature}"
             )
         self.k = k
         self.temperature = temperature

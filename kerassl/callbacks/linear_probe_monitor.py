@@ -3,7 +3,8 @@
 from typing import Any
 
 from kerassl.callbacks.labeled_monitor import Labeled, LabeledMonitor
-from kerassl.evaluation.linear import PENALTIES, linear_probe
+from kerassl.evaluation.labels import check_classes
+from kerassl.evaluation.linear import PENALTIES, check_penalties, linear_probe
 
 
 class LinearProbeMonitor(LabeledMonitor):
@@ -27,6 +28,11 @@ class LinearProbeMonitor(LabeledMonitor):
             `every`.
         batch_size: int, the batch size of the encoder.
 
+    Raises:
+        ValueError: if images or labels have another form, there is only one
+            class, or `penalties` or `every` is out of range; and when `fit`
+            starts, if the images don't have the encoder's size.
+
     Example:
     ```python
     train = kerassl.data.load("cifar10", "train", limit=5_000)
@@ -48,6 +54,8 @@ class LinearProbeMonitor(LabeledMonitor):
     ):
         super().__init__(train, test, every, batch_size)
         self.penalties = tuple(penalties)
+        check_penalties(self.penalties)
+        check_classes("A linear probe", self.classes, self.train[1])
 
     def score(self, train: Labeled, test: Labeled) -> float:
         """Returns the accuracy of `kerassl.evaluation.linear_probe`."""

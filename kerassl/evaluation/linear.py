@@ -68,10 +68,7 @@ def linear_probe(
         - [Kornblith et al., 2019](https://arxiv.org/abs/1805.08974), with
           another grid of penalties
     """
-    if not len(penalties) or not all(p > 0 for p in penalties):
-        raise ValueError(
-            f"`penalties` must be above 0. Received: {tuple(penalties)}"
-        )
+    check_penalties(penalties)
     x, y = check_features("train", train_features, train_labels)
     x_test, y_test = check_features("test", test_features, test_labels)
     check_widths(x, x_test)
@@ -108,6 +105,18 @@ def linear_probe(
         "train_size": len(x),
         "test_size": len(x_test),
     }
+
+
+def check_penalties(penalties: Sequence[float]) -> None:
+    """Checks that there are penalties, above 0.
+
+    Raises:
+        ValueError: if there are none, or one isn't.
+    """
+    if not len(penalties) or not all(p > 0 for p in penalties):
+        raise ValueError(
+            f"`penalties` must be above 0. Received: {tuple(penalties)}"
+        )
 
 
 def fit_logistic(x: np.ndarray, y: np.ndarray, penalty: float) -> Any:

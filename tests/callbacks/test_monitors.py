@@ -240,6 +240,22 @@ def test_labels_are_needed(images, monitor):
         monitor((images / 255.0, labels), (images, labels))
 
 
+@pytest.mark.parametrize(
+    "monitor,settings,message",
+    [
+        (KNNMonitor, dict(temperature=0), "`temperature` must be above 0"),
+        (KNNMonitor, dict(k=65), "between 1 and the 64"),
+        (LinearProbeMonitor, dict(penalties=[]), "`penalties` must be above 0"),
+        (LinearProbeMonitor, dict(penalties=[0.1, 0]), "`penalties`"),
+        (LinearProbeMonitor, dict(), "at least two classes. Found: \\[7\\]"),
+    ],
+)
+def test_mistakes_show_before_training(images, monitor, settings, message):
+    labeled = images, np.full(len(images), 7)
+    with pytest.raises(ValueError, match=message):
+        monitor(labeled, labeled, **settings)
+
+
 class Empty(keras.utils.PyDataset):
     def __len__(self):
         return 0
