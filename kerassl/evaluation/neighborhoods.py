@@ -75,11 +75,9 @@ def neighborhood_agreement(
 
 def shared(near_1: np.ndarray, near_2: np.ndarray) -> float:
     """Returns the share of the indices in two results of `nearest_others`."""
-    count, k = near_1.shape
-    marked = np.zeros((count, count), "bool")
-    rows = np.arange(count)[:, None]
-    marked[rows, near_1] = True
-    return float(marked[rows, near_2].sum() / (count * k))
+    # A row has no index twice, so that two equal ones are a shared one.
+    both = np.sort(np.concatenate([near_1, near_2], axis=1), axis=1)
+    return float((both[:, 1:] == both[:, :-1]).sum() / near_1.size)
 
 
 def classified(near: np.ndarray, labels: np.ndarray) -> np.ndarray:

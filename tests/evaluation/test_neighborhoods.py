@@ -1,10 +1,16 @@
 """Neighbors of images among themselves."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from kerassl.evaluation import neighborhood_agreement
-from kerassl.evaluation.neighborhoods import classified, nearest_others
+from kerassl.evaluation.neighborhoods import (
+    classified,
+    nearest_others,
+    shared,
+)
 
 
 def slowly(features, k):
@@ -36,6 +42,16 @@ def test_it_is_the_loop():
     for near, label, is_right in zip(sets[0], labels, right):
         votes = np.bincount(labels[list(near)], minlength=3)
         assert is_right == (votes.argmax() == label)
+
+
+def test_it_needs_little_memory():
+    """Not a byte for each pair of images, which would be 16 MB."""
+    near = (np.arange(4000)[:, None] + np.arange(1, 11)) % 4000
+    tracemalloc.start()
+    assert shared(near, near + np.arange(10) // 5 * 4000) == 0.5
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4e6
 
 
 def test_mistakes():
