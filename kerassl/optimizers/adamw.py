@@ -25,7 +25,8 @@ class AdamW(Base):
     Args:
         learning_rate: float or a schedule.
         weight_decay: float >= 0, or a callable that returns it for a step,
-            such as `Ramp`.
+            such as `Ramp`. With `gradient_accumulation_steps` these are the
+            updates, while Keras counts batches for the learning rate.
         exclude_bias_and_norm: bool. With `False` all variables decay.
         **kwargs: the other arguments of `keras.optimizers.AdamW`.
 

@@ -19,7 +19,8 @@ class Ramp(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         start: float, the value at step 0.
         end: float, the value from step `steps` on.
-        steps: int > 0.
+        steps: int > 0, the optimizer steps that it takes. With
+            `gradient_accumulation_steps=k` these are a k-th of the batches.
         curve: `"linear"`, or `"cosine"` for half a cosine.
 
     Raises:

@@ -105,6 +105,17 @@ def test_the_decay_follows_a_schedule():
     assert again.get_config() == optimizer.get_config()
 
 
+def test_the_decay_counts_updates():
+    """Keras counts batches for learning rates, and kerassl says so."""
+    ramp = Ramp(1.0, 5.0, 4, "linear")
+    optimizer = AdamW(ramp, ramp, gradient_accumulation_steps=2)
+    kernel = keras.Variable(np.ones((2, 2), "float32"), name="kernel")
+    for _ in range(4):
+        optimizer.apply([ops.zeros((2, 2))], [kernel])
+    assert float(optimizer.weight_decay) == 3.0
+    assert float(optimizer.learning_rate) == 5.0
+
+
 @pytest.mark.parametrize(
     "curve,middle", [("linear", 0.13), ("cosine", 0.0927207793)]
 )
