@@ -76,11 +76,9 @@ class CollapseMonitor(Monitor):
     def look(self, epoch: int, logs: dict) -> dict[str, float]:
         """Measures the features, and stores what is wrong with them."""
         features = self.model.embed(self.images, batch_size=self.batch_size)
-        self.problems = feature_problems(features)
-        return {
-            "effective_rank": effective_rank(features),
-            "feature_spread": feature_spread(features),
-        }
+        rank, spread = effective_rank(features), feature_spread(features)
+        self.problems = feature_problems(rank, spread, features.shape[1])
+        return {"effective_rank": rank, "feature_spread": spread}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the measurements to the logs, and warns of problems."""

@@ -3,10 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
-
-from kerassl.evaluation.representation import effective_rank, feature_spread
-
 # A loss within this share of the collapsed one counts as collapsed.
 NEAR = 0.01
 # Features below these hold next to nothing; untrained encoders have more.
@@ -37,20 +33,21 @@ def loss_problem(
     )
 
 
-def feature_problems(features: np.ndarray) -> dict[str, str]:
-    """Checks features for signs of collapse.
+def feature_problems(rank: float, spread: float, width: int) -> dict[str, str]:
+    """Checks features of some hundred images for signs of collapse.
 
     Args:
-        features: float array `(N, D)`, of some hundred images.
+        rank: float, their `effective_rank`.
+        spread: float, their `feature_spread`.
+        width: int, the number of their dimensions.
 
     Returns:
         A dict with a sentence for each problem, `"rank"` or `"spread"`.
     """
     found = {}
-    rank, spread = effective_rank(features), feature_spread(features)
     if rank < LEAST_RANK:
         found["rank"] = (
-            f"The features use {rank:.1f} of {features.shape[1]} dimensions "
+            f"The features use {rank:.1f} of {width} dimensions "
             "(effective rank): all images look nearly alike to the encoder."
         )
     if spread < LEAST_SPREAD:

@@ -48,9 +48,11 @@ def sections(run: Subject) -> Iterable[str]:
         run: `Subject`.
     """
     features = features_of(run.encoder, run.data, run.queries)
+    rank = evaluation.effective_rank(features)
+    spread = evaluation.feature_spread(features)
     problems = [
         *_run_problems(run),
-        *feature_problems(features).values(),
+        *feature_problems(rank, spread, features.shape[1]).values(),
         *score_problems(run.scores),
     ]
     yield (
@@ -62,7 +64,13 @@ def sections(run: Subject) -> Iterable[str]:
         )
     )
     yield _what_ran(run)
-    yield _scores(run, features)
+    yield _scores(
+        run,
+        f"Without labels, on {len(features):,} images: the features use "
+        f"{rank:.1f} of {features.shape[1]} dimensions (effective rank), and "
+        f"their spread is {spread:.2f}, where 0 means that all are the same "
+        "and 1 that they fill the sphere.",
+    )
     yield _curves(run)
     bank_features = features_of(run.encoder, run.data, run.bank)
     yield _neighbors(run, features, bank_features)
@@ -157,15 +165,7 @@ def _what_ran(run: Subject) -> str:
     )
 
 
-def _scores(run: Subject, features: np.ndarray) -> str:
-    rank = evaluation.effective_rank(features)
-    spread = evaluation.feature_spread(features)
-    words = (
-        f"Without labels, on {len(features):,} images: the features use "
-        f"{rank:.1f} of {features.shape[1]} dimensions (effective rank), and "
-        f"their spread is {spread:.2f}, where 0 means that all are the same "
-        "and 1 that they fill the sphere."
-    )
+def _scores(run: Subject, words: str) -> str:
     if not run.scores:
         command = (
             f"kerassl evaluate {shlex.quote(str(run.folder))} --data "

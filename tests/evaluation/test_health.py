@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from kerassl import evaluation
 from kerassl.evaluation.health import (
     feature_problems,
     loss_problem,
@@ -56,14 +57,22 @@ def test_the_batch_size_may_be_unknown():
     assert "collapsed" in loss_problem(model, math.log(63))
 
 
+def problems(features):
+    return feature_problems(
+        evaluation.effective_rank(features),
+        evaluation.feature_spread(features),
+        features.shape[1],
+    )
+
+
 def test_collapsed_features():
     rng = np.random.default_rng(0)
     good = rng.normal(size=(100, 8))
-    assert feature_problems(good) == {}
+    assert problems(good) == {}
     line = np.outer(rng.normal(size=100), np.ones(8))
-    (words,) = feature_problems(line).values()
+    (words,) = problems(line).values()
     assert "use 1.0 of 8 dimensions" in words
-    found = feature_problems(np.ones((100, 8)) + 1e-3 * good)
+    found = problems(np.ones((100, 8)) + 1e-3 * good)
     assert "effective rank" in found["rank"]
     assert "the same direction" in found["spread"]
 
