@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kerassl.data import ImageBatches, ImageData, check_images
-from kerassl.training.forms import is_loader, labels_of, select
+from kerassl.training.forms import first_part, is_loader, labels_of, select
 
 
 def read_images(data: Any) -> Any:
@@ -67,10 +67,7 @@ def _read(data: Any, name: str) -> tuple[Any, Any]:
 
 def _pair(batch: Any) -> tuple[Any, Any]:
     """Returns the images and the labels of a batch; no labels are `None`."""
-    labels = labels_of(batch)
-    if isinstance(batch, (tuple, list)) and batch:
-        batch = batch[0]
-    return select(batch), labels
+    return select(first_part(batch)), labels_of(batch)
 
 
 def _batches(data: Any, name: str) -> Iterator[Any] | None:
