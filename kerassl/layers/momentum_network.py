@@ -36,12 +36,10 @@ class CosineMomentum(Ramp):
                 f"Received: base={base}, total_steps={total_steps}"
             )
         super().__init__(base, 1.0, total_steps)
-        self.base = base
-        self.total_steps = total_steps
 
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
-        return {"base": self.base, "total_steps": self.total_steps}
+        return {"base": self.start, "total_steps": self.steps}
 
 
 @keras.saving.register_keras_serializable(package="kerassl")

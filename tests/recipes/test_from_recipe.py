@@ -150,7 +150,7 @@ def test_schedules_end_with_the_steps(steps):
         encoder=tiny_encoder(), steps=steps, epochs=7
     )
     assert isinstance(model.momentum, CosineMomentum)
-    assert model.momentum.total_steps == steps
+    assert model.momentum.steps == steps
     config = model.optimizer.get_config()["learning_rate"]["config"]
     assert config["decay_steps"] + config["warmup_steps"] == steps
 

@@ -122,7 +122,7 @@ def test_methods_count_updates_where_gradients_are_accumulated():
         optimizer={**recipe.optimizer, "gradient_accumulation_steps": 4},
     )
     model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=8)
-    assert model.momentum.total_steps == recipe.epochs * 8 // 4
+    assert model.momentum.steps == recipe.epochs * 8 // 4
 
 
 def test_ramps_follow_the_length_of_the_run():
