@@ -11,7 +11,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class PartsOptimizer(keras.optimizers.MultiOptimizer):
-    """Keras's `MultiOptimizer`, for parts that differ in the rate alone.
+    """Keras's `MultiOptimizer`, for parts that differ only in the rate.
 
     `global_clipnorm` limits the gradients of all parts together, and a warning
     names parts that have no variables.
