@@ -5,10 +5,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-from kerassl.names import BEST, ENCODER, MAX_UNREADABLE, START, TIMES
+from kerassl.names import (
+    BEST,
+    ENCODER,
+    GUARDS,
+    MAX_UNREADABLE,
+    MONITORS,
+    START,
+    TIMES,
+)
 from kerassl.reading import (
     ANY_DICT,
     ANY_NUMBER,
+    FLAG,
     PLAIN_DICT,
     Form,
     check_fields,
@@ -19,6 +28,7 @@ from kerassl.reading import (
     mapping,
     matching,
     number,
+    one_of,
     optional,
     text,
 )
@@ -60,6 +70,11 @@ SETTINGS: dict[str, Form] = {
     "weights": PLAIN_DICT,
     "teacher": PLAIN_DICT,
     "range": text(1000),
+    "monitor": items(one_of(*MONITORS)),
+    "guard": one_of(*GUARDS),
+    "keep": integer(0),
+    "checkpoint_every": integer(1),
+    "tensorboard": FLAG,
     "value_range": Form(
         _is_range, "the lists `low` and `high`, of lower and higher numbers"
     ),

@@ -116,13 +116,11 @@ def add_parser(commands: Any) -> None:
     add(
         "--keep",
         type=positive,
-        default=0,
         help="keep the checkpoints of this many epochs, in OUTPUT/checkpoints",
     )
     add(
         "--checkpoint-every",
         type=positive,
-        default=1,
         metavar="EPOCHS",
         help="write the files after every so many epochs (1), and at the end",
     )
@@ -130,7 +128,6 @@ def add_parser(commands: Any) -> None:
         "--monitor",
         metavar="NAMES",
         type=lambda text: [name.strip() for name in text.split(",")],
-        default=[],
         help=f"log what the features can do as they are learned: "
         f"{', '.join(MONITORS)}, with commas between them. The first two need "
         "labels",
@@ -145,7 +142,7 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--tensorboard",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="write OUTPUT/tensorboard; needs TensorFlow and TensorBoard",
     )
     add(
@@ -161,7 +158,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in OUTPUT; needs --output only",
+        help="go on with the run in OUTPUT as it began; needs --output only",
     )
 
 
@@ -213,6 +210,7 @@ def _run(options: argparse.Namespace) -> int:
             training, choice = _resumed(options), None
         else:
             training, choice = _new(options)
+        _settle(options, training)
         callbacks = _callbacks(options, training)
     _describe(training, choice)
     _note_colors(training)
@@ -265,8 +263,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _resume_command(run: "Run") -> str:
-    folder = shlex.quote(str(run.folder))
-    return f"kerassl pretrain --resume --output {folder}"
+    from kerassl.distributed import device_count
+
+    words = ["kerassl", "pretrain", "--resume", "--output", str(run.folder)]
+    if (count := device_count()) > 1:
+        words += ["--devices", str(count)]
+    return shlex.join(words)
 
 
 def _new(options: argparse.Namespace) -> tuple["Run", str | None]:
@@ -318,6 +320,21 @@ def _resumed(options: argparse.Namespace) -> "Run":
     )
 
 
+def _settle(options: argparse.Namespace, run: "Run") -> None:
+    """Records how to train, which holds until other options are given."""
+    defaults: dict[str, Any] = {
+        "monitor": [],
+        "guard": "neighbors" if "weights" in run.settings else "off",
+        "keep": 0,
+        "checkpoint_every": 1,
+        "tensorboard": False,
+    }
+    for name, default in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, run.settings.get(name, default))
+        run.settings[name] = getattr(options, name)
+
+
 def _callbacks(options: argparse.Namespace, run: "Run") -> list:
     from kerassl import runs
     from kerassl.distributed import process
@@ -325,7 +342,7 @@ def _callbacks(options: argparse.Namespace, run: "Run") -> list:
     is_first = process()[0] == 0  # It tells, and writes.
     note = print_note if is_first else lambda words: None
     callbacks = runs.monitors(run, options.monitor, note=note)
-    if options.guard != "off" and ("weights" in run.settings or options.guard):
+    if options.guard != "off":
         callbacks.append(runs.guard(run, labels=options.guard == "knn"))
     if options.tensorboard and is_first:
         with user_errors(ImportError):

@@ -31,7 +31,7 @@ BY_DEVICE = ("precision", "auto")
 
 def check_options(options: argparse.Namespace) -> None:
     """Refuses mistakes, before Keras is loaded."""
-    for name in options.monitor:
+    for name in options.monitor or ():
         check_choice("monitor", name, MONITORS)
     if options.resume:
         return _check_resume(options)

@@ -229,12 +229,10 @@ class Run:
                 f"The run in {self.folder} was continued by another process "
                 "since it was loaded. Resume it again."
             )
-        if self.saved != state(self.settings, self.position):
-            # It was extended: write the new schedule before the recipe.
-            self._save()
-            with self._writing():
-                self._save_settings()
+        # If it was extended, the new schedule is written before the recipe.
+        self._save()
         with self._writing():
+            self._save_settings()
             self.data.remember(self.folder / IMAGES)
             # If the run was killed, they may be older than the checkpoint.
             distributed.on_one_device(

@@ -1,6 +1,7 @@
 """Runs that go on from trained weights."""
 
 import json
+import shlex
 from pathlib import Path
 
 import keras
@@ -217,6 +218,29 @@ def test_without_its_guard_the_last_encoder_is_the_runs(tmp_path):
     runs.resume(run.folder).train()
     assert not best.exists()
     assert encoder_file(run.folder) == run.folder / ENCODER
+
+
+def test_a_resumed_run_keeps_its_options(tmp_path, capsys, monkeypatch):
+    train = runs.Run.train
+
+    def stopped(run, callbacks, **options):
+        train(run, [*callbacks, At(1, run.stop)], **options)
+
+    words = ["pretrain", "simclr", "--data", "fashion_mnist_small", "--limit"]
+    words += ["64", "--batch-size", "32", "--epochs", "1", "--from", PRESET]
+    words += ["--guard", "off", "--keep", "1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(runs.Run, "train", stopped)
+        assert main([*words, "--output", str(tmp_path)]) > 128
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.strip() == f"kerassl pretrain --resume --output {tmp_path}"
+    assert main(shlex.split(line)[1:]) == 0
+    assert not (tmp_path / BEST).exists()
+    assert list((tmp_path / "checkpoints").iterdir())
+    # Others take their place from then on.
+    assert main([*shlex.split(line)[1:], "--guard", "knn"]) == 0
+    found = read_settings(tmp_path)
+    assert (found["guard"], found["keep"]) == ("knn", 1)
 
 
 def test_the_best_stays_until_a_newer_one_is_written(tmp_path, monkeypatch):
