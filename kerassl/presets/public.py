@@ -17,7 +17,7 @@ _SHARED = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _LOCAL = re.compile(
-    r"""(?<![\w.:/\\])(?:
+    r"""(?<![\w./\\])(?:
     /(?:home|Users|root|mnt|media|tmp|private|var|srv|opt|data|scratch
        |workspace|content|kaggle)/[^\s"'`,)\]]+
     |~/[^\s"'`,)\]]+
@@ -189,7 +189,7 @@ def local_paths(text: str) -> Iterator[str]:
         for path in (Path.home(), Path.cwd())
         if len(path.parts) > 1
     )
-    own = rf"(?<![\w.:/\\])(?:{here or '(?!)'})(?![\w.-])[^\s\"'`,)\]]*"
+    own = rf"(?<![\w./\\])(?:{here or '(?!)'})(?![\w.-])[^\s\"'`,)\]]*"
     for pattern in (_LOCAL, re.compile(own)):
         for match in pattern.finditer(text):
             if match[0] not in seen:

@@ -11,6 +11,7 @@ from kerassl.image_format import LAST
 from kerassl.presets import load_encoder
 from kerassl.presets.load import KERASHUB, load_released
 from kerassl.runs.subject import check_finite, load_size
+from kerassl.runs.weights import is_public
 
 # Released weights by short names: presets of KerasHub.
 RELEASED = {
@@ -111,7 +112,7 @@ def rival_names(sources: list[str]) -> dict[str, str]:
         if source == RANDOM:
             continue
         # Not the path, which may say more than should be published.
-        name = source if ":" in source else Path(source).name
+        name = source if is_public(source) else Path(source).name
         if names.setdefault(name, source) != source:
             raise ValueError(
                 f"Two encoders to compare are called {name}: {names[name]} "

@@ -175,6 +175,7 @@ def test_ids_of_data_sets(data, hub_id):
         ("see 'C:\\Users\\ada' there", "C:\\Users\\ada"),
         ("--data folder:photos/cats", "folder:photos/cats"),
         ("--data folder:PATH", None),
+        ("beside hub:/home/ada/x", "/home/ada/x"),
         ("https://example.org/home/ada/x", None),
         ("images of a home/garden", None),
         (str(Path.cwd() / "runs" / "a"), str(Path.cwd() / "runs" / "a")),

@@ -100,8 +100,9 @@ def test_released_weights_that_cannot_be_fetched(own, capsys, monkeypatch):
 
 
 def test_names_are_short_and_differ():
-    sources = ["random", "runs/a", "hf://b/c", "hub:d"]
+    sources = ["random", "runs/a", "hf://b/c", "hub:d", "hub:/home/x/y"]
     names = {"a": "runs/a", "hf://b/c": "hf://b/c", "hub:d": "hub:d"}
+    names["y"] = "hub:/home/x/y"
     assert rivals.rival_names(sources) == names
     with pytest.raises(ValueError, match="runs/a and other/a"):
         rivals.rival_names(["runs/a", "other/a"])
