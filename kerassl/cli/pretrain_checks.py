@@ -1,6 +1,7 @@
 """What `kerassl pretrain` refuses before Keras is loaded."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kerassl.run_lock import check_free
 FIXED = ("data", "limit", "max_unreadable", "range")
 _DESTS = {"range": "value_range"}
 BY_DEVICE = ("precision", "auto")
+_COMMIT = re.compile("@[0-9a-f]{40}(?=/|$)")
 
 
 def check_options(options: argparse.Namespace) -> None:
@@ -137,6 +139,8 @@ def _check_resume(options: argparse.Namespace) -> None:
         if name != "epochs" and (name, wanted.get(name)) != BY_DEVICE
     ]
     for name, found, value in pairs:
+        if name == "--data" and value == _COMMIT.sub("", found):
+            continue  # The commit was looked up when the run began.
         if found != value and not (name == "method" and value is None):
             raise UserError(
                 f"The run in {options.output} has {name} {shown(found)}, not "

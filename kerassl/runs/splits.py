@@ -58,7 +58,6 @@ class LabeledSplits:
                 "Give `data`, or both `train` and `test`. Received: "
                 f"train={train!r}, test={test!r}"
             )
-        self.name = source if source == scored else f"{source} and {scored}"
         # How the parts differ from the splits `"train"` and `"test"`, as
         # entries of the scores and as sentences.
         self.settings: dict[str, float | str] = {}
@@ -99,6 +98,9 @@ class LabeledSplits:
             )
         else:
             learned = load(source, "train", train_limit)
+        # With a commit, if they are on the Hub, as a run records them.
+        names = dict.fromkeys([learned.name, asked.name])
+        self.name = " and ".join(names)
         self.parts = {"train": learned, "test": asked}
         self._check()
 

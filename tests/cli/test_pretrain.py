@@ -530,6 +530,24 @@ def test_resume_of_a_finished_run(finished, capsys):
     assert "has 2 epochs. It can be extended" in line
 
 
+def test_a_commit_of_the_hub_needs_no_repeating(
+    finished, tmp_path, capsys, monkeypatch
+):
+    settings = json.loads((finished / "recipe.json").read_text())
+    settings["data"] = f"hf:alice/photos@{40 * 'a'}"
+    (tmp_path / "recipe.json").write_text(json.dumps(settings))
+
+    def resume(*arguments, **options):
+        raise ValueError("that's far enough")
+
+    monkeypatch.setattr(runs, "resume", resume)
+    words = ["pretrain", "--resume", "--output", str(tmp_path), "--data"]
+    for data in ("hf:alice/photos", settings["data"]):
+        assert "far enough" in refused(capsys, *words, data)
+    for data in ("hf:alice/other", f"hf:alice/photos@{40 * 'b'}"):
+        assert f"not '{data}'" in refused(capsys, *words, data)
+
+
 def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
     # It is asked before the first epoch and after each step.
     answers = iter([False] * 5 + [True] * 9)

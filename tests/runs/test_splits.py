@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from kerassl import runs
+from kerassl.data import ImageData
 from kerassl.runs.splits import LabeledSplits
 
 
@@ -41,6 +42,18 @@ def test_a_fifth_is_held_out_where_there_is_no_test_split(tmp_path):
     assert set(paths(few["train"])) < set(paths(train))
     assert set(paths(few["test"])) < set(paths(test))
     assert set(few["train"].labels) == set(few["test"].labels) == {0, 1, 2}
+
+
+def test_data_of_the_hub_are_called_as_a_run_records_them(monkeypatch):
+    pixels = np.zeros((4, 8, 8, 3), "uint8")
+
+    def load(spec, split, **options):
+        name = f"{spec}@{40 * 'a'}"
+        return ImageData(pixels, np.arange(4) % 2, None, name)
+
+    monkeypatch.setattr("kerassl.data.load", load)
+    splits = LabeledSplits("hf:alice/photos")
+    assert splits.name == f"hf:alice/photos@{40 * 'a'}"
 
 
 def test_arrays_without_a_test_split(tmp_path):
