@@ -161,6 +161,13 @@ def encoder_file(folder: str | Path) -> Path:
     return best if best.is_file() else Path(folder) / ENCODER
 
 
+def best_note(folder: str | Path) -> str | None:
+    """Returns a sentence that says so if a run has a best encoder."""
+    if encoder_file(folder).name == ENCODER:
+        return None
+    return f"the run's best encoder is taken, {BEST}; {ENCODER} is the last."
+
+
 def read_history(folder: str | Path) -> list[dict[str, float]]:
     """Reads a run's `history.csv`.
 

@@ -15,6 +15,7 @@ from kerassl.cli.options import (
 )
 from kerassl.cli.pretrain_checks import check_data
 from kerassl.feature_files import check_feature_file
+from kerassl.run_folder import best_note
 
 
 def add_parser(commands: Any) -> None:
@@ -90,6 +91,8 @@ def run(options: argparse.Namespace) -> int:
             value_range=options.value_range,
             overwrite=options.overwrite,
         )
+    if note := best_note(options.source):
+        print_note(note)
     if file.done:
         print_note(
             f"continuing what was interrupted: the features of {file.done:,} "

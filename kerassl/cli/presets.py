@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from kerassl.cli.errors import user_errors
+from kerassl.cli.errors import print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.preset_table import (
     accuracy,
@@ -15,7 +15,7 @@ from kerassl.cli.preset_table import (
     summary,
 )
 from kerassl.cli.publishing import publish_zoo, push
-from kerassl.run_folder import read_settings
+from kerassl.run_folder import best_note, read_settings
 
 if TYPE_CHECKING:
     from kerassl.presets import PresetInfo
@@ -224,6 +224,8 @@ def save(options: argparse.Namespace) -> int:
             license=options.license,
             overwrite=options.overwrite,
         )
+    if note := best_note(options.run):
+        print_note(note)
     print(f"{folder}: saved and verified")
     return 0
 

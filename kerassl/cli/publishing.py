@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kerassl.cli.errors import UserError, user_errors
+from kerassl.cli.errors import UserError, print_note, user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.preset_table import (
     has_license,
@@ -19,6 +19,7 @@ from kerassl.cli.preset_table import (
     shown_license,
 )
 from kerassl.names import ENCODER
+from kerassl.run_folder import best_note
 
 if TYPE_CHECKING:
     from kerassl.presets import Publication
@@ -65,6 +66,8 @@ def _preset_of(options: argparse.Namespace) -> Iterator[Path]:
             )
         yield source
         return
+    if note := best_note(source):
+        print_note(note)
     with tempfile.TemporaryDirectory() as parent:
         yield runs.save_preset(
             source,

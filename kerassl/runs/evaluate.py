@@ -16,11 +16,11 @@ from kerassl.data.load import peek_size
 from kerassl.encoders.kerashub import restart_backbones
 from kerassl.evaluation.labels import encode_labels
 from kerassl.models import remade
-from kerassl.names import BEST, ENCODER, MAX_UNREADABLE
+from kerassl.names import MAX_UNREADABLE
 from kerassl.networks import copy_normalization
 from kerassl.presets import load_encoder
 from kerassl.presets.load import open_source
-from kerassl.run_folder import read_scores
+from kerassl.run_folder import best_note, read_scores
 from kerassl.runs.journal import Seen, ignore
 from kerassl.runs.rivals import Rival
 from kerassl.runs.splits import LabeledSplits
@@ -105,11 +105,8 @@ class Evaluation:
         self.data = splits.name
         self.settings = splits.settings
         self.notes = splits.notes
-        if (Path(source) / BEST).is_file():
-            self.notes.append(
-                f"the best encoder of the run is measured, {BEST}; {ENCODER} "
-                "is the last."
-            )
+        if note := best_note(source):
+            self.notes.append(note)
         for part in self.splits.values():
             check_channels(self.encoder, part)
 

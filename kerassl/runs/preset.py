@@ -7,6 +7,7 @@ from typing import Any
 from kerassl import encoders, presets
 from kerassl.environment import environment
 from kerassl.models import load_keras_file
+from kerassl.names import BEST
 from kerassl.presets.load import KERASHUB
 from kerassl.presets.public import (
     is_shared,
@@ -134,6 +135,8 @@ def _training(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if teacher := settings.get("teacher"):
         training["teacher"] = public_weights(teacher)
     training |= earlier_labels(settings)
+    if (run / BEST).is_file():
+        training["encoder"] = f"the best by the run's guard, {BEST}"
     if command := pretrain_command(settings):
         training["command"] = command
     if "device" in settings:

@@ -8,6 +8,7 @@ import pytest
 
 import kerassl
 from kerassl import encoders, recipes, runs
+from kerassl.cli.main import main
 from kerassl.names import BEST, ENCODER, START
 from kerassl.presets.public import private_text
 from kerassl.recipes.command import pretrain_command
@@ -215,6 +216,22 @@ def test_files_of_a_run(make, encoder):
         "supervised": True,
     }
     assert "method" not in describe_weights(run / "other.keras", encoder)
+
+
+def test_a_best_encoder_is_named(make, tmp_path, capsys):
+    run = make("run", GOING_ON, weights=OWN)
+    _, card = saved(run, tmp_path / "last")
+    assert BEST not in card
+    (run / BEST).write_bytes((run / ENCODER).read_bytes())
+    _, card = saved(run, tmp_path / "best")
+    assert BEST in card
+    data = ["fashion_mnist_small", "--limit", "2", "--output"]
+    for words in (
+        ["presets", "save", str(run), str(tmp_path / "saved")],
+        ["embed", str(run), *data, str(tmp_path / "features.npy")],
+    ):
+        assert main(words) == 0
+        assert f"best encoder is taken, {BEST}" in capsys.readouterr().err
 
 
 def test_a_range_stated_in_python(tmp_path):
