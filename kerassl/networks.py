@@ -54,8 +54,10 @@ def trained_encoder(model: Any) -> Any:
         model: a method, whose `feature_encoder` is meant, such as DINO's
             teacher; another model with an `encoder`; or an encoder.
     """
-    encoder = getattr(model, "encoder", model)
-    return getattr(model, "feature_encoder", encoder)
+    encoder = getattr(model, "encoder", None)
+    # That of a backbone is a layer inside.
+    inner = encoder if isinstance(encoder, keras.Model) else model
+    return getattr(model, "feature_encoder", inner)
 
 
 def set_weights(model: keras.layers.Layer, arrays: Any) -> None:

@@ -77,6 +77,16 @@ def test_it_comes_back(make_backbone, pooling, output, tmp_path):
     np.testing.assert_allclose(by_hand, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_backbone_by_itself(tmp_path):
+    backbone = test_graph.dinov2()
+    presets.check_encoder(backbone)
+    backbone.save(tmp_path / "backbone.keras")
+    loaded = kerassl.load_encoder(tmp_path / "backbone.keras")
+    x = make.images_for((16, 16, 3))
+    expected = features(encoders.as_encoder(backbone), x)
+    np.testing.assert_allclose(features(loaded, x), expected, 1e-4, 1e-5)
+
+
 def test_trained_positions_are_saved_and_interpolated(tmp_path):
     encoder = encoder_of(test_graph.dinov2(registers=0))
     layer = encoder.layers[2].embeddings
