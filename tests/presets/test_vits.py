@@ -87,6 +87,15 @@ def test_a_backbone_by_itself(tmp_path):
     np.testing.assert_allclose(features(loaded, x), expected, 1e-4, 1e-5)
 
 
+def test_many_channels(tmp_path):
+    shape = (8, 8, 6)
+    encoder = encoders.build("vit_nano", shape, mean=[0.5] * 6, std=[0.2] * 6)
+    loaded = kerassl.load_encoder(kerassl.save_preset(encoder, tmp_path / "p"))
+    x = make.images_for(shape)
+    expected = features(encoder, x)
+    np.testing.assert_allclose(features(loaded, x), expected, 1e-4, 1e-5)
+
+
 def test_trained_positions_are_saved_and_interpolated(tmp_path):
     encoder = encoder_of(test_graph.dinov2(registers=0))
     layer = encoder.layers[2].embeddings

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 
 from kerassl.presets.format.info import check
-from kerassl.reading import is_int, shown
+from kerassl.reading import shown
 
 # Module names that Keras and KerasHub write for exported classes: the public
 # one, or the file's.
@@ -167,15 +167,3 @@ def object_config(
 def is_float32(value: Any) -> bool:
     """Whether a serialized dtype is float32."""
     return value in ("float32", FLOAT32)
-
-
-def is_shape(value: Any, open_size: bool) -> bool:
-    """Whether a value is `[height, width, channels]`."""
-    return (
-        isinstance(value, list)
-        and len(value) == 3
-        and all(
-            is_int(v, 1, 8192) or (v is None and open_size) for v in value[:2]
-        )
-        and is_int(value[2], 1, 4)
-    )

@@ -16,10 +16,9 @@ from kerassl.presets.format.architecture import (
     Layout,
     Weight,
     is_float32,
-    is_shape,
     object_config,
 )
-from kerassl.presets.format.info import CONFIG, PresetError, check
+from kerassl.presets.format.info import CONFIG, PresetError, check, is_shape
 from kerassl.presets.format.positions import Matrix
 from kerassl.reading import is_int, is_number, shown
 

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 
 from kerassl.layers.positions import bicubic_matrix, resized_positions
-from kerassl.presets.format.architecture import Layout, Weight, is_shape
+from kerassl.presets.format.architecture import Layout, Weight
 from kerassl.presets.format.backbones import (
     MOST_BLOCKS,
     MOST_UNITS,
     Backbone,
 )
-from kerassl.presets.format.info import CONFIG, PresetError, check
+from kerassl.presets.format.info import CONFIG, PresetError, check, is_shape
 from kerassl.presets.format.positions import Matrix, dino_bicubic
 from kerassl.reading import is_int, is_number, shown
 

@@ -241,11 +241,14 @@ def _listed(names: set) -> str:
     return ", ".join(name[:100] for name in sorted(names)[:10])
 
 
-def _is_image_shape(value: Any) -> bool:
+def is_shape(value: Any, open_size: bool = True) -> bool:
+    """Whether a value is `[height, width, channels]`."""
     return (
-        isinstance(value, tuple)
+        isinstance(value, (list, tuple))
         and len(value) == 3
-        and all(v is None or is_int(v, 1, 8192) for v in value[:2])
+        and all(
+            is_int(v, 1, 8192) or (v is None and open_size) for v in value[:2]
+        )
         and is_int(value[2], 1, MAX_CHANNELS)
     )
 
@@ -297,7 +300,7 @@ FORMS: dict[str, Form] = {
     "class_name": matching(r"\w{1,64}", "a class's name"),
     "output": one_of(*OUTPUTS),
     "image_shape": Form(
-        _is_image_shape,
+        is_shape,
         "[height, width, channels], of 1 to 8192 pixels or null, and 1 to "
         f"{MAX_CHANNELS} channels",
     ),
