@@ -12,6 +12,8 @@ import keras
 from kerassl import encoders
 from kerassl.export_formats import FORMATS, check_export
 from kerassl.files import PARTIAL
+from kerassl.models import in_float32
+from kerassl.networks import trained_encoder
 from kerassl.reading import one_line
 
 
@@ -40,7 +42,7 @@ def export(
 
     Args:
         encoder: `keras.Model` from images to features, of layers of Keras and
-            KerasHub.
+            KerasHub; or a training model, whose encoder is written.
         path: path of the file or folder to write.
         format: str, as in the table.
         image_size: int, height and width of the images, for an encoder that
@@ -67,8 +69,10 @@ def export(
     """
     check_export(path, format, overwrite)
     path = Path(path)
+    encoder = encoders.as_encoder(trained_encoder(encoder))
     if image_size is not None:
         encoder = encoders.at_size(encoder, image_size)
+    encoder = in_float32(encoder)
     if None in encoder.input_shape[1:]:
         raise ValueError(
             "The encoder takes images of any size, and an exported one takes "

@@ -6,9 +6,10 @@ import pytest
 
 from kerassl import encoders, export_formats, presets
 from kerassl.cli.main import main
+from kerassl.models import in_precision
 from kerassl.presets import exports
 from tests.backends import more
-from tests.contracts.methods import tiny_encoder
+from tests.contracts.methods import simclr, tiny_encoder
 
 
 def run_onnx(path, images):
@@ -116,6 +117,22 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     )
     with pytest.raises(ImportError, match=r"onnxscript.*kerassl\[onnx\]"):
         export_formats.check_export(tmp_path / "a.onnx", "onnx")
+
+
+def test_a_training_model_in_half_precision(tmp_path, monkeypatch):
+    found = []
+
+    def run(source, path, format):
+        found.append(keras.saving.load_model(source))
+        path.touch()
+
+    monkeypatch.setattr(exports, "_run", run)
+    encoder = in_precision(tiny_encoder(), "mixed_bfloat16")
+    for model in (encoder, simclr(encoder)):
+        path = tmp_path / f"{model.name}.onnx"
+        presets.export(model, path, "onnx")
+        assert found[-1].output.dtype == "float32"
+        assert {x.dtype_policy.name for x in found[-1].layers} == {"float32"}
 
 
 def test_an_open_size_is_asked_for(tmp_path):
