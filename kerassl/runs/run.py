@@ -163,8 +163,8 @@ class Run:
             OSError: if the folder can't be created or locked, or another run
                 began in it since `start`.
         """
+        self.keeps_best = any(map(self._is_guard, callbacks))
         with self._own_folder(), tensor_float32(), background() as writer:
-            self.keeps_best = any(map(self._is_guard, callbacks))
             watch = Watch(self)
             run_callbacks = RunCallbacks([*callbacks, watch], self)
             run_callbacks.begin()
@@ -234,6 +234,9 @@ class Run:
         with self._writing():
             self._save_settings()
             self.data.remember(self.folder / IMAGES)
+            if self.keeps_best and not self.finished and not self.stopping:
+                # The guard replaces the encoder that they belong to.
+                (self.folder / SCORES).unlink(missing_ok=True)
             # If the run was killed, they may be older than the checkpoint.
             distributed.on_one_device(
                 lambda: write_outputs(

@@ -243,6 +243,27 @@ def test_a_resumed_run_keeps_its_options(tmp_path, capsys, monkeypatch):
     assert (found["guard"], found["keep"]) == ("knn", 1)
 
 
+def test_scores_of_an_older_best_encoder_are_removed(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def die():
+        raise Killed
+
+    run = start(tmp_path / "run", recipe=RECIPE.replace(epochs=3))
+    run.train([runs.guard(run), At(2, run.stop)])
+    scores = run.folder / "scores.json"
+    scores.write_text("{}")
+    again = runs.resume(run.folder)
+    again.stop()
+    again.train([runs.guard(again)])
+    assert scores.exists()  # Nothing was trained.
+    again = runs.resume(run.folder)
+    with pytest.raises(Killed):
+        again.train([runs.guard(again), At(3, die)], checkpoint_every=2)
+    assert again.position.epoch == 1 and not scores.exists()
+
+
 def test_the_best_stays_until_a_newer_one_is_written(tmp_path, monkeypatch):
     run = start(tmp_path / "run")
     run.train([runs.guard(run), At(6, run.stop)])
