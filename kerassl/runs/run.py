@@ -126,6 +126,8 @@ class Run:
     def stop(self) -> None:
         """Makes `train` save and return after the current step.
 
+        Called before `train`, it makes that return at once. The next `train`
+        goes on.
         Several processes stop together, after at most ten more steps.
         May be called from a callback, another thread or a signal handler.
         """
@@ -164,20 +166,23 @@ class Run:
                 began in it since `start`.
         """
         self.keeps_best = any(map(self._is_guard, callbacks))
-        with self._own_folder(), tensor_float32(), background() as writer:
-            watch = Watch(self)
-            run_callbacks = RunCallbacks([*callbacks, watch], self)
-            run_callbacks.begin()
-            while not self.finished and not distributed.any_process(
-                self.stopping
-            ):
-                self._train_epoch(run_callbacks, watch)
-                ends = self.finished or self.stopping or self.position.step
-                if not ends and self.position.epoch % checkpoint_every == 0:
-                    self._save_beside(writer, keep)
-            writer.wait()
-            self._save(keep)
-            run_callbacks.end()
+        try:
+            with self._own_folder(), tensor_float32(), background() as writer:
+                watch = Watch(self)
+                run_callbacks = RunCallbacks([*callbacks, watch], self)
+                run_callbacks.begin()
+                while not self.finished and not distributed.any_process(
+                    self.stopping
+                ):
+                    self._train_epoch(run_callbacks, watch)
+                    ends = self.finished or self.stopping or self.position.step
+                    if not ends and self.position.epoch % checkpoint_every == 0:
+                        self._save_beside(writer, keep)
+                writer.wait()
+                self._save(keep)
+                run_callbacks.end()
+        finally:
+            self.stopping = False
 
     @property
     def is_writer(self) -> bool:

@@ -258,7 +258,6 @@ def test_scores_of_an_older_best_encoder_are_removed(tmp_path):
     again.stop()
     again.train([runs.guard(again)])
     assert scores.exists()  # Nothing was trained.
-    again = runs.resume(run.folder)
     with pytest.raises(Killed):
         again.train([runs.guard(again), At(3, die)], checkpoint_every=2)
     assert again.position.epoch == 1 and not scores.exists()

@@ -202,7 +202,6 @@ def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
     assert_same(again, whole)
     assert (tmp_path / "history.csv").read_text().count("\n") == 3
     # The first one knows nothing of it, and would write its older state.
-    run.stopping = False
     with pytest.raises(runs.InUseError, match="continued by another process"):
         run.train()
 
@@ -365,7 +364,6 @@ def test_divergence_keeps_the_last_checkpoint(whole, tmp_path):
             weight = run.model.trainable_variables[0]
             weight.assign(np.full(weight.shape, np.nan, "float32"))
 
-    run.stopping = False
     # XLA's ReLU makes 0 of NaN on a CPU: there the loss stays finite.
     with pytest.raises(runs.DivergedError) as error:
         run.train([Poison()])
