@@ -35,7 +35,7 @@ def convert_checkpoint(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     license: str | None = None,
-    datasets: Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
     overwrite: bool = False,
 ) -> Path:
     """Converts a PyTorch checkpoint to a preset.
@@ -66,8 +66,7 @@ def convert_checkpoint(
             for a layout.
         std: the standard deviation likewise.
         license: str, of the weights, as the Hub spells it; only for a layout.
-        datasets: names of the data sets that they were trained on; only for a
-            layout.
+        datasets: as in `kerassl.save_preset`; only for a layout.
         overwrite: bool, as in `kerassl.save_preset`.
 
     Returns:

@@ -45,7 +45,7 @@ def save_preset(
     *,
     name: str | None = None,
     license: str | None = None,
-    datasets: Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
     scores: Mapping[str, Mapping[str, Any]] | None = None,
     recipe: Any = None,
     training: Mapping[str, Any] | None = None,
@@ -71,7 +71,8 @@ def save_preset(
             underscores.
         license: str, as the Hub spells it, such as `"apache-2.0"`. By default
             none, so that nobody else is given a right to use the encoder.
-        datasets: names of the data sets that the encoder was trained on.
+        datasets: names of the data sets that the encoder was trained on, or
+            the name of one.
         scores: dict of protocol to results, with `"accuracy"` in [0, 1], such
             as `{"knn": {"accuracy": 0.91, "k": 20}}`.
         recipe: a `kerassl.recipes.Recipe` or the dict of its fields; or `None`.
@@ -122,7 +123,7 @@ def save_preset(
         name=plain_name(folder.resolve().name) if name is None else name,
         license=license or UNLICENSED,
         description=description,
-        datasets=tuple(datasets),
+        datasets=(datasets,) if isinstance(datasets, str) else tuple(datasets),
         scores=_plain(scores or {}),
         training=_plain(training or {}),
         recipe=recipe,

@@ -39,7 +39,7 @@ def save_preset(
     run: str | Path,
     folder: str | Path,
     *,
-    datasets: Sequence[str] = (),
+    datasets: str | Sequence[str] = (),
     scores: Mapping[str, Mapping[str, Any]] | None = None,
     training: Mapping[str, Any] | None = None,
     **arguments: Any,
@@ -56,9 +56,9 @@ def save_preset(
             Nothing in it is changed. If the run has a best encoder, it is
             saved instead of the last.
         folder: path of the preset to create.
-        datasets: names of the run's data sets, by default as in the run.
-            Those of the weights that it went on from, and of its teacher, come
-            before them.
+        datasets: names of the run's data sets, or the name of one, by default
+            as in the run. Those of the weights that it went on from, and of
+            its teacher, come before them.
         scores: dict of protocol to results. By default those in the run's
             folder.
         training: dict of plain values to add to what the run knows.
@@ -92,14 +92,15 @@ def save_preset(
     names = public_names(
         [data, *(str(s["data"]) for s in found.values() if "data" in s)]
     )
-    if datasets and not is_shared(data):
-        names[data] = datasets[0]
+    own = [datasets] if isinstance(datasets, str) else list(datasets)
+    if own and not is_shared(data):
+        names[data] = own[0]
     recipe = _public_recipe(recipe, settings)
     known = _training(
         run,
         settings | {"data": public_spec(data), "recipe": recipe.to_dict()},
     )
-    own = datasets or [names[data]]
+    own = own or [names[data]]
     return presets.save_preset(
         encoder,
         folder,

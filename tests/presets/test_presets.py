@@ -329,6 +329,12 @@ def test_nan_is_not_saved(tmp_path):
         kerassl.save_preset(encoder, tmp_path / "a")
 
 
+def test_one_data_set_needs_no_list(tmp_path):
+    encoder = make.graph_encoder()
+    folder = kerassl.save_preset(encoder, tmp_path / "a", datasets="cifar10")
+    assert kerassl.verify_preset(folder).datasets == ("cifar10",)
+
+
 def test_existing_folders(tmp_path):
     encoder = make.graph_encoder()
     folder = kerassl.save_preset(encoder, tmp_path / "a", description="one")

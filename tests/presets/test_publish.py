@@ -115,11 +115,12 @@ def test_paths_of_a_run_stay_at_home(data, tmp_path):
     assert kinds == [own, own, "ylecun/mnist", own, own]
 
 
-def test_a_name_for_own_images(tmp_path):
+@pytest.mark.parametrize("datasets", ["ada/x-rays", ["ada/x-rays"]])
+def test_a_name_for_own_images(tmp_path, datasets):
     data = "folder:/home/lovelace/secret"
     run = run_of(tmp_path / "run", data, {"knn": {"data": data}})
     folder = runs.save_preset(
-        run, tmp_path / "a", datasets=["ada/x-rays"], license="cc-by-4.0"
+        run, tmp_path / "a", datasets=datasets, license="cc-by-4.0"
     )
     info = kerassl.verify_preset(folder)
     assert info.datasets == ("ada/x-rays",)
