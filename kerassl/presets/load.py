@@ -74,18 +74,20 @@ def load_encoder(
     ```
     """
     shape = None if image_shape is None else tuple(image_shape)
-    of_kerashub = str(source).startswith(KERASHUB)
-    preset = None if of_kerashub else open_source(source, revision)
-    if preset is None:
+    # With a revision, `open_source` refuses KerasHub's presets.
+    if str(source).startswith(KERASHUB) and revision is None:
         encoder = (
-            load_released(source)[0] if of_kerashub else _own_encoder(source)
+            encoders.build(str(source), shape)
+            if shape
+            else load_released(source)[0]
         )
-        if of_kerashub and shape not in (None, encoder.input_shape[1:]):
-            encoder = encoders.build(str(source), shape)
-        elif shape not in (None, encoder.input_shape[1:]):
-            preset = published(encoder, name=plain_name(encoder.name))
-    if preset is not None:
+    elif (preset := open_source(source, revision)) is not None:
         encoder = build_encoder(preset, shape)
+    else:
+        encoder = _own_encoder(source)
+        if shape not in (None, encoder.input_shape[1:]):
+            preset = published(encoder, name=plain_name(encoder.name))
+            encoder = build_encoder(preset, shape)
     set_trainable(encoder, trainable)
     return encoder
 
@@ -159,16 +161,23 @@ def open_source(
         FileNotFoundError: if there is nothing there.
         PresetError: if the preset is refused.
     """
+    return _opened(source, revision)[1]
+
+
+def _opened(
+    source: str | Path, revision: str | None
+) -> tuple[Path, Preset | None]:
+    """Returns where a source is, and what it holds if it is a preset."""
     folder, links, pinned = locate(source, revision)
     if not links and (folder.is_file() or not (folder / INFO).exists()):
-        return None
+        return folder, None
     preset = open_preset(folder, links)
     if pinned is not None and preset.info != PresetInfo.from_dict(pinned):
         raise PresetError(
             f"{source} isn't what was published by that name: its {INFO} "
             "differs."
         )
-    return preset
+    return folder, preset
 
 
 def preset_path(source: str | Path, revision: str | None = None) -> Path:
@@ -192,12 +201,13 @@ def preset_path(source: str | Path, revision: str | None = None) -> Path:
     model = keras.saving.load_model(folder)
     ```
     """
-    if open_source(source, revision) is None:
+    folder, preset = _opened(source, revision)
+    if preset is None:
         raise PresetError(
             f"{source} has no {INFO}, so it is not a preset. "
             "`kerassl.runs.save_preset` makes one from a run's folder."
         )
-    return locate(source, revision)[0].resolve()
+    return folder.resolve()
 
 
 def _own_encoder(source: str | Path) -> keras.Model:

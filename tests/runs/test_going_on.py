@@ -308,6 +308,8 @@ def test_a_preset_of_kerashub(tmp_path):
         recipe=recipes.going_on(recipes.get("mae")).replace(batch_size=32),
     )
     assert run.settings["weights"]["source"] == f"hub:{folder}"
+    with pytest.raises(ValueError, match="`revision` is for"):
+        kerassl.load_encoder(f"hub:{folder}", revision="v1")
     with pytest.raises((ValueError, OSError)) as error:
         kerassl.load_encoder(f"hub:{tmp_path / 'nothing'}")
     assert "\n" not in str(error.value)
