@@ -18,6 +18,7 @@ from kerassl import encoders, registry
 from kerassl.environment import environment
 from kerassl.files import flush
 from kerassl.image_format import channels_last
+from kerassl.networks import trained_encoder
 from kerassl.presets.card import card
 from kerassl.presets.format.architecture import check_order
 from kerassl.presets.format.backbones import Backbone
@@ -111,7 +112,7 @@ def save_preset(
         )
     folder = Path(folder)
     _check_target(folder, overwrite)
-    encoder = getattr(model, "feature_encoder", model)
+    encoder = trained_encoder(model)
     method = None if encoder is model else type(model).__name__
     if recipe is not None:
         recipe = _plain(getattr(recipe, "to_dict", lambda: recipe)())
