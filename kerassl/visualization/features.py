@@ -13,6 +13,7 @@ from kerassl.data import ImageData, check_images
 from kerassl.data.photos import Photos
 from kerassl.evaluation.checks import unit_rows
 from kerassl.evaluation.labels import encode_labels, label_array
+from kerassl.networks import trained_encoder
 from kerassl.visualization.figures import plain
 
 
@@ -27,7 +28,7 @@ def encoder_of(model: Any) -> keras.Model:
             "Pictures are drawn of a model or an encoder. Load it first: "
             f"`kerassl.load_encoder({str(model)!r})`."
         )
-    return encoders.as_encoder(getattr(model, "feature_encoder", model))
+    return encoders.as_encoder(trained_encoder(model))
 
 
 def labeled(name: str, images: Any, labels: Any = None) -> ImageData:
