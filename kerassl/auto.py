@@ -151,7 +151,7 @@ RULES = (
     Rule(
         "weights of a DINOv2",
         "takes DINOv2's own objective",
-        "it is the one that they were trained with; not measured here",
+        "it is the closest to how they were trained; not measured here",
         lambda facts, chosen: "dinov2" in str(chosen.get("weights", "")),
         lambda facts: {"method": "dinov2"},
     ),
@@ -186,7 +186,8 @@ RULES = (
         "anything else",
         "takes SimCLR",
         "62.9 % kNN on CIFAR-10, the most after ten epochs without labels or "
-        "a teacher, in the least time ([benchmark](benchmark.md))",
+        "a teacher, and in less time than BYOL and VICReg, which come next "
+        "([benchmark](benchmark.md))",
         lambda facts, chosen: True,
         lambda facts: {"method": "simclr"},
     ),
@@ -202,8 +203,9 @@ RULES = (
         f"from scratch without an accelerator, fewer than {BENCHMARK[0]:,} "
         "images",
         f"trains for more epochs, up to {MOST_EPOCHS}, for as many steps",
-        "in ten epochs SimCLR has 48.1 % kNN with 10,000 images and 62.9 % "
-        "with 50,000 ([benchmark](benchmark.md))",
+        "in ten epochs SimCLR has 48.1 % kNN with 10,000 images "
+        "([methods](methods.md#results-measured-here)) and 62.9 % with 50,000 "
+        "([benchmark](benchmark.md))",
         lambda facts, chosen: (
             not facts.accelerator
             and "weights" not in chosen

@@ -137,10 +137,11 @@ def byol(
     solarize: tuple[float, float] = (0.0, 0.2),
     seed: int | None = None,
 ) -> ViewAugmenter:
-    """Returns the unequal pair of BYOL, Barlow Twins, VICReg and MoCo v3.
+    """Returns the unequal pair of BYOL, NNCLR, VICReg and their kin.
 
-    The first view is always blurred; the second rarely, and it is sometimes
-    solarized.
+    Above 32 pixels the first view is always blurred and the second rarely; the
+    second is sometimes solarized. Barlow Twins and MoCo v3 have these views,
+    too.
 
     Args:
         size: int, the views' height and width in pixels.

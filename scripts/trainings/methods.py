@@ -16,8 +16,8 @@ already there are not repeated.
 
 With `--images 50000`, all of them, a method is scored on all 10,000 test
 images, by the linear probe too. These runs go into
-docs/results/cifar10_all.jsonl, and docs/benchmark.md has them beside the
-presets.
+docs/results/cifar10_all.jsonl. docs/benchmark.md has them beside the presets,
+and the methods' pages have them too.
 """
 
 import argparse
