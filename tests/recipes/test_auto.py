@@ -1,6 +1,8 @@
 """The rules of `kerassl pretrain auto`."""
 
+import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,6 +87,18 @@ def test_every_rule_has_evidence_and_is_in_the_table():
         assert rule.evidence in auto.table()
         method = rule.gives(Facts(300, 32)).get("method", METHODS[0])
         assert method in METHODS
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.when[:30])
+def test_pages_have_the_numbers_that_a_rule_takes_from_them(rule):
+    docs = Path(__file__).parents[2] / "docs"
+    # A page is linked after what it says.
+    *claims, _ = re.split(r"\]\(", rule.evidence)
+    pages = re.findall(r"\]\(([\w/]+\.md)", rule.evidence)
+    for claim, page in zip(claims, pages, strict=True):
+        text = (docs / page).read_text(encoding="utf-8")
+        for number in re.findall(r"\d+\.\d", claim):
+            assert number in text, (number, page)
 
 
 def test_facts_of_photos_of_16_bits_and_of_arrays(tmp_path, monkeypatch):
