@@ -2,6 +2,7 @@
 
 import dataclasses
 import fractions
+import numbers
 from typing import Any
 
 import keras
@@ -154,7 +155,7 @@ def build_from_recipe(
     **changes: Any,
 ) -> methods.SelfSupervisedModel:
     """Implements `SelfSupervisedModel.from_recipe`."""
-    if not isinstance(steps, int) or steps < 1:
+    if not isinstance(steps, numbers.Integral) or steps < 1:
         raise ValueError(
             "`steps` must be the number of training steps of the whole run, a "
             f"positive integer. Received: {steps}"
@@ -177,7 +178,15 @@ def build_from_recipe(
             encoder = load_encoder(weights, image_shape=image_shape)
             encoder = _in_precision(encoder, recipe)
         encoder, recipe = _encoder_for(recipe, encoder, image_shape)
-        steps_per_epoch: Any = fractions.Fraction(steps, recipe.epochs)
+        size = changes.get("image_size")
+        found = encoder.input_shape[1:3]
+        if size is not None and not {size} >= {*found} - {None}:
+            raise ValueError(
+                f"`image_size` is {size}, and the encoder takes images of "
+                f"{found} pixels. Leave out `image_size`; for smaller views "
+                "change `views.size`."
+            )
+        steps_per_epoch: Any = fractions.Fraction(int(steps), recipe.epochs)
         return _build(cls, recipe, encoder, steps_per_epoch)
 
 
@@ -220,9 +229,11 @@ def build_optimizer(model: Any) -> keras.optimizers.Optimizer:
         An optimizer at the recipe's peak learning rate for its batch size.
     """
     method, _ = _find_method(type(model), "cpu")
-    recipe = default(
-        method, encoders.image_size(model.encoder), has_accelerator()
-    )
+    shape = model.encoder.input_shape[1:3]
+    views = getattr(model.augmenter, "sizes", {}).values()
+    sizes = list(filter(None, shape)) or list(filter(None, views))
+    size = min(sizes) if sizes else encoders.image_size(model.encoder)
+    recipe = default(method, size, has_accelerator())
     return rates.build_optimizer(recipe, model, None)
 
 

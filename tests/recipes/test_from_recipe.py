@@ -205,6 +205,14 @@ def test_the_encoder_may_be_a_name_or_a_model():
         kerassl.SimCLR.from_recipe(encoder="resnet_nan", **shape)
     with pytest.raises(ValueError, match="`steps`"):
         kerassl.SimCLR.from_recipe(image_shape=(28, 28, 1), steps=0)
+    for given in ({"encoder": encoder}, {"image_shape": (28, 28, 1)}):
+        with pytest.raises(ValueError, match="`image_size` is 32, and the"):
+            kerassl.SimCLR.from_recipe(image_size=32, steps=10, **given)
+    steps = np.int64(10)
+    model = kerassl.SimCLR.from_recipe(
+        encoder=encoder, image_size=28, steps=steps
+    )
+    assert model.recipe.image_size == 28
 
 
 def test_the_recipe_has_the_size_of_the_images():
@@ -230,6 +238,22 @@ def test_auto_is_the_default_recipes_optimizer(monkeypatch):
     assert isinstance(model.optimizer, kerassl.optimizers.LARS)
     model.compile()
     assert isinstance(model.optimizer, keras.optimizers.RMSprop)
+
+
+@pytest.mark.parametrize("shape", [(None, None, 3), (24, 28, 3)])
+def test_auto_for_encoders_of_other_shapes(shape):
+    encoder = keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Conv2D(4, 3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    augmenter = kerassl.augmentation.simclr(24)
+    model = kerassl.SimCLR(encoder, augmenter=augmenter)
+    model.compile("auto")
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
 
 
 def test_auto_keeps_rates_of_single_layers(images):
