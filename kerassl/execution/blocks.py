@@ -60,12 +60,15 @@ def kind_of(layer: Any) -> Any:
 
     For a lent class it is the layer's own.
     """
-    kind = type(layer)
-    if hasattr(kind, "graph"):
-        (kind,) = kind.__bases__
+    kind = vars(type(layer)).get("_kerassl_kind", type(layer))
     if kind.__module__.startswith("keras_hub."):
         return f"keras_hub.{kind.__name__}"
     return kind
+
+
+def is_known(layer: Any) -> bool:
+    """Returns whether layers of this class usually run without Keras."""
+    return kind_of(layer) in COMPOSED or kind_of(layer) in MAKERS
 
 
 def is_plain(layer: Any) -> bool:

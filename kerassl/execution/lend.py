@@ -209,10 +209,9 @@ def _classes(over_devices: bool) -> dict[type, type]:
 
 def _networks(model: Any, layers: list[keras.layers.Layer]) -> list[Any]:
     """Returns the networks that a model calls."""
+    from kerassl.execution.blocks import is_known
     from kerassl.execution.graph import is_network
 
-    if is_network(model):
-        return [model]
     networks = [layer for layer in layers if is_network(layer)]
     # It runs the parts of a network with the network, unless it has them too.
     parts = {
@@ -222,7 +221,16 @@ def _networks(model: Any, layers: list[keras.layers.Layer]) -> list[Any]:
         for layer in all_layers(network)
         if layer is not network
     }
-    parts -= {id(layer) for layer in getattr(model, "layers", [])}
+    if not is_network(model):
+        parts -= {id(layer) for layer in getattr(model, "layers", [])}
+    # What Keras calls there, such as a layer of one's own, calls its parts.
+    running = {id(network) for network in networks} | {id(model)}
+    parts -= {
+        id(part)
+        for layer in layers
+        if id(layer) not in running and not is_known(layer)
+        for part in all_layers(layer)
+    }
     return [network for network in networks if id(network) not in parts]
 
 
@@ -256,6 +264,7 @@ def _running(network: Any) -> type:
         "__doc__": kind.__doc__,
         "__call__": call_at_once,
         "call": call,
+        "_kerassl_kind": kind,
         "graph": graph,
         "refresh": graph.refresh,
     }

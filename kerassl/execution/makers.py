@@ -193,6 +193,7 @@ def _batch_norm(
             (state.shares and layer.over_devices)
             or x.numel() <= x.shape[1]
             or x.dtype == torch.float64
+            or layer.variable_dtype != "float32"
         ):
             y = layer.call(pytorch.channels_last(x), training=True)
             return pytorch.channels_second(y)

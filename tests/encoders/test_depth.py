@@ -7,6 +7,9 @@ from keras import ops
 
 import kerassl
 from kerassl import encoders
+from kerassl.encoders.depth import RandomDepth
+from kerassl.execution import lent
+from kerassl.networks import all_layers
 from tests.contracts.methods import ibot, tiny_encoder, tiny_vit
 
 
@@ -40,6 +43,23 @@ def test_an_image_skips_the_last_block_or_gets_more_of_it(images):
     assert 25 < is_skipped.sum() < 75
     again = value(model(x, training=True))
     assert np.abs(found - again).max() > 1e-3
+
+
+@pytest.mark.skipif(
+    keras.config.backend() != "torch", reason="PyTorch's graphs"
+)
+def test_its_blocks_run_as_graphs(images):
+    model = encoders.at_random_depth(tiny_vit(tiny_encoder()), 0.25, seed=3)
+    (depth,) = (x for x in all_layers(model) if isinstance(x, RandomDepth))
+    state = depth.seed_generator.state
+    start = value(state).copy()
+    expected = value(model(images[:8], training=True))
+    state.assign(start)
+    with lent(model):
+        for block in depth.encoder.encoder_layers:
+            assert type(block).graph.steps and not type(block).graph.called
+        found = value(model(images[:8], training=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def dino_on_vit(encoder, **kwargs):

@@ -92,7 +92,13 @@ def test_it_computes_what_keras_does(way, training):
 
 @on_torch
 @pytest.mark.parametrize(
-    "policy, error", [("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2)]
+    "policy, error",
+    [
+        ("mixed_float16", 2e-3),
+        ("mixed_bfloat16", 2e-2),
+        ("float16", 2e-3),
+        ("bfloat16", 5e-2),
+    ],
 )
 def test_half_precision_is_as_near_as_kerass(way, policy, error):
     x = np.random.default_rng(1).normal(size=(6, 13, 12, 3)).astype("float32")
