@@ -27,7 +27,7 @@ def read_npy_header(file: IO[bytes]) -> Header:
         file: the file, opened at its start; afterwards at its first value.
 
     Raises:
-        ValueError: if it is no such file, or of an unknown version.
+        ValueError: if it is another file, or of an unknown version.
     """
     version = np.lib.format.read_magic(file)
     if version not in _HEADERS:

@@ -237,7 +237,7 @@ def test_a_resumed_run_keeps_its_options(tmp_path, capsys, monkeypatch):
     assert main(shlex.split(line)[1:]) == 0
     assert not (tmp_path / BEST).exists()
     assert list((tmp_path / "checkpoints").iterdir())
-    # Others take their place from then on.
+    # What is given later holds from then on.
     assert main([*shlex.split(line)[1:], "--guard", "knn"]) == 0
     found = read_settings(tmp_path)
     assert (found["guard"], found["keep"]) == ("knn", 1)
