@@ -8,6 +8,7 @@ from kerassl.encoders.graph import part_before
 from kerassl.encoders.kerashub import hub_name
 from kerassl.encoders.sizes import EMBEDDINGS
 from kerassl.image_format import flat_layers
+from kerassl.layers import TokensAtSize
 from kerassl.networks import is_graph, replay
 
 
@@ -32,12 +33,17 @@ def token_parts(encoder: keras.Model) -> TokenParts:
     """Takes an encoder apart.
 
     Args:
-        encoder: `keras.Model` that contains a ViT, DeiT or DINOv2 of KerasHub.
+        encoder: `keras.Model` that contains a ViT, DeiT or DINOv2 of KerasHub,
+            or what `at_size` makes of it.
 
     Raises:
         ValueError: if it contains none.
     """
-    found = [x for x in flat_layers(encoder) if hub_name(x) in EMBEDDINGS]
+    found = [
+        layer
+        for layer in flat_layers(encoder)
+        if isinstance(layer, TokensAtSize) or hub_name(layer) in EMBEDDINGS
+    ]
     if not found:
         raise ValueError(
             f"The encoder {encoder.name!r} has no ViT, DeiT or DINOv2 of "
@@ -46,7 +52,7 @@ def token_parts(encoder: keras.Model) -> TokenParts:
         )
     embedding = found[0]
     preprocessor = part_before(encoder, embedding)
-    shape = embedding.compute_output_shape(preprocessor.output_shape)
+    shape = embedding.compute_output_spec(preprocessor.output).shape
     given = keras.Input(shape[1:], name="tokens")
     _, after = _called_after(encoder, embedding, given)
     last, tokens = [x for x in after if _shape(x[1]) == _shape(given)][-1]

@@ -275,7 +275,8 @@ class MaskedTokens(TokensAtSize):
     at 0, and gets the positions of the patches that it replaces.
 
     Args:
-        embedding: as in `TokensAtSize`, for square images.
+        embedding: as in `TokensAtSize`, for square images; or such a layer, for
+            images of its size.
 
     Raises:
         ValueError: if the patches aren't a square.
@@ -286,6 +287,9 @@ class MaskedTokens(TokensAtSize):
     """
 
     def __init__(self, embedding: Any):
+        size = None
+        if isinstance(embedding, TokensAtSize):
+            size, embedding = embedding.size, embedding.embedding
         parts = parts_of(embedding)
         rows, columns = parts.grid
         height, width = parts.patches.kernel_size
@@ -295,9 +299,10 @@ class MaskedTokens(TokensAtSize):
                 f"{embedding.name!r} has {rows}x{columns} patches of "
                 f"{height}x{width}."
             )
-        super().__init__(embedding, rows * height)
-        # As in the embedding itself, whatever is added to other sizes.
-        self._matrices = [np.eye(rows, dtype="float32")] * 2
+        super().__init__(embedding, size or rows * height)
+        if self.grid == parts.grid:
+            # As in the embedding itself, whatever is added to other sizes.
+            self._matrices = [np.eye(rows, dtype="float32")] * 2
         if not hasattr(embedding, "mask_token"):
             self.mask_token = self.add_weight(
                 name="mask_token",

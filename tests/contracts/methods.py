@@ -201,26 +201,20 @@ def ijepa(encoder, **kwargs):
     return kerassl.IJEPA(tiny_vit(encoder), **(settings | kwargs))
 
 
-def ibot(encoder, **kwargs):
+def ibot(encoder, method=kerassl.IBOT, **kwargs):
     size = encoder.input_shape[1]
     settings = dict(num_prototypes=12, hidden_dim=16, projection_dim=8)
     settings |= dict(head_normalization=True, freeze_last_layer_steps=0)
     settings |= dict(momentum=kerassl.layers.CosineMomentum(0.99, 32))
-    augmenter = kerassl.augmentation.dino(size, size // 2, num_local_crops=1)
-    return kerassl.IBOT(
-        tiny_vit(encoder), augmenter=augmenter, **(settings | kwargs)
-    )
+    if "augmenter" not in kwargs:
+        kwargs["augmenter"] = kerassl.augmentation.dino(
+            size, size // 2, num_local_crops=1
+        )
+    return method(tiny_vit(encoder), **(settings | kwargs))
 
 
 def dinov2(encoder, **kwargs):
-    size = encoder.input_shape[1]
-    settings = dict(num_prototypes=12, hidden_dim=16, projection_dim=8)
-    settings |= dict(head_normalization=True, freeze_last_layer_steps=0)
-    settings |= dict(momentum=kerassl.layers.CosineMomentum(0.99, 32))
-    augmenter = kerassl.augmentation.dino(size, size // 2, num_local_crops=1)
-    return kerassl.DINOv2(
-        tiny_vit(encoder), augmenter=augmenter, **(settings | kwargs)
-    )
+    return ibot(encoder, kerassl.DINOv2, **kwargs)
 
 
 def distillation(encoder, **kwargs):

@@ -171,6 +171,30 @@ def test_the_student_sees_no_hidden_pixel_and_the_teacher_does(model, views):
     assert np.abs(found["view_1"] - before["view_1"]).max() > 0
 
 
+def test_large_views_can_be_smaller_than_the_encoders_images(images):
+    augmenter = kerassl.augmentation.dino(14, num_local_crops=0)
+    model = ibot(tiny_encoder(), head_normalization=False, augmenter=augmenter)
+    assert model.grid == 2 and model.most_hidden == 2
+    views = model.make_views(ops.convert_to_tensor(images[:6]))
+    whole = {
+        name: ops.zeros_like(x) if name in model.drawn_names else x
+        for name, x in views.items()
+    }
+    assert whole["view_1"].shape[1:3] == (14, 14)
+    _, found = forward(model, whole)
+    for prefix, network, head in (
+        ("", model.encoder, model.projector),
+        ("teacher_", model.feature_encoder, model.momentum_projector),
+    ):
+        features = kerassl.encoders.at_size(network, 14)(whole["view_2"])
+        np.testing.assert_allclose(
+            found[f"{prefix}view_2"],
+            value(head(features)),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
 def test_dinov2_brings_its_own_mask_token(images):
     import keras_hub
 

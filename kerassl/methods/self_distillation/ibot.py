@@ -9,6 +9,7 @@ from keras import ops
 from kerassl import augmentation
 from kerassl.augmentation import patch_masks
 from kerassl.distributed import DeviceSeedGenerator
+from kerassl.encoders import at_size
 from kerassl.encoders.tokens import token_parts
 from kerassl.layers import DINOHead, MaskedTokens, MomentumNetwork
 from kerassl.losses import masked_distillation
@@ -98,15 +99,6 @@ class IBOT(DINO):
                 f"Received: {mask_ratio}"
             )
         super().__init__(encoder, num_prototypes, augmenter=augmenter, **kwargs)
-        size, wanted = (
-            self._size_of(self.taught[0]),
-            self.encoder.input_shape[1],
-        )
-        if size != wanted:
-            raise ValueError(
-                f"The first two views of {type(self).__name__} must have the "
-                f"encoder's size, {wanted} pixels. The augmenter makes {size}."
-            )
         self.patch_temperature = patch_temperature
         self.patch_weight = patch_weight
         self.shared_head = shared_head
@@ -122,7 +114,11 @@ class IBOT(DINO):
         self.preprocessor = student.preprocessor
         self.rest, self.pool = student.rest, student.pool
         self.embedding = MaskedTokens(student.embedding)
-        teacher = token_parts(self.momentum_encoder.network)
+        teacher = token_parts(
+            at_size(
+                self.momentum_encoder.network, self._size_of(self.taught[0])
+            )
+        )
         # In a function, so that Keras can't thaw the teacher's layers.
         self.teacher_parts = lambda: teacher
         self.grid = self.embedding.grid[0]
