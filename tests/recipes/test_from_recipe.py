@@ -111,7 +111,7 @@ def test_a_momentum_encoder_of_free_size_is_called_as_it_is():
     assert not model.untracked_networks()
 
 
-@pytest.mark.parametrize("method", ["mae", "context_encoder", "ibot"])
+@pytest.mark.parametrize("method", ["mae", "context_encoder", "simmim"])
 def test_some_methods_take_one_size(method):
     with pytest.raises(ValueError, match="encoder's size, 28 .* 20"):
         recipes.METHODS[method].from_recipe(
