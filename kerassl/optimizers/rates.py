@@ -39,11 +39,17 @@ class PartsOptimizer(keras.optimizers.MultiOptimizer):
         limit = self.optimizers[-1].global_clipnorm
         if limit:
             limit *= self.loss_scale_factor or 1
-            squares = [ops.sum(ops.square(g)) for g in grads if g is not None]
+            # In float32: squares of gradients exceed float16.
+            squares = [
+                ops.sum(ops.square(ops.cast(g, "float32")))
+                for g in grads
+                if g is not None
+            ]
             share = limit / ops.maximum(ops.sqrt(sum(squares)), limit)
             # The parts clip again, which changes nothing: none is longer now.
             grads = [
-                None if g is None else ops.multiply(g, share) for g in grads
+                None if g is None else ops.multiply(g, ops.cast(share, g.dtype))
+                for g in grads
             ]
         super().apply(grads, trainable_variables)
 

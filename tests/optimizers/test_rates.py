@@ -22,8 +22,8 @@ def schedule():
     return warmup_cosine(0.5, total_steps=10, warmup_steps=2)
 
 
-def dense(name):
-    layer = keras.layers.Dense(2, name=name)
+def dense(name, **kwargs):
+    layer = keras.layers.Dense(2, name=name, **kwargs)
     layer.build((None, 3))
     return layer
 
@@ -264,9 +264,11 @@ def test_a_name_in_no_path_is_told():
     np.testing.assert_allclose(moves, np.where(frozen, 0, 0.1), atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", [None, 8.0])
-def test_gradients_are_clipped_by_their_common_norm(scale):
-    layers = [dense("encoder"), dense("predictor")]
+@pytest.mark.parametrize(
+    "scale, dtype", [(None, "float32"), (8.0, "float32"), (None, "float16")]
+)
+def test_gradients_are_clipped_by_their_common_norm(scale, dtype):
+    layers = [dense(name, dtype=dtype) for name in ("encoder", "predictor")]
     variables = [v for layer in layers for v in layer.trainable_variables]
     optimizer = with_learning_rates(
         keras.optimizers.SGD(1.0, global_clipnorm=5.0), {"predictor": 1.0}
@@ -276,11 +278,13 @@ def test_gradients_are_clipped_by_their_common_norm(scale):
     for size, norm in ((300.0, 5.0), (0.1, 0.4)):  # 16 entries.
         gradient = size * (scale or 1)
         optimizer.apply(
-            [gradient * ops.ones(v.shape) for v in variables], variables
+            [ops.full(v.shape, gradient, v.dtype) for v in variables],
+            variables,
         )
         moves = [a - b for a, b in zip(before, values(variables))]
         found = np.sqrt(sum(np.square(move).sum() for move in moves))
-        assert found == pytest.approx(norm, rel=1e-4)
+        rounding = 1e-2 if dtype == "float16" else 1e-4
+        assert found == pytest.approx(norm, rel=rounding)
         before = values(variables)
 
 
