@@ -180,14 +180,19 @@ class LARS(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         if self.is_kernel[index] or not self.exclude_bias_and_norm:
             gradient = gradient + self.l2 * ops.convert_to_tensor(variable)
-            # Flattened, since TensorFlow's `norm` doesn't accept scalars.
-            weight_norm = ops.norm(ops.reshape(variable, (-1,)))
-            update_norm = ops.norm(ops.reshape(gradient, (-1,)))
+            # In float32 at least, as squares exceed float16. Flattened, since
+            # TensorFlow's `norm` doesn't accept scalars.
+            wide = keras.backend.result_type(variable.dtype, "float32")
+            weight_norm, update_norm = (
+                ops.norm(ops.reshape(ops.cast(x, wide), (-1,)))
+                for x in (variable, gradient)
+            )
             adapts = ops.logical_and(weight_norm > 0, update_norm > 0)
             # The inner `where` keeps the unused branch finite.
             one = ops.ones_like(weight_norm)
             ratio = weight_norm / ops.where(adapts, update_norm, one)
-            rate = rate * ops.where(adapts, self.trust_coefficient * ratio, one)
+            trust = ops.where(adapts, self.trust_coefficient * ratio, one)
+            rate = rate * ops.cast(trust, rate.dtype)
         else:
             rate = rate * self.bias_rate_scale
         slot = self.momentums[index]

@@ -47,9 +47,12 @@ def move(
         [in_memory_order(x, like) for x, like in zip(tensors, parameters)]
         for tensors in (parameters, gradients, velocities or [])
     ]
-    # The fused kernel takes a tensor's memory as it lies, and isn't traced.
+    # The fused kernel takes a tensor's memory as it lies, and isn't traced. In
+    # half precision PyTorch's for CPUs moves nothing (pytorch#191763).
     fused = not torch.compiler.is_compiling() and all(
-        x.is_contiguous() for tensors in lists for x in tensors
+        x.is_contiguous() and x.dtype.itemsize >= torch.float32.itemsize
+        for tensors in lists
+        for x in tensors
     )
     sgd(
         lists[0],

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerassl.optimizers import LARS, AdamW, warmup_cosine
+from kerassl.optimizers import LARS, AdamW, multi_tensor, warmup_cosine
 from tests.backends import count_kernels, count_waits, once
 
 
@@ -115,12 +115,36 @@ def test_lars_moves_all_variables_as_it_moves_each(settings):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
 
 
+@once
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_parameters_of_any_precision_move(dtype, momentum):
+    make = keras.ops.full
+    parameter, gradient = make((5, 33), 1.0, dtype), make((5, 33), 2.0, dtype)
+    velocities = [make((5, 33), 4.0, dtype)] if momentum else None
+    multi_tensor.move(
+        [parameter], [gradient], velocities, momentum=momentum, rate=0.25
+    )
+    found = keras.ops.convert_to_numpy(keras.ops.cast(parameter, "float32"))
+    np.testing.assert_array_equal(found, 0.0 if momentum else 0.5)
+
+
 def test_lars_zero_norms_stay_finite():
     variable = keras.Variable(np.zeros((2, 2), "float32"))
     optimizer = LARS(1.0)
     optimizer.apply([keras.ops.zeros((2, 2))], [variable])
     optimizer.apply([keras.ops.ones((2, 2))], [variable])
     assert np.isfinite(keras.ops.convert_to_numpy(variable)).all()
+
+
+def test_lars_takes_large_gradients_in_float16():
+    variable = keras.Variable(np.ones((64, 64)), dtype="float16", name="kernel")
+    optimizer = LARS(1.0, momentum=0.0, trust_coefficient=0.01)
+    gradient = keras.ops.full((64, 64), 1000.0, "float16")
+    optimizer.apply([gradient], [variable])
+    # 0.01 of the weights' length, whatever the gradient's.
+    moved = keras.ops.convert_to_numpy(variable)
+    np.testing.assert_allclose(moved, 0.99, rtol=2e-3)
 
 
 def test_lars_knows_the_biases_of_attention():
