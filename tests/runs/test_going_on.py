@@ -18,6 +18,7 @@ from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import encoder_file, read_settings
 from kerassl.runs import run as run_module
 from kerassl.runs.weights import describe_weights
+from tests.backends import more
 from tests.runs.test_run import At, assert_same
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,14 @@ def test_sizes_and_channels(tmp_path):
         start(tmp_path / "c", recipe=recipes.get("simclr"))
 
 
-@pytest.mark.parametrize("method", ["mae", "simmim", "ijepa"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "ijepa",
+        pytest.param("mae", marks=more("ijepa")),
+        pytest.param("simmim", marks=more("ijepa")),
+    ],
+)
 def test_a_vit_keeps_its_positions(method, tmp_path):
     source = tmp_path / "vit.keras"
     kerassl.encoders.build("vit_nano", (32, 32, 3)).save(source)
