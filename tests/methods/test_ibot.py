@@ -224,6 +224,9 @@ def test_dinov2_brings_its_own_mask_token(images):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="mask_ratio"):
         ibot(tiny_encoder(), mask_ratio=(0.5, 0.1))
+    with pytest.raises(ValueError, match="a single patch of 7 pixels"):
+        augmenter = kerassl.augmentation.dino(7, num_local_crops=0)
+        ibot(tiny_encoder(), augmenter=augmenter)
     with pytest.raises(ValueError, match="no ViT"):
         kerassl.IBOT(
             tiny_encoder(),

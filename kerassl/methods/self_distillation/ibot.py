@@ -39,12 +39,13 @@ class IBOT(DINO):
             hidden, 0 < low <= high < 1.
         seed: int, of the masks.
         augmenter: as in `DINO`. By default `kerassl.augmentation.dino` at the
-            encoder's image size, with iBOT's crops.
+            encoder's image size, with iBOT's crops. Large views may be smaller,
+            of at least 2x2 patches.
         **kwargs: the other arguments of `DINO`.
 
     Raises:
-        ValueError: if the encoder contains no such ViT, or an argument is out
-            of its range; and as `DINO`.
+        ValueError: if the encoder contains no such ViT, a large view is a
+            single patch, or an argument is out of its range; and as `DINO`.
 
     Metrics: those of `DINO`, for the views, and `patch_loss`.
 
@@ -123,6 +124,12 @@ class IBOT(DINO):
         self.teacher_parts = lambda: teacher
         self.grid = self.embedding.grid[0]
         patches = self.grid**2
+        if patches == 1:
+            raise ValueError(
+                f"{type(self).__name__} hides patches of its first two views, "
+                f"and each is a single patch of {self.embedding.size} pixels. "
+                "Take larger views, or an encoder with smaller patches."
+            )
         #: The largest number of hidden patches of a view.
         self.most_hidden = max(1, round(high * patches))
         self.patch_center = self.add_weight(
