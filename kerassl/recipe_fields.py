@@ -28,6 +28,17 @@ _REAL = Form(
     ),
     "a number",
 )
+_SIZE = Form(
+    lambda value: (
+        not isinstance(value, dict)
+        or (
+            set(value) == {"share"}
+            and _REAL.is_valid(value["share"])
+            and 0 < value["share"] <= 1
+        )
+    ),
+    "a number of pixels, or {share = S}, a share of the image size up to 1",
+)
 SCHEDULE: dict[str, Form] = {
     "scaling": text(),
     "warmup_epochs": _REAL,
@@ -43,7 +54,7 @@ SCHEDULE: dict[str, Form] = {
 # The fields that are dicts, with the forms of their values.
 NESTED: dict[str, dict[str, Form]] = {
     "method_args": {},
-    "views": {"preset": text()},
+    "views": {"preset": text(), "size": _SIZE},
     "optimizer": {"name": text(), "learning_rate": _REAL},
     "schedule": SCHEDULE,
     "normalization": {"mean": items(_REAL), "std": items(_REAL)},

@@ -16,9 +16,10 @@ sys.path.insert(0, str(ROOT))
 
 
 def recipe_hashes(fields: dict[str, Any]) -> set[str]:
-    """Returns a recipe's hashes under present and former argument names.
+    """Returns a recipe's hashes as it is and was written.
 
-    Results are kept with the hash of the time when they were measured.
+    Results are kept with the hash of the time when they were measured, on
+    CIFAR-10 if the recipe has views of a share of the image size.
 
     Args:
         fields: dict, as `Recipe.to_dict()` returns it and presets keep it.
@@ -39,7 +40,12 @@ def recipe_hashes(fields: dict[str, Any]) -> set[str]:
         else item
         for key, item in before["method_args"].items()
     }
-    return {recipe_hash(now), recipe_hash({**now, **before})}
+    written = [now, {**now, **before}]
+    size = now["views"].get("size")
+    if isinstance(size, dict):  # Formerly in pixels.
+        views = {**now["views"], "size": round(size["share"] * 32)}
+        written.append({**now, "views": views})
+    return {recipe_hash(fields) for fields in written}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -81,6 +81,10 @@ def test_results_keep_the_hash_of_former_names(load):
     settings["momentum"]["epochs"] = recipe["epochs"]
     old = kerassl.recipes.get("ijepa").replace(method_args=settings)
     assert old.hash in load("results").recipe_hashes(recipe)
+    # Shares of CIFAR-10's 32 pixels were a number of pixels.
+    recipe = kerassl.recipes.get("dino")
+    old = recipe.change(**{"views.size": 16})
+    assert old.hash in load("results").recipe_hashes(recipe.to_dict())
 
 
 @once

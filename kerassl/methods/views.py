@@ -15,24 +15,28 @@ def views_for(
 ) -> keras.layers.Layer:
     """Makes an augmenter at an encoder's image size.
 
-    Small views get a size that a ViT can split into its patches.
+    Sizes that are computed can be split into a ViT's patches.
 
     Args:
         encoder: `keras.Model` from images to features.
         make_views: a function of `kerassl.augmentation`, from the size of the
             views and other settings to an augmenter.
-        **settings: arguments of it, which win.
+        **settings: arguments of it, which win. `size` may also be
+            `{"share": 0.5}`, a share of the encoder's image size.
 
     Returns:
         A layer from images to a dict of views.
     """
+    patch = encoders.patch_size(encoder)
     size = settings.pop("size", None)
     if size is None:
         size = encoders.image_size(encoder)
+    elif isinstance(size, dict):
+        share = size["share"] * encoders.image_size(encoder)
+        size = patch * max(1, round(share / patch))
     if (
         "local_size" in inspect.signature(make_views).parameters
         and settings.get("local_size") is None
     ):
-        patch = encoders.patch_size(encoder)
         settings["local_size"] = local_size_of(size, patch)
     return make_views(size, **settings)

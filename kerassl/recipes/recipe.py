@@ -96,7 +96,9 @@ class Recipe:
             no longer than the run (both `kerassl.optimizers.Ramp`); and
             `{"epochs": 1}`, a number of steps.
         views: `"preset"`, the name of a function in `kerassl.augmentation`,
-            and its arguments; `"size"` is the encoder's unless it is given.
+            and its arguments. `"size"` is the encoder's image size unless it
+            is given, in pixels or as a share of the encoder's,
+            `{"share": 0.5}`, rounded to whole patches of a ViT.
         optimizer: `"name"`, `"learning_rate"` at a batch of 256 images, and
             the optimizer's other arguments.
         schedule: `"scaling"` of the learning rate with the batch (`"linear"`,

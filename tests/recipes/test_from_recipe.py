@@ -72,6 +72,25 @@ def test_views_may_be_smaller_than_the_images(method, images):
 
 
 @pytest.mark.parametrize(
+    "method, image_size, views, size",
+    [
+        ("visreg", 28, {}, 14),
+        ("fastsiam", 64, {}, 32),
+        ("ibot", 96, {}, 48),
+        ("dinov2", 64, {"size": {"share": 0.3}}, 16),  # Patches of 8.
+    ],
+)
+def test_views_may_be_a_share_of_the_images(method, image_size, views, size):
+    model = recipes.METHODS[method].from_recipe(
+        f"{method}/cpu",
+        image_shape=(image_size, image_size, 3),
+        steps=2,
+        views=views,
+    )
+    assert set(model.augmenter.sizes.values()) == {size}
+
+
+@pytest.mark.parametrize(
     "method",
     [
         "moco_v3",

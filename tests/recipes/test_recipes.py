@@ -179,6 +179,15 @@ def test_numbers_are_refused_by_name(changes):
         recipes.get("simclr").replace(**changes)
 
 
+@pytest.mark.parametrize(
+    "size", [{}, {"share": 0}, {"share": 1.5}, {"share": "half"}, {"part": 1}]
+)
+def test_other_shares_of_the_image_size_are_refused(size):
+    views = {"preset": "byol", "size": size}
+    with pytest.raises(ValueError, match="`size` must be .* up to 1"):
+        recipes.get("simclr").replace(views=views)
+
+
 def test_milestones_and_a_warmup_are_refused():
     recipe = recipes.get("rotation", "cifar")
     assert recipe.schedule["milestones"]
