@@ -18,8 +18,7 @@ sys.path.insert(0, str(ROOT))
 def recipe_hashes(fields: dict[str, Any]) -> set[str]:
     """Returns a recipe's hashes as it is and was written.
 
-    Results are kept with the hash of the time when they were measured, on
-    CIFAR-10 if the recipe has views of a share of the image size.
+    Results are kept with the hash of the time when they were measured.
 
     Args:
         fields: dict, as `Recipe.to_dict()` returns it and presets keep it.
@@ -40,12 +39,20 @@ def recipe_hashes(fields: dict[str, Any]) -> set[str]:
         else item
         for key, item in before["method_args"].items()
     }
-    written = [now, {**now, **before}]
-    size = now["views"].get("size")
-    if isinstance(size, dict):  # Formerly in pixels.
-        views = {**now["views"], "size": round(size["share"] * 32)}
-        written.append({**now, "views": views})
+    written = now, {**now, **before}, in_pixels(now)
     return {recipe_hash(fields) for fields in written}
+
+
+def in_pixels(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns a recipe with the size of its views on CIFAR-10 in pixels.
+
+    Recipes had no shares of the image size before.
+    """
+    size = fields["views"].get("size")
+    if not isinstance(size, dict):
+        return fields
+    views = {**fields["views"], "size": round(size["share"] * 32)}
+    return {**fields, "views": views}
 
 
 def read_json(path: Path) -> dict[str, Any]:

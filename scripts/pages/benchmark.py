@@ -7,7 +7,15 @@ import string
 from pathlib import Path
 from typing import Any
 
-from results import PRESETS, RESULTS, ROOT, read_json, read_lines, recipe_hashes
+from results import (
+    PRESETS,
+    RESULTS,
+    ROOT,
+    in_pixels,
+    read_json,
+    read_lines,
+    recipe_hashes,
+)
 
 TEMPLATE = ROOT / "scripts" / "pages" / "benchmark.md"
 PAGE = ROOT / "docs" / "benchmark.md"
@@ -279,7 +287,10 @@ def tries(presets: list[dict[str, Any]]) -> str:
         changes = ", ".join(
             f"`{change}`"
             for change in differences(
-                *map(current_recipe, (found["recipe"], now[found["method"]]))
+                *(
+                    in_pixels(current_recipe(fields))
+                    for fields in (found["recipe"], now[found["method"]])
+                )
             )
         )
         cells = [
