@@ -5,6 +5,8 @@ from typing import Any
 
 from keras import ops
 
+from kerassl.losses.nt_xent import MASKED
+
 
 def sinkhorn(
     scores: Any,
@@ -40,27 +42,29 @@ def sinkhorn(
         - facebookresearch/swav, `main_swav.py`
     """
 
-    def of_all(reduction: Callable, column_values: Any) -> Any:
-        own = reduction(column_values, axis=0, keepdims=True)
+    def of_all(reduction: Callable, own: Any) -> Any:
         found = own if gather is None else gather(own)
-        if found is own:
-            return own
-        return reduction(found, axis=0, keepdims=True)
+        return own if found is own else reduction(found, axis=0, keepdims=True)
 
     logits = ops.stop_gradient(ops.cast(scores, "float32")) / epsilon
+    left_out: Any = 0.0
+    if taking_part is not None:
+        left_out = 1.0 - ops.cast(taking_part, logits.dtype)[:, None]
+        logits = logits + MASKED * left_out
+    # Not `logsumexp`: where an exponential underflows, PyTorch's on CPUs takes
+    # 50 times as long. Softmax has one of its own.
+    shares = ops.log_softmax(logits, axis=0)
+    if gather is not None:
+        own = ops.max(logits, axis=0) - ops.max(shares, axis=0)
+        own = own[None]
+        shares = shares + (own - of_all(ops.logsumexp, own))
     # After the first iteration, in logarithms, each row and each column has an
     # entry of at least 1 / (N * K), so nothing vanishes in later ones.
-    left_out: Any = 0.0
-    if taking_part is None:
-        columns = of_all(ops.logsumexp, logits)
-        q = ops.softmax(logits - columns, axis=1)
-    else:
-        takes_part = ops.cast(taking_part, logits.dtype)[:, None]
-        left_out = 1.0 - takes_part
-        columns = of_all(ops.logsumexp, logits - 1e9 * left_out)
-        q = takes_part * ops.softmax(logits - columns, axis=1)
+    q = ops.softmax(shares, axis=1)
+    if taking_part is not None:
+        q = (1.0 - left_out) * q
     for _ in range(iterations - 1):
-        q = q / of_all(ops.sum, q)
+        q = q / of_all(ops.sum, ops.sum(q, axis=0, keepdims=True))
         # Rows that are left out are divided by 1, not by something tiny: XLA
         # divides by the product of all sums at once, which would be 0.
         q = q / (ops.sum(q, axis=1, keepdims=True) + left_out)
