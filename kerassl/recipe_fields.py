@@ -30,9 +30,11 @@ _REAL = Form(
 )
 _SIZE = Form(
     lambda value: (
-        not isinstance(value, dict)
+        value is None
+        or _REAL.is_valid(value)
         or (
-            set(value) == {"share"}
+            isinstance(value, dict)
+            and set(value) == {"share"}
             and _REAL.is_valid(value["share"])
             and 0 < value["share"] <= 1
         )

@@ -180,9 +180,10 @@ def test_numbers_are_refused_by_name(changes):
 
 
 @pytest.mark.parametrize(
-    "size", [{}, {"share": 0}, {"share": 1.5}, {"share": "half"}, {"part": 1}]
+    "size",
+    ["half", {}, {"share": 0}, {"share": 1.5}, {"share": "half"}, {"part": 1}],
 )
-def test_other_shares_of_the_image_size_are_refused(size):
+def test_other_sizes_of_views_are_refused(size):
     views = {"preset": "byol", "size": size}
     with pytest.raises(ValueError, match="`size` must be .* up to 1"):
         recipes.get("simclr").replace(views=views)
