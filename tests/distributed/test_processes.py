@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from kerassl.cli.main import main
-from tests.backends import once
+from tests.backends import more, once
 from tests.distributed.cluster import cluster
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +56,7 @@ def trainers(folder):
     return sorted(found)
 
 
+@more("PyTorch's run", always_on="torch")
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks into /proc")
 def test_one_process_is_killed_and_the_run_goes_on_alone(tmp_path):
     folder = tmp_path / "run"

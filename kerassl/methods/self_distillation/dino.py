@@ -62,7 +62,8 @@ class DINO(SelfSupervisedModel):
         stochastic_depth: float in [0, 1). The probability with which the
             student skips the last block of a ViT, rising linearly from 0 for
             the first (`kerassl.encoders.at_random_depth`). The teacher skips
-            none.
+            none. On PyTorch, `jit_compile=True` then compiles a step in parts,
+            since Keras's random numbers can't be traced there.
         freeze_last_layer_steps: int >= 0. The number of initial steps in which
             the prototypes don't move; the paper's is one epoch.
         augmenter: a `ViewAugmenter` of at least two views; the teacher sees the
