@@ -194,6 +194,7 @@ def without_preset(presets: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "accuracy": run["linear"],
                 "untrained_accuracy": run["untrained_linear"],
             },
+            **run.get("scores", {}),
         }
         found[run["method"]] = {
             "name": run["method"],

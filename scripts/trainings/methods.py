@@ -15,9 +15,9 @@ Each run appends a JSON line to `--output`. Runs of the same recipe that are
 already there are not repeated.
 
 With `--images 50000`, all of them, a method is scored on all 10,000 test
-images, by the linear probe too. These runs go into
-docs/results/cifar10_all.jsonl. docs/benchmark.md has them beside the presets,
-and the methods' pages have them too.
+images as the presets are: also by linear probes and fine-tuning, with few
+labels too. These runs go into docs/results/cifar10_all.jsonl. docs/benchmark.md
+has them beside the presets, and the methods' pages have them too.
 """
 
 import argparse
@@ -29,6 +29,8 @@ import time
 from pathlib import Path
 
 from results import RESULTS, append_line, peak_memory, read_lines, recipe_hashes
+
+from trainings import presets
 
 # Keras is imported in the processes that train: the one that starts them
 # doesn't need its memory.
@@ -47,6 +49,7 @@ def train(
 ) -> dict:
     """Trains one method and returns its scores."""
     from kerassl import evaluation, recipes, runs, visualization
+    from kerassl.run_folder import read_scores
 
     recipe = recipes.get(method).replace(seed=seed, epochs=epochs)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,14 +64,26 @@ def train(
             train_limit=images,
             test_limit=ALL_TESTS if is_all else FEW_TESTS,
         )
-        scores = runs.protocol("knn").measure(subject)
-        linear = {}
         if is_all:
-            measured = runs.protocol("linear").measure(subject)
-            linear = {
-                "linear": round(measured["accuracy"], 4),
-                "untrained_linear": round(measured["untrained_accuracy"], 4),
+            task = presets.Task(method, recipe, "cifar10", Path(folder))
+            presets.evaluate(task, len(presets.EVALUATIONS))
+            measured = read_scores(folder)
+            scores = measured.pop("knn")
+            linear = measured.pop("linear")
+            more = {
+                "linear": round(linear["accuracy"], 4),
+                "untrained_linear": round(linear["untrained_accuracy"], 4),
+                "scores": {
+                    name: {
+                        key: round(score[key], 4)
+                        for key in ("accuracy", "std")
+                        if key in score
+                    }
+                    for name, score in measured.items()
+                },
             }
+        else:
+            scores, more = runs.protocol("knn").measure(subject), {}
         features = subject.features(subject.encoder)[1]
         held_out = training.model.evaluate(
             subject.splits["test"].batches(200), verbose=0, return_dict=True
@@ -89,7 +104,7 @@ def train(
         "images": images,
         "knn": round(scores["accuracy"], 4),
         "untrained": round(scores["untrained_accuracy"], 4),
-        **linear,
+        **more,
         "stages": scores["stages"],
         "untrained_stages": scores["untrained_stages"],
         "held_out": {k: round(v, 4) for k, v in held_out.items()},
@@ -137,6 +152,7 @@ def main(options: argparse.Namespace) -> int:
             if any(
                 r["recipe"] in recipe_hashes(recipe.to_dict())
                 and r["images"] == options.images
+                and ("scores" in r or not is_all)
                 for r in read_lines(output)
             ):
                 continue

@@ -176,9 +176,11 @@ def evaluate(task: Task, last: int) -> None:
 
     The untrained scores of an architecture are measured once and copied.
     """
+    from kerassl import recipes
     from kerassl.run_folder import read_scores
 
     encoder, data = task.architecture, task.data
+    pooling = recipes.METHODS[task.recipe.method].pooling
     for options, names in zip(EVALUATIONS[:last], SCORES):
         if set(names) <= set(read_scores(task.folder)):
             continue
@@ -186,6 +188,7 @@ def evaluate(task: Task, last: int) -> None:
             info = entry["info"]
             if (
                 info["architecture"] == encoder
+                and recipes.METHODS[info["method"]].pooling == pooling
                 and data in info["datasets"]
                 and set(names) <= set(info["scores"])
             ):
