@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keras import ops
 
 from kerassl.losses import sinkhorn, swapped_prediction
-from tests.backends import compiled, examples
+from tests.backends import calls, compiled, examples, once
 
 
 def sinkhorn_by_loops(scores, epsilon, iterations):
@@ -183,6 +183,17 @@ def test_those_left_out_stay_finite_when_compiled():
         tf.constant(scores), 0.05, 3, tf.constant(taking_part, "float32")
     ).numpy()
     np.testing.assert_allclose(q.sum(axis=1), taking_part, rtol=1e-5)
+
+
+@once
+def test_no_exponential_underflows_slowly():
+    scores, part = (
+        ops.convert_to_tensor(x)
+        for x in (cosines(16, 8, 0), np.arange(16) % 3 < 2)
+    )
+    found = calls(lambda: sinkhorn(scores, taking_part=part))
+    assert found["_softmax"] == found["_log_softmax"] == 1
+    assert not {"exp", "logsumexp"} & set(found)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
