@@ -55,9 +55,10 @@ def sinkhorn(
     # 20 to 60 times as long. Softmax has one of its own.
     shares = ops.log_softmax(logits, axis=0)
     if gather is not None:
-        own = ops.max(logits, axis=0) - ops.max(shares, axis=0)
-        own = own[None]
-        shares = shares + (own - of_all(ops.logsumexp, own))
+        own = (ops.max(logits, axis=0) - ops.max(shares, axis=0))[None]
+        total = of_all(ops.logsumexp, own)
+        if total is not own:
+            shares = shares + (own - total)
     # After the first iteration, in logarithms, each row and each column has an
     # entry of at least 1 / (N * K), so nothing vanishes in later ones.
     q = ops.softmax(shares, axis=1)
