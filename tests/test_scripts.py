@@ -64,6 +64,21 @@ def test_a_stale_page_is_found_and_written(load, monkeypatch, capsys, tmp_path):
 
 
 @once
+def test_a_repeated_run_counts_once(load, tmp_path):
+    path = tmp_path / "runs.jsonl"
+    for recipe, seed, knn in (
+        ("a", 0, 1),
+        ("b", 0, 2),
+        ("b", 1, 3),
+        ("b", 0, 4),
+    ):
+        run = {"method": "simclr", "recipe": recipe, "seed": seed, "knn": knn}
+        load("results").append_line(path, run)
+    found = load("pages.methods").runs_of(path)
+    assert [run["knn"] for run in found["simclr"]] == [4, 3]
+
+
+@once
 def test_results_keep_the_hash_of_former_names(load):
     recipes = {
         name: kerassl.recipes.get(name).to_dict() for name in ("swav", "simclr")

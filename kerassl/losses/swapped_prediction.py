@@ -52,7 +52,7 @@ def sinkhorn(
         left_out = 1.0 - ops.cast(taking_part, logits.dtype)[:, None]
         logits = logits + MASKED * left_out
     # Not `logsumexp`: where an exponential underflows, PyTorch's on CPUs takes
-    # 20 to 60 times as long. Softmax has one of its own.
+    # many times as long. Softmax has one of its own.
     shares = ops.log_softmax(logits, axis=0)
     if gather is not None:
         own = (ops.max(logits, axis=0) - ops.max(shares, axis=0))[None]

@@ -18,14 +18,15 @@ PAGES = {name: entry.page for name, entry in entries().items()}
 
 
 def runs_of(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Returns the runs of each method; of several recipes the last counts."""
+    """Returns each method's runs; of recipes and of equal runs the last."""
     found = read_lines(path)
     runs: dict[str, list[dict[str, Any]]] = {}
     for method in PAGES:
         mine = [r for r in found if r["method"] == method]
-        mine = [r for r in mine if r["recipe"] == mine[-1]["recipe"]]
-        if mine:
-            runs[method] = mine
+        # A run may have been repeated, for more scores.
+        last = {r["seed"]: r for r in mine if r["recipe"] == mine[-1]["recipe"]}
+        if last:
+            runs[method] = list(last.values())
     return runs
 
 
