@@ -1,12 +1,10 @@
-"""Fills the lists of methods in the documentation, when mkdocs builds it.
+"""Lists the methods in the documentation, when mkdocs builds it.
 
-Pages mark where: `<!-- methods:FAMILY -->` becomes a table of the family, and
-`<!-- api:methods -->` the reference of all classes. The navigation gets a page
-for each method. All of it comes from `kerassl/registry.py`.
+`<!-- api:methods -->` becomes the reference of all classes, and the navigation
+gets a page for each method. Both come from `kerassl/registry.py`.
 """
 
 import importlib.util
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,18 +34,6 @@ def page_title(page: str) -> str:
     return text.partition("\n")[0].removeprefix("# ")
 
 
-def family_table(family: str) -> str:
-    """Returns the table of a family's methods, in Markdown."""
-    rows = ["| Method | Recipes | Loss | Needs |", "|---|---|---|---|"]
-    rows += [
-        f"| [{e.title}](methods/{e.page}.md) ([{e.paper}]({e.url})) | "
-        f"`{e.name}` | {e.loss} | {e.needs} |"
-        for e in ENTRIES
-        if e.family == family
-    ]
-    return "\n".join(rows)
-
-
 def api() -> str:
     """Returns the directives of mkdocstrings for all classes."""
     classes = dict.fromkeys(entry.class_name for entry in ENTRIES)
@@ -55,12 +41,7 @@ def api() -> str:
 
 
 def filled(markdown: str) -> str:
-    """Returns a page with its markers replaced."""
-    markdown = re.sub(
-        r"<!-- methods:(\w+) -->",
-        lambda match: family_table(match[1]),
-        markdown,
-    )
+    """Returns a page with its marker replaced."""
     return markdown.replace("<!-- api:methods -->", api())
 
 

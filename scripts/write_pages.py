@@ -8,7 +8,8 @@
 - `docs/studies.md` and its pictures: from `docs/results/studies.jsonl`;
 - `docs/pictures/labels.svg`, the README's picture: from `presets/`;
 - the results in `docs/methods.md` and in the methods' pages: from
-  `docs/results/cifar10_cpu.jsonl` and `cifar10_all.jsonl`;
+  `docs/results/cifar10_cpu.jsonl` and `cifar10_all.jsonl`, and the tables of
+  methods: from `kerassl/registry.py`;
 - the rules in `docs/choose.md`: from `kerassl/auto.py`;
 - the model cards in `presets/`: from each preset's `kerassl.json`.
 

@@ -15,6 +15,7 @@ from kerassl.cli.preset_table import (
     summary,
 )
 from kerassl.cli.publishing import publish_zoo, push
+from kerassl.reading import one_line
 from kerassl.run_folder import best_note, read_settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 SOURCE = "a name of `kerassl presets list`, hf://owner/name, or a folder"
 URI = "hf://owner/name, or hf://owner/name@revision"
+DATA_NAME = (
+    "public name of a run's images (default: the name of a TFDS data set, or "
+    "'own images')"
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -60,6 +65,7 @@ def add_parser(commands: Any) -> None:
         help="of the encoder, as the Hub spells it, such as mit (default: "
         "none, so that others get no right to use it)",
     )
+    argument("--data-name", help=DATA_NAME)
     argument(
         "--overwrite", action="store_true", help="replace an existing preset"
     )
@@ -82,11 +88,7 @@ def add_parser(commands: Any) -> None:
         help="license of a run's encoder, as the Hub spells it, such as mit "
         "(default: none, so that others get no right to use it)",
     )
-    argument(
-        "--data-name",
-        help="public name of a run's images (default: the name of a TFDS data "
-        "set, or 'own images')",
-    )
+    argument("--data-name", help=DATA_NAME)
     argument(
         "--overwrite-card",
         action="store_true",
@@ -136,15 +138,24 @@ def add_parser(commands: Any) -> None:
         "--overwrite", action="store_true", help="replace an existing preset"
     )
     channels = dict(nargs=3, type=float, metavar=("R", "G", "B"))
-    argument("--mean", **channels, help="of pixels in [0, 1], for a layout")
-    argument("--std", **channels, help="likewise, the standard deviation")
-    argument("--license", help="of the weights, for a layout")
+    layouts = "needed for sources that are layouts, such as timm_vit"
+    argument(
+        "--mean",
+        **channels,
+        help=f"mean of each channel, of pixels in [0, 1]; {layouts}",
+    )
+    argument(
+        "--std",
+        **channels,
+        help=f"standard deviation of each channel; {layouts}",
+    )
+    argument("--license", help=f"license of the weights; {layouts}")
     argument(
         "--dataset",
         dest="datasets",
         action="append",
         default=[],
-        help="that the weights were trained on, for a layout",
+        help=f"data set that the weights were trained on; {layouts}",
     )
 
 
@@ -222,11 +233,12 @@ def save(options: argparse.Namespace) -> int:
             options.folder,
             name=options.name,
             license=options.license,
+            datasets=[options.data_name] if options.data_name else (),
             overwrite=options.overwrite,
         )
     if note := best_note(options.run):
         print_note(note)
-    print(f"{folder}: saved and verified")
+    print(f"{one_line(str(folder))}: saved and verified")
     return 0
 
 
@@ -237,7 +249,7 @@ def pull(options: argparse.Namespace) -> int:
 
     with user_errors():
         folder = presets.download_preset(options.uri, options.folder)
-    print(f"{folder}: verified")
+    print(f"{one_line(str(folder))}: verified")
     return 0
 
 
@@ -254,7 +266,7 @@ def path(options: argparse.Namespace) -> int:
 def verify(options: argparse.Namespace) -> int:
     """Runs `kerassl presets verify`."""
     info = _open(options.source)
-    print(f"{options.source}: verified; {summary(info)}")
+    print(f"{one_line(options.source)}: verified; {summary(info)}")
     return 0
 
 

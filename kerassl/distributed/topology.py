@@ -59,9 +59,13 @@ def devices(count: int) -> Iterator[None]:
     Example:
     ```python
     with kerassl.distributed.devices(8):
+        rank, processes = kerassl.distributed.process()
         model = kerassl.SimCLR(encoder)
         model.compile(kerassl.optimizers.LARS(4.8))
-        model.fit(images, batch_size=4096)
+        model.fit(
+            kerassl.distributed.process_shard(images),
+            batch_size=4096 // processes,
+        )
     ```
     """
     if count < 1:
@@ -91,7 +95,13 @@ def lacks_processes(count: int) -> bool:
 
 
 def process() -> tuple[int, int]:
-    """Returns the rank of this process and the number of processes."""
+    """Returns the rank of this process and the number of processes.
+
+    Call it inside `devices`.
+
+    Returns:
+        Two ints, `(rank, processes)`: `(0, 1)` with one process.
+    """
     if keras.backend.backend() == "jax":
         jax = sys.modules["jax"]
         return jax.process_index(), jax.process_count()

@@ -73,6 +73,9 @@ def features_model(
         layer: as in `embed`.
         patches: as in `embed`.
 
+    Returns:
+        `keras.Model` from images to these features.
+
     Raises:
         ValueError: as in `embed`.
     """

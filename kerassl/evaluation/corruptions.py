@@ -27,7 +27,10 @@ def corrupt(
 
     Args:
         images: array `(N, H, W, C)`, uint8 or float in [0, 255].
-        kind: str, one of `kerassl.evaluation.CORRUPTIONS`.
+        kind: str, one of `kerassl.evaluation.CORRUPTIONS`: `gaussian_noise`,
+            `shot_noise`, `impulse_noise`, `defocus_blur`, `glass_blur`,
+            `motion_blur`, `zoom_blur`, `snow`, `fog`, `brightness`,
+            `contrast`, `elastic_transform`, `pixelate`, `jpeg_compression`.
         severity: int in [1, 5].
         seed: int. An image's corruption depends only on the seed and on its
             place in the array.

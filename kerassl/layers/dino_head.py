@@ -20,7 +20,7 @@ class WeightNormDense(keras.layers.Layer):
 
     Args:
         units: int > 0, the width of the output.
-        train_scale: bool. With `False` the scales stay 1 and are no weights.
+        train_scale: bool. With `False` the scales stay 1 and aren't weights.
         **kwargs: the arguments of `keras.layers.Layer`.
 
     Input shape: `(..., D)`. Output shape: `(..., units)`.

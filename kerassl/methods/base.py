@@ -160,6 +160,9 @@ class SelfSupervisedModel(LinkedModel):
             inputs: int. The width of its input.
             units: as in `MLPHead`.
             **kwargs: the other arguments of `MLPHead`.
+
+        Returns:
+            A `kerassl.layers.MLPHead`.
         """
         layer = MLPHead(units, dtype=self.dtype_policy, name=name, **kwargs)
         layer.build((None, inputs))
@@ -177,6 +180,9 @@ class SelfSupervisedModel(LinkedModel):
             momentum: as in `kerassl.layers.MomentumNetwork`.
             copy_weights: likewise.
             names: the views that it will see; by default all.
+
+        Returns:
+            A `kerassl.layers.MomentumNetwork`.
         """
         copy = MomentumNetwork(self.encoder, momentum, copy_weights)
         own = self.encoder.input_shape[1]

@@ -114,6 +114,9 @@ class Search:
             files: as in `nearest`.
             found: the result of `nearest`.
 
+        Returns:
+            A matplotlib `Figure`.
+
         Raises:
             ImportError: without matplotlib.
         """

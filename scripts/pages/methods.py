@@ -1,6 +1,7 @@
-"""Results in docs/methods.md and the methods' pages, between markers.
+"""Tables in docs/methods.md and results in the methods' pages.
 
-They come from the runs of `python scripts/train.py methods`.
+They are written between markers. The tables of methods come from
+`kerassl/registry.py`, the results from `python scripts/train.py methods`.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any
 
 from results import RESULTS, ROOT, read_lines, recipe_hashes
 
-from kerassl.registry import entries
+from kerassl.registry import FAMILIES, entries
 
 RUNS = RESULTS / "cifar10_cpu.jsonl"
 ALL_IMAGES = RESULTS / "cifar10_all.jsonl"
@@ -34,7 +35,10 @@ def pages() -> dict[Path, str]:
     """Returns the paths of the pages and their Markdown."""
     runs, whole = runs_of(RUNS), runs_of(ALL_IMAGES)
     overview = ROOT / "docs" / "methods.md"
-    texts = {overview: replaced(overview.read_text(), "all", table(runs))}
+    text = overview.read_text(encoding="utf-8")
+    for family in FAMILIES:
+        text = replaced(text, family, family_table(family))
+    texts = {overview: replaced(text, "all", table(runs))}
     for method in runs | whole:
         path = ROOT / "docs" / "methods" / f"{PAGES[method]}.md"
         text = texts.get(path) or path.read_text(encoding="utf-8")
@@ -54,6 +58,18 @@ def replaced(page: str, name: str, text: str) -> str:
     if not pattern.search(page):
         raise ValueError(f"A page lacks {start} ... {end}.")
     return pattern.sub(lambda _: f"{start}\n\n{text}\n\n{end}", page)
+
+
+def family_table(family: str) -> str:
+    """Returns the table of a family's methods, in Markdown."""
+    rows = ["| Method | Recipes | Loss | Needs |", "|---|---|---|---|"]
+    rows += [
+        f"| [{e.title}](methods/{e.page}.md) ([{e.paper}]({e.url})) | "
+        f"`{e.name}` | {e.loss} | {e.needs} |"
+        for e in entries().values()
+        if e.family == family
+    ]
+    return "\n".join(rows)
 
 
 def note(found: list[dict[str, Any]]) -> str:

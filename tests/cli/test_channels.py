@@ -65,9 +65,11 @@ def test_from_a_folder_to_a_preset(tmp_path, capsys, make, channels, options):
         assert main([*shown, "5,4,3"]) == 0
         assert main([*shown, "6"]) == 2
         assert "channels 0 to 5" in capsys.readouterr().err
-    assert main(["presets", "save", run, preset]) == 0
+    save = ["presets", "save", run, preset, "--data-name", "tiles"]
+    assert main(save) == 0
     assert main(["presets", "verify", preset]) == 0
     info = json.loads((tmp_path / "preset" / "kerassl.json").read_text())
+    assert info["datasets"] == ["tiles"]
     assert info["value_range"] == settings.get("value_range")
     assert info["image_shape"] == [16, 16, channels]
     features = []

@@ -37,7 +37,7 @@ class Distillation(SelfSupervisedModel):
     (`kerassl.losses.similarity_distillation`).
 
     The student learns from the data that the teacher was trained on, too: don't
-    report it beside methods that saw these images alone.
+    report it beside methods that saw only these images.
 
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub

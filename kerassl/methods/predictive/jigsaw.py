@@ -33,8 +33,9 @@ class Jigsaw(SelfSupervisedModel):
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone. It also has to take images of the size of the
             tiles: ResNets do, and so do ViTs built for that size.
-        num_permutations: int in [2, 1000], the number of orders. They are far
-            from each other: see `far_permutations`.
+        num_permutations: int in [2, 1000], the number of orders. They are
+            chosen far from each other: any two of 100 differ in at least 6 of
+            the 9 positions.
         projection_dim: int, the width of the projected features of a tile.
         hidden_dim: int, the width of the classifier's hidden layer.
         seed: int, of the set of permutations and of their draws.

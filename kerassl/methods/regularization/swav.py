@@ -40,7 +40,8 @@ class SwAV(SelfSupervisedModel):
             ln(K), and a larger value if training is unstable.
         sinkhorn_iterations: int > 0.
         freeze_prototypes_steps: int >= 0. The number of initial steps in which
-            the prototypes get no gradient.
+            the prototypes get no gradient. Set it to one epoch of your images,
+            as in the paper; the default is one of ImageNet in batches of 4,096.
         queue_size: int >= 0. The number of projections of earlier batches that
             join the assignment, for batches much smaller than K; 0 for none.
         queue_start_step: int >= 0. The step at which the queue starts to fill.

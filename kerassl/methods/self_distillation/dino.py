@@ -65,7 +65,8 @@ class DINO(SelfSupervisedModel):
             none. On PyTorch, `jit_compile=True` then compiles a step in parts,
             since Keras's random numbers can't be traced there.
         freeze_last_layer_steps: int >= 0. The number of initial steps in which
-            the prototypes don't move; the paper's is one epoch.
+            the prototypes don't move. Set it to one epoch of your images, as
+            in the paper; the default is one of ImageNet in batches of 1,024.
         augmenter: a `ViewAugmenter` of at least two views; the teacher sees the
             first two. By default `kerassl.augmentation.dino` at the encoder's
             image size, with the crops of ViTs.

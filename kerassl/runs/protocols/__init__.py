@@ -26,10 +26,15 @@ def protocol(name: str, **settings: Any) -> Any:
 
     Args:
         name: str, such as `"knn"`.
-        **settings: its arguments.
+        **settings: its arguments. `"knn"`: `k`, `temperature`.
+            `"knn_corrupted"`: these and `severity`. `"linear"`: `labels` or
+            `per_class`, `seeds`, `layer`. `"linear_sgd"` and `"finetune"`:
+            `labels` or `per_class`, `seeds`, `epochs`. `"retrieval"`: none.
+            They mean what the options of `kerassl evaluate` mean.
 
     Returns:
         An object whose methods `check` and `measure` take an `Evaluation`.
+        `measure` returns a dict of scores, with `accuracy` in [0, 1].
 
     Raises:
         ValueError: if there is no such protocol, with the nearest names.
