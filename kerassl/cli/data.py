@@ -44,7 +44,11 @@ def add_parser(commands: Any) -> None:
             "count images by class, size, mode and format; name those that "
             "can't be read, and why; measure the speed of decoding",
         ),
-        ("stats", stats, "print the mean and deviation of the channels"),
+        (
+            "stats",
+            stats,
+            "print the mean and standard deviation of the channels",
+        ),
     ):
         action = actions.add_parser(name, help=help, description=help)
         action.set_defaults(command=run)
@@ -62,7 +66,7 @@ def add_parser(commands: Any) -> None:
         add(
             "--image-size",
             type=positive,
-            help="the size to which photos are resized (224)",
+            help="the size to which photos are resized (default: 224)",
         )
         add_range(action)
         add_data_dir(action)
@@ -71,9 +75,10 @@ def add_parser(commands: Any) -> None:
                 "--for",
                 dest="method",
                 metavar="METHOD",
-                help="also measure how many cores decode as fast as a step of "
-                "this method uses images here; needs a batch of them. auto "
-                "tells what `kerassl pretrain auto` would choose instead",
+                help="also run a few steps of METHOD, and say how many CPU "
+                "cores it takes to decode images that fast; needs at least "
+                "one batch of images. With auto: say what `kerassl pretrain "
+                "auto` would choose",
             )
             add("--recipe", help="its recipe (default: that of pretrain)")
         else:
@@ -141,6 +146,8 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
         words += ["--image-size", str(options.image_size)]
     if options.value_range:
         words.append(f"--range={options.value_range}")
+    if options.data_dir:
+        words += ["--data-dir", options.data_dir]
     with user_errors():
         facts = recipes.facts(
             options.source,
@@ -198,7 +205,8 @@ def _feeding(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _print(found: "Inspection") -> None:
-    print(f"{found.source}, split {found.split}: {found.images:,} images")
+    source = one_line(f"{found.source}, split {found.split}")
+    print(f"{source}: {found.images:,} images")
     if found.read < found.images:
         print(f"  looked at {found.read:,} of them, evenly spaced")
     for note in found.notes:

@@ -13,7 +13,7 @@ from kerassl.data.errors import SplitError
 from kerassl.data.files import split_name, split_names
 from kerassl.data.hdf5 import SUFFIXES as HDF5_SUFFIXES
 from kerassl.data.hdf5 import HDF5File
-from kerassl.data.stored import ArrayFile
+from kerassl.data.stored import ArrayFile, channels_first
 from kerassl.data.zarr_arrays import SUFFIX as ZARR_SUFFIX
 from kerassl.data.zarr_arrays import ZarrStore
 from kerassl.value_range import MAX_CHANNELS, Stated, range_of
@@ -161,9 +161,7 @@ def check_shape(shape: tuple[int | None, ...], name: str) -> None:
     if 0 in shape:
         raise ValueError(f"{needed}, which is empty")
     channels = range(1, MAX_CHANNELS + 1)
-    # Not images of 3 rows and as many channels as columns.
-    first = shape[1] in (1, 3) and shape[2] == shape[3] not in (1, 3)
-    if shape[-1] not in channels or first:
+    if shape[-1] not in channels or channels_first(shape):
         if shape[1] in channels:
             needed += (
                 ". These look channels first: use `np.moveaxis(images, 1, -1)`"

@@ -26,6 +26,7 @@ _UNREAD_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # Tried first, since some of the others are slow to reject a file.
 _COMMON_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 _ORIENTATION = 0x0112
+_EXTRA_SAMPLES = 0x0152
 # The header of JPEG 2000 is within these.
 _JPEG_2000_BYTES = 4096
 # What makes a photo upright, by the orientation in its EXIF block.
@@ -195,6 +196,9 @@ def reductions(file: "ImageFile.ImageFile") -> list[str]:
         found.append("CMYK colors (converted without a color profile)")
     if "A" in file.mode or "a" in file.mode or "transparency" in file.info:
         found.append("transparency (ignored)")
+    # Of TIFF: what samples besides the colors mean; 0 is unspecified.
+    if 0 in getattr(file, "tag_v2", {}).get(_EXTRA_SAMPLES, ()):
+        found.append("channels besides the colors (ignored)")
     # Phones store photos with a preview as MPO.
     if file.format != "MPO" and getattr(file, "is_animated", False):
         found.append("several frames (the first is kept)")
@@ -302,6 +306,8 @@ def decode_cuts(
 
 def _orientation(file: "ImageFile.ImageFile") -> int:
     """Returns how the EXIF block turns the photo: 1 to 8, 1 is upright."""
+    if file.format == "TIFF":  # Pillow turns these itself, and their size.
+        return 1
     with contextlib.suppress(Exception):
         # A damaged EXIF block doesn't affect the pixels.
         return int(file.getexif().get(_ORIENTATION, 1))

@@ -11,7 +11,7 @@ import numpy as np
 
 from kerassl.data import decode
 from kerassl.data.decode import Source
-from kerassl.data.stored import read_npy_header
+from kerassl.data.stored import channels_first, read_npy_header
 from kerassl.value_range import MAX_CHANNELS, ValueRange, range_of
 
 #: Suffixes of images that Pillow doesn't know.
@@ -21,6 +21,9 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY = b"\x93NUMPY"
 # Axes of TIFF that hold channels; pages without a meaning count as such.
 _CHANNEL_AXES = "SCIQ"
+# How many samples a TIFF of photos in RGB has, and what those besides the
+# colors mean: transparency, associated (1) or not (2).
+_RGB_SAMPLES = ((3,), (4, 1), (4, 2))
 # The beginnings of DICOM's color spaces that are read.
 _SPACES = ("MONOCHROME", "RGB", "YBR_", "PALETTE COLOR")
 _MISSING = 'needs {0}: pip install "kerassl[scientific]"'
@@ -94,8 +97,8 @@ def read_header(source: Source) -> Header:
         ValueError: if it has too many pixels or channels.
     """
     with _opened(source) as (kind, file):
-        if kind == "TIFF":
-            return _tiff_header(file)
+        if kind == "TIFF" and (header := _tiff_header(file)):
+            return header
         if kind == "DICOM":
             found = _dicom(file, stop_before_pixels=True)
             bits = "uint16" if found.get("BitsAllocated", 16) > 8 else "uint8"
@@ -128,11 +131,8 @@ def read_pixels(source: Source) -> Pixels:
         ValueError: as `read_header`.
     """
     with _opened(source) as (kind, file):
-        if kind == "TIFF":
-            header = _tiff_header(file)
-            file.seek(0)
-            if not header.is_photo:
-                return _read_tiff(file)
+        if kind == "TIFF" and _tiff_header(file):
+            return _read_tiff(file)
         if kind == "DICOM":
             return _read_dicom(file)
         if kind == "NPY":
@@ -246,8 +246,9 @@ def _checked(values: np.ndarray, last_first: bool = False) -> np.ndarray:
     """Returns `(H, W, C)`; the channels may come first in an array's file."""
     if values.ndim == 2:
         values = values[..., None]
-    if last_first and values.ndim == 3 and values.shape[-1] > MAX_CHANNELS:
-        values = np.moveaxis(values, 0, -1)
+    if last_first and values.ndim == 3:
+        if values.shape[-1] > MAX_CHANNELS or channels_first(values.shape):
+            values = np.moveaxis(values, 0, -1)
     if values.ndim != 3 or values.shape[-1] > MAX_CHANNELS or 0 in values.shape:
         raise ValueError(
             f"an array of shape {values.shape}, not (height, width) or "
@@ -257,7 +258,8 @@ def _checked(values: np.ndarray, last_first: bool = False) -> np.ndarray:
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
-def _tiff_header(file: IO[bytes]) -> Header:
+def _tiff_header(file: IO[bytes]) -> Header | None:
+    """Returns what a TIFF holds; `None` for photos, which Pillow reads."""
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
@@ -265,23 +267,25 @@ def _tiff_header(file: IO[bytes]) -> Header:
         axes, shape = series.axes, series.shape
         sizes = dict(zip(axes, shape))
         photometric = _photometric(tiff)
+        extra = tiff.pages.first.extrasamples
         dtype = np.dtype(series.dtype)
         # Not smaller versions of an image, nor masks.
         images = [s for s in tiff.series if not s.keyframe.subfiletype & 5]
         lost = ("several series (the first is read)",) * (len(images) > 1)
+    file.seek(0)
     samples = sizes.get("S", 1)
+    is_rgb = photometric == "RGB" and (samples, *extra) in _RGB_SAMPLES
     # Unnamed pages of 8 bits are those of a document.
     others = set(axes) - set("YXS" if dtype == np.uint8 else "YX")
-    is_photo = (
-        (dtype == np.uint8 and samples in (1, 3, 4) and others <= set("I"))
+    if (
+        (dtype == np.uint8 and (samples == 1 or is_rgb) and others <= set("I"))
         or dtype.kind == "b"
         or photometric in ("PALETTE", "YCBCR", "CIELAB", "SEPARATED")
-    )
+    ):
+        return None
     channels = math.prod(shape) // max(1, sizes["Y"] * sizes["X"])
-    if is_photo:
-        channels = 1 if samples == 1 and photometric != "PALETTE" else 3
     return Header(
-        sizes["Y"], sizes["X"], channels, dtype.name, "TIFF", is_photo, lost
+        sizes["Y"], sizes["X"], channels, dtype.name, "TIFF", lost=lost
     )
 
 

@@ -4,6 +4,7 @@ import collections
 import csv
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,15 @@ from kerassl.data.folder import ImageFolder
 from kerassl.data.photos import DEFAULT_SIZE
 
 _logger = logging.getLogger("kerassl")
+
+
+class _Row(NamedTuple):
+    """A row of a table, and the line in which it ends."""
+
+    line: int
+    path: str
+    label: str = ""
+    split: str = ""
 
 
 def load_list(
@@ -42,7 +52,8 @@ def load_list(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not UTF-8, lacks the column `path` or some
-            labels, holds no path, or lacks this split.
+            labels, has quotes that don't enclose a whole value, holds no path,
+            or lacks this split.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -50,23 +61,22 @@ def load_list(
     size = parse_size(DEFAULT_SIZE if image_size is None else image_size)
     try:
         rows, empty = _rows(path)
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise ValueError(f"{str(path)!r} can't be read: {error}") from error
     if not rows:
         raise ValueError(f"{str(path)!r} holds no path of an image.")
     classes = labels = None
-    given = [bool(row.get("label")) for row in rows]
-    if any(given):
-        if not all(given):
-            line = given.index(False) + 2
-            raise ValueError(
-                f"{str(path)!r} has labels, but none in line {line}. Give all "
-                "images a label, or none."
-            )
+    if any(row.label for row in rows):
+        for row in rows:
+            if not row.label:
+                raise ValueError(
+                    f"{str(path)!r} has labels, but none in line {row.line}. "
+                    "Give all images a label, or none."
+                )
         # Over all splits, so that a label means the same in each.
-        classes, labels = number_classes([row["label"] for row in rows])
+        classes, labels = number_classes([row.label for row in rows])
     chosen, others = _of_split(path, rows, split)
-    files = [path.parent / rows[i]["path"] for i in chosen]
+    files = [path.parent / rows[i].path for i in chosen]
     if labels is not None:
         labels = labels[chosen]
     images = ImageFolder(files, size, labels)
@@ -82,32 +92,44 @@ def load_list(
     return images.limited(limit), classes
 
 
-def _rows(path: Path) -> tuple[list[dict[str, str]], int]:
-    """Returns the rows of a table, and how many lack a path.
-
-    Those of a list have the column `path` only; empty lines don't count.
-    """
+def _rows(path: Path) -> tuple[list[_Row], int]:
+    """Returns the rows with a path, and how many of a table lack it."""
     # With "-sig", since spreadsheets write a byte order mark.
     with open(path, encoding="utf-8-sig", newline="") as file:
         if path.suffix.lower() != ".csv":
-            lines = (line.strip() for line in file)
-            return [{"path": line} for line in lines if line], 0
-        table = csv.DictReader(file, skipinitialspace=True)
-        if "path" not in (table.fieldnames or ()):
+            lines = enumerate((line.strip() for line in file), 1)
+            return [_Row(number, line) for number, line in lines if line], 0
+        # Strict, since an open quote would take in all rows that follow.
+        table = csv.DictReader(file, skipinitialspace=True, strict=True)
+        rows: list[_Row] = []
+        begin = 1
+        try:
+            names = [name.strip() for name in table.fieldnames or ()]
+            if "path" not in names:
+                raise ValueError(
+                    f"{str(path)!r} needs a column 'path' in its first line. "
+                    f"Found: {names}"
+                )
+            table.fieldnames = names
+            begin = table.line_num + 1
+            for row in table:
+                values = [(row.get(n) or "").strip() for n in _Row._fields[1:]]
+                rows.append(_Row(table.line_num, *values))
+                begin = table.line_num + 1
+        except csv.Error as error:
             raise ValueError(
-                f"{str(path)!r} needs a column 'path' in its first line. "
-                f"Found: {table.fieldnames}"
-            )
-        rows = list(table)
-        found = [row for row in rows if row["path"]]
+                f"{str(path)!r} can't be read from line {begin} on ({error}). "
+                "Quotes must enclose a whole value."
+            ) from error
+        found = [row for row in rows if row.path]
         return found, len(rows) - len(found)
 
 
 def _of_split(
-    path: Path, rows: list[dict[str, str]], split: str
+    path: Path, rows: list[_Row], split: str
 ) -> tuple[np.ndarray, dict[str, int]]:
     """Returns a split's rows, and how many are of splits with other names."""
-    given = [row.get("split") or "train" for row in rows]
+    given = [row.split or "train" for row in rows]
     named = [split_name(name) or name for name in given]
     wanted = split_name(split) or split
     chosen = np.flatnonzero([name == wanted for name in named])

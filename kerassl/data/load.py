@@ -111,9 +111,9 @@ def load(
         image_size: int, `(height, width)`, or `None` to keep the size. Of
             other images the short side is resized and the center cropped.
             For photos, `None` means 224.
-        limit: int > 0, the number of images to load at most: the first ones,
-            or evenly spaced photos, of which the first often have one class.
-            The others aren't read. `None` loads all.
+        limit: int > 0, the number of images to load at most: the first ones of
+            arrays; photos that are evenly spaced, since the first often share
+            a class. The others aren't read. `None` loads all.
         data_dir: path of TFDS's data sets, or `None` for TFDS's default.
         max_unreadable: float in [0, 1], the share of unreadable images in a
             folder above which loading fails. Fewer are skipped, and named in
@@ -122,9 +122,9 @@ def load(
             channel of gray images is repeated. Image files of another number
             are unreadable; arrays stay as they are.
         remembered: path of a file in which `ImageData.remember` keeps what a
-            folder or tar files hold, or of none. The folder isn't listed again
-            unless anything in it was added, removed or renamed, and tar files
-            only if they have changed.
+            folder or tar files hold; it need not exist. With it, the folder is
+            listed again only if anything in it was added, removed or renamed,
+            and tar files are read only if they have changed.
         value_range: the values that become 0 and 255, those outside being
             clipped: a pair `(0, 10_000)`; a pair of lists, with a number for
             each channel; percentiles of each channel, `("1%", "99%")`,
@@ -223,20 +223,28 @@ def find(
         FileNotFoundError: see `load`.
     """
     source = _find(spec, data_dir)
+    images: np.ndarray | Photos
+    names: tuple[str, ...] | None
     if isinstance(source, _File):
         images, labels = load_file(
             source.path, split, image_size, limit, value_range
         )
-        return images, labels, _FASHION_CLASSES if spec == _EMBEDDED else None
-    if isinstance(source, _Photos):
+        names = _FASHION_CLASSES if spec == _EMBEDDED else None
+    elif isinstance(source, _Photos):
         load_photos = source.load
         if load_photos in (load_folder, load_tars):
             load_photos = functools.partial(load_photos, remembered=remembered)
-        photos, names = load_photos(source.path, split, image_size, limit)
-        return photos, photos.labels, names
-    from kerassl.data.tfds import load_tfds
+        images, names = load_photos(source.path, split, image_size, limit)
+        labels = images.labels
+    else:
+        from kerassl.data.tfds import load_tfds
 
-    return load_tfds(source, split, image_size, limit, value_range)
+        images, labels, names = load_tfds(
+            source, split, image_size, limit, value_range
+        )
+    if not len(images):
+        raise ValueError(f"{spec!r} holds no image.")
+    return images, labels, names
 
 
 def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
@@ -359,6 +367,8 @@ def _find(
     """Returns the source that a `spec` means."""
     if spec == _EMBEDDED:
         return _File(Path(__file__).parent / _EMBEDDED / "data.npz")
+    if spec.startswith("folder:"):  # Whatever its name ends with.
+        return _Photos(spec.removeprefix("folder:"))
     if is_url(spec):
         if spec.startswith(URL) and not spec.lower().endswith(_SHARDS):
             return _Photos(spec, load_hub)
@@ -372,10 +382,8 @@ def _find(
         return _File(Path(spec))
     if spec.startswith("hf:"):
         return _Photos(spec, load_hub)
-    if spec.startswith("folder:") or (
-        os.path.isdir(spec) and not spec.isidentifier()
-    ):
-        return _Photos(spec.removeprefix("folder:"))
+    if os.path.isdir(spec) and not spec.isidentifier():
+        return _Photos(spec)
     if load_photos := _LOADERS.get(os.path.splitext(spec.lower())[1]):
         return _Photos(spec, load_photos)
     builder = _find_builder(spec, data_dir)

@@ -5,7 +5,7 @@ import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Self, TypeAlias
 
@@ -33,6 +33,16 @@ def read_npy_header(file: IO[bytes]) -> Header:
     if version not in _HEADERS:
         raise ValueError(f"its .npy version is {version}")
     return _HEADERS[version](file)
+
+
+def channels_first(shape: Sequence[int | None]) -> bool:
+    """Returns whether images of a shape seem to have their channels first.
+
+    Args:
+        shape: the sizes of one image, or of several. Not so are images of 3
+            rows and as many channels as columns.
+    """
+    return shape[-3] in (1, 3) and shape[-2] == shape[-1] not in (1, 3)
 
 
 class StoredArray:

@@ -218,6 +218,10 @@ def _index(tar: IO[bytes], suffixes: set[str]) -> Found:
                 skipped[suffix] += 1
             # They would be kept, a kilobyte each.
             archive.members = []  # type: ignore[attr-defined]
+        # At a damaged header, tarfile ends as if that was the end mark.
+        tar.seek(archive.offset)
+        if tar.read(tarfile.BLOCKSIZE).strip(b"\0"):
+            raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
     return Found(
         list(found.values()), [classes.get(key) for key in found], dict(skipped)
     )

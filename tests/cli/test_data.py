@@ -101,6 +101,25 @@ def test_mistakes_are_found_before_photos_are_decoded(
     assert words in capsys.readouterr().err
 
 
+def test_check_for_auto_repeats_its_options(photos, capsys):
+    words = ["data", "check", str(photos), "--for", "auto"]
+    words += ["--image-size=16", "--range=0,255", "--data-dir", "my sets"]
+    assert main(words) == 0
+    (line,) = (
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("so ")
+    )
+    for option in ("--image-size 16", "--range=0,255", "--data-dir 'my sets'"):
+        assert option in line
+
+
+def test_a_folder_that_ends_as_a_file_does(photos, capsys):
+    folder = photos.rename(photos.parent / "photos.csv")
+    assert main(["data", "check", f"folder:{folder}"]) == 0
+    assert "5 images" in capsys.readouterr().out
+
+
 @once
 def test_the_cost_of_images_that_are_not_photos(tmp_path):
     for i, x in enumerate(bands(4)):

@@ -12,6 +12,7 @@ from kerassl.data.decode import (
     open_image,
     reductions,
 )
+from tests.data.made import tiff
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,10 @@ def test_what_else_is_reduced_is_said(tmp_path, ramp):
     assert "transparency" in reduced(path)
     ramp.convert("CMYK").save(tmp_path / "x.jpg")
     assert "CMYK" in reduced(tmp_path / "x.jpg")
+    infrared = np.asarray(ramp.convert("RGBA"))
+    more = {"photometric": "rgb", "extrasamples": ["unspecified"]}
+    path = tiff(tmp_path / "x.tif", infrared, **more)
+    assert reduced(path) == "channels besides the colors (ignored)"
 
 
 def test_only_regular_files_are_opened(tmp_path, ramp):

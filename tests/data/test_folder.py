@@ -137,9 +137,10 @@ def test_exif_orientation_and_first_frame(tmp_path):
     pixels[:10] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # To be turned a quarter clockwise.
-    Image.fromarray(pixels).save(tmp_path / "x.jpg", exif=exif, quality=95)
-    turned = decode_image(tmp_path / "x.jpg", (20, 20))
-    assert turned[:, :8].max() < 20 and turned[:, 12:].min() > 235
+    for path in (tmp_path / "x.jpg", tmp_path / "x.tif"):
+        Image.fromarray(pixels).save(path, exif=exif, quality=95)
+        turned = decode_image(path, (20, 20))
+        assert turned[:, :8].max() < 20 and turned[:, 12:].min() > 235
     frames = [Image.new("RGB", (20, 20), c) for c in (RED, BLUE)]
     frames[0].save(
         tmp_path / "x.webp",

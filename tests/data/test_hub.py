@@ -81,6 +81,16 @@ def test_splits_are_downloaded_once(hub):
         load(f"hf:{NAME}", "validation")
 
 
+def test_a_split_without_rows(hub):
+    file = io.BytesIO()
+    kinds = [("image", pa.binary()), ("label", pa.int64())]
+    parquet.write_table(pa.schema(kinds).empty_table(), file)
+    push({"data/train-0.parquet": file.getvalue()})
+    for name in (f"hf:{NAME}", f"hf://datasets/{NAME}"):
+        with pytest.raises(ValueError, match=f"'{name}' holds no image"):
+            load(name)
+
+
 def test_files_of_other_splits_are_not_trained_on(hub, caplog):
     named = {"train": 1, "dev": 2, "unlabeled": 3, "test": 4}
     shard = "-00000-of-00001.parquet"

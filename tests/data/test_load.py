@@ -241,6 +241,8 @@ def test_photos_of_tfds_stay_in_its_files(tmp_path, split):
     np.testing.assert_array_equal(data.images[:, 0, 0, 0], 7 * right)
     np.testing.assert_array_equal(data.labels, 30 * right)
     assert len(data.class_names) == 300
+    with pytest.raises(ValueError, match="'labeled_photos' holds no image"):
+        kerassl.data.load(name, "train[:0]", image_size=8, data_dir=tmp_path)
     again = pickle.loads(pickle.dumps(data.select([1]).images))
     assert again.records.source(0).read(4) in (b"\x89PNG", b"\xff\xd8\xff\xe0")
 
@@ -297,6 +299,17 @@ def test_size_of_a_folder_that_begins_with_broken_images(tmp_path):
     for i in range(2100):
         (tmp_path / f"b{i}.png").hardlink_to(tmp_path / "b.png")
     assert peek_size(f"folder:{tmp_path}") == (224, True)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "zarr", "csv", "tar"])
+def test_a_folder_may_end_as_a_file_does(tmp_path, suffix):
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path / f"x.{suffix}"
+    folder.mkdir()
+    image.new("RGB", (9, 8)).save(folder / "a.png")
+    spec = f"folder:{folder}"
+    assert kerassl.data.load(spec, image_size=8).images.shape == (1, 8, 8, 3)
+    assert peek_size(spec) == (8, True)
 
 
 def test_size_fails_as_loading_does(tmp_path):

@@ -113,7 +113,7 @@ def photo(path, height, width, orientation=1, **kwargs):
 
 
 @once
-@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 7])
 def test_a_crop_is_that_of_the_original(tmp_path, suffix, orientation):
     for number, (height, width) in enumerate(SIZES):

@@ -139,6 +139,57 @@ def test_photos_stay_photos(tmp_path):
     assert data.value_range is None
 
 
+@pytest.mark.parametrize("value_range", [None, (0, 255)])
+@pytest.mark.parametrize("orientation, turns", [(3, 2), (6, 3), (8, 1)])
+def test_photos_are_turned_once(tmp_path, value_range, orientation, turns):
+    photo = (bands(size=30, channels=3)[0, :20] // 256).astype("uint8")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for suffix in ("png", "tif"):
+        Image.fromarray(photo).save(tmp_path / f"x.{suffix}", exif=exif)
+    upright = np.rot90(photo, turns)
+    data = kerassl.data.load(
+        f"folder:{tmp_path}",
+        image_size=upright.shape[:2],
+        value_range=value_range,
+    )
+    for image in data.images[:]:
+        np.testing.assert_allclose(image, upright, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "photometric, extra, channels, lost",
+    [
+        ("rgb", ["unspecified"], 4, ""),  # Such as near infrared.
+        ("rgb", ["unassalpha"], 3, "transparency (ignored)"),
+        ("rgb", ["assocalpha"], 3, "transparency (ignored)"),
+        ("minisblack", ["unspecified"] * 3, 4, ""),
+        ("minisblack", ["unspecified"] * 2, 3, ""),
+        ("separated", None, 3, "CMYK colors"),
+    ],
+)
+def test_samples_of_8_bits(tmp_path, photometric, extra, channels, lost):
+    samples = 3 if extra and len(extra) == 2 else 4
+    pixels = (bands(channels=samples)[0] // 256).astype("uint8")
+    pixels[..., 3:] = 255  # Others change colors, if that is associated.
+    options = {"photometric": photometric, "extrasamples": extra}
+    path = tiff(tmp_path / "x.tif", pixels, **options)
+    header = read_header(path)
+    assert (header.channels, header.dtype) == (channels, "uint8")
+    assert header.is_photo == bool(lost) and lost in " ".join(header.lost)
+    found = read_pixels(path).values
+    if photometric == "separated":
+        assert found.shape == (20, 20, 3)
+    else:
+        np.testing.assert_array_equal(found, pixels[..., :channels])
+    for value_range in (None, (0, 255)):
+        data = kerassl.data.load(
+            f"folder:{tmp_path}", image_size=20, value_range=value_range
+        )
+        np.testing.assert_allclose(data.images[0], found, atol=1e-3)
+        assert lost in " ".join(data.notes)
+
+
 def test_16_bits_in_png_are_kept(tmp_path):
     pixels = bands(channels=1)[0]
     Image.fromarray(pixels[..., 0]).save(tmp_path / "x.png")
@@ -199,6 +250,30 @@ def test_arrays_as_files(tmp_path):
     np.save(tmp_path / "words.npy", np.array(["a"]))
     with pytest.raises(ValueError, match="not of pixels"):
         read_pixels(tmp_path / "words.npy")
+
+
+@pytest.mark.parametrize(
+    "shape, size",
+    [
+        ((3, 16, 16), (16, 16, 3)),
+        ((1, 8, 8), (8, 8, 1)),
+        ((3, 16, 20), (16, 20, 3)),
+        # These may be rows, columns and channels.
+        ((3, 16, 12), (3, 16, 12)),
+        ((6, 16, 16), (6, 16, 16)),
+        ((3, 3, 3), (3, 3, 3)),
+        ((3, 1, 1), (3, 1, 1)),
+    ],
+)
+def test_which_axis_of_an_array_is_that_of_channels(tmp_path, shape, size):
+    pixels = np.arange(np.prod(shape), dtype="uint16").reshape(shape)
+    np.save(tmp_path / "x.npy", pixels)
+    header = read_header(tmp_path / "x.npy")
+    assert (header.height, header.width, header.channels) == size
+    if shape != size:
+        pixels = np.moveaxis(pixels, 0, -1)
+    found = read_pixels(tmp_path / "x.npy").values
+    np.testing.assert_array_equal(found, pixels)
 
 
 def test_the_header_of_an_array_is_all_that_is_read():

@@ -15,8 +15,9 @@ import kerassl.data
 from kerassl.cli.main import main
 from kerassl.data import remote
 from kerassl.data.load import peek_size
+from kerassl.data.tars import index_tars
 from tests.backends import once
-from tests.data.test_sources import encoded, numbers
+from tests.data.test_sources import encoded, no_rows, numbers
 
 pytestmark = once
 
@@ -162,6 +163,29 @@ def test_an_index_is_remembered(server, tmp_path):
     load(path).remember(kept)
     found = load(path, remembered=kept)
     assert numbers(found.images) == [0, 1, 2] and "3 .json" in found.notes[0]
+
+
+def test_the_end_of_a_tar_costs_no_request(server):
+    pytest.importorskip("aiohttp")
+    whole = tar(0, 2)
+    server.files["/x.tar"] = whole
+    found = index_tars([f"{server.url}/x.tar"])
+    assert sum(len(found.ranges) for _, found in found.files.values()) == 2
+    assert sum(part is not None for *_, part in server.log) == 1
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        second = archive.getmember("01.png").offset
+    broken = whole[:second] + b"\xff" * 512 + whole[second + 512 :]
+    server.files["/y.tar"] = broken
+    with pytest.raises(ValueError, match=f"y.tar' .*at byte {second:,}$"):
+        index_tars([f"{server.url}/y.tar"])
+
+
+def test_parquet_without_rows(memory, tmp_path):
+    no_rows(tmp_path / "x.parquet")
+    content = (tmp_path / "x.parquet").read_bytes()
+    memory.pipe_file("/x.parquet", content)
+    with pytest.raises(ValueError, match="x.parquet' holds no image"):
+        load("memory://x.parquet")
 
 
 def test_many_are_fetched_by_processes(server, monkeypatch):

@@ -110,11 +110,42 @@ def test_other_splits_of_a_table_are_named(files, caplog):
         load(path, split="test")
 
 
+def test_spaces_around_the_cells_of_a_table(files):
+    path = files / "some.csv"
+    path.write_text(
+        "path ,label , split\nphotos/0.png ,cat ,train \n"
+        "photos/1.png,cat, train\n photos/2.png,dog,dev \n , dog,train\n"
+    )
+    data = load(path)
+    assert numbers(data.images) == [0, 1]
+    assert data.class_names == ("cat", "dog") and data.labels.tolist() == [0, 0]
+    assert "left out: 1 lines without a path" in data.notes
+    assert numbers(load(path, split="dev").images) == [2]
+
+
+@pytest.mark.parametrize(
+    ["lines", "begin"],
+    [
+        (['"path,label', "photos/0.png,a"], 1),
+        (["path,label", '"photos/0.png,a', "photos/1.png,b"], 2),
+        (["path,label", "photos/0.png,a", "", 'photos/1.png,"b', "x,a"], 3),
+        (["path,label", 'photos/0.png,"a\nb"', 'photos/1.png,"5" disk"'], 4),
+    ],
+)
+def test_an_open_quote_takes_in_no_rows(files, lines, begin):
+    path = files / "x.csv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=f"x.csv'.*line {begin} on .*Quotes"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ["name", "text", "message"],
     [
         ("x.csv", "file,label\na.png,1\n", "'path'.*'file', 'label'"),
         ("x.csv", "path,label\na.png,1\nb.png,\n", "line 3"),
+        ("x.csv", "path,label\n,1\n\na.png,1\nb.png, \n", "line 5"),
+        ("x.csv", 'path,label\na.png,"1\n"\nb.png\n', "line 4"),
         ("x.csv", "path\n", "holds no path"),
         ("x.txt", "\n \n", "holds no path"),
         ("x.txt", "photos/0.png\ngone.png\n", "gone.png.*No such file"),
@@ -253,6 +284,26 @@ def test_wrong_tar_files(tmp_path):
         load(tmp_path / "x.tar", split="test")
 
 
+def test_damaged_tar_files(tmp_path):
+    path = tmp_path / "x.tar"
+    shard(path, {f"{i}.png": encoded(i) for i in range(3)})
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        *_, last = [member.offset for member in archive]
+    # Without an end mark, and with half of one.
+    for content in (whole[: last + 1024], whole[: last + 1424]):
+        path.write_bytes(content)
+        assert numbers(load(path).images) == [0, 1, 2]
+    path.write_bytes(whole[:last])
+    assert numbers(load(path).images) == [0, 1]
+    broken = whole[:last] + b"\xff" * 512 + whole[last + 512 :]
+    for content in (broken, whole[: last + 100]):
+        path.write_bytes(content)
+        for read in (load, peek_size):
+            with pytest.raises(ValueError, match=f"at byte {last:,}$"):
+                read(path)
+
+
 def parquet(path, labels=None, key="image", structs=True, names=None):
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet as pq
@@ -334,6 +385,23 @@ def test_wrong_parquet_files(tmp_path):
         load(path)
     with pytest.raises(ValueError, match="train"):
         load(parquet(path), split="test")
+
+
+def no_rows(path):
+    """Writes columns without a row, as bytes."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as pq
+
+    kinds = [("image", pa.binary()), ("label", pa.int64())]
+    pq.write_table(pa.schema(kinds).empty_table(), path)
+
+
+def test_parquet_without_rows(tmp_path):
+    path = str(tmp_path / "x.parquet")
+    no_rows(path)
+    for read in (load, peek_size):
+        with pytest.raises(ValueError, match="x.parquet' holds no image"):
+            read(path)
 
 
 def many(path, count=120, group=5, size=20):
