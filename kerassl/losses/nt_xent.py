@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from kerassl.losses.numbers import has_others
 from kerassl.losses.unit_vectors import unit_vectors
 
 # Excludes a projection's similarity with itself. Far below any logit, but
@@ -35,7 +36,8 @@ def nt_xent(
             is over their 2M projections only, each of which is still compared
             with all others.
         decoupled: bool. Leaves the partner out of the denominator, as in the
-            decoupled contrastive loss (DCL), which needs N > 1.
+            decoupled contrastive loss (DCL). For N = 1, where nothing else is
+            in it, the loss is 0, as without this.
         labels: int tensor `(N,)`, the class of each image, or `None`. With
             labels all projections of its class are a projection's partners: its
             cross-entropy is the mean over them, as in the supervised
@@ -81,7 +83,8 @@ def nt_xent(
     compared = logits
     if decoupled:
         is_partner = ops.equal(partner[:, None], everyone[None, :])
-        compared = logits + MASKED * ops.cast(is_partner, "float32")
+        mask = MASKED * has_others(projection_1)
+        compared = logits + mask * ops.cast(is_partner, "float32")
     picked = ops.cast(ops.argmax(logits, axis=-1), partner.dtype)
     if labels is None:
         wanted = ops.sum(anchors * partners, axis=-1) / temperature

@@ -21,3 +21,8 @@ def row_count(x: Any) -> Any:
     return (
         float(count) if isinstance(count, int) else ops.cast(count, "float32")
     )
+
+
+def has_others(x: Any) -> Any:
+    """Returns 1 if there are several rows, else 0: a float or a scalar."""
+    return 1.0 - at_least(2.0 - row_count(x), 0.0)

@@ -243,7 +243,8 @@ def test_a_single_image_leaves_no_nan(make, images):
     """Neither in `train_on_batch`, where it is allowed, nor in `evaluate`."""
     model = make()
     batch = images[:1], labels_for(model, 1)
-    assert all(map(math.isfinite, model.test_on_batch(*batch)))
+    # Nor a mask in place of a loss.
+    assert all(abs(x) < 1e4 for x in model.test_on_batch(*batch))
     if model.min_batch > 1:
         with pytest.raises(ValueError, match="batch of 1 "):
             model.train_on_batch(*batch)

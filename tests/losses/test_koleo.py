@@ -39,3 +39,7 @@ def test_equal_features_have_a_finite_loss_and_gradient():
     assert loss == pytest.approx(expected, rel=1e-3)
     gradient = gradient_of(lambda x: koleo(x)["loss"], same)
     assert np.isfinite(gradient).all()
+
+
+def test_one_image_has_no_neighbor():
+    assert float(koleo(np.ones((1, 4), "float32"))["loss"]) == 0

@@ -102,3 +102,10 @@ def test_chance_level():
     z1, z2 = rng.normal(size=(2, 64, 2048)).astype("float32")
     loss = nt_xent(z1, z2, 1.0)["loss"]
     assert float(loss) == pytest.approx(math.log(127), abs=0.02)
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_one_image_has_no_negatives(decoupled):
+    z = np.array([[1.0, 2.0, 3.0]], "float32")
+    loss = nt_xent(z, z + 0.1, decoupled=decoupled)["loss"]
+    assert float(loss) == pytest.approx(0, abs=1e-5)
