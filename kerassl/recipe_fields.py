@@ -19,7 +19,17 @@ from kerassl.names import (
     VIEWS,
     check_encoder_name,
 )
-from kerassl.reading import Form, check_fields, items, mapping, shown, text
+from kerassl.reading import (
+    Form,
+    check_fields,
+    check_form,
+    is_int,
+    is_number,
+    items,
+    mapping,
+    shown,
+    text,
+)
 from kerassl.registry import RECIPES
 
 _REAL = Form(
@@ -141,7 +151,13 @@ def find_recipe(method: str, name: str) -> dict[str, Any]:
     else:
         tables, kind = read_recipes(method), f"recipe of {method}"
     check_choice(kind, name, tables)
-    return {"method": method, "name": name, **tables[name]}
+    own = {"method": method, "name": name}
+    for key in set(own) & set(tables[name]):
+        raise ValueError(
+            f"The {kind} {name} sets {key} = {shown(tables[name][key])}. Leave "
+            f"it out: it is {own[key]} here."
+        )
+    return {**own, **tables[name]}
 
 
 def is_file(name: str) -> bool:
@@ -178,9 +194,16 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
     """
     for name in fields:
         check_choice("field of recipes", name, ("method", *FIELDS))
+    for name, value in fields.items():
+        if not _is_stored(value):
+            raise ValueError(
+                f"`{name}` must hold finite numbers, text, lists and dicts, as "
+                f"JSON can. Received: {shown(value)}"
+            )
     missing = {"method", *FIELDS} - set(DEFAULTS) - set(fields)
     if missing:
         raise ValueError(f"The recipe lacks {', '.join(sorted(missing))}.")
+    check_form(fields["name"], text(), "`name`")
     for name, forms in NESTED.items():
         check_fields(fields.get(name, {}), forms, f"`{name}`")
     for name in fields["schedule"]:
@@ -192,9 +215,10 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
         ("preset of views", fields["views"].get("preset", ""), VIEWS),
         ("optimizer", fields["optimizer"].get("name", ""), OPTIMIZERS),
         ("scaling", fields["schedule"].get("scaling", ""), SCALINGS),
-        ("precision", fields.get("precision") or "float32", PRECISIONS),
     ):
         check_choice(kind, name, names)
+    if fields.get("precision") is not None:
+        check_choice("precision", fields["precision"], PRECISIONS)
     if fields["encoder"] != FROM_WEIGHTS:
         check_encoder_name(fields["encoder"])
     for name in fields.get("normalization", {}):
@@ -224,15 +248,28 @@ def check_recipe(fields: Mapping[str, Any]) -> None:
         value = fields.get(name)
         if value is None and name == "image_size":
             continue
-        if not isinstance(value, int) or value < 1:
+        if not is_int(value, 1, 2**32):
             raise ValueError(
                 f"`{name}` must be a positive integer. Received: {shown(value)}"
             )
     seed = fields.get("seed", 0)
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if not is_int(seed, 0, 2**32 - 1):
         raise ValueError(
             f"`seed` must be an integer in [0, 2**32). Received: {shown(seed)}"
         )
+
+
+def _is_stored(value: Any) -> bool:
+    """Returns whether a run can record a value, and read it again."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) for key in value) and all(
+            map(_is_stored, value.values())
+        )
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_stored, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, (bool, str)) or is_number(value)
 
 
 # === Changes ===

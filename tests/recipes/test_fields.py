@@ -1,6 +1,8 @@
 """Fields of recipes: what can be changed, and how mistakes are answered."""
 
 import dataclasses
+import datetime
+import math
 
 import pytest
 from hypothesis import example, given
@@ -130,6 +132,16 @@ def test_unknown_fields_are_refused_with_the_nearest(changes, message):
         ({"optimizer.learning_rate": True}, "must be a number"),
         ({"schedule.scaling": "square"}, "no scaling 'square'"),
         ({"epochs": 0}, "`epochs`"),
+        ({"epochs": True}, "`epochs`"),
+        ({"seed": False}, "`seed`"),
+        ({"image_size": True}, "`image_size`"),
+        ({"name": 5}, "`name`"),
+        ({"precision": False}, "no precision False"),
+        ({"precision": ""}, "no precision"),
+        # What `recipe.json` can't hold.
+        ({"schedule.warmup_share": math.inf}, "finite numbers"),
+        ({"method_args.temperature": math.nan}, "finite numbers"),
+        ({"views.blur": datetime.date(2024, 1, 1)}, "finite numbers"),
     ],
 )
 def test_wrong_values_are_refused(changes, message):
@@ -183,6 +195,10 @@ def test_files_of_recipes(tmp_path):
     with pytest.raises(ValueError, match="2 recipes.*All: mine, other"):
         recipes.get("simclr", str(path))
     assert recipes.get("simclr", f"{path}:other").name == "other"
+    for own in ('method = "byol"', 'name = "theirs"'):
+        path.write_text(f"[mine]\n{own}\n{fields}")
+        with pytest.raises(ValueError, match="Leave it out"):
+            recipes.get("simclr", str(path))
     path.write_text("[mine]\nepochs = 2\n")
     with pytest.raises(ValueError, match="lacks batch_size, encoder"):
         recipes.get("simclr", str(path))
