@@ -3,7 +3,11 @@
 import warnings
 from typing import Any
 
-from kerassl.evaluation.health import feature_problems, loss_problem
+from kerassl.evaluation.health import (
+    FEWEST_IMAGES,
+    feature_problems,
+    loss_problem,
+)
 from kerassl.evaluation.representation import effective_rank, feature_spread
 from kerassl.training.in_memory import read_images
 from kerassl.training.inputs import Inputs
@@ -23,7 +27,7 @@ class CollapseMonitor(Monitor):
         images: array `(N, H, W, C)`, the result of `kerassl.data.load`, or a
             data set as for `fit`, which is read into memory. A few hundred
             images of the encoder's size, with or without labels. The effective
-            rank can't exceed their number.
+            rank can't exceed their number. At least 20.
         stop: bool. Whether to stop the training, at the end of the epoch.
         every: int > 0, the number of epochs between measurements of the
             features. The first and the last epoch are measured too; the others
@@ -56,6 +60,12 @@ class CollapseMonitor(Monitor):
     ):
         super().__init__(every)
         self.images = read_images(images)
+        if len(self.images) < FEWEST_IMAGES:
+            raise ValueError(
+                f"The monitor needs at least {FEWEST_IMAGES} images, since "
+                "fewer look alike to any encoder. Received: "
+                f"{len(self.images)}"
+            )
         self.stop = stop
         self.batch_size = batch_size
         self.problems: dict[str, str] = {}
@@ -77,7 +87,7 @@ class CollapseMonitor(Monitor):
         """Measures the features, and stores what is wrong with them."""
         features = self.model.embed(self.images, batch_size=self.batch_size)
         rank, spread = effective_rank(features), feature_spread(features)
-        self.problems = feature_problems(rank, spread, features.shape[1])
+        self.problems = feature_problems(rank, spread, features.shape)
         return {"effective_rank": rank, "feature_spread": spread}
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

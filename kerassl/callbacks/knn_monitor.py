@@ -59,7 +59,7 @@ class KNNMonitor(LabeledMonitor):
                 f"`k` must be between 1 and the {count} images of `train`. "
                 f"Received: {k}"
             )
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(
                 f"`temperature` must be above 0. Received: {temperature}"
             )

@@ -9,7 +9,7 @@ import numpy as np
 
 from kerassl import encoders
 from kerassl.distributed import local_copy, on_one_device, process
-from kerassl.evaluation.labels import label_array
+from kerassl.evaluation.labels import encode_labels, label_array
 from kerassl.evaluation.neighborhoods import classified, nearest_others, shared
 from kerassl.evaluation.representation import effective_rank
 from kerassl.files import replacing
@@ -90,7 +90,8 @@ class StartGuard(Monitor):
         self.labels = None
         self.modes = {"start_agreement": "max", "start_rank": "max"}
         if labels is not None:
-            self.labels = label_array(labels, "labels", len(self.images))
+            labels = label_array(labels, "labels", len(self.images))
+            _, (self.labels,) = encode_labels({"labels": labels})
             self.modes = {"guard_accuracy": "max"}
         self.start = start
         self.best = None if best is None else Path(best)

@@ -34,6 +34,11 @@ SETTINGS = {
     "retrieval": (),
     "knn_corrupted": ("k", "temperature", "severity"),
 }
+# Entries of scores by which a score differs from another one of its name.
+ASKED = (
+    *("train_size", "test_size", "seeds", "epochs"),
+    *("k", "temperature", "severity"),
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -79,26 +84,39 @@ def add_parser(commands: Any) -> None:
         type=float,
         metavar="SHARE",
         help="the share of each class's training images that linear, "
-        "linear_sgd and finetune may use (1)",
+        "linear_sgd and finetune may use (default: 1)",
     )
     labels.add_argument(
         "--per-class",
         type=positive,
-        help="the number of training images of each class, instead",
+        help="the number of training images of each class that they may use",
     )
-    add("--seeds", type=positive, help="draws of the labels (1)")
+    add(
+        "--seeds",
+        type=positive,
+        help="number of random draws of the labels (default: 1)",
+    )
     add(
         "--layer",
         help="the stage whose features linear uses, or `stages` to "
-        "concatenate all (the encoder's output)",
+        "concatenate all (default: the encoder's output)",
     )
-    add("--epochs", type=positive, help="of finetune and linear_sgd")
-    add("--k", type=positive, help="kNN's neighbors (20)")
-    add("--temperature", type=float, help="of kNN's weights (0.07)")
+    add(
+        "--epochs",
+        type=positive,
+        help="epochs of finetune and linear_sgd (default: 20, or as many as "
+        "make 500 steps if that is more)",
+    )
+    add("--k", type=positive, help="number of neighbors in kNN (default: 20)")
+    add(
+        "--temperature",
+        type=float,
+        help="temperature of the neighbors' votes in kNN (default: 0.07)",
+    )
     add(
         "--severity",
         type=positive,
-        help="of knn_corrupted, from 1 to 5 (3)",
+        help="strength of knn_corrupted, from 1 to 5 (default: 3)",
     )
     add(
         "--untrained-from",
@@ -110,10 +128,11 @@ def add_parser(commands: Any) -> None:
         "--beside",
         default="",
         metavar="SOURCES",
-        help="frozen encoders to measure under the same protocols, separated "
-        "by commas: runs, presets, hub:NAME for a preset of KerasHub, "
+        help="other encoders to measure under the same protocols, separated by "
+        "commas: runs, presets, hub:NAME for a preset of KerasHub, "
         "dinov2_small, dinov2_base or imagenet (a ResNet-50) for released "
-        "weights. Random weights are always measured",
+        "weights. They stay frozen, but for finetune. Random weights are "
+        "always measured",
     )
     add_data_dir(parser)
     add(
@@ -332,10 +351,21 @@ def _store(
     from kerassl.runs.files import write_scores
 
     try:
+        former = read_scores(source).get(key, {})
         write_scores(source, {key: score}, mark)
     except (OSError, ValueError) as error:
         print_error(f"{key} isn't stored: {error}")
         return False
+    changed = [
+        f"{name} {former[name]:,}"
+        for name in ASKED
+        if former.get(name, score.get(name)) != score.get(name)
+    ]
+    if changed:
+        print_note(
+            f"this replaces the run's {key} of {former['accuracy']:.4f} with "
+            f"{', '.join(changed)}"
+        )
     return True
 
 

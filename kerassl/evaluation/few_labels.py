@@ -62,13 +62,8 @@ def few_labels(
             f"`per_class` is {per_class}, but class "
             f"{classes[counts.argmin()]} has {counts.min()} images."
         )
-    rng = np.random.default_rng(seed)
-    chosen = []
-    for one, count in enumerate(counts.tolist()):
-        number = per_class or max(1, round(share * count))
-        order = rng.permutation(np.flatnonzero(numbers == one))
-        chosen.append(order[:number])
-    return np.sort(np.concatenate(chosen))
+    wanted = [per_class or max(1, round(share * n)) for n in counts.tolist()]
+    return _drawn(numbers, wanted, seed)
 
 
 def split_off(
@@ -79,13 +74,33 @@ def split_off(
     Args:
         labels: int array `(N,)`.
         share: float in (0, 1), the validation part's share of each class, at
-            least one image.
+            least one image. The only image of a class stays in the first part.
         seed: int >= 0.
 
     Returns:
-        Two arrays of indices, or `None` if a class has only one image.
+        Two arrays of indices, or `None` if every class has only one image.
     """
-    if np.unique(labels, return_counts=True)[1].min() < 2:
+    _, numbers, counts = np.unique(
+        labels, return_inverse=True, return_counts=True
+    )
+    if counts.max() == 1:
         return None
-    second = few_labels(labels, share=share, seed=seed)
+    wanted = [max(1, round(share * n)) * (n > 1) for n in counts.tolist()]
+    second = _drawn(numbers, wanted, seed)
     return np.setdiff1d(np.arange(len(labels)), second), second
+
+
+def _drawn(numbers: np.ndarray, wanted: list[int], seed: int) -> np.ndarray:
+    """Draws images of each class; returns their indices in order.
+
+    Args:
+        numbers: int array `(N,)`, the classes, from 0.
+        wanted: list of int, the number of images to draw of each class.
+        seed: int >= 0.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = [
+        rng.permutation(np.flatnonzero(numbers == one))[:count]
+        for one, count in enumerate(wanted)
+    ]
+    return np.sort(np.concatenate(chosen))

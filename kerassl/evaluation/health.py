@@ -7,6 +7,8 @@ from typing import Any
 NEAR = 0.01
 # Features below these hold next to nothing; untrained encoders have more.
 LEAST_RANK, LEAST_SPREAD = 2.0, 0.05
+# Fewer images have a low rank and spread whatever the encoder.
+FEWEST_IMAGES = 20
 
 
 def loss_problem(
@@ -24,7 +26,9 @@ def loss_problem(
         its collapsed loss.
     """
     anchor = model.collapsed_loss(batch_size or model.batch_size)
-    if anchor is None or abs(loss - anchor) > NEAR * max(abs(anchor), 1.0):
+    if anchor is None or not math.isfinite(loss):
+        return None
+    if abs(loss - anchor) > NEAR * max(abs(anchor), 1.0):
         return None
     return (
         f"The loss of {type(model).__name__} is {loss:.4f}, and it is "
@@ -33,18 +37,24 @@ def loss_problem(
     )
 
 
-def feature_problems(rank: float, spread: float, width: int) -> dict[str, str]:
+def feature_problems(
+    rank: float, spread: float, shape: tuple[int, ...]
+) -> dict[str, str]:
     """Checks features of some hundred images for signs of collapse.
 
     Args:
         rank: float, their `effective_rank`.
         spread: float, their `feature_spread`.
-        width: int, the number of their dimensions.
+        shape: tuple `(N, D)`, that of the features.
 
     Returns:
-        A dict with a sentence for each problem, `"rank"` or `"spread"`.
+        A dict with a sentence for each problem, `"rank"` or `"spread"`; empty
+        if there are too few images to tell.
     """
-    found = {}
+    count, width = shape
+    found: dict[str, str] = {}
+    if count < FEWEST_IMAGES:
+        return found
     if rank < LEAST_RANK:
         found["rank"] = (
             f"The features use {rank:.1f} of {width} dimensions "

@@ -104,7 +104,7 @@ class Neighbors:
                 "`k` must be between 1 and the number of training features. "
                 f"Received: {k}"
             )
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(
                 f"`temperature` must be above 0. Received: {temperature}"
             )

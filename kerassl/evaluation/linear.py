@@ -76,11 +76,7 @@ def linear_probe(
         {"train_labels": y, "test_labels": y_test}
     )
     check_classes("A linear probe", classes, y)
-    mean = x.mean(axis=0, dtype="float64")
-    deviation = x.std(axis=0, dtype="float64")
-    # A dead feature must not be amplified to noise.
-    dead = deviation <= 1e-6 * np.abs(mean) + 1e-12
-    scale = np.where(dead, np.inf, deviation)
+    mean, scale = standardization(x)
     x, x_test = (x - mean) / scale, (x_test - mean) / scale
     parts = split_off(y, seed=seed) if len(penalties) > 1 else None
     chosen = sorted(penalties)[len(penalties) // 2]
@@ -93,7 +89,9 @@ def linear_probe(
         validation, chosen = max(
             (
                 (float(np.mean(model.predict(x[held]) == y[held])), penalty)
-                for penalty, model in _fits(x[fitted], y[fitted], penalties)
+                for penalty, model in _fits(
+                    x[fitted], y[fitted], sorted(penalties, reverse=True)
+                )
             ),
             key=lambda pair: pair[0],
         )
@@ -105,6 +103,22 @@ def linear_probe(
         "train_size": len(x),
         "test_size": len(x_test),
     }
+
+
+def standardization(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what standardizes features: `(x - mean) / scale`.
+
+    Args:
+        x: float array `(N, D)`.
+
+    Returns:
+        Two float64 arrays `(D,)`. The scale of a dead feature, which is the
+        same in all rows, is infinite, since it must not be amplified to noise.
+    """
+    mean = x.mean(axis=0, dtype="float64")
+    deviation = x.std(axis=0, dtype="float64")
+    dead = deviation <= 1e-6 * np.abs(mean) + 1e-12
+    return mean, np.where(dead, np.inf, deviation)
 
 
 def check_penalties(penalties: Sequence[float]) -> None:

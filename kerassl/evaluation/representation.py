@@ -115,9 +115,10 @@ def uniformity(features: np.ndarray, scale: float = 2.0) -> float:
     if count < 2:
         raise ValueError("Uniformity needs at least two images' features.")
     total = 0.0
+    lengths = np.sum(x**2, axis=1)  # 1, or 0 of zeros.
     for start in range(0, count, BLOCK):
-        # The squared distance of unit vectors is 2 - 2 times their product.
-        squares = 2 - 2 * x[start : start + BLOCK] @ x.T
+        rows = slice(start, start + BLOCK)
+        squares = lengths[rows, None] + lengths - 2 * x[rows] @ x.T
         total += np.exp(-scale * np.maximum(squares, 0)).sum()
     # Without the pairs of an image with itself, whose distance is 0.
     return float(np.log(max(total - count, 0.0) / (count * (count - 1))))

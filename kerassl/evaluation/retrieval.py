@@ -21,8 +21,8 @@ def retrieval(
 
     The training images are ranked by cosine similarity. The average precision
     of a query is the mean, over the images of its class, of the share of that
-    class among all that rank at least as high. Unlike kNN, it depends on where
-    the last image of the class ranks, not only on the nearest.
+    class among all that rank at least as high, ties included. Unlike kNN, it
+    depends on where the last image of the class ranks, not only on the nearest.
 
     Args:
         train_features: float array `(N, D)`, the images to search.
@@ -33,7 +33,8 @@ def retrieval(
 
     Returns:
         A dict: `accuracy`, the mean average precision, in [0, 1];
-        `first`, the share of queries whose first image has their class;
+        `first`, the share of queries whose first image has their class (of
+        several that are equally similar, the share of that class among them);
         `train_size` and `test_size`.
 
     Raises:
@@ -53,19 +54,30 @@ def retrieval(
     check_widths(bank, queries)
     _, (y, asked) = encode_labels({"train_labels": y, "test_labels": asked})
     bank, queries = unit_rows(bank).T, unit_rows(queries)
-    ranks = np.arange(1, len(y) + 1)
     precisions, firsts = [], []
     for start in range(0, len(queries), BLOCK):
         rows = slice(start, start + BLOCK)
-        order = np.argsort(-(queries[rows] @ bank), axis=1, kind="stable")
+        distances = -(queries[rows] @ bank)
+        order = np.argsort(distances, axis=1)
         same = y[order] == asked[rows, None]
-        precision = np.cumsum(same, axis=1) / ranks
+        last = _last_of_ties(np.take_along_axis(distances, order, axis=1))
+        counts = np.take_along_axis(np.cumsum(same, axis=1), last, axis=1)
+        precision = counts / (last + 1)
         found = np.maximum(same.sum(axis=1), 1)
         precisions.append((precision * same).sum(axis=1) / found)
-        firsts.append(same[:, 0])
+        firsts.append(precision[:, 0])
     return {
         "accuracy": float(np.mean(np.concatenate(precisions))),
         "first": float(np.mean(np.concatenate(firsts))),
         "train_size": len(y),
         "test_size": len(asked),
     }
+
+
+def _last_of_ties(sorted_rows: np.ndarray) -> np.ndarray:
+    """Returns for each entry the index of the last one that equals it."""
+    columns = sorted_rows.shape[1]
+    ends = np.full(sorted_rows.shape, True)
+    ends[:, :-1] = sorted_rows[:, :-1] != sorted_rows[:, 1:]
+    last = np.where(ends, np.arange(columns), columns)
+    return np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]

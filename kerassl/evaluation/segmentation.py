@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from kerassl.evaluation.labels import to_numpy
-from kerassl.evaluation.linear import fit_logistic
+from kerassl.evaluation.linear import fit_logistic, standardization
 
 # Patches to learn from; more hardly change a linear classifier.
 MOST_PATCHES = 20_000
@@ -77,8 +77,10 @@ def segmentation_probe(
         known = np.sort(rng.choice(known, MOST_PATCHES, replace=False))
     if len(np.unique(labels[known])) < 2:
         raise ValueError("The training patches have only one class.")
+    if (truth == ignore).all():
+        raise ValueError(f"All test pixels are {ignore}, which is left out.")
     tokens = x.reshape(-1, x.shape[-1])[known]
-    mean, scale = tokens.mean(0), np.maximum(tokens.std(0), 1e-6)
+    mean, scale = standardization(tokens)
     model = fit_logistic((tokens - mean) / scale, labels[known], penalty)
     confusion = np.zeros((len(classes), len(classes)), "int64")
     for maps, mask in zip(x_test, truth):

@@ -52,7 +52,7 @@ def sections(run: Subject) -> Iterable[str]:
     spread = evaluation.feature_spread(features)
     problems = [
         *_run_problems(run),
-        *feature_problems(rank, spread, features.shape[1]).values(),
+        *feature_problems(rank, spread, features.shape).values(),
         *score_problems(run.scores),
     ]
     yield (

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from kerassl.runs.rivals import FLOOR, SCRATCH
+
 CONFIDENCE = 0.95
 
 
@@ -29,31 +31,42 @@ def difference(
     """Compares two encoders that learned from the same draws of labels.
 
     The margin covers two things that chance decides. Over draws of labels it is
-    Student's interval of the mean difference, draw by draw. Over test images
-    it takes the two accuracies as independent, which overstates it, since both
-    encoders are scored on the same images.
+    Student's interval of the mean difference, draw by draw; of an older score,
+    which kept only the standard deviation of its draws, as if the draws were
+    others. Over test images it is Agresti and Caffo's, which holds near 0 and 1
+    too. It takes the two accuracies as independent, which overstates it, since
+    both encoders are scored on the same images.
 
     Args:
         score: dict with `accuracy` in [0, 1], and `draws`, if there are any.
-        other: such a dict.
+        other: such a dict, or one with `std` in place of `draws`.
         test_size: int, the number of test images.
 
     Returns:
         A pair of floats: by how much the accuracy is above the other one, and
         half the width of the 95 % interval around it.
+
+    Reference:
+        - Agresti and Caffo, 2000, https://doi.org/10.2307/2685779
     """
     from scipy import special
 
-    a, b = score["accuracy"], other["accuracy"]
     tail = 1 - (1 - CONFIDENCE) / 2
-    images = (a * (1 - a) + b * (1 - b)) / test_size
-    margin = special.ndtri(tail) ** 2 * max(0.0, images)
-    draws = [np.array(one.get("draws", ())) for one in (score, other)]
+    # One right and one wrong image more for each. Their interval is around a
+    # smaller difference; around the one observed it has to be wider.
+    size = test_size + 2
+    shares = [(test_size * s["accuracy"] + 1) / size for s in (score, other)]
+    images = sum(p * (1 - p) for p in shares) / size
+    margin = special.ndtri(tail) ** 2 * images * (size / test_size) ** 2
+    draws = [np.ravel(one.get("draws", ())) for one in (score, other)]
     count = len(draws[0])
-    if count > 1 and count == len(draws[1]):
-        variance = np.var(draws[0] - draws[1], ddof=1) / count
-        margin += special.stdtrit(count - 1, tail) ** 2 * variance
-    return a - b, math.sqrt(margin)
+    if count > 1:
+        if len(draws[1]) == count:
+            variance = np.var(draws[0] - draws[1], ddof=1)
+        else:
+            variance = np.var(draws[0], ddof=1) + (other.get("std") or 0) ** 2
+        margin += special.stdtrit(count - 1, tail) ** 2 * variance / count
+    return score["accuracy"] - other["accuracy"], math.sqrt(margin)
 
 
 def statements(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
@@ -73,14 +86,14 @@ def statements(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 
 def _statement(protocol: str, score: Mapping[str, Any]) -> str:
     size = score["test_size"]
-    floor = "random weights"
-    if protocol.startswith("finetune"):
-        floor = "training from scratch"
+    trained = protocol.startswith("finetune")
+    floor = SCRATCH if trained else FLOOR
     others = {}
     if score.get("untrained_accuracy") is not None:
         others[floor] = {
             "accuracy": score["untrained_accuracy"],
             "draws": score.get("untrained_draws", ()),
+            "std": score.get("untrained_std"),
         }
     others |= score["beside"]
     found = {name: difference(score, one, size) for name, one in others.items()}
@@ -88,12 +101,12 @@ def _statement(protocol: str, score: Mapping[str, Any]) -> str:
     draws = len(score.get("draws", ()))
     over = f"{size:,} test images"
     if draws > 1:
-        over = f"{draws} draws of labels and {over}"
+        over = f"{draws} seeds and {over}"
     *most, last = parts
     listed = f"{', '.join(most)} and {last}" if most else last
     return (
         f"{protocol}: this encoder is {listed} (95 % intervals over "
-        f"{over}). {_verdict(found, floor, draws)}"
+        f"{over}). {_verdict(found, floor, draws, trained)}"
     )
 
 
@@ -105,7 +118,10 @@ def _part(name: str, above: float, margin: float) -> str:
 
 
 def _verdict(
-    found: Mapping[str, tuple[float, float]], floor: str, draws: int
+    found: Mapping[str, tuple[float, float]],
+    floor: str,
+    draws: int,
+    trained: bool,
 ) -> str:
     rivals = {name: pair for name, pair in found.items() if name != floor}
     better = [
@@ -116,14 +132,17 @@ def _verdict(
     if floor in found and found[floor][0] <= found[floor][1]:
         said.append(f"Nothing shows that it is better than {floor}.")
     if better:
+        how = "without any training of yours"
+        if trained:
+            how = "fine-tuned alike, without your pretraining"
         said.append(
             f"On these images {' and '.join(better)} would have served better, "
-            "without any training of yours."
+            f"{how}."
         )
     elif level:
         more = "more test images"
         if draws:
-            more = f"more draws of labels (--seeds) or {more}"
+            more = f"more seeds (--seeds) or {more}"
         said.append(
             f"Whether it is better than {' and '.join(level)} is undecided; "
             f"{more} may tell."

@@ -25,6 +25,12 @@ RESIZING: dict[str, Any] = dict(
 )
 # The random weights, which every protocol measures anyway.
 RANDOM = "random"
+# What the encoder and its floors are called beside others.
+ENCODER, FLOOR, SCRATCH = (
+    "encoder",
+    "random weights",
+    "training from scratch",
+)
 
 
 class Rival(NamedTuple):
@@ -77,8 +83,8 @@ def open_rival(source: str | Path) -> Rival:
     """Loads an encoder to measure beside another one.
 
     Args:
-        source: a source that `kerassl.load_encoder` takes, or a name in
-            `RELEASED`.
+        source: a source that `kerassl.load_encoder` takes, `"dinov2_small"`,
+            `"dinov2_base"`, or `"imagenet"`, a ResNet-50.
 
     Returns:
         A `Rival`.
@@ -105,14 +111,20 @@ def rival_names(sources: list[str]) -> dict[str, str]:
         A dict from a name to its source.
 
     Raises:
-        ValueError: if two have the same name.
+        ValueError: if two have the same name, or one that means this encoder
+            or its random weights.
     """
     names: dict[str, str] = {}
     for source in sources:
         if source == RANDOM:
             continue
         # Not the path, which may say more than should be published.
-        name = source if is_public(source) else Path(source).name
+        name = source if is_public(source) else Path(source).resolve().name
+        if name in (ENCODER, FLOOR, SCRATCH):
+            raise ValueError(
+                f"An encoder to compare can't be called {name!r}, since that "
+                f"is a row of the table. Rename {source}."
+            )
         if names.setdefault(name, source) != source:
             raise ValueError(
                 f"Two encoders to compare are called {name}: {names[name]} "

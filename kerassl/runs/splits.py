@@ -14,6 +14,7 @@ from kerassl.data.errors import SplitError
 from kerassl.data.files import listed
 from kerassl.data.spread import spread
 from kerassl.evaluation.labels import encode_labels, labels_by_name
+from kerassl.value_range import Percentiles, parse_range
 
 # The share of each class that is held out for scoring if there is no split.
 HELD_OUT = 0.2
@@ -71,6 +72,10 @@ class LabeledSplits:
                 **options,
             )
 
+        if isinstance(parse_range(options.get("value_range")), Percentiles):
+            # Measured once, or equal values would differ between the parts.
+            learned = load(source, "train", train_limit)
+            options["value_range"] = learned.value_range
         found = {}
         for split in SCORED:
             with contextlib.suppress(SplitError):

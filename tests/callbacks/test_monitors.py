@@ -66,7 +66,7 @@ def test_they_log_the_encoders_accuracy(images, labeled):
 def test_folders_that_are_decoded_as_needed(tmp_path, monkeypatch):
     monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
     rng = np.random.default_rng(0)
-    for i in range(16):
+    for i in range(24):
         path = tmp_path / "ab"[i % 2] / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
         pixels = rng.integers(0, 256, (28, 28, 3), "uint8")

@@ -23,6 +23,11 @@ def test_average_precision_by_hand():
     scores = evaluation.retrieval(bank, y, queries, asked)
     assert scores["accuracy"] == pytest.approx(np.mean(expected), abs=1e-6)
     assert (scores["train_size"], scores["test_size"]) == (40, 70)
+    # Features that are all the same find each class as often as chance does.
+    same = evaluation.retrieval(
+        np.zeros((6, 3)), [0, 0, 0, 1, 1, 2], np.zeros((3, 3)), [0, 1, 2]
+    )
+    assert same["accuracy"] == same["first"] == pytest.approx(1 / 3)
     perfect = evaluation.retrieval(np.eye(3), [0, 1, 2], np.eye(3), [0, 1, 2])
     assert perfect["accuracy"] == perfect["first"] == 1
 
@@ -177,3 +182,21 @@ def test_the_protocols(tmp_path):
     assert 0 < found["untrained_accuracy"] < 1
     with pytest.raises(ValueError, match="`severity` must be between"):
         runs.protocol("knn_corrupted", k=5, severity=6).check(subject)
+
+
+def test_a_feature_that_is_dead_in_training_is_left_out():
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(8, 4, 4, 3)).astype("float32")
+    masks = (maps[..., 0] > 0).astype("int64")
+    dead = np.full((8, 4, 4, 1), 0.3, "float32")
+    alive = rng.normal(size=dead.shape).astype("float32")
+    scores = [
+        evaluation.segmentation_probe(
+            np.concatenate([maps, dead], -1),
+            masks,
+            np.concatenate([maps, last], -1),
+            masks,
+        )["miou"]
+        for last in (dead, alive)
+    ]
+    assert scores[0] == pytest.approx(scores[1]) and scores[0] > 0.8

@@ -46,10 +46,12 @@ def test_a_part_to_choose_by():
     assert sorted([*first, *second]) == list(range(200))
     counts = np.unique(LABELS[second], return_counts=True)[1]
     assert counts.tolist() == [8, 12, 20]
-    # Both parts have every class, or there is no split.
     first, second = split_off(np.array([0, 0, 1, 1]))
     assert len(first) == len(second) == 2
-    assert split_off(np.array([0, 0, 1])) is None
+    # The only image of a class is learned from.
+    first, second = split_off(np.array([0, 1, 0, 2]))
+    assert {1, 3} < set(first) and len(second) == 1
+    assert split_off(np.array([0, 2, 1])) is None
 
 
 @pytest.mark.parametrize(

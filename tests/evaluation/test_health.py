@@ -55,13 +55,14 @@ def test_the_batch_size_may_be_unknown():
     model.compile("sgd")
     model.fit(np.zeros((32, 28, 28, 1), "uint8"), verbose=0)
     assert "collapsed" in loss_problem(model, math.log(63))
+    assert loss_problem(model, math.nan) is None
 
 
 def problems(features):
     return feature_problems(
         evaluation.effective_rank(features),
         evaluation.feature_spread(features),
-        features.shape[1],
+        features.shape,
     )
 
 
@@ -69,6 +70,8 @@ def test_collapsed_features():
     rng = np.random.default_rng(0)
     good = rng.normal(size=(100, 8))
     assert problems(good) == {}
+    # One image, or two, have a low rank whatever the encoder.
+    assert problems(good[:1]) == problems(good[:2]) == {}
     line = np.outer(rng.normal(size=100), np.ones(8))
     (words,) = problems(line).values()
     assert "use 1.0 of 8 dimensions" in words

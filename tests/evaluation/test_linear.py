@@ -70,6 +70,14 @@ def test_the_penalty_is_chosen_on_a_fifth_of_the_training_labels():
     assert turned["accuracy"] == pytest.approx(1 - scores["accuracy"])
 
 
+@pytest.mark.parametrize("penalties", [(1e-5, 1.0), (1.0, 1e-5)])
+def test_the_strongest_penalty_wins_a_tie(penalties):
+    x = np.repeat([[0.0], [1.0]], 20, axis=0)
+    y = np.repeat([0, 1], 20)
+    found = linear_probe(x, y, x, y, penalties=penalties)
+    assert found["penalty"] == 1.0
+
+
 def test_again_it_is_the_same():
     x, y = clusters(noise=2.0)
     first, second = (linear_probe(x, y, x, y) for _ in range(2))

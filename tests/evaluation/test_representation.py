@@ -40,6 +40,10 @@ def test_uniformity_by_hand(monkeypatch, block):
     assert evaluation.uniformity(np.ones((5, 3))) == pytest.approx(0)
 
 
+def test_zeros_are_not_evenly_spread():
+    assert evaluation.uniformity(np.zeros((10, 4))) == 0
+
+
 def test_rank_and_spread_by_hand():
     x = features(40, 6)
     values = np.sqrt(np.linalg.eigvalsh(x.T @ x))

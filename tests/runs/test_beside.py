@@ -168,7 +168,7 @@ def scores(own, floor, rival, size=1000):
 def test_what_the_numbers_allow(accuracies, parts, verdict):
     (said,) = comparison.statements({"linear_1%": scores(*accuracies)})
     assert parts in said and verdict in said
-    assert "2 draws of labels and 1,000 test images" in said
+    assert "2 seeds and 1,000 test images" in said
 
 
 def test_the_interval_holds_as_often_as_it_says():
@@ -200,3 +200,34 @@ def test_scores_by_hand_are_refused_by_name(tmp_path):
 
 def test_nothing_is_said_without_rivals():
     assert not list(comparison.statements({"knn": {"accuracy": 0.5}}))
+
+
+def test_few_images_and_scores_near_the_end_of_the_scale():
+    one = comparison.difference({"accuracy": 1.0}, {"accuracy": 0.0}, 1)
+    assert one[0] < one[1]
+    # Fisher's exact test gives p = 0.106.
+    above, margin = comparison.difference(
+        {"accuracy": 1.0}, {"accuracy": 0.8}, 20
+    )
+    assert above < margin
+
+
+def test_a_floor_that_kept_only_its_standard_deviation():
+    own = {"accuracy": 0.52, "draws": [0.5, 0.52, 0.54]}
+    floor = {"accuracy": 0.26, "std": 0.0276}
+    variance = (0.02**2 + 0.0276**2) / 3
+    expected = np.sqrt(4.303**2 * variance + 1.96**2 * 0.0000443)
+    margin = comparison.difference(own, floor, 10_000)[1]
+    assert margin == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize("source", ["encoder", "a/random weights/"])
+def test_an_encoder_beside_may_not_be_called_as_ones_own(source):
+    with pytest.raises(ValueError, match="Rename"):
+        rivals.rival_names([source])
+
+
+def test_the_folder_of_an_encoder_beside_is_its_name(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert rivals.rival_names(["."]) == {"mine": "."}

@@ -164,3 +164,21 @@ def test_an_evaluation_of_a_folder_without_splits(tmp_path):
             scores = protocol.measure(subject)
             assert scores["accuracy"] == 1.0
             assert ("held_out" in scores) == (subject.data == f"folder:{a}")
+
+
+def test_percentiles_are_measured_once(tmp_path):
+    """Or equal values would differ between what is learned and scored."""
+    path = tmp_path / "values.npz"
+    shape = (40, 8, 8, 1)
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    np.savez(
+        path,
+        x_train=rng.integers(0, 1000, shape, "uint16"),
+        y_train=labels,
+        x_test=rng.integers(0, 4000, shape, "uint16"),
+        y_test=labels,
+    )
+    parts = LabeledSplits(str(path), value_range="1%,99%").parts
+    assert parts["train"].value_range == parts["test"].value_range
+    assert max(parts["train"].value_range.high) < 1000

@@ -8,9 +8,8 @@ import keras
 
 from kerassl.runs.evaluate import Evaluation, untrained
 from kerassl.runs.journal import Measure, measure_now
+from kerassl.runs.rivals import ENCODER, FLOOR
 
-# The names of the two encoders in progress messages.
-ENCODERS = ("encoder", "random weights")
 # The scores that are reported for other encoders.
 BESIDE = ("accuracy", "std", "draws")
 NONE: Mapping[str, Evaluation] = MappingProxyType({})
@@ -82,9 +81,9 @@ class Protocol:
         beside: Mapping[str, Evaluation] = NONE,
     ) -> dict[str, float]:
         """Returns the names and the costs of all that `measure` measures."""
-        own = dict.fromkeys(
-            ENCODERS if floor is None else ENCODERS[:1], subject
-        )
+        own = {ENCODER: subject}
+        if floor is None:
+            own[FLOOR] = subject
         return {
             _joined(which, name): cost
             for which, one in {**own, **beside}.items()
@@ -124,9 +123,9 @@ class Protocol:
                 lambda name, one: measure(_joined(which, name), one),
             )
 
-        scores = score(ENCODERS[0], subject, subject.encoder)
+        scores = score(ENCODER, subject, subject.encoder)
         if floor is None:
-            found = score(ENCODERS[1], subject, untrained(subject.encoder))
+            found = score(FLOOR, subject, untrained(subject.encoder))
             floor = {
                 f"untrained_{name}": found[name]
                 for name in self.compared
