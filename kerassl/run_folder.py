@@ -42,6 +42,10 @@ IMAGES = "images.npz"
 REPORT = "report.html"
 SCORES = "scores.json"
 TENSORBOARD = "tensorboard"
+# All that a new run replaces: the files of the run itself first.
+RUN = (RECIPE, CHECKPOINT, ENCODER, HISTORY)
+FILES = (*RUN, START, BEST, SCORES, REPORT, IMAGES)
+FOLDERS = (CHECKPOINTS, TENSORBOARD)
 # The characters of a note on the data that are kept.
 NOTE_LENGTH = 10_000
 
@@ -50,6 +54,27 @@ def _is_range(value: Any) -> bool:
     from kerassl.value_range import is_recorded  # It loads NumPy.
 
     return is_recorded(value)
+
+
+# What is recorded of trained weights.
+WEIGHTS: dict[str, Form] = {
+    "source": text(4096),
+    "is_public": FLAG,
+    "sha256": matching("[0-9a-f]{64}", "64 hexadecimal digits"),
+    "name": text(),
+    "license": text(),
+    "method": text(),
+    "datasets": items(text()),
+    "supervised": FLAG,
+}
+
+
+def _is_weights(value: Any) -> bool:
+    try:
+        check_fields(value, WEIGHTS, "", ("source", "is_public", "name"))
+    except ValueError:
+        return False
+    return PLAIN_DICT.is_valid(value)
 
 
 # The fields of `recipe.json`. `Recipe` checks the recipe itself.
@@ -63,12 +88,13 @@ SETTINGS: dict[str, Form] = {
     "max_unreadable": number(0, 1),
     "devices": integer(1),
     "images": integer(1),
+    "images_hash": matching("[0-9a-f]{64}", "64 hexadecimal digits"),
     "data_notes": items(text(NOTE_LENGTH)),
     "device": text(200),
     "versions": mapping(text(200)),
     "extended": items(mapping(integer(0))),
-    "weights": PLAIN_DICT,
-    "teacher": PLAIN_DICT,
+    "weights": Form(_is_weights, "a dict that describes trained weights"),
+    "teacher": Form(_is_weights, "a dict that describes trained weights"),
     "range": text(1000),
     "monitor": items(one_of(*MONITORS)),
     "guard": one_of(*GUARDS),
@@ -110,6 +136,13 @@ SCORE: dict[str, Form] = {
 def read_settings(folder: str | Path) -> dict[str, Any]:
     """Reads a run's `recipe.json`.
 
+    Args:
+        folder: path of the run.
+
+    Returns:
+        A dict: the recipe and its hash, the data, the backend, the device, and
+        the versions of the libraries.
+
     Raises:
         FileNotFoundError: if the folder doesn't hold a run.
         ValueError: if the file is broken.
@@ -118,26 +151,41 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no run: there is no {path}.")
     settings = load_json(path)
-    check_fields(settings, SETTINGS, str(path), ("recipe", "backend", "data"))
-    if settings.get("recipe_hash") == recipe_hash(settings["recipe"]):
+    needed = ("recipe", "recipe_hash", "backend", "data")
+    check_fields(settings, SETTINGS, str(path), needed)
+    names = {"method": text(), "name": text()}
+    check_fields(settings["recipe"], names, f"{path}: `recipe`", names)
+    if settings["recipe_hash"] == recipe_hash(settings["recipe"]):
         settings["recipe"] = current_recipe(settings["recipe"])
         settings["recipe_hash"] = recipe_hash(settings["recipe"])
-    # Older runs don't have it.
-    return {"max_unreadable": MAX_UNREADABLE, **settings}
+    # Older runs don't have them.
+    missing: dict[str, Any] = {"limit": None, "data_dir": None}
+    return {**missing, "max_unreadable": MAX_UNREADABLE, **settings}
 
 
-def refuse_run(folder: str | Path) -> None:
-    """Checks that a folder doesn't hold a run.
+def refuse_files(folder: str | Path, overwrite: bool = False) -> None:
+    """Checks that a new run in a folder replaces nothing that it may not.
+
+    Args:
+        folder: path of the folder, which need not exist.
+        overwrite: bool. Whether it may replace a run.
 
     Raises:
-        FileExistsError: if it does.
+        FileExistsError: if the folder holds a run, without `overwrite`; or if
+            it holds no run, but something with the name of a run's file.
     """
-    for name in (RECIPE, CHECKPOINT, ENCODER, HISTORY):
-        if (Path(folder) / name).exists():
-            raise FileExistsError(
-                f"{folder} holds a run already. Resume it, overwrite it, or "
-                "choose another folder."
-            )
+    names = [n for n in (*FILES, *FOLDERS) if (Path(folder) / n).exists()]
+    if not names or (overwrite and RECIPE in names):
+        return
+    if set(names) & set(RUN) and not overwrite:
+        raise FileExistsError(
+            f"{folder} holds a run already. Resume it, overwrite it, or "
+            "choose another folder."
+        )
+    raise FileExistsError(
+        f"{folder} holds no run, but {', '.join(names)}, which a run would "
+        "replace. Move that away, or choose another folder."
+    )
 
 
 def folder_of(source: str | Path) -> Path | None:

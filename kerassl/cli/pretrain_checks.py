@@ -21,7 +21,7 @@ from kerassl.recipe_fields import (
     parse_change,
     read_recipes,
 )
-from kerassl.run_folder import read_settings, refuse_run
+from kerassl.run_folder import RECIPE, read_settings, refuse_files
 from kerassl.run_lock import check_free
 
 # Other options that can be repeated with `--resume`, but not changed.
@@ -62,14 +62,15 @@ def check_options(options: argparse.Namespace) -> None:
 def check_output(options: argparse.Namespace) -> None:
     """Refuses a folder in use, and unless told otherwise one with a run."""
     check_free(options.output)
-    if options.force or options.resume:
+    if options.resume:
         return
     try:
-        refuse_run(options.output)
+        refuse_files(options.output, options.force)
     except FileExistsError as error:
-        raise UserError(
-            f"{error} (--resume goes on with a run, --force overwrites it.)"
-        ) from error
+        hint = ""
+        if (Path(options.output) / RECIPE).exists():
+            hint = " (--resume goes on with a run, --force overwrites it.)"
+        raise UserError(f"{error}{hint}") from error
 
 
 def _method_to_check(options: argparse.Namespace) -> str:
@@ -94,10 +95,11 @@ def _method_to_check(options: argparse.Namespace) -> str:
 def check_data(data: str) -> None:
     """Refuses the path of a folder or a file that doesn't exist."""
     path = Path(data.removeprefix("folder:")).expanduser()
-    if data.startswith("folder:") and not path.is_dir():
-        raise UserError(f"There is no folder {path}.")
     suffixes = (".npz", ".npy", ".h5", ".hdf5", ".txt", ".csv")
-    if data.lower().endswith(suffixes) and not path.is_file():
+    if data.startswith("folder:"):
+        if not path.is_dir():
+            raise UserError(f"There is no folder {path}.")
+    elif data.lower().endswith(suffixes) and not path.is_file():
         raise UserError(f"There is no file {path}.")
 
 

@@ -1,15 +1,18 @@
 """Checkpoints: the model, its optimizer and the run's position in one file."""
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerassl.files import replacing, write_text
 from kerassl.methods import SelfSupervisedModel
@@ -27,12 +30,14 @@ from kerassl.run_folder import (
     CHECKPOINTS,
     ENCODER,
     HISTORY,
+    SCORES,
     read_settings,
 )
 
 # The position is stored as this member of the `.keras` file, a zip archive.
 # Keras ignores members that it doesn't know.
 MEMBER = "kerassl_run.json"
+KEPT = re.compile(r"epoch_(\d+)\.keras")
 MOST_BYTES = 2**28
 FORMS = {
     "epoch": integer(0),
@@ -92,14 +97,21 @@ def keep_checkpoint(folder: Path, position: Position, count: int) -> None:
     kept.mkdir(exist_ok=True)
     with replacing(kept / f"epoch_{position.epoch:04d}.keras") as new:
         shutil.copyfile(folder / CHECKPOINT, new)
-    for old in sorted(kept.glob("epoch_*.keras"))[:-count]:
-        old.unlink()
+    # By number, since 10000 comes before 9999 as text. Epochs after this one
+    # are of a run that went back to an older checkpoint.
+    epochs = {
+        int(match[1]): path
+        for path in kept.iterdir()
+        if (match := KEPT.fullmatch(path.name))
+    }
+    for epoch in sorted(n for n in epochs if n <= position.epoch)[:-count]:
+        epochs[epoch].unlink()
 
 
 def write_outputs(
     folder: Path, encoder: keras.Model, position: Position
 ) -> None:
-    """Writes the encoder and the history.
+    """Writes the encoder and the history, and removes the former's scores.
 
     Args:
         folder: the run's folder.
@@ -108,6 +120,32 @@ def write_outputs(
     """
     with replacing(folder / ENCODER) as temporary:
         encoder.save(temporary)
+        (folder / SCORES).unlink(missing_ok=True)
+    _write_history(folder, position)
+
+
+def restore_outputs(
+    folder: Path, encoder: keras.Model, position: Position
+) -> None:
+    """Writes what is older than the checkpoint, since the run was killed.
+
+    Args:
+        folder: as in `write_outputs`.
+        encoder: likewise.
+        position: likewise.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        known = load_keras_file(folder / ENCODER).get_weights()
+        weights = encoder.get_weights()
+        if len(known) == len(weights) and all(
+            map(np.array_equal, known, weights)
+        ):
+            _write_history(folder, position)
+            return
+    write_outputs(folder, encoder, position)
+
+
+def _write_history(folder: Path, position: Position) -> None:
     text = io.StringIO()
     if history := position.history:
         columns = list(dict.fromkeys(key for row in history for key in row))

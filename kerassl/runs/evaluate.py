@@ -119,6 +119,9 @@ class Evaluation:
         Args:
             rival: the result of `kerassl.runs.open_rival`.
 
+        Returns:
+            An `Evaluation` of the rival.
+
         Raises:
             ValueError: if it doesn't take such images.
         """

@@ -18,15 +18,12 @@ from kerassl.names import BEST, START
 from kerassl.recipes import Recipe
 from kerassl.run_folder import (
     CHECKPOINT,
-    CHECKPOINTS,
-    ENCODER,
-    HISTORY,
+    FILES,
+    FOLDERS,
     IMAGES,
     RECIPE,
-    REPORT,
     SCORES,
-    TENSORBOARD,
-    refuse_run,
+    refuse_files,
 )
 from kerassl.run_lock import InUseError, locked
 from kerassl.runs.background import Background, background
@@ -34,6 +31,7 @@ from kerassl.runs.callbacks import RunCallbacks, Watch
 from kerassl.runs.checkpoint import (
     Position,
     keep_checkpoint,
+    restore_outputs,
     save_checkpoint,
     state,
     state_of,
@@ -214,20 +212,15 @@ class Run:
     def _prepare_folder(self) -> None:
         remove_partial(self.folder)
         if self.is_new:
-            if not self.overwrite:
-                refuse_run(self.folder)
+            refuse_files(self.folder, self.overwrite)
             # The checkpoint first: it must never be beside another recipe.
-            encoders = (ENCODER, START, BEST)
-            names = (HISTORY, SCORES, REPORT, IMAGES)
-            for name in (CHECKPOINT, *encoders, *names):
-                (self.folder / name).unlink(missing_ok=True)
-            for name in (CHECKPOINTS, TENSORBOARD):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-            with self._writing():
-                self._save_start()
-                self._save_settings()
-                self.data.remember(self.folder / IMAGES)
+            # The recipe is replaced: without it the rest isn't a run's.
+            self._remove(CHECKPOINT, *set(FILES) - {RECIPE}, *FOLDERS)
             self.is_new = False
+            with self._writing():
+                self._save_settings()
+                self._save_start()
+                self.data.remember(self.folder / IMAGES)
             return
         if self.saved != state_of(self.folder):
             raise InUseError(
@@ -242,9 +235,8 @@ class Run:
             if self.keeps_best and not self.finished and not self.stopping:
                 # The guard replaces the encoder that they belong to.
                 (self.folder / SCORES).unlink(missing_ok=True)
-            # If the run was killed, they may be older than the checkpoint.
             distributed.on_one_device(
-                lambda: write_outputs(
+                lambda: restore_outputs(
                     self.folder, self.model.feature_encoder, self.position
                 )
             )
@@ -260,10 +252,16 @@ class Run:
             yield
         except Exception:
             if not self.is_new and not self._has_checkpoint:
-                for name in (RECIPE, START, BEST):
-                    (self.folder / name).unlink(missing_ok=True)
+                self._remove(*FILES, *FOLDERS)
                 self.is_new, self.saved = True, None
             raise
+
+    def _remove(self, *names: str) -> None:
+        for name in names:
+            if name in FOLDERS:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
 
     @property
     def _has_checkpoint(self) -> bool:
@@ -390,8 +388,6 @@ class Run:
         return callback.best.absolute() == (self.folder / BEST).absolute()
 
     def _write(self, model: keras.Model, position: Position, keep: int) -> None:
-        # They belong to the previous encoder.
-        (self.folder / SCORES).unlink(missing_ok=True)
         save_checkpoint(self.folder / CHECKPOINT, model, position)
         self.saved = state(self.settings, position)
         write_outputs(self.folder, model.feature_encoder, position)

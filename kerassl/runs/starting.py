@@ -20,14 +20,18 @@ from kerassl.run_folder import (
     NOTE_LENGTH,
     RECIPE,
     read_settings,
-    refuse_run,
+    refuse_files,
 )
 from kerassl.run_lock import check_free
 from kerassl.runs.checkpoint import Position, load_checkpoint
 from kerassl.runs.files import check_writable
 from kerassl.runs.run import Run
 from kerassl.runs.steps import steps_per_epoch
-from kerassl.runs.subject import check_channels, recorded_range
+from kerassl.runs.subject import (
+    check_channels,
+    images_hash,
+    recorded_range,
+)
 from kerassl.runs.weights import (
     describe_teacher,
     describe_weights,
@@ -80,7 +84,8 @@ def start(
     Raises:
         ValueError: if the data, the encoder and the recipe don't fit.
         FileNotFoundError: if the data or the weights don't exist.
-        FileExistsError: if the folder has a run, and `overwrite` is `False`.
+        FileExistsError: if the folder has a run, and `overwrite` is `False`;
+            or if it has no run, but something with the name of a run's file.
         InUseError: if another process trains in the folder.
         OSError: if the folder can't be created or isn't writable.
 
@@ -93,8 +98,7 @@ def start(
     """
     folder = Path(folder)
     _check_folder(folder)
-    if not overwrite:
-        refuse_run(folder)
+    refuse_files(folder, overwrite)
     policy = recipe.precision or keras.config.dtype_policy().name
     recipe = decided(recipe.replace(precision=policy))
     encoder = None
@@ -142,6 +146,7 @@ def start(
         settings |= {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash}
     settings["data"] = images.name  # With a commit, if it is on the Hub.
     settings["images"] = len(images.images)
+    settings["images_hash"] = images_hash(images)
     if images.notes:
         settings["data_notes"] = [note[:NOTE_LENGTH] for note in images.notes]
     if weights is not None and encoder is not None:
@@ -239,6 +244,13 @@ def resume(
             f"{data.image_shape}, the run {model.encoder.input_shape[1:]}."
         )
     _check_labels(model, data)
+    if settings.get("images_hash", found := images_hash(data)) != found:
+        path = Path(settings["data"].removeprefix("folder:"))
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise ValueError(
+            f"The images have changed: {settings['data']}{where} holds others "
+            "than the run was started with."
+        )
     run = Run(folder, settings, data, model, position)
     return run if longer == recipe else _extended(run, longer)
 

@@ -1,5 +1,8 @@
 """The encoder and the images of a command, checked and identified."""
 
+import contextlib
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +11,16 @@ import numpy as np
 
 from kerassl import data as kerassl_data
 from kerassl.data import ImageData
+from kerassl.data.arrays import SUFFIXES
+from kerassl.data.records import Files
+from kerassl.data.spread import spread
 from kerassl.presets import load_encoder
 from kerassl.presets.load import KERASHUB, open_source
 from kerassl.run_folder import folder_of, read_settings
 from kerassl.value_range import Stated, ValueRange
+
+# The images that `images_hash` looks into.
+HASHED = 32
 
 
 def open_encoder(source: str | Path) -> keras.Model:
@@ -131,6 +140,38 @@ def add_encoder(digest: Any, encoder: keras.Model) -> None:
     digest.update(encoder.to_json().encode())
     for weight in encoder.get_weights():
         digest.update(weight.tobytes())
+
+
+def images_hash(part: ImageData) -> str:
+    """Returns a hash that tells whether a run resumes on the same images.
+
+    It covers the labels; of image files the names, relative to their folder,
+    which may have moved, and the bytes of some; of arrays in files the pixels
+    of some. What libraries decode is left out, since their versions differ.
+    """
+    digest = hashlib.sha256()
+    if part.labels is not None:
+        digest.update(np.asarray(part.labels).tobytes())
+    images = part.images
+    some = spread(len(images), HASHED).tolist()
+    if isinstance(images, np.ndarray):
+        if part.name.lower().rstrip("/").endswith(SUFFIXES):
+            for i in some:
+                digest.update(np.ascontiguousarray(images[i]).tobytes())
+        return digest.hexdigest()
+    records = images.records
+    if isinstance(records, Files):
+        names = "\0".join(records.names)
+        digest.update(names.encode("utf-8", "surrogateescape"))
+    if not records.is_remote:
+        for i in some:
+            with contextlib.suppress(OSError, ValueError):  # Unreadable.
+                source = records.source(i)
+                if isinstance(source, (str, os.PathLike)):
+                    digest.update(Path(source).read_bytes())
+                else:
+                    digest.update(source.read())
+    return digest.hexdigest()
 
 
 def add_images(digest: Any, part: ImageData) -> None:

@@ -183,9 +183,34 @@ def test_scores_may_have_nan(folder):
 def test_older_runs_have_fewer_settings(folder):
     path = folder / "recipe.json"
     settings = json.loads(path.read_text())
-    del settings["max_unreadable"]
+    for name in ("max_unreadable", "limit", "data_dir", "images_hash"):
+        settings.pop(name, None)
     path.write_text(json.dumps(settings))
-    assert read_settings(folder)["max_unreadable"] == 0.01
+    found = read_settings(folder)
+    assert found["max_unreadable"] == 0.01
+    assert found["limit"] is found["data_dir"] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda settings: settings.pop("recipe_hash"),
+        lambda settings: settings["recipe"].pop("method"),
+        lambda settings: settings["recipe"].pop("name"),
+        lambda settings: settings.update(weights={}),
+        lambda settings: settings.update(teacher={"source": 1}),
+        lambda settings: settings.update(
+            weights=dict(source="a", is_public=True, name="a", datasets=5)
+        ),
+    ],
+)
+def test_settings_that_readers_need(folder, change):
+    path = folder / "recipe.json"
+    settings = json.loads(path.read_text())
+    change(settings)
+    path.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="recipe.json"):
+        read_settings(folder)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,12 @@ from kerassl.runs import background as background_module
 from kerassl.runs import callbacks as run_callbacks
 from kerassl.runs import run as run_module
 from kerassl.runs.background import Background
-from kerassl.runs.checkpoint import MEMBER, read_position
+from kerassl.runs.checkpoint import (
+    MEMBER,
+    Position,
+    keep_checkpoint,
+    read_position,
+)
 from kerassl.training.monitors import Monitor
 from tests.backends import once
 
@@ -333,6 +338,72 @@ def test_a_run_that_died_in_its_first_epoch_starts_again(whole, tmp_path):
     assert_same(again, whole)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_that_are_not_a_runs_are_not_replaced(tmp_path, overwrite):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mine.pt").touch()
+    (tmp_path / "images.npz").touch()
+    with pytest.raises(FileExistsError, match="no run, but images.npz, check"):
+        runs.start(
+            tmp_path,
+            RECIPE,
+            "fashion_mnist_small",
+            limit=130,
+            overwrite=overwrite,
+        )
+    assert (tmp_path / "checkpoints" / "mine.pt").exists()
+    assert (tmp_path / "images.npz").exists()
+
+
+def test_other_images_are_not_resumed_on(tmp_path, monkeypatch):
+    for name, color in (("a", 0), ("b", 200)):
+        (tmp_path / name / "photos").mkdir(parents=True)
+        for i in range(40):
+            path = tmp_path / name / "photos" / f"{i}.png"
+            Image.new("RGB", (20, 18), (i, color, 0)).save(path)
+    recipe = RECIPE.replace(epochs=1, image_size=16)
+    monkeypatch.chdir(tmp_path / "a")
+    runs.start(tmp_path / "run", recipe, "folder:photos").train()
+    # The folder may move, but not be another one.
+    os.rename(tmp_path / "a", tmp_path / "c")
+    monkeypatch.chdir(tmp_path / "c")
+    assert runs.resume(tmp_path / "run").finished
+    monkeypatch.chdir(tmp_path / "b")
+    with pytest.raises(ValueError, match="images have changed.*others"):
+        runs.resume(tmp_path / "run", epochs=2)
+    monkeypatch.chdir(tmp_path / "c")
+    os.rename("photos/0.png", "photos/first.png")
+    with pytest.raises(ValueError, match="images have changed"):
+        runs.resume(tmp_path / "run", epochs=2)
+
+
+def test_scores_stay_with_their_encoder(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    scores = tmp_path / "scores.json"
+    scores.write_text('{"knn": {"accuracy": 0.5}}')
+    runs.resume(tmp_path).train()  # It is finished.
+    assert scores.exists()
+    # A kill between checkpoint and encoder leaves an older encoder.
+    encoders.build("resnet_nano", (28, 28, 1)).save(tmp_path / "encoder.keras")
+    runs.resume(tmp_path).train()
+    assert not scores.exists()
+
+
+def test_scores_are_kept_if_the_next_save_fails(whole, tmp_path, monkeypatch):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    scores = tmp_path / "scores.json"
+    scores.write_text('{"knn": {"accuracy": 0.5}}')
+    run = runs.resume(tmp_path, epochs=3)
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(run_module, "save_checkpoint", fail)
+    with pytest.raises(runs.SaveError, match="is kept"):
+        run.train()
+    assert scores.exists()
+
+
 def test_resume_repairs_files_older_than_the_checkpoint(whole):
     for name in ("encoder.keras", "history.csv"):
         (whole.folder / name).unlink()
@@ -483,6 +554,22 @@ def test_checkpoints_are_kept(whole, tmp_path):
     (tmp_path / "checkpoint.keras").write_bytes((kept / names[0]).read_bytes())
     again = runs.resume(tmp_path)
     assert (again.position.epoch, again.position.step) == (2, 0)
+
+
+def test_the_newest_checkpoints_are_kept_and_no_others_removed(tmp_path):
+    kept = tmp_path / "checkpoints"
+    kept.mkdir()
+    mine = kept / "epoch_0005_good_one.keras"
+    mine.touch()
+    (tmp_path / "checkpoint.keras").touch()
+    for epoch in range(9998, 10003):
+        keep_checkpoint(tmp_path, Position(epoch=epoch), 2)
+    names = {"epoch_10001.keras", "epoch_10002.keras", mine.name}
+    assert {path.name for path in kept.iterdir()} == names
+    # After going back to an older one, the new epochs are kept.
+    keep_checkpoint(tmp_path, Position(epoch=3), 2)
+    names.add("epoch_0003.keras")
+    assert {path.name for path in kept.iterdir()} == names
 
 
 def test_nothing_is_touched_before_a_new_run_trains(whole):
