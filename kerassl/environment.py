@@ -1,6 +1,8 @@
-"""Versions, backend and device of this process."""
+"""Versions, backend and device of this process, and what others inherit."""
 
+import os
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 
@@ -26,6 +28,20 @@ def environment() -> dict[str, Any]:
         },
         "backend": backend,
         "device": device,
+    }
+
+
+def child_variables() -> dict[str, str]:
+    """Returns environment variables for another process of Python.
+
+    It finds this package, even in a clone, and runs no files of the working
+    directory, which `python -m` would find first.
+    """
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONSAFEPATH": "1",
     }
 
 

@@ -1,10 +1,12 @@
 """The formats of `kerassl export`; answered before Keras is loaded."""
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from kerassl.choices import check_choice
+from kerassl.files import check_named, other_entries
 
 
 class Format(NamedTuple):
@@ -29,8 +31,9 @@ FORMATS = {
     "savedmodel": Format("", "tensorflow", ("tensorflow",), "tensorflow"),
     "torch_export": Format(".pt2", "torch", ("torch",), "torch"),
 }
-# What a folder must hold to be replaced.
-SAVED_MODEL = "saved_model.pb"
+# What a SavedModel's folder holds. Only a folder with the first and nothing
+# else is replaced.
+SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables", "assets")
 
 
 def check_export(
@@ -45,7 +48,7 @@ def check_export(
 
     Raises:
         ValueError: if there is no such format, or the suffix is another one.
-        FileExistsError: if it exists, or is something else than an export.
+        FileExistsError: if it exists, or holds something else than an export.
         ImportError: if a package that writes it isn't installed.
     """
     check_choice("format", format, FORMATS)
@@ -56,14 +59,19 @@ def check_export(
             f"Received: {path}"
         )
     if path.exists() or path.is_symlink():
-        own = path.is_file()
+        own, others = path.is_file(), []
         if not wanted.suffix:
-            own = (path / SAVED_MODEL).is_file()
+            names = os.listdir(path) if path.is_dir() else []
+            others = other_entries(names, SAVED_MODEL)
+            own = SAVED_MODEL[0] in names and not others
         if not own or path.is_symlink():
             raise FileExistsError(
                 f"{path} exists already, and is nothing that was exported as "
-                f"{format}. Choose another name."
+                f"{format}"
+                + (f": it holds {', '.join(others[:3])}" if others else "")
+                + ". Choose another name."
             )
+        check_named(path)
         if not overwrite:
             raise FileExistsError(
                 f"{path} exists already. Choose another name, or `overwrite` "

@@ -2,8 +2,9 @@
 
 import contextlib
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 PARTIAL = ".partial-"
@@ -41,6 +42,55 @@ def write_text(path: Path, text: str) -> None:
     """Replaces a file by a text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def other_entries(names: Collection[str], own: Collection[str]) -> list[str]:
+    """Returns the names in a folder that keep it from being replaced.
+
+    Hidden files do not: `replace_folder` keeps them.
+    """
+    return [n for n in names if n not in own and not n.startswith(".")]
+
+
+def check_named(path: Path) -> None:
+    """Refuses to replace `.` or `..`, from which a command may be running.
+
+    Raises:
+        ValueError: if the path doesn't end with a name.
+    """
+    if path.name in ("", ".."):
+        raise ValueError(
+            f"{path} has no name of its own to be replaced by. Go to another "
+            f"folder, and give {path.resolve()}"
+        )
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Gives a finished folder its name, and removes the older one.
+
+    The hidden files of the older one are kept: it may be a clone of a
+    repository. If the new one can't get the name, the older one gets it back.
+
+    Args:
+        new: path of the finished folder, on the same file system.
+        folder: path that it gets.
+    """
+    if not folder.exists():
+        os.rename(new, folder)
+    else:
+        old = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}-old")
+        try:
+            os.rename(folder, old)
+            os.rename(new, folder)
+        except BaseException:  # Ctrl-C too.
+            if old.exists() and not folder.exists():
+                os.rename(old, folder)
+            raise
+        for path in old.glob(".*"):
+            os.rename(path, folder / path.name)
+        shutil.rmtree(old)
+    if os.name == "posix":  # Windows can't open a folder.
+        flush(folder.parent)
 
 
 def flush(path: Path) -> None:

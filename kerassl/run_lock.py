@@ -34,6 +34,8 @@ LOCK = ".lock"
 # doesn't support locks.
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL)
+# Opens no link, whose target would be overwritten. Windows has no such flag.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 class InUseError(OSError):
@@ -54,7 +56,7 @@ def locked(folder: Path, wait: float = 0.5) -> Iterator[None]:
 
     Raises:
         InUseError: if the lock is held, by another process or by this one.
-        OSError: if the file can't be created.
+        OSError: if the file can't be created, or is a link.
     """
     path = folder / LOCK
     end = time.monotonic() + wait
@@ -91,11 +93,14 @@ def check_free(folder: str | Path) -> None:
 
     Raises:
         InUseError: if one does, naming the process.
+        OSError: if the lock file is a link.
     """
     path = Path(folder) / LOCK
     try:
-        file = os.open(path, os.O_RDWR)
+        file = _open(path)
     except OSError:  # No lock file, or no access to it.
+        if path.is_symlink():
+            raise
         return
     try:
         if not _try_lock(file, path):
@@ -104,9 +109,21 @@ def check_free(folder: str | Path) -> None:
         os.close(file)
 
 
+def _open(path: Path, flags: int = 0) -> int:
+    try:
+        return os.open(path, os.O_RDWR | _NO_LINK | flags, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise OSError(
+                f"{path} is a link, and a run's lock must be a file of its "
+                "own. Remove the link."
+            ) from error
+        raise
+
+
 def _open_locked(path: Path) -> int | None:
     """Returns the locked file, or `None` if another process holds the lock."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    file = _open(path, os.O_CREAT)
     try:
         # The last holder may have removed the file after it was opened.
         if _try_lock(file, path) and os.path.samestat(

@@ -15,6 +15,7 @@ from kerassl.cli.options import (
 )
 from kerassl.cli.pretrain_checks import check_data
 from kerassl.feature_files import check_feature_file
+from kerassl.reading import one_line
 from kerassl.run_folder import best_note
 
 
@@ -113,5 +114,5 @@ def run(options: argparse.Namespace) -> int:
     each = f"{dim:,} features of each of {count:,} images"
     if grid:
         each = f"{each}, at {' x '.join(map(str, grid))} patches"
-    print(f"Wrote {path}: {each}")
+    print(f"Wrote {one_line(str(path))}: {each}")
     return 0

@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from kerassl.cli.output import Lasting
 from kerassl.reading import one_line
 
 
@@ -16,12 +17,13 @@ def print_error(error: object) -> None:
 
     The message may quote untrusted files.
     """
-    print(f"kerassl: error: {one_line(str(error))}", file=sys.stderr)
+    line = f"kerassl: error: {one_line(str(error))}"
+    print(line, file=Lasting(sys.stderr))
 
 
 def print_note(note: object) -> None:
     """Prints a note to stderr, likewise."""
-    print(f"kerassl: {one_line(str(note))}", file=sys.stderr)
+    print(f"kerassl: {one_line(str(note))}", file=Lasting(sys.stderr))
 
 
 @contextlib.contextmanager
@@ -37,9 +39,12 @@ def user_errors(*more: type[Exception]) -> Iterator[None]:
 
     Raises:
         UserError: with the error's message in one line.
+        BrokenPipeError: if the output was closed, for `main`.
     """
     kinds: tuple[type[Exception], ...] = (ValueError, OSError, *more)
     try:
         yield
+    except BrokenPipeError:
+        raise
     except kinds as error:
         raise UserError(one_line(str(error))) from error

@@ -7,6 +7,7 @@ from kerassl.cli.errors import user_errors
 from kerassl.cli.loading import load_keras
 from kerassl.cli.options import add_source, positive
 from kerassl.export_formats import FORMATS, check_export
+from kerassl.reading import one_line
 
 
 def add_parser(commands: Any) -> None:
@@ -57,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
     size = options.image_size
     shape = (size, size) if size else encoder.input_shape[1:3]
     print(
-        f"Wrote {path}: images {shape[0]}x{shape[1]}x{encoder.input_shape[-1]} "
-        f"in [0, 255] to {encoder.output_shape[-1]:,} features"
+        f"Wrote {one_line(str(path))}: images "
+        f"{shape[0]}x{shape[1]}x{encoder.input_shape[-1]} in [0, 255] to "
+        f"{encoder.output_shape[-1]:,} features"
     )
     return 0

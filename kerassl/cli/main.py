@@ -16,7 +16,8 @@ from kerassl.cli import (
     pretrain,
     report,
 )
-from kerassl.cli.errors import UserError, print_error
+from kerassl.cli.errors import UserError, print_error, user_errors
+from kerassl.cli.output import Lasting
 from kerassl.reading import one_line
 
 
@@ -35,9 +36,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words of the command line; by default the process's.
 
     Returns:
-        The exit code: 0; 1 if training diverged; 2 for an invalid argument;
-        130 or 143 after an interruption.
+        The exit code: 0; 1 if training diverged, or nobody reads the output;
+        2 for an invalid argument; 130 or 143 after an interruption.
     """
+    try:
+        code = _run(arguments)
+        with user_errors():  # The disk may be full.
+            print(end="", flush=True)
+        return code
+    except UserError as error:
+        print_error(error)
+        return 2
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        # Python flushes them again at exit, and would complain.
+        for stream in (sys.stdout, sys.stderr):
+            Lasting(stream).flush()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = Parser(
         prog="kerassl",
         description="Self-supervised learning for Keras 3. The environment "
@@ -62,10 +82,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.arguments = sys.argv[1:] if arguments is None else arguments
     options.parse = parser.parse_args
     command: Callable[[argparse.Namespace], int] = options.command
-    try:
-        return command(options)
-    except UserError as error:
-        print_error(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return command(options)

@@ -17,6 +17,7 @@ from kerassl.cli.options import (
     positive,
 )
 from kerassl.cli.pretrain_checks import check_data
+from kerassl.reading import one_line
 
 
 def add_parser(commands: Any) -> None:
@@ -83,11 +84,9 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(rows))
         return 0
     for query, near in rows.items():
-        print(query)
+        print(one_line(query))
         for row in near:
-            where = row.get("path", f"image {row['index']}")
-            words = (
-                f"  {row['similarity']:.3f}  {where}  {row.get('class', '')}"
-            )
-            print(words.rstrip())
+            where = one_line(row.get("path", f"image {row['index']}"))
+            label = one_line(row.get("class", ""))
+            print(f"  {row['similarity']:.3f}  {where}  {label}".rstrip())
     return 0

@@ -27,8 +27,10 @@ from kerassl.cli.pretrain_checks import (
     check_output,
     recipe_changes,
 )
+from kerassl.environment import child_variables
 from kerassl.names import GUARDS, MAX_UNREADABLE, MONITORS, PRECISIONS
 from kerassl.reading import one_line
+from kerassl.registry import entries
 from kerassl.run_folder import encoder_file
 
 if TYPE_CHECKING:
@@ -54,8 +56,8 @@ def add_parser(commands: Any) -> None:
         "method",
         nargs="?",
         metavar="METHOD",
-        help="such as simclr; or auto, which chooses one for the images and "
-        "says why",
+        help=f"{', '.join(entries())}; or {AUTO}, which chooses one for the "
+        "images and says why",
     )
     add("--data", help=DATA)
     add("--output", help="the run's folder (default: runs/METHOD_DATA)")
@@ -116,13 +118,15 @@ def add_parser(commands: Any) -> None:
     add(
         "--keep",
         type=positive,
-        help="keep the checkpoints of this many epochs, in OUTPUT/checkpoints",
+        help="also keep the checkpoints of the last KEEP epochs, in "
+        "OUTPUT/checkpoints (default: none)",
     )
     add(
         "--checkpoint-every",
         type=positive,
         metavar="EPOCHS",
-        help="write the files after every so many epochs (1), and at the end",
+        help="write the files after every so many epochs (default: 1), and at "
+        "the end",
     )
     add(
         "--monitor",
@@ -135,10 +139,9 @@ def add_parser(commands: Any) -> None:
     add(
         "--guard",
         choices=GUARDS,
-        help="with --from: stop when the encoder is clearly worse than the "
-        "start, by the neighbors of 2,000 training images (neighbors, the "
-        "default) or by their labels too (knn), and keep the best encoder; or "
-        "off",
+        help="with --from: stop when the encoder is clearly worse than at the "
+        "start, and keep the best one. neighbors (the default) needs no "
+        "labels, knn uses the labels of 2,000 training images, off disables it",
     )
     add(
         "--tensorboard",
@@ -148,8 +151,8 @@ def add_parser(commands: Any) -> None:
     add(
         "--devices",
         type=positive,
-        help="share each batch out to this many devices of this host (1). "
-        "Of several processes it is the number of all their devices",
+        help="split each batch over this many devices of this host (default: "
+        "1). With several processes, the total over all of them",
     )
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
@@ -158,7 +161,9 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in OUTPUT as it began; needs --output only",
+        help="go on with the run in OUTPUT. Only --output is required; "
+        "--epochs, --devices, --monitor, --guard, --keep, --checkpoint-every "
+        "and --tensorboard may change",
     )
 
 
@@ -196,7 +201,8 @@ def _start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
     launcher = ["-m", "torch.distributed.run", "--standalone"]
     launcher += ["--nproc-per-node", str(count), "-m", "kerassl", *arguments]
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *launcher])
+    command = [sys.executable, *launcher]
+    os.execve(sys.executable, command, child_variables())
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -232,6 +238,8 @@ def _run(options: argparse.Namespace) -> int:
     except (runs.DivergedError, runs.SaveError) as error:
         print_error(error)
         return 1
+    except BrokenPipeError:  # Of the output, not of the run's files.
+        raise
     except OSError as error:
         if process()[0]:  # The first one tells.
             return 2

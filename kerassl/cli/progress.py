@@ -1,12 +1,14 @@
 """The progress of a run: a bar, or a line per epoch."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import keras
 
+from kerassl.cli.output import Lasting
 from kerassl.cli.time_left import clock
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def progress(run: "Run") -> Iterator[keras.callbacks.Callback]:
     """Shows the progress of a run, as a bar if the output is a terminal.
+
+    If it can't be printed any more, the training goes on without.
 
     Args:
         run: `kerassl.runs.Run`.
@@ -32,7 +36,8 @@ def progress(run: "Run") -> Iterator[keras.callbacks.Callback]:
         TimeRemainingColumn,
     )
 
-    console = Console(highlight=False, soft_wrap=True)
+    output: Any = Lasting(sys.stdout)
+    console = Console(file=output, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         yield ProgressLines(run)
         return
@@ -87,7 +92,7 @@ class ProgressLines(keras.callbacks.Callback):
 
     def show(self, line: str) -> None:
         """Prints a line."""
-        print(line, flush=True)
+        print(line, flush=True, file=Lasting(sys.stdout))
 
 
 class ProgressBar(ProgressLines):

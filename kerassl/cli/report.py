@@ -11,6 +11,7 @@ from kerassl.cli.options import (
     channels,
     positive,
 )
+from kerassl.reading import one_line
 from kerassl.run_folder import read_settings
 
 
@@ -69,5 +70,5 @@ def run(options: argparse.Namespace) -> int:
         path = report.write()
     except OSError as error:
         raise UserError(f"The page can't be written: {error}") from error
-    print(f"Wrote {path}")
+    print(f"Wrote {one_line(str(path))}")
     return 0

@@ -33,9 +33,11 @@ def stop_on_signals(run: "Run") -> Iterator[list[int]]:
         received.append(number)
         for other in SIGNALS:
             signal.signal(other, signal.SIG_DFL)
-        # Unlike `print`, `os.write` is safe in a signal handler.
-        os.write(2, b"\nStopping after this step. Ctrl-C again aborts.\n")
         run.stop()
+        # Unlike `print`, `os.write` is safe in a signal handler. It fails if
+        # Ctrl-C ended the reader too, as in `kerassl ... |& tee log`.
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nStopping after this step. Ctrl-C again aborts.\n")
 
     try:
         for number in SIGNALS:

@@ -5,6 +5,9 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
+
+from kerassl.cli.output import Lasting
 
 # Called with the name of the current measurement, the cost done, and the total.
 Show = Callable[[str, float, float], None]
@@ -15,6 +18,8 @@ FIRST, BETWEEN, PACE = 10, 30, 120
 @contextlib.contextmanager
 def time_left() -> Iterator[Show]:
     """Shows progress on stderr, in a bar if that is a terminal.
+
+    If it can't be printed any more, the command goes on without.
 
     Yields:
         A function to call with the name of the current measurement, the cost
@@ -29,7 +34,8 @@ def time_left() -> Iterator[Show]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    output: Any = Lasting(sys.stderr)
+    console = Console(file=output, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         yield Lines().show
         return
@@ -84,4 +90,4 @@ class Lines:
         if done > before:
             left = (total - done) * (now - start) / (done - before)
             line += f", about {clock(left)} left"
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=Lasting(sys.stderr), flush=True)

@@ -1,7 +1,6 @@
 """Writes encoders in formats that other programs run."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,8 +9,9 @@ from pathlib import Path
 import keras
 
 from kerassl import encoders
+from kerassl.environment import child_variables
 from kerassl.export_formats import FORMATS, check_export
-from kerassl.files import PARTIAL
+from kerassl.files import PARTIAL, replace_folder
 from kerassl.models import in_float32
 from kerassl.networks import trained_encoder
 from kerassl.reading import one_line
@@ -84,20 +84,19 @@ def export(
         written = Path(folder) / f"encoder{FORMATS[format].suffix}"
         encoder.save(source)
         _run(source, written, format)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(written, path)
+        check_export(path, format, overwrite)  # Writing takes minutes.
+        if written.is_dir():
+            replace_folder(written, path)
+        else:
+            os.replace(written, path)
     return path
 
 
 def _run(source: Path, path: Path, format: str) -> None:
     """Writes a saved encoder in a process with the format's backend."""
-    package = Path(__file__).parents[2]
-    paths = [str(package), os.environ.get("PYTHONPATH", "")]
     environment = {
-        **os.environ,
+        **child_variables(),
         "KERAS_BACKEND": FORMATS[format].backend,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         # A program that is written on a GPU may run only there.
         "CUDA_VISIBLE_DEVICES": "",
         "KERAS_TORCH_DEVICE": "cpu",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import io
 import json
 import os
 import shutil
@@ -11,12 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 
 from kerassl import encoders, registry
 from kerassl.environment import environment
-from kerassl.files import flush
+from kerassl.files import check_named, flush, other_entries, replace_folder
 from kerassl.image_format import channels_last
 from kerassl.networks import trained_encoder
 from kerassl.presets.card import card
@@ -95,6 +97,7 @@ def save_preset(
         PresetError: if presets can't hold such an encoder, or a field has
             another form.
         TypeError: if `model` is a path.
+        ValueError: if the folder to overwrite is given as `.` or `..`.
 
     Example:
     ```python
@@ -141,7 +144,8 @@ def save_preset(
         verify_preset(temporary)
         for path in temporary.iterdir():
             flush(path)
-        _rename(temporary, folder)
+        _check_target(folder, overwrite)  # Saving takes a while.
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
@@ -160,22 +164,28 @@ def _check_target(folder: Path, overwrite: bool) -> None:
             f"{folder} exists already. Overwrite it, or choose another folder."
         )
     names = [] if not folder.is_dir() else os.listdir(folder)
-    others = [n for n in names if n not in FILES and not n.startswith(".")]
+    others = other_entries(names, FILES)
     if folder.is_symlink() or INFO not in names or others:
         raise FileExistsError(
             f"{folder} is not a preset"
             + (f": it holds {', '.join(others[:3])}" if others else "")
             + ". Only presets are overwritten; choose another folder."
         )
+    check_named(folder)
 
 
 def _write(preset: Preset, folder: Path) -> None:
     info, architecture, arrays = preset
     with channels_last():
         model = architecture.model()
-    check_order(model, architecture.layout(info.image_shape).weights)
-    model.set_weights(arrays)
-    model.save_weights(folder / WEIGHTS)
+    weights = architecture.layout(info.image_shape).weights
+    check_order(model, weights)
+    # In memory: where the disk is full, h5py may crash.
+    stored = io.BytesIO()
+    with h5py.File(stored, "w") as file:
+        for weight, array in zip(weights, arrays, strict=True):
+            file[weight.path] = array
+    (folder / WEIGHTS).write_bytes(stored.getbuffer())
     _dump(serialized(model), folder / CONFIG)
     is_backbone = isinstance(architecture, Backbone)
     has_classifier = is_backbone and not isinstance(architecture, DINOv2)
@@ -216,26 +226,6 @@ def _converter(preset: Preset) -> dict[str, Any]:
         dtype="float32",
     )
     return serialized(converter)
-
-
-def _rename(temporary: Path, folder: Path) -> None:
-    """Gives a finished folder its name, replacing an older preset."""
-    if not folder.exists():
-        os.rename(temporary, folder)
-    else:
-        old = temporary.with_name(f"{temporary.name}-old")
-        os.rename(folder, old)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            os.rename(old, folder)
-            raise
-        # Hidden files are kept: the folder may be a clone of a repository.
-        for path in old.glob(".*"):
-            os.rename(path, folder / path.name)
-        shutil.rmtree(old)
-    if os.name == "posix":  # Windows can't open folders
-        flush(folder.parent)
 
 
 def _dump(fields: dict[str, Any], path: Path) -> None:

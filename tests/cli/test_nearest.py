@@ -1,6 +1,9 @@
 """`kerassl nearest`, and the features of patches."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as parquet
@@ -54,6 +57,25 @@ def test_nearest_images(photos, tmp_path, capsys):
     np.testing.assert_allclose(
         [row["similarity"] for row in rows], np.sort(near)[:-3:-1], atol=1e-5
     )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_names_are_printed_safely(photos, tmp_path, capfdbinary):
+    folder = tmp_path / "photos"
+    names = [b"a", b"b\x1b]0;title\x07\nkerassl: all is well", b"caf\xe9"]
+    for name in names:
+        path = Path(os.fsdecode(os.path.join(bytes(folder), name, name)))
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(path, "png")
+        path.rename(f"{path}.png")
+    query = f"{path}.png"
+    words = ["nearest", str(photos[1]), f"folder:{folder}", query, "--k", "2"]
+    assert main(words) == 0
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith(b"caf\\udce9.png")
+    assert lines[1].startswith(b"  1.000  ")
+    assert b"\x1b" not in b"".join(lines)
 
 
 def test_the_range_is_that_of_images_and_queries(photos, capsys):

@@ -21,6 +21,7 @@ from PIL import Image
 
 import kerassl
 from kerassl import environment, recipes, runs
+from kerassl.cli import pretrain
 from kerassl.cli.main import main
 from kerassl.recipes.command import pretrain_command
 from kerassl.run_folder import read_scores
@@ -124,6 +125,13 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     assert main([*arguments, *few]) == 0
     printed = capsys.readouterr().out
     assert "linear_2_per_class" in printed
+    # A quick trial that replaces a score says so.
+    quick = ["--protocol", "linear", "--per-class", "2", "--train-limit", "200"]
+    quick += ["--test-limit", "50"]
+    assert main([*arguments, *quick]) == 0
+    said = capsys.readouterr().err
+    assert "replaces the run's linear_2_per_class of" in said
+    assert "with test_size 100" in said
     # All in the run's folder, and from there in its preset.
     kept = read_scores(finished)
     names = ["knn", "linear_2_per_class", "finetune_2_per_class"]
@@ -559,6 +567,18 @@ def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
     assert 0 < done < 16
     text = f"Stopped and saved at step {done} of 16."
     assert text in capsys.readouterr().out
+
+
+def test_processes_run_no_files_of_the_working_directory(monkeypatch):
+    started = {}
+
+    def become(path, words, variables):
+        started.update(words=words, variables=variables)
+
+    monkeypatch.setattr(os, "execve", become)
+    pretrain._start_processes(2, ["pretrain", "simclr"])
+    assert started["words"][-2:] == ["pretrain", "simclr"]
+    assert started["variables"]["PYTHONSAFEPATH"] == "1"
 
 
 @pytest.mark.every_backend

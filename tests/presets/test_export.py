@@ -98,6 +98,71 @@ def test_what_exists_is_not_replaced(tmp_path):
     assert path.read_text() == "mine"
 
 
+@pytest.fixture
+def saved_model(tmp_path, monkeypatch):
+    """The folder of an exported encoder; the next has an empty program."""
+
+    def write(source, path, format):
+        path.mkdir()
+        for name in ("variables", "assets"):
+            (path / name).mkdir()
+        for name in ("saved_model.pb", "fingerprint.pb"):
+            (path / name).write_text("")
+
+    monkeypatch.setattr(exports, "_run", write)
+    monkeypatch.setattr(
+        export_formats.importlib.util, "find_spec", lambda name: True
+    )
+    folder = tmp_path / "exported"
+    presets.export(tiny_encoder(), folder, "savedmodel")
+    (folder / "saved_model.pb").write_text("old")
+    return folder
+
+
+def test_a_savedmodel_is_replaced(saved_model):
+    (saved_model / ".git").mkdir()
+    encoder = tiny_encoder()
+    presets.export(encoder, saved_model, "savedmodel", overwrite=True)
+    assert (saved_model / "saved_model.pb").read_text() == ""
+    assert (saved_model / ".git").exists()
+    assert list(saved_model.parent.iterdir()) == [saved_model]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_folder_with_other_files_is_kept(late, saved_model, monkeypatch):
+    thesis = saved_model / "thesis.tex"
+    if late:
+        write = exports._run
+
+        def appear(*args):
+            write(*args)
+            thesis.touch()
+
+        monkeypatch.setattr(exports, "_run", appear)
+    else:
+        thesis.touch()
+    with pytest.raises(FileExistsError, match="it holds thesis.tex"):
+        presets.export(
+            tiny_encoder(), saved_model, "savedmodel", overwrite=True
+        )
+    assert thesis.exists()
+    assert (saved_model / "saved_model.pb").read_text() == "old"
+    assert list(saved_model.parent.iterdir()) == [saved_model]
+
+
+def test_files_of_the_working_directory_are_not_run(tmp_path, monkeypatch):
+    variables = {}
+
+    def run(words, env, **options):
+        variables.update(env)
+        raise OSError
+
+    monkeypatch.setattr(exports.subprocess, "run", run)
+    with pytest.raises(OSError):
+        presets.export(tiny_encoder(), tmp_path / "a.pt2", "torch_export")
+    assert variables["PYTHONSAFEPATH"] == "1"
+
+
 @pytest.mark.parametrize(
     "format, name, message",
     [

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 import json
 import os
 import re
@@ -6,7 +7,9 @@ import shutil
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ import kerassl
 from kerassl import encoders, presets, recipes, runs
 from kerassl.layers import bicubic_matrix
 from kerassl.presets import hub, load, publish, published
+from kerassl.presets.card import card
 from kerassl.presets.format import info as schema
 from kerassl.presets.format import verify
 from kerassl.presets.format.verify import open_preset
@@ -367,6 +371,48 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
             kerassl.save_preset(encoder, place, overwrite=overwrite)
     assert os.listdir(tmp_path) == ["a"]
     assert kerassl.verify_preset(folder).description == "one"
+
+
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
+    """The HDF5 library may crash if it can't write."""
+    opened = []
+    open_file = h5py.File
+
+    def note(name, *args, **kwargs):
+        opened.append(type(name))
+        return open_file(name, *args, **kwargs)
+
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(h5py, "File", note)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        kerassl.save_preset(make.graph_encoder(), tmp_path / "a")
+    assert opened == [io.BytesIO]
+    assert not os.listdir(tmp_path)
+
+
+def test_what_appears_while_a_preset_is_saved_is_kept(tmp_path, monkeypatch):
+    def appear(*args):
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "thesis.tex").touch()
+        return card(*args)
+
+    monkeypatch.setattr("kerassl.presets.save.card", appear)
+    with pytest.raises(FileExistsError, match="thesis.tex"):
+        kerassl.save_preset(
+            make.graph_encoder(), tmp_path / "a", overwrite=True
+        )
+    assert os.listdir(tmp_path) == ["a"]
+    assert os.listdir(tmp_path / "a") == ["thesis.tex"]
+
+
+def test_the_folder_to_overwrite_has_a_name(tiny, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny, tmp_path / "a")
+    monkeypatch.chdir(folder)
+    with pytest.raises(ValueError, match=f"give {folder}"):
+        kerassl.save_preset(make.graph_encoder(), ".", overwrite=True)
 
 
 def test_a_cache_may_hold_other_files(tiny, tmp_path):

@@ -101,3 +101,18 @@ def test_scores_are_kept_if_they_are_of_this_encoder(tmp_path):
     with pytest.raises(ValueError, match="was replaced"):
         write_scores(tmp_path, {"knn": {"accuracy": 0.9}}, mark)
     assert json.loads((tmp_path / "scores.json").read_text()) == kept
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="needs O_NOFOLLOW")
+@pytest.mark.parametrize("name", ["file", "missing"])
+def test_the_target_of_a_link_is_left_alone(name, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / LOCK).symlink_to(tmp_path / name)
+    with pytest.raises(OSError, match="is a link"), locked(folder):
+        pass
+    with pytest.raises(OSError, match="is a link"):
+        check_free(folder)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["file", "run"]
