@@ -259,12 +259,13 @@ def _run(options: argparse.Namespace) -> int:
             # Its warning has told.
             return 1
     if training.finished:
-        print(f"Finished. The encoder is {encoder_file(training.folder)}")
+        path = one_line(str(encoder_file(training.folder)))
+        print(f"Finished. The encoder is {path}")
         return 0
     print(
         f"Stopped and saved at step {training.steps_done:,} of "
         f"{training.total_steps:,}. Go on with:\n"
-        f"  {_resume_command(training)}"
+        f"  {one_line(_resume_command(training))}"
     )
     # Another process may be the one that was asked to stop.
     return 128 + (got[0] if got else signal.SIGTERM)
@@ -368,7 +369,7 @@ def _check_preset(run: "Run") -> None:
     try:
         check_encoder(run.model)
     except PresetError as error:
-        print(f"kerassl: warning: {error}", file=sys.stderr)
+        print_note(f"warning: {error}")
 
 
 def _note_colors(run: "Run") -> None:
@@ -408,7 +409,7 @@ def _describe(run: "Run", choice: str | None) -> None:
         "range": _range(settings.get("value_range")),
         "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
         f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",
-        "backend": f"{settings['backend']} on {settings['device']}"
+        "backend": f"{settings['backend']} on {settings.get('device')}"
         + (f", {devices} devices" if (devices := device_count()) > 1 else ""),
         "dtypes": run.model.dtype_policy.name,
         "output": str(run.folder),
