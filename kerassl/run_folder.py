@@ -71,7 +71,7 @@ WEIGHTS: dict[str, Form] = {
 
 def _is_weights(value: Any) -> bool:
     try:
-        check_fields(value, WEIGHTS, "", ("source", "is_public", "name"))
+        check_fields(value, WEIGHTS, "", ("source", "name", "sha256"))
     except ValueError:
         return False
     return PLAIN_DICT.is_valid(value)

@@ -200,7 +200,7 @@ def test_older_runs_have_fewer_settings(folder):
         lambda settings: settings.update(weights={}),
         lambda settings: settings.update(teacher={"source": 1}),
         lambda settings: settings.update(
-            weights=dict(source="a", is_public=True, name="a", datasets=5)
+            weights=dict(source="a", name="a", sha256=64 * "0", datasets=5)
         ),
     ],
 )
