@@ -13,14 +13,15 @@ from kerassl import data as kerassl_data
 from kerassl.data import ImageData
 from kerassl.data.arrays import SUFFIXES
 from kerassl.data.records import Files
+from kerassl.data.row_groups import RowGroups
 from kerassl.data.spread import spread
 from kerassl.presets import load_encoder
 from kerassl.presets.load import KERASHUB, open_source
 from kerassl.run_folder import folder_of, read_settings
 from kerassl.value_range import Stated, ValueRange
 
-# The images that `images_hash` looks into.
-HASHED = 32
+# The images that `images_hash` looks into, and how far.
+HASHED, HASHED_BYTES = 32, 2**16
 
 
 def open_encoder(source: str | Path) -> keras.Model:
@@ -146,8 +147,9 @@ def images_hash(part: ImageData) -> str:
     """Returns a hash that tells whether a run resumes on the same images.
 
     It covers the labels; of image files the names, relative to their folder,
-    which may have moved, and the bytes of some; of arrays in files the pixels
-    of some. What libraries decode is left out, since their versions differ.
+    which may have moved, and the first bytes of some; of arrays in files the
+    pixels of some. What libraries decode is left out, since their versions
+    differ, and what is far away.
     """
     digest = hashlib.sha256()
     if part.labels is not None:
@@ -163,14 +165,14 @@ def images_hash(part: ImageData) -> str:
     if isinstance(records, Files):
         names = "\0".join(records.names)
         digest.update(names.encode("utf-8", "surrogateescape"))
-    if not records.is_remote:
+    if not (records.is_remote or isinstance(records, RowGroups)):
         for i in some:
             with contextlib.suppress(OSError, ValueError):  # Unreadable.
                 source = records.source(i)
                 if isinstance(source, (str, os.PathLike)):
-                    digest.update(Path(source).read_bytes())
-                else:
-                    digest.update(source.read())
+                    source = open(source, "rb")
+                with source:
+                    digest.update(source.read(HASHED_BYTES))
     return digest.hexdigest()
 
 
