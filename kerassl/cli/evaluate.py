@@ -357,13 +357,13 @@ def _store(
         print_error(f"{key} isn't stored: {error}")
         return False
     changed = [
-        f"{name} {former[name]:,}"
+        f"{name} {former[name]}"
         for name in ASKED
         if former.get(name, score.get(name)) != score.get(name)
     ]
     if changed:
         print_note(
-            f"this replaces the run's {key} of {former['accuracy']:.4f} with "
+            f"this replaces the run's {key} of {former.get('accuracy')} with "
             f"{', '.join(changed)}"
         )
     return True
