@@ -86,8 +86,10 @@ def read_parquet(
             return parquet.ParquetFile(file, pre_buffer=True).read(columns)
 
     try:
-        metadata, (schema, *_) = zip(*for_each(about, paths))
+        metadata, schemas = zip(*for_each(about, paths))
+        schema = schemas[0]
         image = _image_column(schema)
+        _check_alike(paths, schemas, [image, "label"])
         label = [name for name in schema.names if name == "label"]
         sizes = [one for file in metadata for one in _bytes(file, image)]
         stay = any(map(is_url, paths)) or sum(sizes) > MAX_BYTES
@@ -95,13 +97,15 @@ def read_parquet(
         tables = []
         if columns:
             tables = for_each(lambda path: read(path, columns), paths)
+        # Files may hold their columns in any order.
+        ordered = [table.select(columns) for table in tables]
+        table: Any = pa.concat_tables(ordered) if ordered else None
     except FileNotFoundError:
         raise
     except (pa.ArrowException, ValueError, OSError) as error:
         raise ValueError(
             f"The images of {name!r} can't be read: {error}"
         ) from error
-    table: Any = pa.concat_tables(tables) if tables else None
     records: Column | RowGroups
     if stay:
         records = RowGroups(paths, metadata, image, name, sizes)
@@ -119,6 +123,25 @@ def read_parquet(
     elif label:
         classes, labels = _classes(table["label"].to_pylist(), schema)
     return Photos(records, size, labels).limited(limit), classes
+
+
+def _check_alike(
+    paths: Sequence[str], schemas: Sequence[Any], columns: Sequence[str]
+) -> None:
+    """Raises a `ValueError` if a column isn't of the same type in all files."""
+
+    def form(schema: Any, name: str) -> str:
+        known = name in schema.names
+        return str(schema.field(name).type) if known else "no such column"
+
+    for name in columns:
+        needed = form(schemas[0], name)
+        for path, schema in zip(paths, schemas):
+            if (found := form(schema, name)) != needed:
+                raise ValueError(
+                    f"the column {name!r} of {path!r} is of another type than "
+                    f"that of {paths[0]!r}. Found: {found} and {needed}"
+                )
 
 
 def _image_column(schema: Any) -> str:

@@ -28,6 +28,9 @@ from kerassl.data.remote import (
 # Counted like a suffix, as runs remember it.
 _DOUBLES = "images with another's name up to the first dot"
 
+# How many bytes after the end mark are read at a time.
+_FOLLOWING = 2**20
+
 _logger = logging.getLogger("kerassl")
 
 
@@ -218,10 +221,15 @@ def _index(tar: IO[bytes], suffixes: set[str]) -> Found:
                 skipped[suffix] += 1
             # They would be kept, a kilobyte each.
             archive.members = []  # type: ignore[attr-defined]
-        # At a damaged header, tarfile ends as if that was the end mark.
+        # At a damaged header, tarfile ends as if that was the end mark, which
+        # only zeros follow.
         tar.seek(archive.offset)
-        if tar.read(tarfile.BLOCKSIZE).strip(b"\0"):
-            raise tarfile.ReadError(f"damaged at byte {archive.offset:,}")
+        while following := tar.read(_FOLLOWING):
+            if following.strip(b"\0"):
+                raise tarfile.ReadError(
+                    "damaged, or several joined in one, at byte "
+                    f"{archive.offset:,}"
+                )
     return Found(
         list(found.values()), [classes.get(key) for key in found], dict(skipped)
     )

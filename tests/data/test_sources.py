@@ -297,11 +297,15 @@ def test_damaged_tar_files(tmp_path):
     path.write_bytes(whole[:last])
     assert numbers(load(path).images) == [0, 1]
     broken = whole[:last] + b"\xff" * 512 + whole[last + 512 :]
-    for content in (broken, whole[: last + 100]):
+    erased = whole[:last] + bytes(512) + whole[last + 512 :]
+    for content in (broken, erased, whole[: last + 100]):
         path.write_bytes(content)
         for read in (load, peek_size):
             with pytest.raises(ValueError, match=f"at byte {last:,}$"):
                 read(path)
+    path.write_bytes(whole + whole)  # Joined as by `cat`.
+    with pytest.raises(ValueError, match="several joined in one"):
+        load(path)
 
 
 def parquet(path, labels=None, key="image", structs=True, names=None):
@@ -385,6 +389,30 @@ def test_wrong_parquet_files(tmp_path):
         load(path)
     with pytest.raises(ValueError, match="train"):
         load(parquet(path), split="test")
+
+
+def test_parquet_files_of_several_forms(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as pq
+
+    images = [encoded(0), encoded(1)]
+    columns = {"label": pa.array([0, 1]), "image": images, "id": ["a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "0.parquet")
+    other = {"image": images, "label": pa.array([1, 1])}
+    pq.write_table(pa.table(other), tmp_path / "1.parquet")
+    # The order of columns, and others, make no difference.
+    data = load(f"{tmp_path}/*.parquet")
+    assert numbers(data.images) == [0, 1, 0, 1]
+    assert data.labels.tolist() == [0, 1, 1, 1]
+    kinds = {"int32": pa.array([1, 1], pa.int32()), "no such column": None}
+    for found, labels in kinds.items():
+        other["label"] = labels
+        table = {
+            name: column for name, column in other.items() if column is not None
+        }
+        pq.write_table(pa.table(table), tmp_path / "1.parquet")
+        with pytest.raises(ValueError, match=f"1.parquet.*Found: {found} and"):
+            load(f"{tmp_path}/*.parquet")
 
 
 def no_rows(path):
