@@ -43,6 +43,17 @@ def recipe_hashes(fields: dict[str, Any]) -> set[str]:
     return {recipe_hash(fields) for fields in written}
 
 
+def weights_hash(info: dict[str, Any]) -> str:
+    """Returns the SHA-256 of a preset's weights.
+
+    Args:
+        info: dict, of the preset in `presets/index.json`.
+    """
+    from kerassl.presets.format.info import WEIGHTS
+
+    return info["files"][WEIGHTS]["sha256"]
+
+
 def in_pixels(fields: dict[str, Any]) -> dict[str, Any]:
     """Returns a recipe with the size of its views on CIFAR-10 in pixels.
 

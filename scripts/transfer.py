@@ -12,8 +12,9 @@ Each preset that was trained on CIFAR-10 is scored, beside an untrained encoder:
 - on CIFAR-10's first 2,000 test images, corrupted at severity 3: kNN, the mean
   over the kinds, with 10,000 clean training images.
 
-Each preset appends a JSON line to docs/results/transfer.jsonl. Presets that are
-already there are not repeated. docs/benchmark.md shows them.
+Each preset appends a JSON line to docs/results/transfer.jsonl, with the hash of
+its weights. Weights that are already there are not scored again.
+docs/benchmark.md shows those of the presets.
 """
 
 import argparse
@@ -26,7 +27,14 @@ import keras
 import numpy as np
 
 # First, since it adds the repository's root to the path.
-from results import PRESETS, RESULTS, append_line, read_json, read_lines
+from results import (
+    PRESETS,
+    RESULTS,
+    append_line,
+    read_json,
+    read_lines,
+    weights_hash,
+)
 
 import kerassl
 from kerassl import runs
@@ -105,20 +113,20 @@ def main() -> None:
         if entry["info"]["datasets"] == ["cifar10"]
         and name in (options.only or index)
     }
-    known = {(line["name"], line["recipe"]) for line in read_lines(SCORES)}
+    known = {(line["name"], line["weights"]) for line in read_lines(SCORES)}
     with tempfile.TemporaryDirectory() as folder:
         digits = write_digits(Path(folder))
 
-        def add(name: str, recipe: str | None, source: Any) -> None:
-            if (name, recipe) in known:
+        def add(name: str, weights: str | None, source: Any) -> None:
+            if (name, weights) in known:
                 return
-            known.add((name, recipe))
-            line = {"name": name, "recipe": recipe, **score(source, digits)}
+            known.add((name, weights))
+            line = {"name": name, "weights": weights, **score(source, digits)}
             print(json.dumps(line), flush=True)
             append_line(SCORES, line)
 
         for name, info in presets.items():
-            add(name, info["recipe_hash"], name)
+            add(name, weights_hash(info), name)
             architecture = info["architecture"]
             path = Path(folder) / f"{architecture}.keras"
             keras.utils.set_random_seed(0)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -77,6 +78,68 @@ def test_a_repeated_run_counts_once(load, tmp_path):
         load("results").append_line(path, run)
     found = load("pages.methods").runs_of(path)
     assert [run["knn"] for run in found["simclr"]] == [4, 3]
+
+
+@once
+def test_seeds_of_a_recipe_are_one_result(load, monkeypatch, tmp_path):
+    results, methods = load("results"), load("trainings.methods")
+    path, ran = tmp_path / "runs.jsonl", []
+    recipe = kerassl.recipes.get("simclr")
+    shared = {"method": "simclr", "images": 10_000, "epochs": recipe.epochs}
+    shared |= {"backend": "torch", "seconds": 60.0, "untrained": 0.3}
+    for seed, knn in ((0, 0.4), (1, 0.5)):
+        run = {"recipe": recipe.hash, "seed": seed, "knn": knn}
+        results.append_line(path, {**shared, **run})
+    page = load("pages.methods")
+    text = page.describe(page.runs_of(path)["simclr"])
+    assert "**45.0%**" in text and "mean of 2 runs" in text
+    assert "earlier recipe" not in text
+
+    # Only what is missing is run.
+    def fail(words, **options):
+        ran.append(words)
+        return types.SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(methods.subprocess, "run", fail)
+    parser = argparse.ArgumentParser()
+    methods.add_arguments(parser)
+    words = ["--methods", "simclr", "--seeds", "0", "1", "2"]
+    options = parser.parse_args([*words, "--output", str(path)])
+    assert methods.main(options) == 1
+    assert [words[words.index("--seeds") + 1] for words in ran] == ["2"]
+
+
+@once
+def test_a_preset_trained_anew_drops_its_other_seeds(
+    load, monkeypatch, tmp_path
+):
+    results, presets = load("results"), load("trainings.presets")
+    monkeypatch.setattr(presets, "PRESETS", tmp_path / "presets")
+    monkeypatch.setattr(presets, "REPEATS", tmp_path / "repeats.json")
+    presets.PRESETS.mkdir()
+    presets.write_json(presets.PRESETS / "index.json", {"presets": {}})
+    presets.write_entry(presets.REPEATS, "b", {"1": {}})
+    weights = ["1"]
+    monkeypatch.setattr("kerassl.runs.save_preset", lambda *_, **__: None)
+    monkeypatch.setattr(
+        "kerassl.presets.format.verify.verify_preset",
+        lambda _: types.SimpleNamespace(
+            to_dict=lambda: {
+                "files": {"model.weights.h5": {"sha256": weights[0]}}
+            }
+        ),
+    )
+    (tmp_path / "history.csv").write_text("")
+    task = presets.Task("a", None, "cifar10", tmp_path)
+    for hash, kept in (("1", True), ("1", True), ("2", False)):
+        weights[0] = hash
+        presets.pack(task)
+        if hash == "1":
+            presets.write_entry(presets.REPEATS, "a", {"1": {}})
+        assert ("a" in results.read_json(presets.REPEATS)) == kept
+    assert results.read_json(presets.REPEATS) == {"b": {"1": {}}}
+    info = presets.read_index()["presets"]["a"]["info"]
+    assert results.weights_hash(info) == "2"
 
 
 @once
@@ -427,13 +490,18 @@ def test_the_order_of_methods_is_compared_on_other_images(
     page = load("pages.benchmark")
     presets = page.trained()[:3]
     lines = [
-        {"name": info["name"], "recipe": info["recipe_hash"], "a": a, "b": b}
-        for info, a, b in zip(presets, (0.9, 0.8, 0.7), (0.1, 0.2, 0.3))
+        {"name": info["name"], "weights": weights, "a": a, "b": b}
+        for info, weights, a, b in zip(
+            presets,
+            map(load("results").weights_hash, presets),
+            (0.9, 0.8, 0.7),
+            (0.1, 0.2, 0.3),
+        )
     ]
     lines.append(
-        {"name": "random, resnet_nano", "recipe": None, "a": 0, "b": 0}
+        {"name": "random, resnet_nano", "weights": None, "a": 0, "b": 0}
     )
-    stale = {**lines[0], "recipe": "of an earlier recipe", "a": 0.0}
+    stale = {**lines[0], "weights": "of an earlier training", "a": 0.0}
     monkeypatch.setattr(page, "read_lines", lambda path: [*lines, stale])
     rows = page.transfer(presets).splitlines()
     assert len(rows) == 5

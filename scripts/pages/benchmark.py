@@ -16,6 +16,7 @@ from results import (
     read_json,
     read_lines,
     recipe_hashes,
+    weights_hash,
 )
 
 TEMPLATE = ROOT / "scripts" / "pages" / "benchmark.md"
@@ -181,7 +182,8 @@ def without_preset(presets: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = {}
     for run in read_lines(ALL_IMAGES):
         recipe = recipes.get(run["method"]).to_dict()
-        if run["recipe"] not in recipe_hashes(recipe):
+        # As the presets: one run, of the first seed.
+        if run["seed"] or run["recipe"] not in recipe_hashes(recipe):
             continue
         scores = {
             "knn": {
@@ -252,19 +254,17 @@ def transfer(presets: list[dict[str, Any]]) -> str:
     lines = read_lines(TRANSFER)
     if not lines:
         return "Not measured yet."
-    columns = [key for key in lines[0] if key not in ("name", "recipe")]
+    columns = [key for key in lines[0] if key not in ("name", "weights")]
     rows, usual, found = [], [], []
     for info in presets:
         for line in lines:
-            if line["name"] == info["name"] and line["recipe"] in recipe_hashes(
-                info["recipe"]
-            ):
+            if line["weights"] == weights_hash(info):
                 usual.append(info["scores"]["knn"]["accuracy"])
                 found.append([line[column] for column in columns])
                 cells = list(map(percent, [usual[-1], *found[-1]]))
                 rows.append(f"| {title(info)} | {' | '.join(cells)} |")
     for line in lines:
-        if line["recipe"] is None:
+        if line["weights"] is None:
             kind, architecture = line["name"].split(", ")
             cells = [f"{kind}, `{architecture}`", ""]
             cells += [percent(line[column]) for column in columns]

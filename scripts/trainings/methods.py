@@ -99,7 +99,7 @@ def train(
     return {
         "method": method,
         "seed": seed,
-        "recipe": recipe.hash,
+        "recipe": recipe.replace(seed=0).hash,  # That of all seeds.
         "epochs": recipe.epochs,
         "images": images,
         "knn": round(scores["accuracy"], 4),
@@ -146,12 +146,10 @@ def main(options: argparse.Namespace) -> int:
     failed = 0
     for seed in options.seeds:
         for method in options.methods or recipes.methods():
-            recipe = recipes.get(method).replace(
-                seed=seed, epochs=options.epochs
-            )
+            recipe = recipes.get(method).replace(epochs=options.epochs)
             if any(
                 r["recipe"] in recipe_hashes(recipe.to_dict())
-                and r["images"] == options.images
+                and (r["seed"], r["images"]) == (seed, options.images)
                 and ("scores" in r or not is_all)
                 for r in read_lines(output)
             ):

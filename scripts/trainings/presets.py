@@ -11,7 +11,8 @@ again finishes the work. A preset that lacks scores is evaluated and packed
 again without training, even in a fresh clone.
 
 `--seed 1` trains the same method with another seed and writes its kNN and
-linear scores to `presets/repeats.json`, to show how much runs vary.
+linear scores to `presets/repeats.json`, to show how much runs vary. They are
+removed when the preset is trained anew.
 `--supervised` trains the encoders of these recipes with all labels for as many
 epochs, those of the first method that has the encoder, and writes
 `presets/supervised.json`.
@@ -45,7 +46,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from results import PRESETS, ROOT, read_json, recipe_hashes
+from results import PRESETS, ROOT, read_json, recipe_hashes, weights_hash
 
 from trainings import pace
 
@@ -219,16 +220,16 @@ def pack(task: Task) -> None:
     history.parent.mkdir(exist_ok=True)
     with replacing(history) as temporary:
         temporary.write_bytes((folder / "history.csv").read_bytes())
-    index = read_index()
-    index["presets"][name] = {
-        "source": name,
-        "revision": None,
-        "info": verify_preset(target).to_dict(),
-    }
+    index, info = read_index(), verify_preset(target).to_dict()
+    before = index["presets"].get(name, {}).get("info")
+    if before is not None and weights_hash(before) != weights_hash(info):
+        # Other seeds were compared with the former training.
+        others = read_json(REPEATS)
+        if others.pop(name, None):
+            write_json(REPEATS, others)
+    index["presets"][name] = {"source": name, "revision": None, "info": info}
     index["presets"] = dict(sorted(index["presets"].items()))
-    with replacing(PRESETS / INDEX) as temporary:
-        text = json.dumps(index, indent=2) + "\n"
-        temporary.write_text(text, encoding="utf-8")
+    write_json(PRESETS / INDEX, index)
 
 
 def unpack(task: Task) -> None:
@@ -266,15 +267,20 @@ def unpack(task: Task) -> None:
     folder.rename(task.folder)
 
 
-def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
-    """Adds an entry to a JSON file, or updates it."""
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file, in one go."""
     from kerassl.files import replacing
 
+    with replacing(path) as temporary:
+        text = json.dumps(content, indent=2) + "\n"
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_entry(path: Path, key: str, entry: dict[str, Any]) -> None:
+    """Adds an entry to a JSON file, or updates it."""
     kept = read_json(path)
     kept[key] = {**kept.get(key, {}), **entry}
-    with replacing(path) as temporary:
-        text = json.dumps(dict(sorted(kept.items())), indent=2) + "\n"
-        temporary.write_text(text, encoding="utf-8")
+    write_json(path, dict(sorted(kept.items())))
 
 
 def repeat(task: Task) -> None:
