@@ -94,7 +94,8 @@ class DINOHead(keras.layers.Layer):
     """Compares features with K prototypes, as DINO, iBOT and DINOv2 do.
 
     An `MLPHead` with GELU, whose output is scaled to norm 1, and a
-    `WeightNormDense` to K logits: cosines, unless the scales are trained.
+    `WeightNormDense` to K logits: cosines, unless the scales are trained, as
+    DINOv2's code always does.
 
     Args:
         num_prototypes: int > 0, K.

@@ -3,6 +3,7 @@
 import pytest
 from keras import ops
 
+import kerassl
 from tests.backends import once
 from tests.contracts.methods import dinov2, ibot, tiny_encoder
 from tests.methods.formulas import six_steps_agree
@@ -108,3 +109,15 @@ def test_patches_have_heads_of_their_own(images):
         assert not ops.convert_to_numpy(center).any()
     with pytest.raises(ValueError, match="centering"):
         dinov2(tiny_encoder(), centering="both")
+
+
+@once
+@pytest.mark.parametrize(
+    "name, trained", [("cpu", 0), ("cifar", 2), ("imagenet", 2)]
+)
+def test_recipes_for_accelerators_train_the_scales(name, trained):
+    arguments = kerassl.recipes.get("dinov2", name).method_args
+    given = {k: v for k, v in arguments.items() if k == "train_scale"}
+    model = dinov2(tiny_encoder(), **given)
+    weights = [w for w in model.trainable_weights if w.name == "scale"]
+    assert len(weights) == trained

@@ -41,7 +41,7 @@ def test_six_steps_on_the_papers_formula():
     six_steps_agree(lambda: ijepa(tiny_encoder(), momentum=0.9), formula)
 
 
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(12))
 @given(
     grid=st.integers(4, 14),
     ratio=st.floats(0.1, 0.2),
@@ -135,6 +135,14 @@ def test_recipes_take_the_mean_of_patches():
     )
     with pytest.raises(ValueError, match="`pooling` is only for"):
         kerassl.encoders.build("resnet_nano", (32, 32, 3), pooling="mean")
+
+
+def test_the_default_crops_are_the_authors():
+    (view,) = ijepa(tiny_encoder()).augmenter.views.values()
+    assert (
+        view == kerassl.augmentation.crop_flip(28, (0.3, 1.0)).views["view_1"]
+    )
+    assert view.crop_area == (0.3, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,14 @@ def test_perfect_predictions_reconstruct_the_image(images):
     assert found["mask"].mean() == 0.75
 
 
+def test_the_default_crops_are_the_authors():
+    (view,) = simmim(tiny_encoder()).augmenter.views.values()
+    assert (
+        view == kerassl.augmentation.crop_flip(28, (0.67, 1.0)).views["view_1"]
+    )
+    assert view.crop_area == (0.67, 1.0)
+
+
 @pytest.mark.parametrize(
     "arguments,message",
     [

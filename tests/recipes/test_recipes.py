@@ -226,3 +226,41 @@ def test_the_context_encoder_balances_its_losses_as_the_authors():
     assert weights.max() == 10
     assert here == pytest.approx(there, rel=1e-3)
     assert arguments["adversarial_weight"] == pytest.approx(1 - 0.999)
+
+
+@once
+def test_decay_and_warmup_of_dinov2_belong_to_its_learning_rate():
+    recipe = recipes.get("dinov2", "imagenet")
+    # `vitl14.yaml`: 2e-4 at a batch of 1,024, 80 of 500 epochs of warmup.
+    plan = recipe.resolve(1250)
+    assert plan["learning_rate"] == pytest.approx(2e-4)
+    assert plan["warmup_steps"] / plan["total_steps"] == pytest.approx(80 / 500)
+    assert recipe.optimizer["weight_decay"] == {"cosine": [0.04, 0.2]}
+
+
+@once
+@pytest.mark.parametrize("method", ["lejepa", "visreg"])
+def test_all_views_of_lejepa_have_dinos_colors(method):
+    recipe = recipes.get(method, "imagenet").replace(encoder="resnet_nano")
+    assert recipe.resolve(1000)["warmup_steps"] == 1000
+    model = recipes.build_model(recipe, (224, 224, 3), steps_per_epoch=10)
+    views = list(model.augmenter.views.values())
+    assert [view.size for view in views] == [224] * 2 + [96] * 6
+    areas = {view.size: view.crop_area for view in views}
+    assert areas == {224: (0.3, 1.0), 96: (0.05, 0.3)}
+    for view in views:
+        assert (view.brightness, view.contrast) == (0.4, 0.4)
+        assert (view.saturation, view.hue, view.jitter) == (0.2, 0.1, 0.8)
+        assert (view.blur, view.solarize) == (0.5, 0.2)
+
+
+@once
+def test_the_rate_of_supcon_ends_as_the_authors():
+    recipe = recipes.get("supcon", "cifar").replace(
+        encoder="resnet_nano", epochs=10
+    )
+    model = recipes.build_model(recipe, (32, 32, 3), steps_per_epoch=2)
+    schedule = model.optimizer.get_config()["learning_rate"]["config"]
+    rate = keras.optimizers.schedules.CosineDecay(**schedule)
+    peak = recipe.resolve(2)["learning_rate"]
+    assert float(rate(20)) == pytest.approx(peak * 0.1**3)

@@ -63,7 +63,8 @@ class SimCLR(SelfSupervisedModel):
     kerassl's ResNets initialize all scales to 1, the code's set the last one of
     each block to 0; the second paper's memory bank with a momentum encoder is
     left out. From HobbitLong/SupContrast: its loss is the paper's times
-    temperature / 0.07.
+    temperature / 0.07; its projector has biases and no batch normalization,
+    where this one is SimCLR's.
 
     Reference:
         - [Chen et al., 2020](https://arxiv.org/abs/2002.05709)

@@ -1,10 +1,12 @@
 """I-JEPA: predict a teacher's features of hidden blocks from the rest."""
 
+import functools
 from typing import Any
 
 import keras
 from keras import ops
 
+from kerassl import augmentation
 from kerassl.augmentation import patch_masks
 from kerassl.distributed import DeviceSeedGenerator, mean_over_devices
 from kerassl.encoders.tokens import token_parts
@@ -47,7 +49,8 @@ class IJEPA(MaskedViT):
             it for a step, such as `kerassl.optimizers.Ramp`.
         seed: int, of the blocks.
         augmenter: a `ViewAugmenter` of one view. By default
-            `kerassl.augmentation.crop_flip` at the encoder's image size.
+            `kerassl.augmentation.crop_flip` at the encoder's image size, with
+            crops of 0.3 to 1 of the area.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
@@ -79,7 +82,11 @@ class IJEPA(MaskedViT):
     0.15 to 0.2 for each batch; their shapes are drawn for each block. The
     encoder sees a random part of the patches outside of them, of a fixed
     number, where there it is a large block without them, cut to the smallest
-    number in the batch. KerasHub's ViT has a class token.
+    number in the batch. KerasHub's ViT has a class token. Encoder and predictor
+    start with Xavier's bound, there with truncated normals of a standard
+    deviation of 0.02, and the output kernels of block l are divided by
+    sqrt(2l). Views are flipped, and resized with a bicubic filter; there they
+    aren't flipped, and the filter is bilinear.
 
     Reference:
         - [Assran et al., 2023](https://arxiv.org/abs/2301.08243)
@@ -88,6 +95,9 @@ class IJEPA(MaskedViT):
     metric_names = ("target_std",)
     drawn_names = ("targets", "context")
     pooling = "mean"
+    default_views = staticmethod(
+        functools.partial(augmentation.crop_flip, crop_area=(0.3, 1.0))
+    )
     collapse_advice = (
         "If `target_std` falls to 0, try a momentum closer to 1, a lower "
         "learning rate, or a longer warmup."

@@ -1,5 +1,6 @@
 """SimMIM: predict hidden patches by one dense layer, from mask tokens."""
 
+import functools
 import math
 from typing import Any
 
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerassl import encoders
+from kerassl import augmentation, encoders
 from kerassl.augmentation import patch_masks
 from kerassl.distributed import DeviceSeedGenerator, predict_on_one_device
 from kerassl.layers import MaskedTokens
@@ -41,7 +42,8 @@ class SimMIM(MaskedViT):
             divide the number of patches in a row, the last squares are cut.
         seed: int, of the masks.
         augmenter: a `ViewAugmenter` of one view. By default
-            `kerassl.augmentation.crop_flip` at the encoder's image size.
+            `kerassl.augmentation.crop_flip` at the encoder's image size, with
+            crops of 0.67 to 1 of the area.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
@@ -72,7 +74,10 @@ class SimMIM(MaskedViT):
 
     Deviations from microsoft/SimMIM: KerasHub's ViT has positions instead of
     relative position biases, and neither LayerScale nor stochastic depth (0.1
-    in the code); the mask token starts at 0.
+    in the code); the mask token starts at 0. kerassl's ViTs start with
+    Xavier's bound, the code's with truncated normals of a standard deviation of
+    0.02, and the output kernels of its block l are divided by sqrt(2l). Views
+    are resized with a bicubic filter, the code's with a bilinear one.
 
     Reference:
         - [Xie et al., 2021](https://arxiv.org/abs/2111.09886)
@@ -81,6 +86,9 @@ class SimMIM(MaskedViT):
     metric_names = ("relative_error",)
     drawn_names = ("mask",)
     pooling = "mean"
+    default_views = staticmethod(
+        functools.partial(augmentation.crop_flip, crop_area=(0.67, 1.0))
+    )
 
     def __init__(
         self,

@@ -65,7 +65,9 @@ class Jigsaw(SelfSupervisedModel):
     Deviations from MehdiNoroozi/JigsawPuzzleSolver: any encoder instead of an
     AlexNet whose first stride is 2; batch normalization in the classifier;
     permutations with a larger smallest distance than in the released file;
-    tiles are normalized, as in the paper but not in the code.
+    tiles are normalized, as in the paper but not in the code. The view that is
+    cut is a random crop of 0.5 to 1 of the area and a ratio of 3/4 to 4/3,
+    where the code resizes the short side to 256 pixels and crops 255.
 
     Reference:
         - [Noroozi and Favaro, 2016](https://arxiv.org/abs/1603.09246)

@@ -46,7 +46,9 @@ class Rotation(SelfSupervisedModel):
     ```
 
     Deviations from gidariss/FeatureLearningRotNet: on CIFAR-10, random crops
-    are resized, where the authors pad images and crop at full size.
+    are resized, where the authors pad images and crop at full size. On
+    ImageNet, their crops cover 0.08 to 1 of the area, where the default here is
+    0.2 to 1, and are resized with a bilinear filter, here with a bicubic one.
 
     Reference:
         - [Gidaris et al., 2018](https://arxiv.org/abs/1803.07728)

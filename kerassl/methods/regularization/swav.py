@@ -69,7 +69,11 @@ class SwAV(SelfSupervisedModel):
 
     Deviations from facebookresearch/swav: Sinkhorn-Knopp runs in float32 and
     subtracts the maximum; prototypes are normalized after each step instead of
-    before the next one, which differs only after the last step.
+    before the next one, which differs only after the last step. While they are
+    frozen their gradient is 0, where the code drops it and Adam begins with
+    them at the thaw: here its bias correction has gone on, and the next steps
+    are longer, up to three times after 200 frozen ones. SGD and LARS aren't
+    affected.
 
     Reference:
         - [Caron et al., 2020](https://arxiv.org/abs/2006.09882)

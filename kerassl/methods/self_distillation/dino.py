@@ -95,7 +95,9 @@ class DINO(SelfSupervisedModel):
     with each step, not each epoch. While the last layer is frozen, the
     optimizer's moments of it grow, as in DINOv2's code; DINO's drops its
     gradients. Views follow `kerassl.augmentation`. Stochastic depth skips whole
-    blocks, where the code draws for attention and dense layers apart.
+    blocks, where the code draws for attention and dense layers apart. kerassl's
+    ViTs start with Xavier's bound, the code's dense kernels with truncated
+    normals of a standard deviation of 0.02.
 
     Reference:
         - [Caron et al., 2021](https://arxiv.org/abs/2104.14294)

@@ -58,7 +58,14 @@ class DINOv2(IBOT):
     Deviations from facebookresearch/dinov2, besides those of `IBOT`: KoLeo
     seeks neighbors in the global batch, where the code does on each device;
     gradients are clipped by variable, where the code clips the backbone and
-    each head as a whole.
+    each head as a whole. The class fixes the prototypes' scales by default; the
+    code trains them: `train_scale=True`. With `centering="mean"` the patches'
+    center is the mean of all patches, as in iBOT's code; in DINOv2's it is that
+    of the hidden ones. The code lowers the learning rate of the patch embedding
+    to a fifth (`patch_embed_lr_mult: 0.2`), and skips all blocks with the same
+    probability (0.3 in short runs, 0.4 for ViT-L/14), where `stochastic_depth`
+    rises from 0. Its ViTs have LayerScale, which starts at 1e-5; KerasHub's
+    DINOv2s have it too, but kerassl's ViTs don't.
 
     Reference:
         - [Oquab et al., 2023](https://arxiv.org/abs/2304.07193)
