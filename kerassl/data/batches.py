@@ -11,6 +11,7 @@ import numpy as np
 from kerassl.data.cuts import CropPlan
 from kerassl.data.photos import Photos
 from kerassl.data.shared import size_of
+from kerassl.data.stored import native
 from kerassl.data.threads import Threads
 
 # `(images, labels)` or `(images,)`. Images that were cut are a dict.
@@ -254,7 +255,7 @@ class ImageBatches(keras.utils.PyDataset):
             images, indices = self.images.read(indices[rows])
         else:
             indices = indices[rows]
-            images = np.asarray(self.images[indices])
+            images = native(np.asarray(self.images[indices]))
         if self.labels is None:
             return (images,)
         return images, self.labels[indices]

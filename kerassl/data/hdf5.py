@@ -56,7 +56,7 @@ class HDF5Array:
         else:
             with h5py.File(self._path, "r") as file:
                 array = file[self._name][:limit]
-        return array.astype(array.dtype.newbyteorder("="), copy=False)
+        return stored.native(array)
 
 
 class HDF5File:

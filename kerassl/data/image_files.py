@@ -11,7 +11,7 @@ import numpy as np
 
 from kerassl.data import decode
 from kerassl.data.decode import Source
-from kerassl.data.stored import channels_first, read_npy_header
+from kerassl.data.stored import channels_first, native, read_npy_header
 from kerassl.value_range import MAX_CHANNELS, ValueRange, range_of
 
 #: Suffixes of images that Pillow doesn't know.
@@ -255,7 +255,7 @@ def _checked(values: np.ndarray, last_first: bool = False) -> np.ndarray:
             f"(height, width, channels) of 1 to {MAX_CHANNELS} channels"
         )
     decode.check_pixels(values.size)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    return native(values)
 
 
 def _tiff_header(file: IO[bytes]) -> Header | None:

@@ -7,7 +7,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Self, TypeAlias
+from typing import IO, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -130,7 +130,17 @@ class StoredArray:
             array = array.reshape(shape, order="F" if self._fortran else "C")
         if limit is not None and array.ndim:
             array = array[:limit]
-        return array.astype(array.dtype.newbyteorder("="), "C", copy=False)
+        return native(array, "C")
+
+
+def native(array: np.ndarray, order: Any = "K") -> np.ndarray:
+    """Returns an array in this machine's byte order, copied if need be.
+
+    Args:
+        array: NumPy array.
+        order: the argument of `np.ndarray.astype`.
+    """
+    return array.astype(array.dtype.newbyteorder("="), order, copy=False)
 
 
 def _fill(file: IO[bytes], buffer: memoryview) -> None:

@@ -5,6 +5,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from kerassl.data.stored import native
+
 SUFFIX = ".zarr"
 
 
@@ -32,7 +34,7 @@ class ZarrArray:
         array = np.asarray(
             self._array[:limit] if self.shape else self._array[()]
         )
-        return array.astype(array.dtype.newbyteorder("="), "C", copy=False)
+        return native(array, "C")
 
 
 class ZarrStore:

@@ -1,5 +1,6 @@
 """Turns other models into encoders: adds normalization and pooling."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -154,6 +155,11 @@ def _shapes(model: keras.Model) -> tuple[tuple, tuple]:
             f"The shapes of {model.name!r} are unknown. Make it a Functional "
             "model, `keras.Model(inputs, outputs)`."
         ) from error
+    # Only Functional models can return a dict here, and a Sequential may lack
+    # `output`. Keras gives the shape of a single one as if it was a tensor.
+    with contextlib.suppress(AttributeError, ValueError):
+        if isinstance(model.output, dict):
+            outputs = {name: x.shape for name, x in model.output.items()}
     if not isinstance(inputs, tuple) or len(inputs) != 4:
         raise ValueError(
             "An encoder takes one batch of images (N, H, W, C). "
@@ -163,6 +169,12 @@ def _shapes(model: keras.Model) -> tuple[tuple, tuple]:
         raise ValueError(
             "An encoder returns features (N, D), a map (N, H, W, D) or tokens "
             f"(N, T, D). {model.name!r} returns {outputs}."
+            + (
+                " Take one of them: `keras.Model(model.input, "
+                "model.output[NAME])`."
+                if isinstance(outputs, dict)
+                else ""
+            )
         )
     return inputs, outputs
 

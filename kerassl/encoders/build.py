@@ -1,6 +1,7 @@
 """Builds encoders by name."""
 
-from collections.abc import Sequence
+import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
 
@@ -72,6 +73,8 @@ def build(
     normalizes them, and returns features `(N, D)`: the average of the last
     feature map, or the class token of a ViT.
 
+    All but `hub:PRESET` are untrained.
+
     | name | features | parameters | made for |
     |---|---|---|---|
     | `resnet_nano` | 128 | 0.3 M | CPUs and tests, 28 to 64 px |
@@ -83,7 +86,7 @@ def build(
     | `vit_tiny` | 192 | 5.5 M | |
     | `vit_small` | 384 | 21.7 M | |
     | `vit_base` | 768 | 85.8 M | MAE's and MoCo v3's |
-    | `dinov2_small` | 384 | 21.6 M | DINOv2's, patches of 14 px |
+    | `dinov2_small` | 384 | 21.6 M | DINOv2's, untrained, patches of 14 px |
     | `dinov2_base` | 768 | 85.7 M | the same, larger |
     | `keras:NAME` | | | `keras.applications.NAME`, untrained |
     | `hub:PRESET` | | | KerasHub's preset, with its weights |
@@ -130,8 +133,9 @@ def build(
     ```
     """
     check_encoder_name(name)
-    shape = tuple(image_shape)
-    if len(shape) != 3 or None in shape or not 1 <= shape[-1] <= MAX_CHANNELS:
+    shape = tuple(image_shape) if isinstance(image_shape, Iterable) else ()
+    is_whole = all(isinstance(n, numbers.Integral) and n > 0 for n in shape)
+    if len(shape) != 3 or not is_whole or shape[-1] > MAX_CHANNELS:
         raise ValueError(
             "`image_shape` must be (height, width, channels) with 1 to "
             f"{MAX_CHANNELS} channels. Received: {image_shape}"

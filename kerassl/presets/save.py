@@ -161,7 +161,8 @@ def _check_target(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(
-            f"{folder} exists already. Overwrite it, or choose another folder."
+            f"{folder} exists already. Choose another folder, or overwrite it "
+            "(`overwrite=True`, --overwrite)."
         )
     names = [] if not folder.is_dir() else os.listdir(folder)
     others = other_entries(names, FILES)

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerassl.data import ImageBatches
+from kerassl.data.stored import native
 
 
 def select(x: Any, views: Sequence[str] = (), drawn: Sequence[str] = ()) -> Any:
@@ -19,20 +21,28 @@ def select(x: Any, views: Sequence[str] = (), drawn: Sequence[str] = ()) -> Any:
         views: names of views.
         drawn: names that may accompany them.
 
+    Returns:
+        An array, or a dict of them; NumPy's in this machine's byte order, which
+        the backends need.
+
     Raises:
         ValueError: if the dict holds neither.
     """
     if not isinstance(x, Mapping):
-        return x
+        return _native(x)
     if views and set(views) <= set(x):
         names = (*views, *(name for name in drawn if name in x))
-        return {name: x[name] for name in names}
+        return {name: _native(x[name]) for name in names}
     if "image" not in x or isinstance(x["image"], Mapping):
         needed = f"the views {list(views)} or 'image'" if views else "'image'"
         raise ValueError(
             f"A dict of inputs must hold {needed}. Found: {sorted(x)}"
         )
-    return x["image"]
+    return _native(x["image"])
+
+
+def _native(x: Any) -> Any:
+    return native(x) if isinstance(x, np.ndarray) else x
 
 
 def labels_of(batch: Any) -> Any:
@@ -47,7 +57,7 @@ def labels_of(batch: Any) -> Any:
         batch, labels = (*batch, None)[:2]
     if labels is None and isinstance(batch, Mapping):
         labels = batch.get("label")
-    return labels
+    return _native(labels)
 
 
 def is_arrays(x: Any) -> bool:

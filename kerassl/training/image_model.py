@@ -183,6 +183,9 @@ class ImageModel(LentModel):
                 _copy_ahead(validation, size)
             given["validation_data"] = (validation.data, validation.labels)
         share_weights(self)
+        # Before `weights_kept` notes what is there.
+        self.keep_frozen()
+        build_optimizer(self)
         self._validation = validation
         try:
             with (

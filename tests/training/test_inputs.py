@@ -504,6 +504,34 @@ def test_looking_after_an_interrupted_fit_warns_of_nothing(images, recwarn):
     assert not [w for w in recwarn if "shuffles the order" in str(w.message)]
 
 
+def test_a_model_works_after_a_first_step_that_failed(images, monkeypatch):
+    model = simsiam(tiny_encoder())
+    model.compile("adam")
+
+    def interrupted(outputs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "objective", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(images, batch_size=16, verbose=0)
+    model.fit(images, batch_size=16, verbose=0)
+    assert int(model.optimizer.iterations) == -(-len(images) // 16)
+    assert np.isfinite(model.evaluate(images, batch_size=16, verbose=0)[0])
+
+
+def test_a_foreign_byte_order_is_read(images):
+    model = simsiam(tiny_encoder())
+    model.compile("sgd")
+    foreign = images[:8].astype(">f4")
+    usual = model.embed(foreign.astype("float32"))
+    np.testing.assert_allclose(model.embed(foreign), usual, rtol=1e-5)
+    for x in (foreign, data.ImageData(foreign)):
+        model.fit(x, batch_size=8, verbose=0)
+    model.train_on_batch(foreign)
+    assert int(model.optimizer.iterations) == 3
+
+
 # === All methods that read data ===
 
 
