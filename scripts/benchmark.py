@@ -27,6 +27,7 @@ time of this process that counts, so that other work there hits none at all.
 """
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -331,6 +332,7 @@ def main() -> int:
         **gpu(),
         "cpu": processor(),
         "threads": cores(),
+        "date": datetime.date.today().isoformat(),
     }
     print(json.dumps(result))
     return 0

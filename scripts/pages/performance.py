@@ -49,7 +49,7 @@ def measured(found: dict[tuple, dict[str, Any]]) -> str:
         f"| `{line['method']}` | {BACKENDS[line['backend']]} | "
         f"{line['samples_per_second']:.0f} | {line['step_ratio']:.2f} | "
         f"{line['method_ratio']:.2f} | {line['views_per_second']:,.0f} | "
-        f"{line['peak_memory_mb']:,.0f} |"
+        f"{line['peak_memory_mb']:,.0f} | {line['date']} |"
         for line in found.values()
         if "gpu" not in line
     )
@@ -71,7 +71,7 @@ def measured_on_gpus(
             f"{PEAK * SHARE / flops:,.0f} | {speed * flops / PEAK:.0%} | "
             f"{line['step_ratio']:.2f} | {line['method_ratio']:.2f} | "
             f"{line['views_per_second']:,.0f} | "
-            f"{line['gpu_memory_mb']:,.0f} |"
+            f"{line['gpu_memory_mb']:,.0f} | {line['date']} |"
         )
     return "\n".join(rows)
 

@@ -28,7 +28,7 @@ GPU = dict(accelerator=True)
         (Facts(20_000, 32), {"recipe": "fast"}, "simclr", None, {}),
         (Facts(300, 28), {"recipe": "fast"}, "simclr", PRESET, {}),
         (Facts(300, 28), {"encoder": "vit_nano"}, "dino", None, None),
-        (Facts(50_000, 32), {"batch_size": 64}, "vicreg", None, {}),
+        (Facts(50_000, 32), {"batch_size": 64}, "fastsiam", None, {}),
         (Facts(50_000, 32), {"batch_size": 256}, "simclr", None, {}),
         (Facts(9_000, 32, **GPU), {}, "simclr", None, {}),
         (Facts(9_000, 224, **GPU), {}, "swav", None, {}),
