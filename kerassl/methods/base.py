@@ -1,5 +1,6 @@
 """The base class of all methods: augment, forward, objective, update."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from kerassl.renamed import current_names
 from kerassl.training.forms import select
 from kerassl.training.inputs import Inputs
 from kerassl.training.step import follow_frozen
+
+_MISSING = object()
 
 
 class SelfSupervisedModel(LinkedModel):
@@ -56,14 +59,14 @@ class SelfSupervisedModel(LinkedModel):
             backbone, that normalizes its images; for others see
             `kerassl.encoders.as_encoder`.
         augmenter: `kerassl.augmentation.ViewAugmenter`, or any layer from
-            images to a dict of views. By default the method's own, at the
-            encoder's image size.
+            images to a dict of views, whose names it has in `view_names`. By
+            default the method's own, at the encoder's image size.
         **kwargs: the arguments of `keras.Model`.
 
     Raises:
-        ValueError: if the encoder is not one, the augmenter makes the wrong
-            number of views, or the encoder or the method can't take a view's
-            size.
+        ValueError: if the encoder or the augmenter is not one, the augmenter
+            makes the wrong number of views, or the encoder or the method can't
+            take a view's size.
 
     Example:
     ```python
@@ -114,6 +117,14 @@ class SelfSupervisedModel(LinkedModel):
         self.encoder = encoders.as_encoder(encoder)
         if augmenter is None:
             augmenter = views_for(self.encoder, self.default_views)
+        elif not hasattr(augmenter, "view_names"):
+            raise ValueError(
+                "An augmenter maps images to a dict of views, and has their "
+                "names in `view_names`, as `kerassl.augmentation.ViewAugmenter`"
+                f" does. Received: {augmenter!r}. Or make the views before "
+                '`fit`, without an augmenter: `fit({"view_1": ..., "view_2": '
+                "...})`."
+            )
         found = list(augmenter.view_names)
         if self.num_views not in (None, len(found)):
             raise ValueError(
@@ -406,7 +417,14 @@ class SelfSupervisedModel(LinkedModel):
     # === Saving ===
 
     def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
+        """Returns the arguments of the constructor.
+
+        A subclass keeps each of its arguments in an attribute of the same name,
+        and then needs no `get_config` of its own.
+
+        Raises:
+            ValueError: if it doesn't, and has none.
+        """
         serialize: Callable = keras.saving.serialize_keras_object
         config = {
             "name": self.name,
@@ -414,6 +432,19 @@ class SelfSupervisedModel(LinkedModel):
             "encoder": serialize(self.encoder),
             "augmenter": serialize(self.augmenter),
         }
+        for name in _arguments(type(self)):
+            value: Any = getattr(self, name, _MISSING)
+            if name in config:
+                continue
+            if value is not _MISSING and not inspect.ismethod(value):
+                is_tuple = isinstance(value, tuple)
+                config[name] = serialize(list(value) if is_tuple else value)
+            elif type(self).get_config is SelfSupervisedModel.get_config:
+                raise ValueError(
+                    f"{type(self).__name__} does not keep its argument "
+                    f"`{name}`, which a saved model needs: set `self.{name}`, "
+                    "or override `get_config`."
+                )
         # The configs of KerasHub's layers and of heads omit `trainable`.
         frozen = frozen_parts(self)
         return {**config, "frozen": frozen} if frozen else config
@@ -443,3 +474,15 @@ class SelfSupervisedModel(LinkedModel):
 
 def _joined(tensors: list[Any]) -> Any:
     return tensors[0] if len(tensors) == 1 else ops.concatenate(tensors)
+
+
+def _arguments(cls: type) -> list[str]:
+    """Returns the names of a method's arguments."""
+    names: list[str] = []
+    for base in cls.__mro__[: cls.__mro__.index(SelfSupervisedModel)]:
+        if own := vars(base).get("__init__"):
+            found = inspect.getfullargspec(own)
+            names += [*found.args[1:], *found.kwonlyargs]
+            if found.varkw is None:
+                break  # Nothing else reaches the bases.
+    return names

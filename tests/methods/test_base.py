@@ -110,6 +110,15 @@ def test_an_augmenter_that_names_no_sizes_has_the_encoders(images):
     }
 
 
+@pytest.mark.parametrize(
+    "augmenter",
+    [keras.Sequential([keras.layers.RandomCrop(12, 12)]), lambda x: {"a": x}],
+)
+def test_an_augmenter_has_names_of_views(augmenter):
+    with pytest.raises(ValueError, match="`view_names`.*ViewAugmenter.*fit"):
+        Mean(tiny_encoder(), augmenter)
+
+
 def test_views_that_keep_the_images_size_have_the_encoders(images):
     flips = [augmentation.RandomHorizontalFlip()]
     augmenter = ViewAugmenter([View(28, blur=0.0), flips])
@@ -161,3 +170,39 @@ def test_encoders_and_ready_made_views_may_be_oblong():
         "view_1": (3, 4),
         "view_2": (3, 4),
     }
+
+
+class Weighted(Mean):
+    """Has arguments of its own."""
+
+    def __init__(self, encoder, weight, *args, areas=(0.2, 1.0), **kwargs):
+        super().__init__(encoder, *args, **kwargs)
+        self.weight = weight
+        self.areas = areas
+
+
+def test_arguments_are_read_from_attributes():
+    augmenter = ViewAugmenter([View(28)] * 2)
+    model = Weighted(tiny_encoder(), 2.0, augmenter, name="weighted")
+    config = model.get_config()
+    assert config["weight"] == 2.0 and config["areas"] == [0.2, 1.0]
+    again = Weighted.from_config(config)
+    assert (again.name, again.weight) == ("weighted", 2.0)
+    assert again.augmenter.view_names == augmenter.view_names
+    del model.weight
+    with pytest.raises(ValueError, match="Weighted.*`weight`.*`get_config`"):
+        model.get_config()
+
+
+def test_a_method_may_keep_its_arguments_elsewhere():
+    class Doubled(Weighted):
+        def __init__(self, encoder, half, **kwargs):
+            super().__init__(encoder, 2 * half, **kwargs)
+
+        def get_config(self):
+            config = super().get_config()
+            return {"half": config.pop("weight") / 2, **config}
+
+    config = Doubled(tiny_encoder(), half=1.5).get_config()
+    assert config["half"] == 1.5 and "weight" not in config
+    assert Doubled.from_config(config).weight == 3.0

@@ -134,13 +134,3 @@ class BYOL(SelfSupervisedModel):
             ],
             step,
         )
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "projection_dim": self.projection_dim,
-            "momentum": keras.saving.serialize_keras_object(self.momentum),
-            "copy_weights": self.copy_weights,
-        }

@@ -165,14 +165,3 @@ class SimSiam(SelfSupervisedModel):
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns -1: every prediction matches every target."""
         return -1.0
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "projection_dim": self.projection_dim,
-            "hidden_dim": self.hidden_dim,
-            "projector_layers": self.projector_layers,
-            "predictor_dim": self.predictor_dim,
-            "stop_gradient": self.stop_gradient,
-        }

@@ -227,19 +227,6 @@ class MoCo(SelfSupervisedModel):
         )
         return ops.argsort(gather(noise))
 
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "version": self.version,
-            "temperature": self.temperature,
-            "projection_dim": self.projection_dim,
-            "queue_size": self.queue_size,
-            "momentum": keras.saving.serialize_keras_object(self.momentum),
-            "batch_groups": self.batch_groups,
-            "seed": self.seed,
-        }
-
 
 @keras.saving.register_keras_serializable(package="kerassl")
 class MoCoV3(SelfSupervisedModel):
@@ -384,14 +371,3 @@ class MoCoV3(SelfSupervisedModel):
             ],
             self.optimizer.iterations,
         )
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "temperature": self.temperature,
-            "hidden_dim": self.hidden_dim,
-            "projection_dim": self.projection_dim,
-            "vit_heads": self.vit_heads,
-            "momentum": keras.saving.serialize_keras_object(self.momentum),
-        }

@@ -162,15 +162,3 @@ class NNCLR(SelfSupervisedModel):
         """Refuses a batch that exceeds the queue."""
         super().check_batch(size)
         self.queue.check_batch(size)
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "temperature": self.temperature,
-            "hidden_dim": self.hidden_dim,
-            "projection_dim": self.projection_dim,
-            "predictor_dim": self.predictor_dim,
-            "queue_size": self.queue_size,
-            "seed": self.seed,
-        }

@@ -108,6 +108,7 @@ class SimCLR(SelfSupervisedModel):
         self.version = version
         self.hidden_dim = hidden_dim
         self.decoupled = decoupled
+        self.supervised = supervised
         self.needs_labels = supervised
         width = self.encoder.output_shape[-1]
         self.projector = self.head(
@@ -179,15 +180,3 @@ class SimCLR(SelfSupervisedModel):
             name=f"{self.encoder.name}_projector",
         )
         return encoders.accepted(longer)
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "temperature": self.temperature,
-            "projection_dim": self.projection_dim,
-            "version": self.version,
-            "hidden_dim": self.hidden_dim,
-            "decoupled": self.decoupled,
-            "supervised": self.needs_labels,
-        }

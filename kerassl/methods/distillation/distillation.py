@@ -179,12 +179,3 @@ class Distillation(SelfSupervisedModel):
         """Refuses a batch that exceeds the queue."""
         super().check_batch(size)
         self.queue.check_batch(size)
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "teacher": keras.saving.serialize_keras_object(self.teacher),
-            "temperature": self.temperature,
-            "queue_size": self.queue_size,
-        }

@@ -303,20 +303,6 @@ class ContextEncoder(SelfSupervisedModel):
             "reconstruction": seen + painting * mask,
         }
 
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "mask": self.mask,
-            "mask_per_image": self.mask_per_image,
-            "overlap": self.overlap,
-            "bottleneck_dim": self.bottleneck_dim,
-            "discriminator_dim": self.discriminator_dim,
-            "reconstruction_weight": self.reconstruction_weight,
-            "adversarial_weight": self.adversarial_weight,
-            "seed": self.seed,
-        }
-
 
 def _cross_entropy(logits: Any, target: float) -> Any:
     """Returns that of logits with one target, 0 or 1."""

@@ -285,16 +285,3 @@ class IJEPA(MaskedViT):
             [(self.momentum_encoder, self.encoder)],
             ops.convert_to_tensor(self.optimizer.iterations) - 1,
         )
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "num_targets": self.num_targets,
-            "target_ratio": self.target_ratio,
-            "predictor_dim": self.predictor_dim,
-            "predictor_depth": self.predictor_depth,
-            "predictor_heads": self.predictor_heads,
-            "momentum": keras.saving.serialize_keras_object(self.momentum),
-            "seed": self.seed,
-        }

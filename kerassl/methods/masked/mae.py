@@ -261,15 +261,3 @@ class MAE(MaskedViT):
             painted = painted * ops.convert_to_numpy(std)
             painted = painted + ops.convert_to_numpy(mean)
         return self.painted(images, painted, found["mask"])
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "mask_ratio": self.mask_ratio,
-            "decoder_dim": self.decoder_dim,
-            "decoder_depth": self.decoder_depth,
-            "decoder_heads": self.decoder_heads,
-            "norm_pix_loss": self.norm_pix_loss,
-            "seed": self.seed,
-        }

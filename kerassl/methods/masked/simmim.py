@@ -190,12 +190,3 @@ class SimMIM(MaskedViT):
             self, {name: images, "mask": np.asarray(mask, "float32")}
         )
         return self.painted(images, found["predictions"], found["mask"])
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "mask_ratio": self.mask_ratio,
-            "mask_size": self.mask_size,
-            "seed": self.seed,
-        }

@@ -158,11 +158,3 @@ class ContextPrediction(SelfSupervisedModel):
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(8), the loss of a guess."""
         return math.log(len(POSITIONS))
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "projection_dim": self.projection_dim,
-            "hidden_dim": self.hidden_dim,
-        }

@@ -89,6 +89,7 @@ class Jigsaw(SelfSupervisedModel):
         **kwargs: Any,
     ):
         super().__init__(encoder, augmenter, **kwargs)
+        self.num_permutations = num_permutations
         self.projection_dim = projection_dim
         self.hidden_dim = hidden_dim
         self.seed = seed
@@ -152,16 +153,6 @@ class Jigsaw(SelfSupervisedModel):
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns the loss of a guess."""
         return math.log(len(self.permutations))
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "num_permutations": len(self.permutations),
-            "projection_dim": self.projection_dim,
-            "hidden_dim": self.hidden_dim,
-            "seed": self.seed,
-        }
 
 
 def encoder_of_tiles(model: SelfSupervisedModel) -> keras.Model:

@@ -121,11 +121,3 @@ class BarlowTwins(SelfSupervisedModel):
             ops.convert_to_tensor(found[f"projection_{i}"]) for i in (1, 2)
         )
         return ops.convert_to_numpy(cross_correlation(one, two))
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "projection_dim": self.projection_dim,
-            "off_diagonal_weight": self.off_diagonal_weight,
-        }

@@ -135,13 +135,3 @@ class EMPSSL(SelfSupervisedModel):
         """Returns the loss of projections that all point one way."""
         rate = math.log(1.0 + self.projection_dim / self.epsilon) / 2.0
         return -self.invariance_weight - rate
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "projection_dim": self.projection_dim,
-            "hidden_dim": self.hidden_dim,
-            "invariance_weight": self.invariance_weight,
-            "epsilon": self.epsilon,
-        }

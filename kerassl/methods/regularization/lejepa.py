@@ -169,14 +169,3 @@ class LeJEPA(SelfSupervisedModel):
             return None
         value = batch_size * np.sum(WEIGHTS * (1.0 - NORMAL) ** 2)
         return float(self.regularization_weight * value)
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "projection_dim": self.projection_dim,
-            "hidden_dim": self.hidden_dim,
-            "num_directions": self.num_directions,
-            "regularization_weight": self.regularization_weight,
-            "seed": self.seed,
-        }

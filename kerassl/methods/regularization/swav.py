@@ -218,18 +218,3 @@ class SwAV(SelfSupervisedModel):
         super().check_batch(size)
         for queue in self.queues:
             queue.check_batch(size)
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "num_prototypes": self.num_prototypes,
-            "hidden_dim": self.hidden_dim,
-            "projection_dim": self.projection_dim,
-            "temperature": self.temperature,
-            "epsilon": self.epsilon,
-            "sinkhorn_iterations": self.sinkhorn_iterations,
-            "freeze_prototypes_steps": self.freeze_prototypes_steps,
-            "queue_size": self.queue_size,
-            "queue_start_step": self.queue_start_step,
-        }

@@ -102,13 +102,3 @@ class VICReg(SelfSupervisedModel):
         The loss adds 1e-4 to each variance, so the standard deviation is 0.01.
         """
         return 0.99 * self.variance_weight
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "projection_dim": self.projection_dim,
-            "invariance_weight": self.invariance_weight,
-            "variance_weight": self.variance_weight,
-            "covariance_weight": self.covariance_weight,
-        }

@@ -325,22 +325,3 @@ class DINO(SelfSupervisedModel):
             [(self.momentum_encoder, self.encoder), *self.heads()],
             ops.convert_to_tensor(self.optimizer.iterations) - 1,
         )
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        serialize: Callable = keras.saving.serialize_keras_object
-        return {
-            **super().get_config(),
-            "num_prototypes": self.num_prototypes,
-            "hidden_dim": self.hidden_dim,
-            "projection_dim": self.projection_dim,
-            "head_normalization": self.head_normalization,
-            "train_scale": self.train_scale,
-            "student_temperature": self.student_temperature,
-            "teacher_temperature": serialize(self.teacher_temperature),
-            "center_momentum": self.center_momentum,
-            "centering": self.centering,
-            "momentum": serialize(self.momentum),
-            "stochastic_depth": self.stochastic_depth,
-            "freeze_last_layer_steps": self.freeze_last_layer_steps,
-        }

@@ -122,7 +122,3 @@ class DINOv2(IBOT):
         width = self.encoder.output_shape[-1]
         spread = -math.log(EPSILON * (1.0 + math.sqrt(width)))
         return loss and loss + self.koleo_weight * TAUGHT * spread
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {**super().get_config(), "koleo_weight": self.koleo_weight}

@@ -295,16 +295,3 @@ class IBOT(DINO):
         """Returns ln(K), and half of it for the masked half of the views."""
         loss = super().collapsed_loss(batch_size)
         return loss and loss * (1.0 + self.patch_weight / TAUGHT)
-
-    def get_config(self) -> dict:
-        """Returns the arguments of the constructor."""
-        return {
-            **super().get_config(),
-            "patch_temperature": keras.saving.serialize_keras_object(
-                self.patch_temperature
-            ),
-            "patch_weight": self.patch_weight,
-            "shared_head": self.shared_head,
-            "mask_ratio": list(self.mask_ratio),
-            "seed": self.seed,
-        }
