@@ -11,6 +11,8 @@ from kerassl.reading import one_line
 
 # Dtype policies that compute in half precision.
 HALVES = ("mixed_bfloat16", "mixed_float16", "bfloat16", "float16")
+# What the names of PyTorch's checkpoints end with.
+PYTORCH = (".pth", ".pt", ".tar", ".bin", ".safetensors")
 
 
 def remade(model: keras.Model) -> Any:
@@ -44,8 +46,14 @@ def load_keras_file(path: str | Path, compile: bool = False) -> Any:
 
     Raises:
         ValueError: in one line, if Keras can't load it, or refuses to: a
-            `Lambda` layer is code.
+            `Lambda` layer is code; or if it is a checkpoint of PyTorch.
     """
+    if Path(path).suffix.lower() in PYTORCH:
+        raise ValueError(
+            f"{path} has the name of a PyTorch checkpoint. Convert it first: "
+            f"kerassl presets convert SOURCE {path} FOLDER; kerassl presets "
+            "sources lists what SOURCE may be."
+        )
     try:
         with channels_last():
             model = pinned(keras.saving.load_model(path, compile=compile))

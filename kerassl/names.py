@@ -115,4 +115,5 @@ def check_encoder_name(name: str) -> None:
             "keras:NAME of `keras.applications`",
             "hub:PRESET of KerasHub",
         )
-        check_choice("encoder", name, ENCODERS, (*ENCODERS, *others))
+        known = (*ENCODERS, *(f"keras:{model}" for model in APPLICATIONS))
+        check_choice("encoder", name, known, (*ENCODERS, *others))

@@ -18,7 +18,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SOURCE",
         help="a run's folder, a preset (its name, hf://owner/name or its "
-        "folder), or a .keras file of an encoder",
+        "folder), a .keras file of an encoder, or KerasHub's weights "
+        "(hub:NAME, dinov2_small, dinov2_base or imagenet)",
     )
 
 

@@ -80,16 +80,18 @@ def add_parser(commands: Any) -> None:
     )
     add(
         "--encoder",
-        help="such as resnet_nano, keras:MobileNetV3Small or hub:dinov2_small "
-        "(default: the recipe's)",
+        help="untrained, such as resnet_nano, dinov2_small or "
+        "keras:MobileNetV3Small, or with its weights, such as "
+        "hub:dinov2_small (default: the recipe's)",
     )
     add(
         "--from",
         dest="weights",
         metavar="WEIGHTS",
         help="go on from trained weights: a run's folder, a preset (its name, "
-        "hf://owner/name or its folder), a .keras file, or a preset of "
-        "KerasHub (hub:NAME). The encoder is frozen at first and then learns "
+        "hf://owner/name or its folder), a .keras file, a preset of KerasHub "
+        "(hub:NAME), or dinov2_small, dinov2_base or imagenet (a ResNet-50) "
+        "for released weights. The encoder is frozen at first and then learns "
         "slowly",
     )
     add(

@@ -21,7 +21,8 @@ def add_parser(commands: Any) -> None:
         "report",
         help="write a page about a run",
         description="Writes a self-contained HTML page about a run: what ran, "
-        "what looks wrong, scores, learning curves and pictures.",
+        "what looks wrong, scores, learning curves and pictures. To compare "
+        "runs, score them together first: kerassl evaluate RUN --beside OTHER.",
     )
     parser.set_defaults(command=run)
     add = parser.add_argument

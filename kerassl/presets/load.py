@@ -11,7 +11,7 @@ import keras
 
 from kerassl import encoders, registry
 from kerassl.models import in_float32, load_keras_file
-from kerassl.names import BEST, ENCODER, START
+from kerassl.names import BEST, ENCODER, ENCODERS, START, split_library
 from kerassl.networks import set_trainable, trained_encoder
 from kerassl.presets.format.build import Preset, build_encoder
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo
@@ -22,6 +22,12 @@ from kerassl.run_folder import encoder_file
 INDEX = "index.json"
 HUB = "hf://"
 KERASHUB = "hub:"
+# Released weights by short names: presets of KerasHub.
+RELEASED = {
+    "dinov2_small": "hub:dinov2_small",
+    "dinov2_base": "hub:dinov2_base",
+    "imagenet": "hub:resnet_50_imagenet",
+}
 
 
 def load_encoder(
@@ -48,7 +54,9 @@ def load_encoder(
             - a `.keras` file of an encoder or of a training model;
             - `"hub:NAME"`, `"hub:hf://owner/name"` or `"hub:FOLDER"`, a preset
               of KerasHub with a vision backbone, with the normalization of its
-              image converter.
+              image converter;
+            - `"dinov2_small"`, `"dinov2_base"`, or `"imagenet"`, a ResNet-50:
+              short for KerasHub's released weights.
         image_shape: `(height, width, channels)` of the images to encode, by
             default as in training. The channels can't change. A ViT's
             positions are interpolated.
@@ -75,9 +83,9 @@ def load_encoder(
     """
     shape = None if image_shape is None else tuple(image_shape)
     # With a revision, `open_source` refuses KerasHub's presets.
-    if str(source).startswith(KERASHUB) and revision is None:
+    if full_name(source).startswith(KERASHUB) and revision is None:
         encoder = (
-            encoders.build(str(source), shape)
+            encoders.build(full_name(source), shape)
             if shape
             else load_released(source)[0]
         )
@@ -90,6 +98,18 @@ def load_encoder(
             encoder = build_encoder(preset, shape)
     set_trainable(encoder, trainable)
     return encoder
+
+
+def full_name(source: str | Path) -> str:
+    """Returns a source, with short names of released weights written out.
+
+    Args:
+        source: as in `load_encoder`. A local path comes before a short name.
+    """
+    name = str(source)
+    if name in RELEASED and not Path(name).exists():
+        return RELEASED[name]
+    return name
 
 
 def list_presets() -> list[PresetInfo]:
@@ -140,9 +160,21 @@ def locate(
             f"There is no encoder {source}. Looked for a preset of this name"
             + (f" (nearest: {', '.join(names)})" if names else "")
             + f", a preset's folder with {INFO}, a folder with {ENCODER}, such "
-            f"as a run's, and a .keras file. For the Hub give {HUB}owner/name."
+            f"as a run's, and a .keras file. For the Hub give {HUB}owner/name, "
+            f"for a preset of KerasHub {KERASHUB}NAME."
+            + _untrained_note(str(source))
         )
     return path, False, pinned
+
+
+def _untrained_note(name: str) -> str:
+    """Says, for an error, that a name is that of an untrained encoder."""
+    if name not in ENCODERS and split_library(name)[0] != "keras":
+        return ""
+    return (
+        f" By {name}, `--encoder` and `kerassl.encoders.build` make an "
+        "untrained encoder."
+    )
 
 
 def open_source(
@@ -233,7 +265,8 @@ def load_released(source: str | Path) -> tuple[keras.Model, Any]:
     """Loads a preset of KerasHub, with its normalization.
 
     Args:
-        source: `"hub:"` and a preset's name, address or folder.
+        source: `"hub:"` and a preset's name, address or folder, or a short
+            name.
 
     Returns:
         The encoder, and KerasHub's image converter or `None`.
@@ -242,7 +275,8 @@ def load_released(source: str | Path) -> tuple[keras.Model, Any]:
         FileNotFoundError: if it can't be fetched.
         ValueError: if there is none, or it holds no vision backbone.
     """
-    backbone, converter = encoders.released(str(source).removeprefix(KERASHUB))
+    name = full_name(source).removeprefix(KERASHUB)
+    backbone, converter = encoders.released(name)
     return encoders.as_encoder(backbone, normalization=converter), converter
 
 

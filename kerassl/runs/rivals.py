@@ -9,16 +9,10 @@ from keras import layers
 from kerassl import encoders
 from kerassl.image_format import LAST
 from kerassl.presets import load_encoder
-from kerassl.presets.load import KERASHUB, load_released
+from kerassl.presets.load import KERASHUB, full_name, load_released
 from kerassl.runs.subject import check_finite, load_size
 from kerassl.runs.weights import is_public
 
-# Released weights by short names: presets of KerasHub.
-RELEASED = {
-    "dinov2_small": "hub:dinov2_small",
-    "dinov2_base": "hub:dinov2_base",
-    "imagenet": "hub:resnet_50_imagenet",
-}
 # As `kerassl.data.load` resizes.
 RESIZING: dict[str, Any] = dict(
     interpolation="bilinear", antialias=True, crop_to_aspect_ratio=True
@@ -83,8 +77,7 @@ def open_rival(source: str | Path) -> Rival:
     """Loads an encoder to measure beside another one.
 
     Args:
-        source: a source that `kerassl.load_encoder` takes, `"dinov2_small"`,
-            `"dinov2_base"`, or `"imagenet"`, a ResNet-50.
+        source: as in `kerassl.load_encoder`.
 
     Returns:
         A `Rival`.
@@ -93,9 +86,8 @@ def open_rival(source: str | Path) -> Rival:
         ValueError: if its weights aren't finite, or it isn't an encoder.
         FileNotFoundError: if it doesn't exist, or can't be fetched.
     """
-    name = RELEASED.get(str(source), str(source))
-    if name.startswith(KERASHUB):
-        return _released(name)
+    if full_name(source).startswith(KERASHUB):
+        return _released(source)
     encoder = load_encoder(source)
     check_finite(encoder, source)
     return Rival(encoder, load_size(encoder), RESIZING)
@@ -133,7 +125,7 @@ def rival_names(sources: list[str]) -> dict[str, str]:
     return names
 
 
-def _released(source: str) -> Rival:
+def _released(source: str | Path) -> Rival:
     """Loads a preset of KerasHub."""
     encoder, converter = load_released(source)
     if converter is None:

@@ -16,7 +16,7 @@ from kerassl.data.records import Files
 from kerassl.data.row_groups import RowGroups
 from kerassl.data.spread import spread
 from kerassl.presets import load_encoder
-from kerassl.presets.load import KERASHUB, open_source
+from kerassl.presets.load import KERASHUB, full_name, open_source
 from kerassl.run_folder import folder_of, read_settings
 from kerassl.value_range import Stated, ValueRange
 
@@ -50,7 +50,7 @@ def recorded_range(source: str | Path) -> ValueRange | None:
     """
     if (folder := folder_of(source)) is not None:
         return _range(read_settings(folder).get("value_range"))
-    if str(source).startswith(KERASHUB):
+    if full_name(source).startswith(KERASHUB):
         return None
     preset = open_source(source)
     return None if preset is None else _range(preset.info.value_range)

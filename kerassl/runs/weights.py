@@ -9,7 +9,7 @@ import keras
 from kerassl.names import START
 from kerassl.presets import list_presets, load_encoder
 from kerassl.presets.format.info import UNLICENSED, PresetInfo
-from kerassl.presets.load import HUB, KERASHUB, open_source
+from kerassl.presets.load import HUB, KERASHUB, full_name, open_source
 from kerassl.presets.public import (
     labels_row,
     public_names,
@@ -68,7 +68,7 @@ def describe_weights(
     found["name"] = encoder.name
     if (value_range := recorded_range(source)) is not None:
         found["value_range"] = value_range.to_dict()
-    if str(source).startswith(KERASHUB):
+    if full_name(source).startswith(KERASHUB):
         return found
     if (preset := open_source(source)) is not None:
         return found | _of_preset(preset.info)
@@ -171,7 +171,7 @@ def is_public(source: str | Path) -> bool:
         source: as in `kerassl.load_encoder`, which takes a local path before a
             preset of the same name, and KerasHub's names before a path.
     """
-    source = str(source)
+    source = full_name(source)
     if source.startswith(KERASHUB):
         name = source.removeprefix(KERASHUB)
         return not set(name) & set(":/\\.") or name.startswith(_ADDRESSES)

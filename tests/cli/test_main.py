@@ -23,12 +23,12 @@ for part in {parts}:
         del sys.modules[name]
     importlib.import_module("kerassl." + part)
 """
-# What a command does before it computes.
+# A command that loads Keras, and then something to compute.
 COMPUTE = """
 import sys
 sys.argv[0] = "/bin/kerassl"
-from kerassl.cli.loading import load_keras
-load_keras()
+from kerassl.cli.main import main
+main(["presets", "list"])
 import tensorflow
 tensorflow.zeros(())
 """
@@ -69,16 +69,13 @@ def on(backend, *words):
 
 
 @once
-@pytest.mark.parametrize(
-    "words", [["-c", COMPUTE], [*MODULE, "presets", "list"]]
-)
-def test_tensorflow_says_nothing_about_the_machine(words):
+def test_tensorflow_says_nothing_about_the_machine():
     pytest.importorskip("tensorflow")
-    assert on("tensorflow", *words) == (0, "")
+    assert on("tensorflow", "-c", COMPUTE) == (0, "")
 
 
 @once
-@pytest.mark.parametrize("words", ["list", "show a", "path a", "sources"])
+@pytest.mark.parametrize("words", ["list", "path a"])
 def test_a_missing_backend_is_told_in_one_line(words):
     code, told = on("mine", *MODULE, "presets", *words.split())
     assert code == 2 and told.count("\n") == 1
@@ -92,7 +89,9 @@ def test_a_missing_backend_is_told_in_one_line(words):
         ("--help", 0, "pretrain"),
         ("--version", 0, f"kerassl {kerassl.__version__}"),
         ("pretrain --help", 0, "--monitor"),
+        ("pretrain --help", 0, "untrained, such as resnet_nano"),
         ("evaluate --help", 0, "--protocol"),
+        ("report --help", 0, "--beside"),
         ("nearest --help", 0, ".parquet"),
         ("pretend", 2, "pretrain"),
         ("pretrain SimCLR --data cifar10", 2, "Nearest: simclr,"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import keras_hub
 import numpy as np
 import pytest
 
@@ -98,6 +99,7 @@ WITHOUT_KERASSL = """
 import sys
 sys.modules["kerassl"] = None
 import keras
+import keras_hub
 import numpy as np
 
 root, names = sys.argv[1], ["graph", "resnet_nano", "resnet", "vit"]
@@ -106,6 +108,9 @@ for name in names[:2]:
     model = keras.saving.load_model(f"{root}/{name}")
     x = model.predict(images[name], verbose=0).mean((1, 2))
     np.save(f"{root}/{name}_found.npy", x)
+model = keras.saving.load_model(f"{root}/resnet_nano.keras")
+x = model.predict(images["resnet_nano"], verbose=0)
+np.save(f"{root}/resnet_nano.keras_found.npy", x)
 import keras_hub
 for name in names[2:]:
     converter = keras_hub.layers.ImageConverter.from_preset(f"{root}/{name}")
@@ -133,6 +138,10 @@ def test_loads_without_kerassl(tmp_path):
         images = make.images_for(encoder.input_shape[1:])
         np.save(tmp_path / f"{name}.npy", images)
         expected[name] = features(encoder, images)
+        if name == "resnet_nano":
+            # And the whole encoder, as Keras saves it.
+            encoder.save(tmp_path / f"{name}.keras")
+            expected[f"{name}.keras"] = expected[name]
     assert python(WITHOUT_KERASSL, tmp_path).endswith("not imported\n")
     for name, value in expected.items():
         found = np.load(tmp_path / f"{name}_found.npy")
@@ -225,8 +234,13 @@ def test_positions_keep_the_class_token(tmp_path):
     old, new = (keras.ops.convert_to_numpy(w) for w in (old, new))
     assert new.shape == (9, 8)
     np.testing.assert_allclose(new[0], old[0], rtol=1e-6)
-    # A constant column along the rows is kept.
-    assert np.isfinite(new).all()
+    rows, columns = bicubic_matrix(2, 4), bicubic_matrix(2, 2)
+    expected = np.einsum(
+        "ah,bw,hwd->abd", rows, columns, old[1:].reshape(2, 2, 8)
+    )
+    np.testing.assert_allclose(
+        new[1:], expected.reshape(8, 8), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_fine_tunes_in_a_functional_model(saved):
@@ -550,6 +564,43 @@ def test_a_preset_of_the_zoo(tiny, monkeypatch, tmp_path):
     entry["info"] = dataclasses.replace(info, description="x").to_dict()
     with pytest.raises(presets.PresetError, match="by that name"):
         kerassl.load_encoder("a")
+
+
+def test_short_names_of_released_weights(tiny, monkeypatch, tmp_path):
+    asked = []
+
+    def unreachable(name, **options):
+        asked.append(name)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", unreachable)
+    for name in ("dinov2_small", "imagenet"):
+        for arguments in ({}, {"image_shape": (56, 56, 3)}):
+            with pytest.raises(FileNotFoundError, match="can't be fetched"):
+                kerassl.load_encoder(name, **arguments)
+        with pytest.raises(ValueError, match="`revision` is for"):
+            kerassl.load_encoder(name, revision="v1")
+    assert asked == ["dinov2_small"] * 2 + ["resnet_50_imagenet"] * 2
+    # A local folder comes before a short name.
+    shutil.copytree(tiny, tmp_path / "imagenet")
+    monkeypatch.chdir(tmp_path)
+    kerassl.load_encoder("imagenet")
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("name", ["vit_base", "keras:MobileNetV2"])
+def test_untrained_encoders_are_no_weights(name):
+    with pytest.raises(FileNotFoundError, match="hub:NAME.*--encoder.*an untr"):
+        kerassl.load_encoder(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.pth", "a.pth.tar", "a.PT", "a.safetensors"]
+)
+def test_a_checkpoint_of_pytorch_is_to_be_converted(name, tmp_path):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ValueError, match="presets convert SOURCE .* FOLDER"):
+        kerassl.load_encoder(tmp_path / name)
 
 
 def test_sources(tiny, monkeypatch, tmp_path):

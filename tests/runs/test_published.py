@@ -82,6 +82,7 @@ def test_which_sources_are_public(encoder, make, tmp_path, monkeypatch):
     for source, expected in (
         ("hf://ada/resnet@v1", True),
         ("hub:dinov2_small", True),
+        ("dinov2_small", True),
         ("hub:hf://ada/vit", True),
         ("hub:kaggle://keras/vit/keras/vit_base", True),
         ("hub:/work/vit", False),
@@ -97,6 +98,8 @@ def test_which_sources_are_public(encoder, make, tmp_path, monkeypatch):
         weights = {"source": source, "name": "dinov2_backbone"}
         found = public_source(weights)
         assert found == (source if expected else None)
+    released = describe_weights("dinov2_small", encoder)
+    assert released["source"] == "dinov2_small" and released["is_public"]
     kerassl.save_preset(encoder, "mypreset")
     weights = describe_weights("mypreset", encoder)
     assert weights["name"] == weights["source"] and not weights["is_public"]
