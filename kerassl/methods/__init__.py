@@ -7,7 +7,8 @@ of a method, and `kerassl.registry` reads it.
 from kerassl.methods.base import SelfSupervisedModel
 from kerassl.methods.bootstrapping.byol import BYOL
 from kerassl.methods.bootstrapping.simsiam import SimSiam
-from kerassl.methods.contrastive.moco import MoCo, MoCoV3
+from kerassl.methods.contrastive.moco import MoCo
+from kerassl.methods.contrastive.moco_v3 import MoCoV3
 from kerassl.methods.contrastive.nnclr import NNCLR
 from kerassl.methods.contrastive.simclr import SimCLR
 from kerassl.methods.distillation.distillation import Distillation
