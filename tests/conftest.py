@@ -29,8 +29,15 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 from kerassl import data  # noqa: E402
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile(
+    "kerassl", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("kerassl")
 
 # Backends hardly matter to the tests in these folders, and contract and parity
 # tests cover every method on every backend: without --all these run on PyTorch
@@ -114,6 +121,11 @@ def pytest_xdist_make_scheduler(config, log):
 def images() -> np.ndarray:
     """64 real images, 28x28, one channel."""
     return data.load("fashion_mnist_small", "train", limit=64).images
+
+
+def pytest_runtest_setup():
+    """Seeds what a file's tests share, which is made before `clean_state`."""
+    keras.utils.set_random_seed(1)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,9 @@ import sys
 
 import kerassl
 from kerassl.environment import child_variables
+from tests.backends import once
+
+pytestmark = once
 
 
 def test_another_process_runs_no_files_of_the_working_directory(

@@ -5,6 +5,9 @@ import os
 import pytest
 
 from kerassl.files import check_named, replace_folder, replacing
+from tests.backends import once
+
+pytestmark = once
 
 
 def test_replacing_is_all_or_nothing(tmp_path):

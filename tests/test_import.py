@@ -8,8 +8,6 @@ import textwrap
 
 import keras
 
-from tests.backends import once
-
 CODE = textwrap.dedent(
     """
     import json, sys, time
@@ -44,28 +42,3 @@ def test_import_adds_little():
         "sklearn",
     }
     assert not heavy & set(new)
-
-
-# Which one comes first is the user's choice: it shows imports in a circle.
-EACH_FIRST = textwrap.dedent(
-    """
-    import importlib, sys
-    for part in ("evaluation", "presets", "runs", "visualization"):
-        for name in [n for n in sys.modules if n.startswith("kerassl")]:
-            del sys.modules[name]
-        importlib.import_module("kerassl." + part)
-        print(part)
-    """
-)
-
-
-@once
-def test_any_part_may_be_imported_first():
-    done = subprocess.run(
-        [sys.executable, "-c", EACH_FIRST],
-        env=os.environ | {"KERAS_BACKEND": keras.backend.backend()},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.split()) == 4

@@ -4,6 +4,10 @@ import ast
 import re
 from pathlib import Path
 
+from tests.backends import once
+
+pytestmark = once
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kerassl"
 IMPORTS = ast.Import | ast.ImportFrom

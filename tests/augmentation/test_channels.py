@@ -49,7 +49,7 @@ def factors(strength, drawn):
     return low + (1 + strength - low) * drawn
 
 
-@settings(deadline=None, max_examples=examples(12))
+@settings(max_examples=examples(12))
 @given(
     channels=st.sampled_from([1, 2, 6, 16]),
     brightness=st.floats(0, 1.5, width=32),

@@ -29,7 +29,7 @@ def make(kind, size, count=5, seed=0, overlap=1):
 
 
 @pytest.mark.parametrize("kind", ["blocks", "region"])
-@settings(max_examples=examples(20), deadline=None)
+@settings(max_examples=examples(20))
 @given(size=SIZES, seed=st.integers(0, 10_000))
 def test_random_masks_hide_their_share_and_differ(kind, size, seed):
     made = make(kind, size, seed=seed)

@@ -97,7 +97,7 @@ def one_by_one(operations, images, numbers):
 
 
 # JAX compiles every example.
-@settings(max_examples=examples(4) if ON_JAX else 15, deadline=None)
+@settings(max_examples=examples(4) if ON_JAX else 15)
 @given(
     order=st.permutations(
         [

@@ -6,8 +6,12 @@ import math
 import numpy as np
 import pytest
 
+from tests.backends import once
+
 from . import reference
 from .reference import ReferenceView
+
+pytestmark = once
 
 IDENTITY = ReferenceView(
     size=32,

@@ -25,7 +25,7 @@ def numbered(size, channels=3):
     return (image[..., None] + np.arange(channels)).astype("float32")
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(25))
 @given(
     size=st.integers(4, 20),
     tile=st.integers(1, 4),

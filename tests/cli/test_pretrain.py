@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,7 @@ def assert_equal_runs(folder, other):
 
 
 def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
+    finished = shutil.copytree(finished, tmp_path / "run")
     arguments = ["evaluate", str(finished), "--data", "fashion_mnist_small"]
     limits = ["--train-limit", "300", "--test-limit", "100"]
     assert main([*arguments, *limits, "--protocol", "knn", "--json"]) == 0
@@ -157,7 +159,6 @@ def test_pretrain_then_evaluate(finished, capsys, tmp_path, monkeypatch):
     (finished / "scores.json").write_text("{")
     assert main([*arguments, *limits]) == 2
     assert "scores.json is not plain JSON" in capsys.readouterr().err
-    (finished / "scores.json").unlink()
 
 
 def test_a_run_is_described_before_it_starts(finished):

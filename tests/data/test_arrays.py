@@ -4,7 +4,6 @@ import sys
 import zipfile
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,7 +13,10 @@ import kerassl.data
 from kerassl.data import stored
 from kerassl.data.arrays import resize_image
 from kerassl.data.load import peek_size
-from tests.backends import examples
+from tests.backends import examples, once
+from tests.memory import memory_limit
+
+pytestmark = once
 
 
 def images(n=6, height=8, width=8, channels=3, dtype="uint8"):
@@ -22,7 +24,7 @@ def images(n=6, height=8, width=8, channels=3, dtype="uint8"):
     return rng.integers(0, 256, (n, height, width, channels)).astype(dtype)
 
 
-@settings(max_examples=examples(40), deadline=None)
+@settings(max_examples=examples(40))
 @given(
     shape=st.lists(st.integers(0, 5), min_size=0, max_size=5).map(tuple),
     dtype=st.sampled_from(["uint8", "float32", "float16", "int32", "bool"]),
@@ -59,18 +61,6 @@ def test_only_image_arrays_pass(shape, dtype):
 def test_error_names_what_is_wrong(change, message):
     with pytest.raises(ValueError, match=message):
         kerassl.data.check_images(change(images(dtype="float32")))
-
-
-def test_black_float_images_and_tensors_pass():
-    kerassl.data.check_images(np.zeros((2, 8, 8, 1), "float32"))
-    kerassl.data.check_images(keras.ops.convert_to_tensor(images()))
-    kerassl.data.check_images(
-        keras.ops.convert_to_tensor(images(dtype="float32"))
-    )
-    with pytest.raises(ValueError, match="scaled"):
-        kerassl.data.check_images(
-            keras.ops.convert_to_tensor(images(dtype="float32") / 255)
-        )
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
@@ -269,7 +259,6 @@ def test_a_limit_reads_no_more(tmp_path, read_bytes, save, order):
 
 
 def test_a_limit_of_a_large_file_takes_no_memory(tmp_path):
-    resource = pytest.importorskip("resource")
     with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as z:
         with z.open("images.npy", "w", force_zip64=True) as file:
             header = {"shape": (600, 224, 224, 3), "fortran_order": False}
@@ -278,11 +267,9 @@ def test_a_limit_of_a_large_file_takes_no_memory(tmp_path):
             )
             for _ in range(6):
                 file.write(bytes(100 * 224 * 224 * 3))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    data = kerassl.data.load(tmp_path / "x.npz", limit=10)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with memory_limit(50e6):
+        data = kerassl.data.load(tmp_path / "x.npz", limit=10)
     assert data.images.shape == (10, 224, 224, 3)
-    assert after - before < 50_000  # KiB
 
 
 def test_a_limit_of_npy(tmp_path, read_bytes):

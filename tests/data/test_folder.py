@@ -9,6 +9,9 @@ import kerassl.data
 from kerassl.data import photo_checks
 from kerassl.data.decode import decode_image
 from kerassl.data.load import peek_size
+from tests.backends import once
+
+pytestmark = once
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

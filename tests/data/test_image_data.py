@@ -2,6 +2,9 @@ import numpy as np
 import pytest
 
 from kerassl.data import ImageData
+from tests.backends import once
+
+pytestmark = once
 
 
 def data(labels=None, count=50):

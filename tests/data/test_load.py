@@ -1,11 +1,7 @@
 import hashlib
-import json
-import os
 import pickle
 import re
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +10,9 @@ import pytest
 import kerassl.data
 from kerassl.data.load import peek_size
 from kerassl.data.photos import Photos
+from tests.backends import once
+
+pytestmark = once
 
 EMBEDDED = Path(kerassl.data.__file__).parent / "fashion_mnist_small"
 
@@ -124,10 +123,8 @@ def download(monkeypatch):
 
 
 def test_offline_downloads_fail_at_once(tmp_path, requested, download):
-    started = time.perf_counter()
     with pytest.raises(FileNotFoundError, match="tfds build") as error:
         kerassl.data.load("cifar10", data_dir=tmp_path)
-    assert time.perf_counter() - started < 60
     assert "no connection to www.cs.toronto.edu" in str(error.value)
     assert "folder:PATH" in str(error.value)
     assert len(requested) == 1 and not download
@@ -366,18 +363,3 @@ def test_unknown_forms_and_arguments():
     for size in (0, (8, 8, 8), 7.5, "big"):
         with pytest.raises(ValueError, match="image_size"):
             kerassl.data.load("fashion_mnist_small", image_size=size)
-
-
-def test_import_stays_light():
-    code = (
-        "import sys, json, keras; before = set(sys.modules);"
-        "import kerassl.data; added = sorted(set(sys.modules) - before);"
-        "print(json.dumps(added))"
-    )
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
-    environment["PYTHONPATH"] = str(Path(kerassl.data.__file__).parents[2])
-    output = subprocess.check_output(
-        [sys.executable, "-c", code], env=environment, text=True
-    )
-    added = {m.split(".")[0] for m in json.loads(output.splitlines()[-1])}
-    assert not added & {"PIL", "tensorflow", "tensorflow_datasets"}

@@ -51,6 +51,7 @@ def reference_box(rng, height, width, area, ratio):
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+@once
 @pytest.mark.parametrize("area", [(0.08, 1.0), (0.05, 0.14)])
 def test_crops_are_distributed_as_on_the_original(area):
     rng, ours = random.Random(0), np.random.default_rng(1)
@@ -80,7 +81,6 @@ def test_crops_are_distributed_as_on_the_original(area):
         assert stats.ks_2samp(one, other).statistic <= 0.03
 
 
-@once
 @pytest.mark.parametrize("size", SIZES)
 def test_host_and_device_draw_the_same_boxes(size):
     numbers = np.random.default_rng(0).random((200, 22)).astype("float32")

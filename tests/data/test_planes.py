@@ -31,7 +31,7 @@ pytestmark = once  # Nothing here depends on the backend.
 finite = st.floats(-1e6, 1e6, width=32)
 
 
-@settings(deadline=None, max_examples=examples(40))
+@settings(max_examples=examples(40))
 @given(
     low=finite,
     span=st.floats(0.0625, 1e6, width=32),
@@ -54,7 +54,7 @@ def test_levels_are_linear_and_clipped(low, span, dtype, seed):
     np.testing.assert_allclose(levels, np.clip(wanted, 0, 255), atol=near)
 
 
-@settings(deadline=None, max_examples=examples(20))
+@settings(max_examples=examples(20))
 @given(
     pairs=st.lists(
         st.tuples(finite, st.floats(1, 1e6, width=32)), min_size=1, max_size=16

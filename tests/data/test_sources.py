@@ -16,6 +16,9 @@ from kerassl.data.load import find, peek_size
 from kerassl.data.records import Ranges
 from kerassl.data.row_groups import Column, RowGroups
 from kerassl.data.tars import _index
+from tests.backends import once
+
+pytestmark = once
 
 
 def photo(number, size=(30, 20)):

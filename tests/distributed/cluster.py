@@ -7,13 +7,18 @@ import socket
 import keras
 
 
-def cluster(count):
-    """Returns the variables of each process, with ports that are free."""
+def free_ports(count):
+    """Returns the numbers of ports that nothing listens on."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for free in sockets:
             free.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
+        return [free.getsockname()[1] for free in sockets]
+
+
+def cluster(count):
+    """Returns the variables of each process, with ports that are free."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     if keras.config.backend() == "jax":
         return [
             {

@@ -1,5 +1,6 @@
 """N devices equal one: the same losses, gradients and steps."""
 
+import functools
 import json
 import os
 import subprocess
@@ -39,6 +40,7 @@ OTHERS = more("methods that exchange more")
 PROCESSES = "processes"
 FIRST = "first_gradient"
 MODEL_PARALLEL = "model_parallel"
+WITHOUT_GATHER = "without_gather"
 CASES = [
     *(
         (method, 2)
@@ -104,7 +106,10 @@ def start(folder, count, *methods, **variables):
 
 @pytest.fixture(scope="module")
 def runs(request, tmp_path_factory):
-    """One worker per number of devices, for the selected tests."""
+    """One worker per number of devices, for the selected tests.
+
+    But on PyTorch not for one device, which is the test's own process.
+    """
     folder = tmp_path_factory.mktemp("devices")
     selected = [
         item.callspec.params
@@ -115,16 +120,21 @@ def runs(request, tmp_path_factory):
     wanted: dict = {}
     for case in selected:
         for count in (1, case["count"]):
-            wanted.setdefault(count, []).append(case["method"])
-    for method in set(wanted[1]):
+            methods = wanted.setdefault(count, [])
+            if case["method"] not in methods:
+                methods.append(case["method"])
+    for method in wanted[1]:
         keras.utils.set_random_seed(1)
         worker.save(method, folder)
+    if BACKEND == "torch":
+        del wanted[1]  # `run_here` runs these.
+    # Gather can't be had back, so that what runs without it comes last.
+    with_two = [x for x in (MODEL_PARALLEL, WITHOUT_GATHER) if x in wanted]
+    for key in with_two:
+        wanted.setdefault(2, []).extend([key, *wanted.pop(key)])
     processes = {}
     for count, methods in wanted.items():
-        methods = list(dict.fromkeys(methods))
-        if count in ("without_gather", MODEL_PARALLEL):
-            processes[count] = start(folder, 2, count, *methods)
-        elif count == PROCESSES:
+        if count == PROCESSES:
             each = 2 if BACKEND == "jax" else 1
             for rank, variables in enumerate(cluster(2)):
                 variables["JAX_NUM_CPU_DEVICES"] = str(each)
@@ -134,14 +144,22 @@ def runs(request, tmp_path_factory):
             processes[count] = processes[count, 0]
         else:
             processes[count] = start(folder, count, *methods)
+    processes |= {key: processes[2] for key in with_two}
     yield folder, processes
     for process in processes.values():
         process.kill()
         process.wait()
 
 
+@functools.cache
+def run_here(method, folder):
+    return worker.run(method, folder, None)
+
+
 def arrays_from(runs, method, count):
     folder, processes = runs
+    if count not in processes:
+        return run_here(method, folder)
     status = processes[count].wait(timeout=1200)
     target = folder / f"{method}_{count}.npz"
     if not target.exists():
@@ -209,7 +227,7 @@ def test_devices_equal_one(method, count, runs):
     ("method", "count"),
     [
         pytest.param(
-            *(method, "without_gather"),
+            *(method, WITHOUT_GATHER),
             marks=() if method in ("simclr", "swav") else more("two methods"),
         )
         for method in ACROSS

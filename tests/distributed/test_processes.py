@@ -15,7 +15,7 @@ import yaml
 
 from kerassl.cli.main import main
 from tests.backends import more, once
-from tests.distributed.cluster import cluster
+from tests.distributed.cluster import cluster, free_ports
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = (
@@ -128,7 +128,7 @@ def test_slurm_example_on_two_hosts_that_are_one(tmp_path):
             SLURM_JOB_NODELIST="host[0-1]",
             SLURM_JOB_NUM_NODES="2",
             SLURM_JOB_ID="17",
-            PORT=str(20000 + os.getpid() % 10000),
+            PORT=str(free_ports(1)[0]),
         ),
         capture_output=True,
         text=True,

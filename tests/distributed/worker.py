@@ -62,7 +62,11 @@ def build(method):
         return moco_shuffled()
     if optimizer_for(method):
         method = method.rpartition("_")[0]
-    return METHODS[method](tiny_encoder())
+    model = METHODS[method](tiny_encoder())
+    if hasattr(model, "draw_directions"):
+        # Otherwise they depend on what the process did before.
+        model.seed_generator.state.assign([2, 0])
+    return model
 
 
 def save(method, folder):
@@ -125,6 +129,18 @@ def split_model(devices):
     )
 
 
+def run(method, folder, stem):
+    """Returns what a method finds, as `parity_worker.run`."""
+    return parity_worker.run(
+        method,
+        folder,
+        build,
+        in_parts,
+        optimizer_for(method),
+        functools.partial(features, stem) if method in EMBEDDED else None,
+    )
+
+
 def main(folder, devices, *methods):
     folder = Path(folder)
     # Processes of JAX draw different weights until `devices` shares a seed.
@@ -141,15 +157,7 @@ def main(folder, devices, *methods):
                 continue
             stem = folder / f"{method}_{devices}"
             try:
-                also = functools.partial(features, stem)
-                found = parity_worker.run(
-                    method,
-                    folder,
-                    build,
-                    in_parts,
-                    optimizer_for(method),
-                    also if method in EMBEDDED else None,
-                )
+                found = run(method, folder, stem)
                 if distributed.process()[0] == 0:
                     np.savez(stem.with_suffix(".npz"), **found)
             except Exception:

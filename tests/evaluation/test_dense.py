@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kerassl import data, encoders, evaluation, runs
+from kerassl.evaluation.scenes import DARK
 from kerassl.evaluation.segmentation import enlarged
 
 
@@ -99,7 +100,6 @@ def test_segmentation_names_shapes_that_do_not_fit():
 
 
 def test_scenes_of_fashion():
-    """Features of patches find objects in scenes; random ones do worse."""
     train = data.load("fashion_mnist_small", "train", limit=200)
     images, masks = evaluation.scenes(*train, count=6, size=48)
     assert images.shape == (6, 48, 48, 1) and masks.shape == (6, 48, 48)
@@ -107,8 +107,15 @@ def test_scenes_of_fashion():
     np.testing.assert_array_equal(images, again)
     other, _ = evaluation.scenes(*train, count=6, size=48, seed=1)
     assert (images != other).any()
-    # The pixels of objects are those of an image with the mask's label.
     assert set(np.unique(masks)) <= {0, *(1 + np.unique(train.labels))}
+    # The pixels of an object are those of an image with the mask's label.
+    for scene, mask in zip(*evaluation.scenes(*train, 6, size=48, objects=1)):
+        _, label = np.unique(mask)
+        found = scene[mask > 0]
+        assert any(
+            np.array_equal(image[image.max(-1) > DARK], found)
+            for image in train.images[train.labels == label - 1]
+        )
     assert 0.05 < (masks > 0).mean() < 0.7
     with pytest.raises(ValueError, match="larger `size`"):
         evaluation.scenes(*train, count=1, size=20)

@@ -10,7 +10,7 @@ from tests.backends import examples
 LABELS = np.repeat([3, 5, 9], [40, 60, 100])
 
 
-@settings(max_examples=examples(30), deadline=None)
+@settings(max_examples=examples(30))
 @given(
     share=st.floats(0.001, 1.0),
     seed=st.integers(0, 99),

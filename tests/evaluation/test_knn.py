@@ -35,7 +35,7 @@ def unclear_queries(bank, labels, queries, k, temperature):
     return count
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(25))
 @given(
     train=st.integers(20, 300),
     test=st.integers(1, 600),

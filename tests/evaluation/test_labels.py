@@ -89,7 +89,7 @@ def numbered(train, test):
     return [[classes.index(v) for v in part] for part in (train, test)]
 
 
-@settings(max_examples=examples(EXAMPLES), deadline=None)
+@settings(max_examples=examples(EXAMPLES))
 @given(two_sets())
 def test_classes_are_numbered_as_in_a_loop(sets):
     train, test, train_labels, test_labels = sets
@@ -100,7 +100,7 @@ def test_classes_are_numbered_as_in_a_loop(sets):
     assert classes == sorted(set(train + test))
 
 
-@settings(max_examples=examples(EXAMPLES), deadline=None)
+@settings(max_examples=examples(EXAMPLES))
 @given(two_sets(), st.integers(1, 12), st.integers(0, 999))
 def test_knn_is_that_of_a_loop(sets, k, seed):
     train, test, train_labels, test_labels = sets
@@ -139,7 +139,7 @@ def test_knn_is_that_of_a_loop(sets, k, seed):
     assert neighbors.score() == scores
 
 
-@settings(max_examples=examples(EXAMPLES // 4), deadline=None)
+@settings(max_examples=examples(EXAMPLES // 4))
 @given(two_sets(), st.integers(0, 999))
 def test_what_learns_sees_the_same_classes(sets, seed):
     """As of the numbers that a loop gives them."""
@@ -173,6 +173,7 @@ def tensors(values):
         yield tf.constant(values, "int64")[:, None]
 
 
+@pytest.mark.every_backend
 def test_tensors_are_labels():
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(12, 4)), [3, 1, 2] * 4

@@ -44,7 +44,7 @@ def by_loops(z1, z2, weight):
     return correlation, loss, diagonal, root
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(2, 9),
     dim=st.integers(1, 8),

@@ -22,7 +22,7 @@ def by_loops(logits, targets):
     return total / len(logits), hits / len(logits)
 
 
-@settings(max_examples=examples(25), deadline=None)
+@settings(max_examples=examples(25))
 @given(
     count=st.integers(1, 12),
     kinds=st.integers(2, 9),

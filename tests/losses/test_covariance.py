@@ -26,7 +26,7 @@ def draw(count, dim, seed):
     return rng.normal(size=(2, count, dim)).astype("float32")
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 9),
     dim=st.integers(1, 9),

@@ -28,7 +28,7 @@ def by_loops(z, weight, epsilon):
     return -weight * similarity - rate, similarity, rate
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 8),
     views=st.integers(2, 4),

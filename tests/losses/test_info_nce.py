@@ -41,7 +41,7 @@ def draw(count, dim, queue, seed):
     return [v.astype("float32") for v in (queries, keys, negatives)]
 
 
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(12))
 @given(
     count=st.integers(1, 9),
     dim=st.integers(2, 8),

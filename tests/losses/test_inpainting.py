@@ -19,7 +19,7 @@ def arrays(seed, shape=(3, 4, 5, 2)):
     return painted, target, mask
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([1.0, 10.0]))
 def test_the_weighted_error(seed, scale):
     painted, target, mask = arrays(seed)
@@ -35,7 +35,7 @@ def test_the_weighted_error(seed, scale):
     assert float(found) == pytest.approx(total / weight, rel=1e-5)
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(seed=st.integers(0, 1000))
 def test_the_relative_error(seed):
     painted, target, mask = arrays(seed)

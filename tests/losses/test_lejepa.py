@@ -45,7 +45,7 @@ def arrays(count, views, dim, seed=0, scale=1.0):
     return z.astype("float32"), directions.astype("float32")
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 9),
     views=st.integers(2, 4),

@@ -51,7 +51,7 @@ def std_by_loops(z):
     return sum(stds) / len(stds)
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 9),
     dim=st.integers(1, 8),

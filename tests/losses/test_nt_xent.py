@@ -39,7 +39,7 @@ def by_loops(z1, z2, temperature, decoupled=False, labels=None):
     return total / (2 * count), picked / (2 * count)
 
 
-@settings(max_examples=examples(12), deadline=None)
+@settings(max_examples=examples(12))
 @given(
     count=st.integers(2, 9),
     dim=st.integers(2, 8),

@@ -29,7 +29,7 @@ def by_loops(predictions, targets, queue, temperature):
     return total / len(predictions), np.mean(cosines)
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 6),
     empty=st.integers(0, 3),

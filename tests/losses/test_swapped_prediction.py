@@ -64,7 +64,7 @@ def assigned(scores, *arguments, **kwargs):
 # === sinkhorn ===
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 9),
     prototypes=st.integers(2, 8),
@@ -96,7 +96,7 @@ def test_many_iterations_use_all_prototypes_equally():
     np.testing.assert_allclose(q.sum(axis=0), 4, rtol=1e-3)
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 8),
     left_out=st.integers(1, 8),
@@ -256,7 +256,7 @@ def test_no_gradient_passes_the_assignments():
 # === swapped_prediction ===
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(1, 8),
     prototypes=st.integers(2, 6),

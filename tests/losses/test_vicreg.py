@@ -42,7 +42,7 @@ def by_loops(z1, z2, weights):
     return (sum(w * term for w, term in zip(weights, terms)), *terms)
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(2, 9),
     dim=st.integers(1, 8),

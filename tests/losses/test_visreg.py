@@ -44,7 +44,7 @@ def by_loops(z, directions, centers):
     return terms
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(
     count=st.integers(2, 9),
     views=st.integers(2, 4),

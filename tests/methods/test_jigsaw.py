@@ -31,7 +31,7 @@ def tiles_of(images):
     ).astype("float32")
 
 
-@settings(max_examples=examples(8), deadline=None)
+@settings(max_examples=examples(8))
 @given(count=st.integers(2, 60), seed=st.integers(0, 5))
 def test_permutations_are_far_from_each_other(count, seed):
     found = far_permutations(count, seed)

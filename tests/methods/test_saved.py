@@ -5,18 +5,31 @@ import numpy as np
 import pytest
 
 import kerassl
+from tests.backends import more
 from tests.saved import make
 
-pytestmark = pytest.mark.every_backend
-
 NAMES = sorted(path.stem for path in make.FOLDER.glob("*.keras"))
+# Of three kinds, with three optimizers: views of two sizes with prototypes and
+# a queue, a discriminator, and a ViT.
+EVERYWHERE = ("swav", "context_encoder", "mae")
 
 
 def test_all_are_tested():
     assert len(NAMES) == 7
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.every_backend
+            if name in EVERYWHERE
+            else more("PyTorch's run and three kinds", always_on="torch"),
+        )
+        for name in NAMES
+    ],
+)
 def test_a_saved_model_goes_on(name):
     model = keras.saving.load_model(make.FOLDER / f"{name}.keras")
     # Keras saves what `jit_compile="auto"` was where the file was made.

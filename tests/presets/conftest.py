@@ -2,6 +2,7 @@
 
 import time
 
+import keras
 import pytest
 
 from kerassl import encoders, presets
@@ -24,6 +25,7 @@ def preset(tmp_path_factory):
 def other_preset(tmp_path_factory):
     """A preset of the same kind with other weights."""
     folder = tmp_path_factory.mktemp("presets") / "other"
+    keras.utils.set_random_seed(2)
     encoder = encoders.build("resnet_nano", image_shape=(16, 16, 3))
     presets.save_preset(encoder, folder)
     return folder

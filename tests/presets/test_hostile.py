@@ -7,7 +7,6 @@ import re
 import shutil
 import struct
 import sys
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -518,17 +517,22 @@ def test_many_layers(preset, count, message):
 @pytest.mark.parametrize(
     "unit", ["[],", '{"":0},', "0.5,", '"",', '"\\u0000\\u0000",']
 )
-def test_memory_for_json(preset, unit):
+def test_memory_for_json(preset, unit, monkeypatch):
     """16 MB of JSON are refused at once, before they are parsed."""
     text = '{"module": [' + unit * (15_000_000 // len(unit)) + "0]}"
     (preset / "config.json").write_text(text)
     make.reseal(preset)
+    loads = json.loads
+
+    def load_small(text, **arguments):
+        assert len(text) < 1e6
+        return loads(text, **arguments)
+
+    monkeypatch.setattr(json, "loads", load_small)
     tracemalloc.start()
     try:
-        started = time.process_time()
         with pytest.raises(PresetError, match="the most"):
             kerassl.verify_preset(preset)
-        assert time.process_time() - started < 5
         assert tracemalloc.get_traced_memory()[1] < 64e6
     finally:
         tracemalloc.stop()
@@ -901,7 +905,6 @@ def test_nothing_of_it_is_imported(preset, tmp_path, monkeypatch):
 def test_registered_classes_are_not_made(preset):
     """KerasHub and Keras build any registered class; kerassl doesn't."""
 
-    @keras.saving.register_keras_serializable("evil")
     class Evil(keras.layers.Layer):
         def __init__(self, **kwargs):
             raise SystemExit
@@ -913,4 +916,5 @@ def test_registered_classes_are_not_made(preset):
         )
 
     edit(preset, "config.json", change)
-    refused(preset, "names the class 'Evil'")
+    with keras.saving.CustomObjectScope({"evil>Evil": Evil, "Evil": Evil}):
+        refused(preset, "names the class 'Evil'")

@@ -5,7 +5,7 @@ import datetime
 import math
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from kerassl import names, recipes
@@ -18,7 +18,7 @@ from kerassl.recipe_fields import (
     parse_change,
 )
 from kerassl.recipes.recipe import OPTIMIZERS, SCALINGS, VIEWS
-from tests.backends import once
+from tests.backends import examples, once
 
 pytestmark = once
 
@@ -46,6 +46,7 @@ def same(a, b):
     return repr(a) == repr(b)
 
 
+@settings(max_examples=examples(100))
 @example({"temperature": [["A"]]}, True)
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.booleans())
 def test_listed_changes_make_the_wanted_recipe(values, is_added):
@@ -65,6 +66,7 @@ def test_listed_changes_make_the_wanted_recipe(values, is_added):
     assert result == wanted
 
 
+@settings(max_examples=examples(100))
 @given(st.sampled_from([*recipes.methods()]), st.data())
 def test_any_recipe_can_be_made_of_any_other_or_none(method, data):
     first, second = (

@@ -3,13 +3,14 @@
 import contextlib
 import io
 import json
+import re
 import shutil
 import zipfile
 
 import keras
 import pytest
 
-from kerassl import recipes, runs
+from kerassl import presets, recipes, runs
 from kerassl.cli.main import main
 from kerassl.renamed import recipe_hash
 from kerassl.run_folder import read_scores, read_settings
@@ -47,6 +48,14 @@ def refused(*arguments):
     assert line.isprintable() and len(line) < 2500
     assert output.getvalue() == ""
     return line
+
+
+def test_without_a_change_nothing_is_refused(folder, tmp_path, capsys):
+    assert main(["pretrain", "--resume", "--output", str(folder)]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main(["report", str(folder)]) == 0
+    runs.save_preset(folder, tmp_path / "preset")
+    presets.verify_preset(tmp_path / "preset")
 
 
 def set_field(folder, name, value, seal=False):
@@ -103,10 +112,12 @@ def set_field(folder, name, value, seal=False):
 )
 def test_fields_of_the_recipe(folder, tmp_path, name, value):
     set_field(folder, name, value)
-    refused("pretrain", "--resume", "--output", folder)
+    words = rf"recipe\.json|{name.removeprefix('recipe.')}"
+    line = refused("pretrain", "--resume", "--output", folder)
+    assert re.search(words, line)
     if name != "recipe.name":
-        refused("report", folder)
-        with pytest.raises(ValueError):
+        assert re.search(words, refused("report", folder))
+        with pytest.raises(ValueError, match=words):
             runs.save_preset(folder, tmp_path / "preset")
 
 
@@ -130,7 +141,8 @@ def test_arguments_of_the_recipe(folder, name, value):
     """Those that only the classes know, in a run that begins again."""
     (folder / "checkpoint.keras").unlink()
     set_field(folder, name, value, seal=True)
-    refused("pretrain", "--resume", "--output", folder)
+    line = refused("pretrain", "--resume", "--output", folder)
+    assert name.removeprefix("recipe.") in line
 
 
 @pytest.mark.parametrize(

@@ -404,23 +404,25 @@ def test_scores_are_kept_if_the_next_save_fails(whole, tmp_path, monkeypatch):
     assert scores.exists()
 
 
-def test_resume_repairs_files_older_than_the_checkpoint(whole):
+def test_resume_repairs_files_older_than_the_checkpoint(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
     for name in ("encoder.keras", "history.csv"):
-        (whole.folder / name).unlink()
-    run = runs.resume(whole.folder)
+        (tmp_path / name).unlink()
+    run = runs.resume(tmp_path)
     assert run.finished
     run.train()
-    assert (whole.folder / "encoder.keras").exists()
-    assert (whole.folder / "history.csv").read_text().count("\n") == 3
+    assert (tmp_path / "encoder.keras").exists()
+    assert (tmp_path / "history.csv").read_text().count("\n") == 3
 
 
-def test_resume_removes_what_killed_processes_left(whole):
-    (whole.folder / f"{PARTIAL}0-encoder.keras").touch()
-    exported = whole.folder / f"{PARTIAL}1"  # A folder, by an export.
+def test_resume_removes_what_killed_processes_left(whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"{PARTIAL}0-encoder.keras").touch()
+    exported = tmp_path / f"{PARTIAL}1"  # A folder, by an export.
     exported.mkdir()
     (exported / "encoder.onnx").touch()
-    runs.resume(whole.folder).train()
-    assert not list(whole.folder.glob(f"{PARTIAL}*"))
+    runs.resume(tmp_path).train()
+    assert not list(tmp_path.glob(f"{PARTIAL}*"))
 
 
 def test_divergence_keeps_the_last_checkpoint(whole, tmp_path):

@@ -19,7 +19,7 @@ from kerassl.layers import (
     Prototypes,
     update_together,
 )
-from tests.backends import count_kernels, count_waits
+from tests.backends import count_kernels, count_waits, more
 
 
 def small_network():
@@ -374,6 +374,7 @@ def run_script(code, *arguments):
     keras.backend.backend() == "jax",
     reason="JAX's jitted step sees the global batch",
 )
+@more("test_devices_equal_one")
 def test_gather_on_two_devices(tmp_path):
     if keras.backend.backend() == "torch":
         running = [
