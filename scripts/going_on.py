@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=4000)
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
-    print("| Method | Images | Start | Defaults | From scratch | Error |")
+    print("| Method | Images | Start | Defaults | Full rate | Error |")
     print("|---|---|---|---|---|---|", flush=True)
     for method in options.methods.split(","):
         for data in options.data.split(","):
