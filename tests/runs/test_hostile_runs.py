@@ -53,7 +53,7 @@ def refused(*arguments):
 def test_without_a_change_nothing_is_refused(folder, tmp_path, capsys):
     assert main(["pretrain", "--resume", "--output", str(folder)]) == 0
     assert "is finished" in capsys.readouterr().out
-    assert main(["report", str(folder)]) == 0
+    assert main(["report", str(folder), "--images", "20"]) == 0
     runs.save_preset(folder, tmp_path / "preset")
     presets.verify_preset(tmp_path / "preset")
 
