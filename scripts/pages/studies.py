@@ -96,6 +96,9 @@ def draw() -> None:
             draw_matrix(figure, runs)
         else:
             draw_bars(figure, runs)
+            # What the variants differ in, such as "the temperature".
+            varied = STUDIES[name].title.partition(": ")[2]
+            figure.axes[0].set_xlabel(varied)
         # The same file again for the same numbers.
         with rc_context({"svg.hashsalt": "kerassl"}):
             figure.savefig(PICTURES / f"{name}.svg", metadata={"Date": None})
@@ -105,7 +108,13 @@ def draw_bars(figure: Any, runs: dict[str, dict[str, Any]]) -> None:
     """Draws a bar for each variant, and the untrained encoder as a line."""
     axes = figure.subplots()
     heights = [100 * run["knn"] for run in runs.values()]
-    axes.bar_label(axes.bar(list(runs), heights, width=0.6), fmt="%.1f")
+    axes.bar_label(
+        axes.bar(list(runs), heights, width=0.6),
+        fmt="%.1f",
+        padding=2,
+        # The line of the untrained encoder may run behind a number.
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )
     start = 100 * next(iter(runs.values()))["untrained"]["knn"]
     axes.axhline(start, color="tab:gray", linestyle="--")
     axes.annotate(
