@@ -116,6 +116,9 @@ STUDIES = {
         "(56.3 % linear on ImageNet); no single one suffices (figure 5).",
         _pairs(),
         lambda scores: _best(scores) == "crop + jitter",
+        "No single operation comes near that pair. Of the single ones, "
+        "cropping has the best linear score and blurring, surprisingly, the "
+        "best kNN.",
     ),
     "simclr_temperature": Study(
         "SimCLR: the temperature",
