@@ -110,6 +110,27 @@ def test_seeds_of_a_recipe_are_one_result(load, monkeypatch, tmp_path):
 
 
 @once
+def test_a_study_of_a_changed_recipe_runs_again(load, monkeypatch, tmp_path):
+    results, studies = load("results"), load("trainings.studies")
+    name, ran = "simsiam_stop_gradient", []
+    monkeypatch.setattr(studies, "RUNS", tmp_path / "runs.jsonl")
+    hashes = {"with": studies.recipe_of(name, "with").hash, "without": "other"}
+    for label, one in hashes.items():
+        line = {"study": name, "variant": label, "recipe_hash": one}
+        results.append_line(studies.RUNS, line)
+
+    def fail(words, **options):
+        ran.append(words[-1])
+        return types.SimpleNamespace(returncode=1)
+
+    monkeypatch.setattr(studies.subprocess, "run", fail)
+    parser = argparse.ArgumentParser()
+    studies.add_arguments(parser)
+    assert studies.main(parser.parse_args(["--only", name])) == 1
+    assert ran == ["without"]
+
+
+@once
 def test_a_preset_trained_anew_drops_its_other_seeds(
     load, monkeypatch, tmp_path
 ):

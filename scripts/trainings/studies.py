@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from results import RESULTS, append_line, read_lines
+from results import RESULTS, append_line, read_lines, recipe_hashes
 
 from trainings import tune
 
@@ -247,14 +247,21 @@ def without_predictor(method: type) -> type:
     return WithoutPredictor
 
 
-def run(name: str, label: str) -> dict[str, Any]:
-    """Trains and scores one variant."""
-    from kerassl import data, recipes
+def recipe_of(name: str, label: str) -> Any:
+    """Returns the recipe of a variant."""
+    from kerassl import recipes
 
     study = STUDIES[name]
-    variant = study.variants[label]
     recipe = recipes.get(study.method).replace(epochs=EPOCHS)
-    recipe = tune.changed(recipe, list(variant.changes))
+    return tune.changed(recipe, list(study.variants[label].changes))
+
+
+def run(name: str, label: str) -> dict[str, Any]:
+    """Trains and scores one variant."""
+    from kerassl import data
+
+    variant = STUDIES[name].variants[label]
+    recipe = recipe_of(name, label)
     steps = IMAGES // recipe.batch_size
     shape = data.load("cifar10", "train", limit=1).image_shape
     model = build(recipe, variant, shape, steps)
@@ -281,11 +288,15 @@ def main(options: argparse.Namespace) -> int:
         (name,) = options.only
         print(json.dumps(run(name, options.here)))
         return 0
-    known = {(line["study"], line["variant"]) for line in read_lines(RUNS)}
+    known = {
+        (line["study"], line["variant"], line["recipe_hash"])
+        for line in read_lines(RUNS)
+    }
     failed = 0
     for name in options.only:
         for label in STUDIES[name].variants:
-            if (name, label) in known:
+            now = recipe_hashes(recipe_of(name, label).to_dict())
+            if any((name, label, one) in known for one in now):
                 continue
             done = subprocess.run(
                 [

@@ -56,7 +56,7 @@ def is_refused(function, *arguments):
         except PresetError as error:
             assert str(error).isprintable() and len(str(error)) < 2500
             refused = True
-    # Only where many are tried: a clock is no reason to fail a usual test.
+    # Only where many are tried: the usual tests don't depend on a clock.
     assert not ALL or time.process_time() - started < MOST_SECONDS
     return refused, result
 
