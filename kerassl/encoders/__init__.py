@@ -1,7 +1,8 @@
 """Encoders by name, and any `keras.Model` or backbone as an encoder."""
 
 from kerassl.encoders.adapt import as_encoder
-from kerassl.encoders.build import accepted, build, names
+from kerassl.encoders.assembly import accepted
+from kerassl.encoders.build import build, names
 from kerassl.encoders.depth import at_random_depth
 from kerassl.encoders.embed import (
     checked_images,

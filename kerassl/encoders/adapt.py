@@ -8,12 +8,7 @@ import keras
 from keras import layers
 
 from kerassl.choices import check_choice
-from kerassl.encoders.build import (
-    accepted,
-    encoder_around,
-    is_accepted,
-    names,
-)
+from kerassl.encoders.assembly import accepted, encoder_around, is_accepted
 from kerassl.encoders.kerashub import (
     OF_IMAGENET,
     backbone_and_converter,
@@ -27,6 +22,7 @@ from kerassl.encoders.normalization import (
     standardization,
 )
 from kerassl.image_format import FIRST, flat_layers, pinned
+from kerassl.names import ENCODERS
 
 POOLS = (
     layers.GlobalAveragePooling1D,
@@ -127,7 +123,7 @@ def as_encoder(
     if not isinstance(model, keras.Model):
         raise ValueError(
             "An encoder is a `keras.Model` from images to features. Build one "
-            f"by name with `kerassl.encoders.build`: {names()}. "
+            f"by name with `kerassl.encoders.build`: {', '.join(ENCODERS)}. "
             f"Received: {model!r}"
         )
     if is_accepted(model) and not given:

@@ -12,7 +12,7 @@ import keras
 from keras import layers
 
 from kerassl.choices import check_choice
-from kerassl.encoders.build import pooled
+from kerassl.encoders.assembly import pooled
 from kerassl.encoders.graph import has_class_token
 from kerassl.encoders.kerashub import DINOS, hub_name
 from kerassl.networks import is_graph, replay

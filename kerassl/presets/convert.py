@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kerassl.choices import check_choice
-from kerassl.encoders.build import pooled
+from kerassl.encoders.assembly import pooled
 from kerassl.encoders.normalization import IMAGENET_MEAN, standardization
 from kerassl.presets.checkpoints import (
     SOURCES,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kerassl.encoders.build import accepted, pooled
+from kerassl.encoders.assembly import accepted, pooled
 from kerassl.encoders.normalization import rescaling
 from kerassl.image_format import channels_last
 from kerassl.layers.positions import bicubic_matrix
