@@ -42,10 +42,11 @@ class MethodEntry:
         default: bool. Whether `from_recipe` of the class takes the recipes of
             this entry; `False` for all but one entry of a class.
         cost: what `scripts/cost_model.py` counts: `reduced` and `gathered`,
-            the number of batches of projections that devices exchange in a
-            step, and `largest`, the rows and columns of the largest array
-            across the batch. Each is a sum such as `"1+queue_size"` of
-            numbers, attributes of the model, `batch` and `views`.
+            the rows and columns of what devices exchange of each image in a
+            step, and `largest`, those of the largest array across the batch.
+            Each is a sum such as `"1+queue_size"` of numbers, attributes of
+            the model, and what the script knows: `batch`, `views`, `width`,
+            `teacher_width` and `shuffled_pixels`.
     """
 
     name: str

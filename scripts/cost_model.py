@@ -22,6 +22,7 @@ additions each. They are for float32 shapes, and no data are needed.
 
 import argparse
 import json
+import math
 import os
 import sys
 from typing import Any
@@ -93,24 +94,34 @@ def counts(method: str, model: Any, batch: int) -> dict[str, int]:
 
     See `cost` of `kerassl.registry.MethodEntry`.
     """
-
-    def total(terms: str) -> int:
-        return sum(map(number, terms.split("+")))
+    teacher = getattr(model, "teacher", model.encoder)
+    known = {
+        "batch": batch,
+        "views": len(model.augmenter.view_names),
+        "width": model.encoder.output_shape[-1],
+        "teacher_width": teacher.output_shape[-1],
+        # MoCo's groups are drawn from the batches of all devices.
+        "shuffled_pixels": math.prod(model.encoder.input_shape[1:])
+        * (getattr(model, "batch_groups", 1) > 1),
+    }
 
     def number(term: str) -> int:
-        known = {"batch": batch, "views": len(model.augmenter.view_names)}
         if term.isdigit():
             return int(term)
-        value = known.get(term) or getattr(model, term)
+        value = known[term] if term in known else getattr(model, term)
         return value if isinstance(value, int) else len(value)
 
-    declared = entries()[method].cost
-    once = 4 * batch * getattr(model, "projection_dim", 0)
-    rows, columns = declared.get("largest", ("0", "0"))
+    def size(name: str) -> int:
+        rows, columns = (
+            sum(map(number, terms.split("+")))
+            for terms in entries()[method].cost.get(name, ("0", "0"))
+        )
+        return 4 * rows * columns
+
     return {
-        "largest_bytes": 4 * total(rows) * total(columns),
-        "reduced_bytes": once * total(declared.get("reduced", "0")),
-        "gathered_bytes": once * total(declared.get("gathered", "0")),
+        "largest_bytes": size("largest"),
+        "reduced_bytes": batch * size("reduced"),
+        "gathered_bytes": batch * size("gathered"),
     }
 
 

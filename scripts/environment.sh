@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The Python environment of scripts/demo and scripts/test, which source this.
+# The Python environment of scripts/demo, scripts/test and scripts/release, which
+# source this.
 #
 # prepare_environment INTERPRETER EXTRA...
 #

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+# Before kerassl, since it adds the repository's root to the path.
+import results  # noqa: F401 # isort: skip
+
 import kerassl
 from kerassl import recipes, runs
 from kerassl.evaluation import knn

@@ -120,7 +120,6 @@ def measure(method: str, batch: int, small: bool, compiled: bool) -> dict:
         else {"vit": "vit_small", "resnet": "resnet_50"}[encoder],
         batch_size=batch,
         precision="mixed_bfloat16",
-        image_size=None,
     )
     model = recipes.build_model(recipe, (size, size, 3), 2 * STEPS)
     if compiled:
@@ -412,7 +411,7 @@ def main() -> int:
         compiled = options.part != TRAINING
         train(output, small, compiled, options.seconds)
         return 0
-    if not small and not has_gpu():
+    if not small and importlib.util.find_spec("torch") and not has_gpu():
         parser.error(
             "PyTorch found no GPU. --small tries the script without one."
         )

@@ -34,17 +34,6 @@ def page_title(page: str) -> str:
     return text.partition("\n")[0].removeprefix("# ")
 
 
-def api() -> str:
-    """Returns the directives of mkdocstrings for all classes."""
-    classes = dict.fromkeys(entry.class_name for entry in ENTRIES)
-    return "\n\n".join(f"::: kerassl.{name}" for name in classes)
-
-
-def filled(markdown: str) -> str:
-    """Returns a page with its marker replaced."""
-    return markdown.replace("<!-- api:methods -->", api())
-
-
 def on_config(config: Any) -> Any:
     """Adds the methods' pages to the navigation."""
     pages = dict.fromkeys(entry.page for entry in ENTRIES)
@@ -56,5 +45,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fills a page."""
-    return filled(markdown)
+    """Puts the directives of mkdocstrings for all classes at the marker."""
+    classes = dict.fromkeys(entry.class_name for entry in ENTRIES)
+    directives = "\n\n".join(f"::: kerassl.{name}" for name in classes)
+    return markdown.replace("<!-- api:methods -->", directives)

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 
 def recipe_hashes(fields: dict[str, Any]) -> set[str]:
-    """Returns a recipe's hashes as it is and was written.
+    """Returns the hashes of a recipe as it is written now and was before.
 
     Results are kept with the hash of the time when they were measured.
 

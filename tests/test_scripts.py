@@ -75,9 +75,57 @@ def test_a_repeated_run_counts_once(load, tmp_path):
         ("b", 0, 4),
     ):
         run = {"method": "simclr", "recipe": recipe, "seed": seed, "knn": knn}
-        load("results").append_line(path, run)
-    found = load("pages.methods").runs_of(path)
+        load("results").append_line(path, {**run, "images": 100})
+    found = load("pages.methods").runs_of(path, 100)
     assert [run["knn"] for run in found["simclr"]] == [4, 3]
+
+
+@once
+def test_runs_of_todays_recipe_count_however_it_was_written(load, tmp_path):
+    results, page = load("results"), load("pages.methods")
+    recipe = kerassl.recipes.get("dino")
+    today = recipe.hash
+    (former, *_) = results.recipe_hashes(recipe.to_dict()) - {today}
+    path = tmp_path / "runs.jsonl"
+    for one, seed, images, knn in (
+        (former, 0, 100, 1),
+        (today, 1, 100, 2),
+        (today, 0, 20, 3),  # a trial
+        (recipe.replace(epochs=1).hash, 0, 100, 4),  # another
+    ):
+        run = {"method": "dino", "recipe": one, "seed": seed, "knn": knn}
+        results.append_line(path, {**run, "images": images})
+    found = page.runs_of(path, 100)
+    assert [run["knn"] for run in found["dino"]] == [1, 2]
+
+
+@once
+def test_a_field_that_recipes_leave_out_was_tried(load):
+    now = kerassl.recipes.get("simclr").to_dict()
+    tried = {**now, "precision": "mixed_bfloat16"}
+    found = load("pages.benchmark").differences(tried, now)
+    assert found == ['precision="mixed_bfloat16"']
+
+
+@once
+@pytest.mark.parametrize(
+    "method, reduced, gathered",
+    [
+        ("moco_v2", 0, 8 * 4 * (32 * 32 * 3 + 128)),
+        ("dinov2", 8 * 4 * 2 * 96, 8 * 4 * 2 * 96),
+        ("distillation", 0, 8 * 4 * 128),
+        ("simclr", 8 * 4 * 2 * 64, 8 * 4 * 2 * 64),
+    ],
+)
+def test_traffic_is_what_the_pages_say(load, method, reduced, gathered):
+    pytest.importorskip("jax")
+    recipe = kerassl.recipes.get(method)
+    if method == "moco_v2":
+        recipe = recipe.replace(method_args={"batch_groups": 2})
+    model = kerassl.recipes.build_model(recipe, (32, 32, 3), 10)
+    found = load("cost_model").counts(method, model, 8)
+    assert found["reduced_bytes"] == reduced
+    assert found["gathered_bytes"] == gathered
 
 
 @once
@@ -91,7 +139,7 @@ def test_seeds_of_a_recipe_are_one_result(load, monkeypatch, tmp_path):
         run = {"recipe": recipe.hash, "seed": seed, "knn": knn}
         results.append_line(path, {**shared, **run})
     page = load("pages.methods")
-    text = page.describe(page.runs_of(path)["simclr"])
+    text = page.describe(page.runs_of(path, 10_000)["simclr"])
     assert "**45.0%**" in text and "mean of 2 runs" in text
     assert "earlier recipe" not in text
 

@@ -25,9 +25,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# For this checkout's kerassl, which is imported later.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 EPOCHS, BATCH_SIZE, IMAGES, TEST_IMAGES = 3, 256, 10_000, 2_000
 RATE, TEMPERATURE = 0.12, 0.2

@@ -312,7 +312,8 @@ def differences(tried: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns the differences of a recipe from another, but epochs."""
     lines = []
     for field, value in tried.items():
-        other = now[field]
+        # A recipe leaves out some fields that have their default.
+        other = now.get(field, {})
         if field == "epochs" or value == other:
             continue
         if not isinstance(value, dict):

@@ -1,6 +1,5 @@
 """docs/pictures/labels.svg: what pretraining is worth, by number of labels."""
 
-import json
 from typing import Any
 
 from results import PRESETS, ROOT, read_json
@@ -12,8 +11,8 @@ SHARES = ("linear_1%", "linear_10%", "linear")
 
 def lines() -> dict[str, list[tuple[int, float, float]]]:
     """Returns labels, accuracy and deviation, in percent, of each line."""
-    text = (PRESETS / PRESET / "kerassl.json").read_text(encoding="utf-8")
-    scores = json.loads(text)["scores"]
+    index = read_json(PRESETS / "index.json")
+    scores = index["presets"][PRESET]["info"]["scores"]
     tuned = scores["finetune_1%"]
     everything = read_json(PRESETS / "supervised.json")["resnet_nano"]
     return {

@@ -18,14 +18,22 @@ ALL_IMAGES = RESULTS / "cifar10_all.jsonl"
 PAGES = {name: entry.page for name, entry in entries().items()}
 
 
-def runs_of(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """Returns each method's runs; of recipes and of equal runs the last."""
-    found = read_lines(path)
+def runs_of(path: Path, images: int) -> dict[str, list[dict[str, Any]]]:
+    """Returns each method's runs on that many images, the last of each seed.
+
+    They are those of today's recipe, or of the last one if it has none.
+    """
+    from kerassl import recipes
+
+    found = [r for r in read_lines(path) if r["images"] == images]
     runs: dict[str, list[dict[str, Any]]] = {}
     for method in PAGES:
         mine = [r for r in found if r["method"] == method]
+        hashes = recipe_hashes(recipes.get(method).to_dict())
+        if not any(r["recipe"] in hashes for r in mine):
+            hashes = {r["recipe"] for r in mine[-1:]}
         # A run may have been repeated, for more scores.
-        last = {r["seed"]: r for r in mine if r["recipe"] == mine[-1]["recipe"]}
+        last = {r["seed"]: r for r in mine if r["recipe"] in hashes}
         if last:
             runs[method] = list(last.values())
     return runs
@@ -33,7 +41,7 @@ def runs_of(path: Path) -> dict[str, list[dict[str, Any]]]:
 
 def pages() -> dict[Path, str]:
     """Returns the paths of the pages and their Markdown."""
-    runs, whole = runs_of(RUNS), runs_of(ALL_IMAGES)
+    runs, whole = runs_of(RUNS, 10_000), runs_of(ALL_IMAGES, 50_000)
     overview = ROOT / "docs" / "methods.md"
     text = overview.read_text(encoding="utf-8")
     for family in FAMILIES:

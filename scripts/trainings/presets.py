@@ -193,7 +193,7 @@ def evaluate(task: Task, last: int) -> None:
                 and data in info["datasets"]
                 and set(names) <= set(info["scores"])
             ):
-                options = [*options, "--untrained-from", str(PRESETS / other)]
+                options = [*options, "--untrained-from", other]
                 break
         kerassl("evaluate", task.folder, "--data", data, *options)
 
@@ -235,11 +235,11 @@ def pack(task: Task) -> None:
 def unpack(task: Task) -> None:
     """Restores enough of a preset's run to evaluate it."""
     from kerassl import load_encoder
-    from kerassl.presets.format.verify import verify_preset
+    from kerassl.presets.format.info import PresetInfo
     from kerassl.run_folder import ENCODER, HISTORY, RECIPE, SCORES
     from kerassl.runs.weights import describe_weights
 
-    info = verify_preset(PRESETS / task.name)
+    info = PresetInfo.from_dict(read_index()["presets"][task.name]["info"])
     settings = {
         "recipe": info.recipe,
         "recipe_hash": info.recipe_hash,
@@ -252,13 +252,13 @@ def unpack(task: Task) -> None:
     }
     if task.start is not None:
         started = task.start.name
-        encoder = load_encoder(PRESETS / started)
+        encoder = load_encoder(started)
         settings["weights"] = describe_weights(started, encoder)
     # Renamed when complete, so that no partial run is resumed.
     folder = task.folder.with_name(f".{task.folder.name}.partial")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    load_encoder(PRESETS / task.name).save(folder / ENCODER)
+    load_encoder(task.name).save(folder / ENCODER)
     history = PRESETS / "history" / f"{task.name}.csv"
     (folder / HISTORY).write_bytes(history.read_bytes())
     for name, fields in ((SCORES, info.scores), (RECIPE, settings)):
@@ -331,26 +331,24 @@ def missing(task: Task) -> set[str] | None:
 
     `None` if there is no preset of this recipe.
     """
-    from kerassl.presets.format.verify import verify_preset
-
-    if not (PRESETS / task.name).exists():
+    entry = read_index()["presets"].get(task.name)
+    hashes = recipe_hashes(task.recipe.to_dict())
+    if entry is None or entry["info"]["recipe_hash"] not in hashes:
         return None
-    info = verify_preset(PRESETS / task.name)
-    if info.recipe_hash not in recipe_hashes(task.recipe.to_dict()):
-        return None
-    return {score for names in SCORES for score in names} - set(info.scores)
+    scores = entry["info"]["scores"]
+    return {score for names in SCORES for score in names} - set(scores)
 
 
 def verify(task: Task) -> bool:
     """Trains again and compares kNN with the published preset."""
-    from kerassl.presets.format.verify import verify_preset
     from kerassl.run_folder import read_scores
 
     name = task.name
     if missing(task) is None:
         print(f"There is no preset {name} of this recipe.", file=sys.stderr)
         return False
-    published = verify_preset(PRESETS / name).scores["knn"]["accuracy"]
+    info = read_index()["presets"][name]["info"]
+    published = info["scores"]["knn"]["accuracy"]
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / name
         train(dataclasses.replace(task, folder=run))
