@@ -178,7 +178,7 @@ class ViewAugmenter(keras.layers.Layer):
         _check_images(first)
         single = len(first.shape) == 3
         if single:
-            images = images[None]
+            images = first = images[None]
         made: dict[str, Any] = {}
         count = xp.shape(first)[0]
         drawn = draw(count, self.num_uniforms)

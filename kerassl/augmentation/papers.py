@@ -253,7 +253,7 @@ def jigsaw(
     return TileAugmenter(
         view,
         tile_size,
-        gap=cell - tile_size,
+        gap=max(0, cell - tile_size),
         jitter=max(0, cell - tile_size - channel_shift),
         channel_shift=channel_shift,
         project_colors=project_colors,
@@ -309,7 +309,8 @@ def context_prediction(
     tile_size = tile_size or view_size // 4
     jitter = max(1, tile_size * 7 // 48) if jitter is None else jitter
     if gap is None:
-        gap = min(tile_size // 2, (view_size - 3 * tile_size - jitter) // 2)
+        room = (view_size - 3 * tile_size - jitter) // 2
+        gap = max(0, min(tile_size // 2, room))
     view = _crop_flip(
         view_size,
         crop_area,

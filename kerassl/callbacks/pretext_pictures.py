@@ -8,6 +8,7 @@ import keras
 from kerassl.distributed import local_copy, on_one_device, process
 from kerassl.files import replacing
 from kerassl.training.in_memory import read_images
+from kerassl.training.inputs import Inputs
 from kerassl.visualization.figures import load_matplotlib
 from kerassl.visualization.pictures import pretext
 
@@ -22,7 +23,8 @@ class PretextPictures(keras.callbacks.Callback):
     Args:
         images: array `(N, H, W, C)` of a few images, uint8 or float in
             [0, 255]; the result of `kerassl.data.load`; or a small data set as
-            for `fit`.
+            for `fit`. For MAE, SimMIM and the context encoder they have the
+            encoder's size.
         folder: the folder for `epoch_0001.png` and so on; it is created if it
             is missing.
         every: int > 0. Draws after every `every` epochs, and after the last.
@@ -53,8 +55,11 @@ class PretextPictures(keras.callbacks.Callback):
         self.seed = seed
 
     def set_model(self, model: Any) -> None:
-        """Checks that the images have as many channels as the model takes."""
-        model.inputs_for().read(self.images)
+        """Checks that the images are what the picture needs."""
+        if hasattr(model, "reconstruct"):
+            Inputs(model.encoder.input_shape[1:]).read(self.images)
+        else:
+            model.inputs_for().read(self.images)
         super().set_model(model)
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -52,7 +52,8 @@ class StartGuard(Monitor):
             labels it is the one with the highest accuracy, the start included;
             without them the latest that hasn't fallen. A file that is there
             already counts, as of a resumed run.
-        stop: bool. Whether to stop the training when it has fallen.
+        stop: bool. Whether to warn and to stop the training when it has
+            fallen. Otherwise it only logs, and sets `fallen`.
         every: int > 0, the number of epochs between two looks.
         batch_size: int, the batch size of the encoder.
 
@@ -158,7 +159,7 @@ class StartGuard(Monitor):
         return found
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Adds the measurements to the logs; warns and stops if it fell."""
+        """Adds the measurements to the logs; with `stop`, ends a fallen run."""
         self.fallen = None
         super().on_epoch_end(epoch, logs)
         if self.fallen and self.stop:

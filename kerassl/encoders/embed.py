@@ -142,7 +142,8 @@ def image_size(encoder: keras.Model) -> int:
     if height is None or height != width:
         raise ValueError(
             f"The encoder takes images of shape {encoder.input_shape[1:]}. "
-            "Views are square and of a known size: build the encoder with a "
-            "square `image_shape`, or pass an `augmenter`."
+            "Views and training crops are square and of a known size: build "
+            "the encoder with a square `image_shape`. (A method also takes an "
+            "`augmenter` of yours.)"
         )
     return height

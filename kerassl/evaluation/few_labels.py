@@ -69,7 +69,7 @@ def few_labels(
 def split_off(
     labels: np.ndarray, share: float = 0.2, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Splits labeled images in a training and a validation part.
+    """Splits labeled images into a training and a validation part.
 
     Args:
         labels: int array `(N,)`.

@@ -144,7 +144,7 @@ def fine_tune(
         - [He et al., 2021, MAE](https://arxiv.org/abs/2111.06377), for
           `layer_decay`
     """
-    check_square(encoder)
+    encoders.image_size(encoder)
     train, test, names = labeled_sets(train, test)
     check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
@@ -220,23 +220,6 @@ def fine_tune(
         "train_size": len(train.labels),
         "test_size": len(test.labels),
     }
-
-
-def check_square(encoder: keras.Model) -> None:
-    """Checks that an encoder takes what training crops: squares.
-
-    Args:
-        encoder: `keras.Model` from images to features.
-
-    Raises:
-        ValueError: if it doesn't.
-    """
-    height, width = encoder.input_shape[1:3]
-    if height != width:
-        raise ValueError(
-            "Fine-tuning crops squares, and the encoder takes images of shape "
-            f"{encoder.input_shape[1:]}. Build it with a square `image_shape`."
-        )
 
 
 def default_epochs(images: int, batch_size: int = BATCH_SIZE) -> int:

@@ -48,7 +48,7 @@ def linear_probe(
     Returns:
         A dict: `accuracy` in [0, 1]; the chosen `penalty`; its
         `validation_accuracy`, or `None` if nothing was held out, since there
-        is one penalty or a class has only one image; `train_size` and
+        is one penalty or every class has only one image; `train_size` and
         `test_size`.
 
     Raises:

@@ -32,9 +32,9 @@ def lent(
     layers.
 
     - On PyTorch networks run without a Keras call a layer (see `Graph`), and
-      a `LentModel` collects its weights once. Elsewhere batch normalization
-      is PyTorch's own, convolutions don't copy their input to another layout
-      first, and rescaling sends no numbers.
+      a `LentModel` collects its weights once. In layers outside of such
+      networks batch normalization is PyTorch's own, convolutions don't copy
+      their input to another layout first, and rescaling sends no numbers.
     - On TensorFlow and PyTorch, batch normalization may use the statistics of
       the global batch. On JAX the step sees the global batch anyway.
     - On JAX, attention may use cuDNN for odd numbers of tokens, too.

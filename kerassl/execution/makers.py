@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 from keras import layers
 from torch.nn import functional
@@ -320,6 +321,8 @@ def _rescaling(layer: Any, shapes: list, moving: Any) -> Run | None:
     layout = keras.config.image_data_format()
     if len(shapes[0]) != 4 or layout != "channels_last":
         return None
+    if {np.size(layer.scale), np.size(layer.offset)} - {1, shapes[0][-1]}:
+        return None  # A value for each pixel.
     dtype = torch_dtype(layer.compute_dtype)
     scale, offset = (
         keras.ops.convert_to_tensor(x, layer.compute_dtype).reshape(-1, 1, 1)
@@ -333,7 +336,7 @@ def _add(
 ) -> Run | None:
     if len({len(shape) for shape in shapes}) != 1:
         return None
-    # Others would be spread out or widened.
+    # Otherwise the sum may be larger than the first input, or of a wider dtype.
     alike = len({tuple(shape) for shape in shapes}) == 1 and layer.autocast
 
     def run(state: Pass, *inputs: torch.Tensor) -> torch.Tensor:

@@ -19,20 +19,25 @@ def select(x: Any, views: Sequence[str] = (), drawn: Sequence[str] = ()) -> Any:
         x: images; a dict with all views, and optionally the entries of `drawn`;
             or a dict with images under `"image"`, as in TensorFlow Datasets.
         views: names of views.
-        drawn: names that may accompany them.
+        drawn: names that may accompany them, all or none.
 
     Returns:
         An array, or a dict of them; NumPy's in this machine's byte order, which
         the backends need.
 
     Raises:
-        ValueError: if the dict holds neither.
+        ValueError: if the dict holds neither, or only some of `drawn`.
     """
     if not isinstance(x, Mapping):
         return _native(x)
     if views and set(views) <= set(x):
-        names = (*views, *(name for name in drawn if name in x))
-        return {name: _native(x[name]) for name in names}
+        given = [name for name in drawn if name in x]
+        if given and len(given) < len(drawn):
+            raise ValueError(
+                f"Give all of {list(drawn)} with the views, or none. Found: "
+                f"{given}"
+            )
+        return {name: _native(x[name]) for name in (*views, *given)}
     if "image" not in x or isinstance(x["image"], Mapping):
         needed = f"the views {list(views)} or 'image'" if views else "'image'"
         raise ValueError(
@@ -118,10 +123,15 @@ def first_part(batch: Any) -> Any:
 
 
 def any_array(batch: Any) -> Any:
-    """Returns the first array in tuples and dicts."""
+    """Returns the first array in tuples and dicts.
+
+    A list in a dict, such as of files' names, counts if there is no array.
+    """
     while isinstance(batch, (tuple, list, Mapping)):
-        values = batch.values() if isinstance(batch, Mapping) else batch
-        batch = next(iter(values))
+        if isinstance(batch, Mapping):
+            batch = max(batch.values(), key=lambda x: hasattr(x, "shape"))
+        else:
+            batch = next(iter(batch))
     return batch
 
 

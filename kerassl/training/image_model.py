@@ -160,6 +160,8 @@ class ImageModel(LentModel):
         shuffle = given.get("shuffle", True)
         given["x"] = training.read(x, batch_size, shuffle, given.get("y"))
         if isinstance(x, ImageData) or hasattr(x, "read"):
+            if hasattr(x, "read"):
+                given.pop("y", None)  # It is with the images now.
             # `ImageBatches` shuffles images; Keras would shuffle batches.
             x, given["shuffle"] = given["x"], False
         elif not (is_arrays(x) or isinstance(x, keras.utils.PyDataset)):
@@ -227,6 +229,8 @@ class ImageModel(LentModel):
         )
         size = given.get("batch_size")
         given["x"] = inputs.read(x, size, labels=given.get("y"))
+        if hasattr(x, "read"):
+            given.pop("y", None)
         _check_known(inputs, size, given.get("steps"))
         with inputs.named_errors(), weights_kept(self):
             return super().evaluate(**_for_keras(inputs, given), **options)

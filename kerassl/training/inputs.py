@@ -101,14 +101,15 @@ class Inputs:
             data: see the class.
             batch_size: int, for `ImageData`; by default 32, as in Keras.
             shuffle: bool, for `ImageData`.
-            labels: the labels that were given with arrays, or `None`.
+            labels: the labels that were given with arrays or photos, or
+                `None`.
 
         Raises:
             ValueError: if the data has the wrong type, images have the wrong
                 shape, type or range, or labels are needed and missing; -1
                 is a missing one.
         """
-        self.data = self._readable(data, batch_size, shuffle)
+        self.data = self._readable(data, batch_size, shuffle, labels)
         if is_arrays(self.data):
             count = len(any_array(data))
             self.labels = self._needed(labels_of((data, labels)), count)
@@ -154,10 +155,10 @@ class Inputs:
     # === Kinds of data ===
 
     def _readable(
-        self, data: Any, batch_size: int | None, shuffle: bool
+        self, data: Any, batch_size: int | None, shuffle: bool, labels: Any
     ) -> Any:
         if hasattr(data, "read"):  # `Photos`.
-            data = ImageData(data)
+            data = ImageData(data, self._needed(labels, len(data)))
         seed = None
         if isinstance(data, ImageData):
             labels = self._needed(data.labels, len(data.images))
@@ -330,6 +331,8 @@ def check_labels(labels: Any, count: int | None = None) -> None:
     if form is None:
         found = "no labels" if labels is None else type(labels).__name__
     else:
+        if getattr(form, "rank", 0) is None:
+            return  # Of `tf.data`, whose batches are checked as they are read.
         form = tuple(form)
         found = f"{dtype_name(labels)} of shape {form}"
         # `keras.datasets.cifar10` has a column of labels.

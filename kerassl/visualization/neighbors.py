@@ -74,7 +74,7 @@ def neighbors(
     encoder = encoder_of(model)
     asked = labeled("queries", queries, labels)
     searched = labeled("bank", bank, bank_labels)
-    _check_k(k, len(searched.images))
+    check_k(k, len(searched.images))
     return draw_neighbors(
         asked,
         features_of(encoder, "queries", asked),
@@ -108,7 +108,7 @@ def nearest(
             "Features and bank must be of one width. Found: "
             f"{features.shape[1]} and {bank.shape[1]}"
         )
-    _check_k(k, len(bank))
+    check_k(k, len(bank))
     similarities = features @ bank.T
     indices = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
     return indices, np.take_along_axis(similarities, indices, axis=1)
@@ -166,7 +166,12 @@ def draw_found(
     return figure
 
 
-def _check_k(k: int, count: int) -> None:
+def check_k(k: int, count: int) -> None:
+    """Checks the number of neighbors to find among `count` images.
+
+    Raises:
+        ValueError: if it is less than 1, or there are fewer images.
+    """
     if not 1 <= k <= count:
         raise ValueError(
             f"`k` must be between 1 and the {count} images of the bank. "

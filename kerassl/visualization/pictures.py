@@ -235,7 +235,8 @@ def pretext(
 
     Args:
         model: any `SelfSupervisedModel`.
-        images: array `(N, H, W, C)`, uint8 or float in [0, 255].
+        images: array `(N, H, W, C)`, uint8 or float in [0, 255]; of the
+            encoder's size for MAE, SimMIM and the context encoder.
         seed: int, the seed of the views. The masks of MAE, SimMIM and the
             context encoder depend on the model's own seed.
 

@@ -63,6 +63,19 @@ def test_on_batches_and_on_a_single_image():
     assert tuple(single.shape) == (28, 28, 3)
 
 
+def test_a_single_image_is_one_image(monkeypatch):
+    shapes, uniform = [], keras.random.uniform
+
+    def draw(shape, *args, **kwargs):
+        shapes.append(shape)
+        return uniform(shape, *args, **kwargs)
+
+    monkeypatch.setattr(keras.random, "uniform", draw)
+    layer = augmenter(seed=0)
+    layer(smooth_images(1, size=32)[0])
+    assert {int(shape[0]) for shape in shapes} == {1}
+
+
 def test_in_tf_data():
     tf = pytest.importorskip("tensorflow")
     images = smooth_images(64, size=32)

@@ -194,6 +194,12 @@ def test_the_papers_numbers():
     assert (layer.tile_size, layer.gap, layer.jitter) == (96, 41, 14)
 
 
+@pytest.mark.parametrize("make", ["jigsaw", "context_prediction"])
+def test_tiles_that_are_too_large_are_what_is_named(make):
+    with pytest.raises(ValueError, match="The view has 32"):
+        getattr(augmentation, make)(32, tile_size=12)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -42,6 +42,18 @@ def test_bad_arguments_are_refused(images, tmp_path):
         PretextPictures(images[0], tmp_path)
 
 
+def test_another_size_is_refused_before_training_where_one_is_needed(tmp_path):
+    model = METHODS["simmim"](tiny_encoder())
+    model.compile("sgd")
+    size, _, channels = model.encoder.input_shape[1:]
+    large = np.zeros((4, 2 * size, 2 * size, channels), "uint8")
+    with pytest.raises(ValueError, match="Resize them first"):
+        model.fit(
+            large, verbose=0, callbacks=[PretextPictures(large, tmp_path)]
+        )
+    assert int(model.optimizer.iterations) == 0
+
+
 def test_other_channels_are_refused_before_training(images, tmp_path):
     model = METHODS["jigsaw"](tiny_encoder())
     model.compile("sgd")

@@ -167,7 +167,7 @@ def test_it_reads_batches(splits):
 
 def test_only_square_images_can_be_cropped(splits):
     encoder = encoders.build("resnet_nano", (24, 40, 1))
-    with pytest.raises(ValueError, match=r"crops squares.*\(24, 40, 1\)"):
+    with pytest.raises(ValueError, match=r"\(24, 40, 1\)"):
         fine_tune(encoder, *splits)
 
 

@@ -339,6 +339,19 @@ def test_the_kernels_of_an_encoder(name):
     assert backward <= 2 * convolutions + norms + others + 16
 
 
+def test_an_offset_for_each_pixel():
+    mean = np.random.default_rng(0).uniform(0, 1, (6, 5, 3)).astype("float32")
+    inputs = keras.Input((6, 5, 3))
+    x = layers.Rescaling(0.5, offset=-mean)(inputs)
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(x))
+    images = np.random.default_rng(1).normal(size=(2, 6, 5, 3))
+    images = images.astype("float32")
+    expected = model.predict(images, verbose=0)
+    with lent(model):
+        found = keras.ops.convert_to_numpy(model(images))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_the_kernels_of_a_step(tmp_path):
     """A step of SimCLR on ready views, with ResNet-50's 53 convolutions."""
     inputs = keras.Input((32, 32, 3))

@@ -12,6 +12,7 @@ from kerassl import data
 from kerassl.training.forms import batch_sizes
 from kerassl.training.in_memory import read_images, read_labeled
 from kerassl.training.inputs import Inputs
+from kerassl.training.pixels import PixelWatch
 from tests.contracts.methods import moco_v2, simclr, simsiam, tiny_encoder
 
 GOOD = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3)).astype("uint8")
@@ -48,7 +49,8 @@ class Dicts(Batches):
 
     def __getitem__(self, index):
         images, labels = super().__getitem__(index)
-        names = NAMES[: len(images)]
+        # A list, as torch collates strings.
+        names = NAMES[: len(images)].tolist()
         boxes = {"box": labels, "area": labels}
         return {"id": names, "image": images, "objects": boxes}, names
 
@@ -176,6 +178,10 @@ def test_a_later_batch_is_looked_at_too(form):
             drawn(form(np.concatenate(batches)))
     with pytest.raises(ValueError, match="NaN"):
         drawn(form(np.concatenate([FLOAT[:3], FLOAT[:3] * np.nan])))
+
+
+def test_arrays_are_looked_at_without_a_copy():
+    assert PixelWatch()._sample(FLOAT) is FLOAT
 
 
 def test_a_long_stream_is_sampled_in_turn(monkeypatch):

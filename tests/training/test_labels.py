@@ -7,6 +7,8 @@ from keras import ops
 
 import kerassl
 from kerassl import data
+from kerassl.data.photos import Photos
+from kerassl.data.records import Files
 from kerassl.training.inputs import Inputs
 
 LABELS = np.arange(16) % 5
@@ -74,6 +76,38 @@ def test_labels_come_with_their_images(form):
     assert sorted(seen) == sorted(LABELS)
     for images, labels in pairs:
         np.testing.assert_array_equal(images[:, 0, 0, 0], 10 * labels)
+
+
+def test_labels_of_unknown_rank_are_looked_at_batch_by_batch():
+    tf = pytest.importorskip("tensorflow")
+
+    def pair(i):
+        found = tf.numpy_function(Pairs().__getitem__, [i], ["uint8", "int64"])
+        return tf.ensure_shape(found[0], (4, 8, 8, 1)), found[1]
+
+    given = tf.data.Dataset.range(4).map(pair)
+    inputs = Inputs((None, None, 1), needs_labels=True)
+    seen = [labels for _, labels in inputs.read(given).as_numpy_iterator()]
+    np.testing.assert_array_equal(np.concatenate(seen), LABELS)
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+def test_photos_are_given_with_labels_as_arrays_are(supervised, tmp_path):
+    for i, image in enumerate(IMAGES):
+        keras.utils.save_img(tmp_path / f"{i:02}.png", image, scale=False)
+    photos = Photos(Files([str(p) for p in sorted(tmp_path.iterdir())]), (8, 8))
+    encoder = kerassl.encoders.build("resnet_nano", (8, 8, 3))
+    model = kerassl.SimCLR(encoder, supervised=supervised)
+    model.compile(keras.optimizers.SGD(0.0))
+    model.fit(
+        photos,
+        LABELS,
+        batch_size=8,
+        validation_data=(photos, LABELS),
+        verbose=0,
+    )
+    loss = model.evaluate(photos, LABELS, batch_size=8, verbose=0)
+    assert np.isfinite(loss).all()
 
 
 @pytest.mark.parametrize("form", STREAMS)

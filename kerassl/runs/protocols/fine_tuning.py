@@ -6,10 +6,9 @@ from typing import Any
 
 import keras
 
-from kerassl import evaluation
+from kerassl import encoders, evaluation
 from kerassl.evaluation.fine_tuning import (
     BATCH_SIZE,
-    check_square,
     default_epochs,
     default_rates,
 )
@@ -59,7 +58,7 @@ class FineTuneProtocol(FewLabels):
             raise ValueError(
                 f"`epochs` must be at least 1. Received: {self.epochs}"
             )
-        check_square(subject.encoder)
+        encoders.image_size(subject.encoder)
         super().check(subject, floor)
 
     @property
