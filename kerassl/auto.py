@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kerassl.recipe_fields import read_recipes
+
 #: The word for a method that the rules choose.
 AUTO = "auto"
 #: What small images go on from, by views of the full size, which it has not
@@ -18,8 +20,8 @@ PRESET = "simclr_resnet_nano_cifar10_fast"
 RELEASED = "hub:dinov2_small"
 #: Below so many images on a CPU, a trained encoder is taken.
 FEW = 10_000
-#: The `cpu` recipes are as long as in the benchmark: so many images and epochs.
-BENCHMARK = 50_000, 10
+#: The `cpu` recipes are as long as in the benchmark, for so many images.
+BENCHMARK = 50_000
 MOST_EPOCHS = 100
 #: SimCLR's batch on CPUs.
 BATCH = 128
@@ -61,7 +63,7 @@ class Rule:
         evidence: str, Markdown.
         applies: function of `Facts`, and of a dict of what was given or chosen
             before.
-        gives: function of `Facts` that returns fields and their values:
+        gives: function of the same that returns fields and their values:
             `"method"`, `"weights"`, `"epochs"` or `"views.preset"`. What was
             given or chosen before wins. A field for which that may be so has
             a rule of its own, so that `then` stays true.
@@ -71,7 +73,7 @@ class Rule:
     then: str
     evidence: str
     applies: Callable[[Facts, Mapping[str, Any]], bool]
-    gives: Callable[[Facts], dict[str, Any]]
+    gives: Callable[[Facts, Mapping[str, Any]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,11 @@ def _new_encoder(chosen: Mapping[str, Any]) -> bool:
     return not {"encoder", "weights"} & set(chosen)
 
 
+def _cpu_epochs(chosen: Mapping[str, Any]) -> int:
+    epochs: int = read_recipes(chosen["method"])["cpu"]["epochs"]
+    return epochs
+
+
 def _large(facts: Facts) -> bool:
     return facts.accelerator and facts.image_size > SMALL_SIZE
 
@@ -118,7 +125,7 @@ RULES = (
             and facts.photos
             and facts.channels in (1, 3)
         ),
-        lambda facts: {"method": "simclr", "weights": PRESET},
+        lambda facts, chosen: {"method": "simclr", "weights": PRESET},
     ),
     Rule(
         f"without an accelerator, fewer than {FEW:,} images, from the preset "
@@ -131,7 +138,7 @@ RULES = (
             and not facts.accelerator
             and facts.images < FEW
         ),
-        lambda facts: {"epochs": 3},
+        lambda facts, chosen: {"epochs": 3},
     ),
     Rule(
         f"an accelerator, color images of 8 bits above {SMALL_SIZE} px, and "
@@ -146,14 +153,14 @@ RULES = (
             and facts.photos
             and facts.channels == 3
         ),
-        lambda facts: {"weights": RELEASED},
+        lambda facts, chosen: {"weights": RELEASED},
     ),
     Rule(
         "weights of a DINOv2",
         "takes DINOv2's own objective",
         "it is the closest to how they were trained; not measured here",
         lambda facts, chosen: "dinov2" in str(chosen.get("weights", "")),
-        lambda facts: {"method": "dinov2"},
+        lambda facts, chosen: {"method": "dinov2"},
     ),
     Rule(
         "a new ViT",
@@ -163,7 +170,7 @@ RULES = (
         lambda facts, chosen: str(chosen.get("encoder", "")).startswith(
             ("vit_", "dinov2_")
         ),
-        lambda facts: {"method": "dino"},
+        lambda facts, chosen: {"method": "dino"},
     ),
     Rule(
         f"a batch of less than {BATCH} images is asked for",
@@ -171,7 +178,7 @@ RULES = (
         "63.2 % kNN with batches of 64, where BYOL has 62.7 % and VICReg "
         "61.3 %, and SimCLR with 128 has 64.4 % ([benchmark](benchmark.md))",
         lambda facts, chosen: chosen.get("batch_size", BATCH) < BATCH,
-        lambda facts: {"method": "fastsiam"},
+        lambda facts, chosen: {"method": "fastsiam"},
     ),
     Rule(
         f"an accelerator and images above {SMALL_SIZE} px",
@@ -180,7 +187,7 @@ RULES = (
         "(ViT-S/16, Imagenette, 200 epochs; stable-pretraining); the recipe is "
         "that of its authors for ImageNet; not measured here",
         lambda facts, chosen: _large(facts),
-        lambda facts: {"method": "swav"},
+        lambda facts, chosen: {"method": "swav"},
     ),
     Rule(
         "anything else",
@@ -188,7 +195,7 @@ RULES = (
         "64.4 % kNN on CIFAR-10, the most after ten epochs without labels or "
         "a teacher ([benchmark](benchmark.md))",
         lambda facts, chosen: True,
-        lambda facts: {"method": "simclr"},
+        lambda facts, chosen: {"method": "simclr"},
     ),
     Rule(
         "channels that are neither gray nor colors",
@@ -196,11 +203,10 @@ RULES = (
         "no operation on colors means anything there; not measured "
         "([views](views.md))",
         lambda facts, chosen: facts.channels not in (1, 3),
-        lambda facts: {"views.preset": "any_channels"},
+        lambda facts, chosen: {"views.preset": "any_channels"},
     ),
     Rule(
-        f"from scratch without an accelerator, fewer than {BENCHMARK[0]:,} "
-        "images",
+        f"from scratch without an accelerator, fewer than {BENCHMARK:,} images",
         f"trains for more epochs, up to {MOST_EPOCHS}, for as many steps",
         "in ten epochs SimCLR has 49.2 % kNN with 10,000 images "
         "([methods](methods.md#results-measured-here)) and 64.4 % with 50,000 "
@@ -208,11 +214,12 @@ RULES = (
         lambda facts, chosen: (
             not facts.accelerator
             and "weights" not in chosen
-            and facts.images < BENCHMARK[0]
+            and facts.images < BENCHMARK
         ),
-        lambda facts: {
+        lambda facts, chosen: {
             "epochs": min(
-                round(BENCHMARK[0] * BENCHMARK[1] / facts.images), MOST_EPOCHS
+                round(BENCHMARK * _cpu_epochs(chosen) / facts.images),
+                MOST_EPOCHS,
             )
         },
     ),
@@ -223,7 +230,7 @@ RULES = (
         "epochs, where SimCLR and a linear classifier have 65.1 % "
         "([benchmark](benchmark.md))",
         lambda facts, chosen: facts.labels and chosen["method"] != "supcon",
-        lambda facts: {},
+        lambda facts, chosen: {},
     ),
 )
 
@@ -255,7 +262,7 @@ def choose(facts: Facts, given: Mapping[str, Any] | None = None) -> Choice:
     for rule in RULES:
         if not rule.applies(facts, chosen):
             continue
-        fields = rule.gives(facts)
+        fields = rule.gives(facts, chosen)
         new = {k: v for k, v in fields.items() if k not in {*chosen, *fixed}}
         if fields and not new:
             continue

@@ -98,6 +98,14 @@ DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "normalization": {},
 }
+# What going on changes in a schedule. Measured by scripts/going_on.py;
+# docs/going_on.md has its table.
+_GOING_ON = {
+    "shares": {"encoder": 0.1},
+    "layer_decay": 0.75,
+    "frozen_epochs": {"encoder": 1},
+    "frozen_share": 0.2,
+}
 # The key of a nested field that names what takes the other keys.
 _CHOOSERS = {"views": "preset", "optimizer": "name"}
 _BARE_WORD = re.compile(r"[A-Za-z][\w.-]*")
@@ -297,9 +305,8 @@ def changed(
     """
     result = dict(fields)
     # Another optimizer or other views come first, whatever the order.
-    choosers = [f"{name}.{key}" for name, key in _CHOOSERS.items()]
     for path, value in sorted(
-        changes.items(), key=lambda change: change[0] not in choosers
+        changes.items(), key=lambda change: not _chooses(*change)
     ):
         name, *keys = path.split(".")
         check_choice("field of recipes", name, FIELDS)
@@ -311,6 +318,32 @@ def changed(
             value = {key: value}
         result[name] = _replaced(name, result.get(name), value)
     return result
+
+
+def going_on_changes(has_copy: bool) -> dict[str, Any]:
+    """Returns the changes of a recipe that goes on from trained weights.
+
+    Args:
+        has_copy: bool. Whether the method has an argument `copy_weights`.
+
+    Returns:
+        A dict, as `changed` takes it.
+    """
+    arguments = {"copy_weights": True} if has_copy else {}
+    return {
+        "encoder": FROM_WEIGHTS,
+        "schedule": _GOING_ON,
+        "method_args": arguments,
+    }
+
+
+def _chooses(path: str, value: Any) -> bool:
+    """Returns whether a change names an optimizer or views."""
+    name, _, key = path.partition(".")
+    chooser = _CHOOSERS.get(name)
+    if key or not isinstance(value, dict):
+        return key == chooser
+    return chooser in value
 
 
 def _replaced(name: str, old: Any, new: Any) -> Any:

@@ -43,8 +43,17 @@ REPORT = "report.html"
 SCORES = "scores.json"
 TENSORBOARD = "tensorboard"
 # All that a new run replaces: the files of the run itself first.
-RUN = (RECIPE, CHECKPOINT, ENCODER, HISTORY)
-FILES = (*RUN, START, BEST, SCORES, REPORT, IMAGES)
+FILES = (
+    RECIPE,
+    CHECKPOINT,
+    ENCODER,
+    HISTORY,
+    START,
+    BEST,
+    SCORES,
+    REPORT,
+    IMAGES,
+)
 FOLDERS = (CHECKPOINTS, TENSORBOARD)
 # The characters of a note on the data that are kept.
 NOTE_LENGTH = 10_000
@@ -63,7 +72,7 @@ WEIGHTS: dict[str, Form] = {
     "sha256": matching("[0-9a-f]{64}", "64 hexadecimal digits"),
     "name": text(),
     "license": text(),
-    "method": text(),
+    "method": optional(text()),
     "datasets": items(text()),
     "supervised": FLAG,
 }
@@ -177,7 +186,7 @@ def refuse_files(folder: str | Path, overwrite: bool = False) -> None:
     names = [n for n in (*FILES, *FOLDERS) if (Path(folder) / n).exists()]
     if not names or (overwrite and RECIPE in names):
         return
-    if set(names) & set(RUN) and not overwrite:
+    if RECIPE in names:
         raise FileExistsError(
             f"{folder} holds a run already. Resume it, overwrite it, or "
             "choose another folder."
@@ -192,11 +201,14 @@ def folder_of(source: str | Path) -> Path | None:
     """Returns the folder of a run; `None` if the source isn't of a run.
 
     Args:
-        source: a path of anything, such as a run's folder or an encoder in it.
+        source: a path of anything, such as a run's folder, or an encoder or a
+            checkpoint in it.
     """
     path = Path(source)
     if path.name in (ENCODER, BEST, START, CHECKPOINT) and path.is_file():
         path = path.parent
+    elif path.parent.name == CHECKPOINTS and path.is_file():
+        path = path.parent.parent
     return path if (path / RECIPE).is_file() else None
 
 

@@ -14,9 +14,9 @@ from kerassl.cli.options import (
     add_data_dir,
     add_max_unreadable,
     add_range,
+    check_data,
     positive,
 )
-from kerassl.cli.pretrain_checks import check_data
 from kerassl.reading import one_line
 from kerassl.recipe_fields import find_recipe
 

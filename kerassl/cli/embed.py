@@ -11,9 +11,9 @@ from kerassl.cli.options import (
     add_max_unreadable,
     add_range,
     add_source,
+    check_data,
     positive,
 )
-from kerassl.cli.pretrain_checks import check_data
 from kerassl.feature_files import check_feature_file
 from kerassl.reading import one_line
 from kerassl.run_folder import best_note

@@ -36,7 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words of the command line; by default the process's.
 
     Returns:
-        The exit code: 0; 1 if training diverged, or nobody reads the output;
+        The exit code: 0; 1 if training diverged or its guard stopped it, if a
+        run or scores couldn't be stored, if one of several processes failed,
+        if `data check` found an unreadable image, or if nobody reads the
+        output;
         2 for an invalid argument; 130 or 143 after an interruption.
     """
     try:

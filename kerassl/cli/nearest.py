@@ -1,6 +1,7 @@
 """`kerassl nearest`: finds the images that are most like some others."""
 
 import argparse
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -14,10 +15,13 @@ from kerassl.cli.options import (
     add_max_unreadable,
     add_range,
     add_source,
+    check_data,
     positive,
 )
-from kerassl.cli.pretrain_checks import check_data
 from kerassl.reading import one_line
+
+#: The files that pictures are drawn to.
+SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def add_parser(commands: Any) -> None:
@@ -43,7 +47,8 @@ def add_parser(commands: Any) -> None:
     add(
         "--output",
         metavar="FILE",
-        help="draw them to this file (.png, .pdf, .svg), which is replaced",
+        help=f"draw them to this file ({', '.join(SUFFIXES)}), which is "
+        "replaced",
     )
     add("--json", action="store_true", help="print one JSON object instead")
     add("--split", default="train", help="as in `kerassl embed` (train)")
@@ -59,11 +64,20 @@ def run(options: argparse.Namespace) -> int:
         if not os.path.isfile(query):
             raise UserError(f"There is no image file {query}.")
     check_data(options.data)
+    output = Path(options.output) if options.output else None
+    if output is not None:
+        _check_output(output)
     load_keras()
     from kerassl import runs
     from kerassl.files import replacing
+    from kerassl.runs.files import check_writable, folder_at
+    from kerassl.visualization.figures import load_matplotlib
 
-    with user_errors(ImportError):
+    with user_errors(ImportError), contextlib.ExitStack() as stack:
+        if output is not None:  # Fails before the features are computed.
+            load_matplotlib()
+            stack.enter_context(folder_at(output.parent))
+            check_writable(output.parent)
         search = runs.Search(
             options.source,
             options.data,
@@ -74,9 +88,7 @@ def run(options: argparse.Namespace) -> int:
             value_range=options.value_range,
         )
         found = search.nearest(options.queries, options.k)
-        if options.output:
-            output = Path(options.output)
-            output.parent.mkdir(parents=True, exist_ok=True)
+        if output is not None:
             with replacing(output) as temporary:
                 search.draw(options.queries, found).savefig(temporary)
     rows = {q: search.rows(*pair) for q, pair in zip(options.queries, found)}
@@ -90,3 +102,14 @@ def run(options: argparse.Namespace) -> int:
             label = one_line(row.get("class", ""))
             print(f"  {row['similarity']:.3f}  {where}  {label}".rstrip())
     return 0
+
+
+def _check_output(path: Path) -> None:
+    """Refuses a path that no picture can be drawn to."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"The picture's file must end with {', '.join(SUFFIXES[:-1])} or "
+            f"{SUFFIXES[-1]}. Received: {path}"
+        )
+    if path.is_dir():
+        raise UserError(f"{path} is a folder. Give the path of a file.")

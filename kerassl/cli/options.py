@@ -1,7 +1,12 @@
 """Options that several commands share, and the types of their values."""
 
 import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from kerassl.cli.errors import UserError
 from kerassl.names import MAX_UNREADABLE
 
 #: What `kerassl.data.load` takes.
@@ -10,6 +15,17 @@ DATA = (
     "(.txt, .csv), a .tar, .parquet, .npz, .npy, .h5 or .zarr file, a URL of "
     "tar or Parquet files, or hf:OWNER/NAME"
 )
+
+
+def check_data(data: str) -> None:
+    """Refuses the path of a folder or a file that doesn't exist."""
+    path = Path(data.removeprefix("folder:")).expanduser()
+    suffixes = (".npz", ".npy", ".h5", ".hdf5", ".txt", ".csv")
+    if data.startswith("folder:"):
+        if not path.is_dir():
+            raise UserError(f"There is no folder {path}.")
+    elif data.lower().endswith(suffixes) and not path.is_file():
+        raise UserError(f"There is no file {path}.")
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -49,41 +65,26 @@ def add_max_unreadable(
     )
 
 
-def share(text: str) -> float:
-    """Parses a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number from 0 to 1"
-        )
-    return value
+def _within(
+    kind: Callable[[str], Any], low: float, high: float, words: str
+) -> Callable[[str], Any]:
+    """Returns a parser of numbers from `low` to `high`."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
+        return value
+
+    return parse
 
 
-def positive(text: str) -> int:
-    """Parses an integer of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return value
-
-
-def seed(text: str) -> int:
-    """Parses a seed: an integer in [0, 2**32)."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an integer in [0, 2**32)"
-        )
-    return value
+share = _within(float, 0, 1, "a number from 0 to 1")
+positive = _within(int, 1, math.inf, "a positive integer")
+seed = _within(int, 0, 2**32 - 1, "an integer in [0, 2**32)")
 
 
 def value_range(text: str) -> str:

@@ -108,7 +108,10 @@ def add_parser(commands: Any) -> None:
     )
     add("--limit", type=positive, help="use this many images at most")
     add_max_unreadable(parser, str(MAX_UNREADABLE))
-    add_range(parser)
+    add_range(
+        parser,
+        "(default: what the files say; with --from, that of the weights)",
+    )
     add("--seed", type=seed, help="default: the recipe's")
     add(
         "--precision",
@@ -164,8 +167,8 @@ def add_parser(commands: Any) -> None:
         "--resume",
         action="store_true",
         help="go on with the run in OUTPUT. Only --output is required; "
-        "--epochs, --devices, --monitor, --guard, --keep, --checkpoint-every "
-        "and --tensorboard may change",
+        "--epochs, --data-dir, --devices, --monitor, --guard, --keep, "
+        "--checkpoint-every and --tensorboard may change",
     )
 
 
@@ -388,27 +391,20 @@ def _note_colors(run: "Run") -> None:
         )
 
 
-def _range(recorded: dict | None) -> str | None:
-    from kerassl.value_range import parse_range
-
-    if recorded is None:
-        return None
-    return f"{parse_range(recorded)} becomes 0 to 255"
-
-
 def _describe(run: "Run", choice: str | None) -> None:
     from kerassl.distributed import device_count
 
     recipe, settings = run.recipe, run.settings
     count, size = len(run.data.images), "x".join(map(str, run.data.image_shape))
     parameters = run.model.encoder.count_params()
+    values = run.data.value_range
     rows = {
         "method": f"{recipe.method}, recipe {recipe.name} {recipe.hash[:12]}",
         "chosen": choice,
         "encoder": f"{run.model.encoder.name}, {parameters:,} parameters",
         "from": settings.get("weights", {}).get("source"),
         "images": f"{count:,} of {settings['data']}, {size}",
-        "range": _range(settings.get("value_range")),
+        "range": values and f"{values} becomes 0 to 255",
         "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
         f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",
         "backend": f"{settings['backend']} on {settings.get('device')}"

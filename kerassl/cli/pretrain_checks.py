@@ -8,6 +8,7 @@ from typing import Any
 from kerassl.auto import AUTO
 from kerassl.choices import check_choice
 from kerassl.cli.errors import UserError
+from kerassl.cli.options import check_data
 from kerassl.names import METHODS, MONITORS
 from kerassl.reading import shown
 from kerassl.recipe_fields import (
@@ -17,6 +18,7 @@ from kerassl.recipe_fields import (
     changed,
     check_recipe,
     find_recipe,
+    going_on_changes,
     is_file,
     parse_change,
     read_recipes,
@@ -92,17 +94,6 @@ def _method_to_check(options: argparse.Namespace) -> str:
     return next(having, METHODS[0])
 
 
-def check_data(data: str) -> None:
-    """Refuses the path of a folder or a file that doesn't exist."""
-    path = Path(data.removeprefix("folder:")).expanduser()
-    suffixes = (".npz", ".npy", ".h5", ".hdf5", ".txt", ".csv")
-    if data.startswith("folder:"):
-        if not path.is_dir():
-            raise UserError(f"There is no folder {path}.")
-    elif data.lower().endswith(suffixes) and not path.is_file():
-        raise UserError(f"There is no file {path}.")
-
-
 def _check_resume(options: argparse.Namespace) -> None:
     """Refuses other options than the run's."""
     if options.output is None:
@@ -124,10 +115,9 @@ def _check_resume(options: argparse.Namespace) -> None:
         fields = find_recipe(recipe["method"], options.recipe)
         pairs.append(("--recipe", recipe["name"], fields["name"]))
         if is_file(options.recipe):
-            if weights is not None:  # Going on has changed these.
-                fields = {**fields, "encoder": recipe["encoder"]}
-                for name in ("schedule", "method_args"):
-                    fields[name] = {**recipe[name], **fields[name]}
+            if weights is not None:
+                has_copy = "copy_weights" in recipe["method_args"]
+                fields = changed(fields, going_on_changes(has_copy))
             wanted = {**recipe, **fields}
     wanted = changed(wanted, recipe_changes(options))
     pairs += [

@@ -1,4 +1,4 @@
-"""The progress of an evaluation, and the time left."""
+"""The progress of a command, and the time left."""
 
 import collections
 import contextlib

@@ -53,10 +53,11 @@ def pretrain_command(
         **known.to_dict(),
         "devices": 1,
         "max_unreadable": MAX_UNREADABLE,
+        "guard": "off" if weights is None else "neighbors",
     }
     given = {
         name: settings.get(name)
-        for name in ("limit", "max_unreadable", "devices")
+        for name in ("limit", "max_unreadable", "devices", "guard")
     }
     for name, value in {**options, **given}.items():
         if value is not None and value != usual.get(name):

@@ -1,15 +1,7 @@
 """Recipes that go on from trained weights without destroying them."""
 
-from kerassl.names import FROM_WEIGHTS
+from kerassl.recipe_fields import going_on_changes
 from kerassl.recipes.recipe import METHODS, Recipe, arguments_of
-
-# Measured by scripts/going_on.py; docs/going_on.md has its table.
-SCHEDULE = {
-    "shares": {"encoder": 0.1},
-    "layer_decay": 0.75,
-    "frozen_epochs": {"encoder": 1},
-    "frozen_share": 0.2,
-}
 
 
 def going_on(recipe: Recipe) -> Recipe:
@@ -35,9 +27,5 @@ def going_on(recipe: Recipe) -> Recipe:
     )
     ```
     """
-    arguments = {}
-    if "copy_weights" in arguments_of(METHODS[recipe.method]):
-        arguments["copy_weights"] = True
-    return recipe.change(
-        encoder=FROM_WEIGHTS, schedule=SCHEDULE, method_args=arguments
-    )
+    has_copy = "copy_weights" in arguments_of(METHODS[recipe.method])
+    return recipe.change(**going_on_changes(has_copy))

@@ -58,6 +58,7 @@ def write(
         ImportError: without matplotlib.
         FileNotFoundError: if there is no run, or its data or the folder of
             `output` are missing.
+        FileExistsError: if `output` is a folder.
         PermissionError: if the page can't be written there.
         ValueError: if a file of the run is broken, or the images don't fit the
             encoder.
@@ -92,6 +93,10 @@ class Report:
         self.path = Path(folder) / REPORT if output is None else Path(output)
         if not self.path.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {self.path.parent}.")
+        if self.path.is_dir():
+            raise FileExistsError(
+                f"{self.path} is a folder. Give the path of a file."
+            )
         check_writable(self.path.parent)
         self.run = Subject(folder, data, images, data_dir, max_unreadable)
         self.channels = channels

@@ -72,7 +72,7 @@ class RunCallbacks(keras.callbacks.CallbackList):
                 run.stopping = model.stop_training = True
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Does nothing: this is the begin of one epoch's `fit`."""
+        """Does nothing: this is the beginning of one epoch's `fit`."""
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Does nothing: this is the end of one epoch's `fit`."""

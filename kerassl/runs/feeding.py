@@ -63,7 +63,7 @@ def measure_feeding(recipe: recipes.Recipe, photos: Photos) -> Feeding:
             f"{len(photos)}."
         )
     model = recipes.build_model(recipe, photos.shape[1:], _STEPS)
-    batches = _Same(photos, batch_size=size)
+    batches = _Same(photos, photos.labels, batch_size=size)
     batches.steps_per_epoch = _STEPS
     clock = _Clock()
     model.fit(batches, shuffle=False, verbose=0, callbacks=[clock])

@@ -154,6 +154,8 @@ class Run:
                 on. They are also written at the end, and when the run stops.
 
         Raises:
+            ValueError: if a callback restores the best weights at the end,
+                which the files, written before, would lack.
             DivergedError: if the loss or a weight becomes NaN or infinite. The
                 last checkpoint is kept.
             InUseError: if another process trains in the folder, or the run
@@ -163,6 +165,14 @@ class Run:
             OSError: if the folder can't be created or locked, or another run
                 began in it since `start`.
         """
+        for callback in callbacks:
+            if getattr(callback, "restore_best_weights", False):
+                raise ValueError(
+                    f"{type(callback).__name__} restores the best weights "
+                    "after the files are written: leave out "
+                    "`restore_best_weights`. To keep the best encoder, use "
+                    "`kerassl.runs.guard`, or by a metric `ModelCheckpoint`."
+                )
         self.keeps_best = any(map(self._is_guard, callbacks))
         try:
             with self._own_folder(), tensor_float32(), background() as writer:

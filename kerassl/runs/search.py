@@ -1,5 +1,6 @@
 """Finds the images that are nearest to others."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from kerassl.runs.subject import (
 )
 from kerassl.value_range import Stated
 from kerassl.visualization.features import class_name, unit
-from kerassl.visualization.neighbors import draw_found, nearest
+from kerassl.visualization.neighbors import check_k, draw_found, nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,8 @@ Found = list[tuple[np.ndarray, np.ndarray]]
 class Search:
     """Images to search by their features.
 
-    The features are computed once, and then serve any number of queries.
+    The features are computed once, with the first queries, and then serve any
+    number of them.
 
     Args:
         source: a run, a preset or another source that `kerassl.load_encoder`
@@ -79,8 +81,12 @@ class Search:
             max_unreadable=max_unreadable,
             value_range=value_range,
         )
+
+    @functools.cached_property
+    def features(self) -> np.ndarray:
+        """The unit features of the images, an array `(N, D)`."""
         features = encoders.embed(self.encoder, self.data.images)
-        self.features = unit(self.data.name, features)
+        return unit(self.data.name, features)
 
     def nearest(self, files: Sequence[str | Path], k: int = 5) -> Found:
         """Finds the nearest images of image files.
@@ -91,15 +97,18 @@ class Search:
 
         Returns:
             A list with a pair of arrays `(k,)` for each file: the indices of
-            the images found, nearest first, and their cosine similarities.
+            the images found, nearest first, and their cosine similarities. If
+            all images are to be found, and the file is one of them, they are
+            `(k - 1,)`.
 
         Raises:
             ValueError: if a file isn't an image, or there are fewer images.
         """
-        features = encoders.embed(self.encoder, self._read(files).images)
-        count = len(self.features)
+        queries, count = self._read(files), len(self.data.images)
+        check_k(k, count)  # Fails before the features are computed.
+        features = encoders.embed(self.encoder, queries.images)
         # One more, since a file may find itself.
-        more = min(k + 1, count) if k < count else k
+        more = k + 1 if k < count else k
         indices, similarities = nearest(features, self.features, more)
         found = []
         for file, row, near in zip(files, indices, similarities):

@@ -94,6 +94,15 @@ def test_check_says_how_many_cores_feed_a_step(tmp_path, capsys, monkeypatch):
     assert "need no decoding" in capsys.readouterr().err
 
 
+@once
+def test_check_for_a_method_that_needs_labels(tmp_path, capsys):
+    for i in range(32):
+        save(tmp_path / "ab"[i % 2] / f"{i:02}.png")
+    words = ["data", "check", "--for", "supcon", "--image-size", "16"]
+    assert main([*words, str(tmp_path)]) == 0
+    assert "supcon, recipe cpu: its steps take" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ["options", "words"],
     [

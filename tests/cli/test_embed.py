@@ -11,7 +11,7 @@ from PIL import Image
 
 from kerassl import data, encoders, load_encoder, runs
 from kerassl.cli.main import main
-from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import Photos
 from kerassl.runs import features as written
 
 FASHION = "fashion_mnist_small"
@@ -122,9 +122,9 @@ def test_the_rows_of_a_folder_have_paths(photos, tmp_path, monkeypatch):
 
     # A row has the path of the image that took the place of an unreadable one.
     file = runs.FeatureFile(source, str(folder), tmp_path / "g.npz", limit=6)
-    read = ImageFolder.read
+    read = Photos.read
     monkeypatch.setattr(
-        ImageFolder,
+        Photos,
         "read",
         lambda self, rows: read(self, np.where(rows == 1, 4, rows)),
     )

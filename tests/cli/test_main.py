@@ -111,6 +111,17 @@ def test_a_missing_backend_is_told_in_one_line(words):
         ("embed a folder:nowhere --output a.npz", 2, "no folder nowhere"),
         ("embed a cifar10 --output README.md/a.npy --limit 0", 2, "'0' is not"),
         ("report nowhere", 2, "holds no run"),
+        (
+            "embed a b --output a.npz --max-unreadable nan",
+            2,
+            "'nan' is not a number from 0 to 1",
+        ),
+        (
+            f"pretrain simclr --data x --seed {2**32}",
+            2,
+            "is not an integer in [0, 2**32)",
+        ),
+        ("nearest a cifar10 README.md --output a.xyz", 2, ".png, .pdf or"),
     ],
 )
 def test_help_and_mistakes_need_no_keras(words, code, told):

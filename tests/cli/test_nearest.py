@@ -109,6 +109,39 @@ def test_mistakes_are_one_line(words, message, photos, capsys):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["a/1.png", "--output", "near.xyz"], "must end with .png, .pdf or"),
+        (["a/1.png", "--output", "near"], "must end with .png, .pdf or"),
+        (["a/1.png", "--output", "near.png"], "near.png is a folder"),
+        (["a/1.png", "--output", "mine/a/b.png"], "mine"),
+        (["a/1.png", "--output", "b.png", "NO"], 'install "kerassl[viz]"'),
+        (["notes.txt"], "can't be read as an image"),
+        (["a/1.png", "--k", "9"], "between 1 and the 8"),
+    ],
+)
+def test_mistakes_are_found_before_images_are_embedded(
+    words, message, photos, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "near.png").mkdir()
+    for name in ("mine", "notes.txt"):
+        (tmp_path / name).touch()
+    if "NO" in words:
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(encoders, "embed", pytest.fail)
+    before = sorted(tmp_path.iterdir())
+    folder, source = photos
+    query, *words = [word for word in words if word != "NO"]
+    query = query if query == "notes.txt" else str(folder / query)
+    command = ["nearest", str(source), f"folder:{folder}", query, *words]
+    assert main(command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["resnet_nano", "vit_nano"])
 def test_patches_are_the_map_that_is_pooled(name, tmp_path, capsys):
     encoder = encoders.build(name, (16, 16, 3))

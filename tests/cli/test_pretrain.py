@@ -557,6 +557,40 @@ def test_a_commit_of_the_hub_needs_no_repeating(
         assert f"not '{data}'" in refused(capsys, *words, data)
 
 
+@pytest.mark.parametrize("method", ["context_encoder", "byol"])
+def test_going_on_by_a_file_of_recipes_resumes(
+    method, tmp_path, capsys, monkeypatch
+):
+    text = (ROOT / f"kerassl/recipes/{method}.toml").read_text()
+    # What going on overrides, as it does when the run begins.
+    head = "[cpu.schedule]\n"
+    text = text.replace(head, f"{head}frozen_share = 0.5\nlayer_decay = 0.9\n")
+    if method == "byol":
+        head = "[cpu.method_args]\n"
+        text = text.replace(head, f"{head}copy_weights = false\n")
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    recipe = recipes.going_on(recipes.get(method, f"{path}:cpu"))
+    settings = {
+        "recipe": recipe.to_dict(),
+        "recipe_hash": recipe.hash,
+        "data": "fashion_mnist_small",
+        "backend": "torch",
+        "weights": {"source": "a", "name": "a", "sha256": 64 * "0"},
+    }
+    (tmp_path / "recipe.json").write_text(json.dumps(settings))
+
+    def resume(*arguments, **options):
+        raise ValueError("that's far enough")
+
+    monkeypatch.setattr(runs, "resume", resume)
+    words = ["pretrain", method, "--from", "a", "--recipe", f"{path}:cpu"]
+    words += ["--resume", "--output", str(tmp_path)]
+    assert "far enough" in refused(capsys, *words)
+    line = refused(capsys, *words, "--set", "schedule.shares.encoder=0.2")
+    assert "has schedule" in line
+
+
 def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
     # It is asked before the first epoch and after each step.
     answers = iter([False] * 5 + [True] * 9)

@@ -220,6 +220,7 @@ def test_mistakes_are_told_in_one_line(run, capsys, tmp_path, monkeypatch):
     assert "no folder" in refused(
         capsys, run, "--output", tmp_path / "nowhere" / "page.html"
     )
+    assert "is a folder" in refused(capsys, run, "--output", tmp_path)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     line = refused(capsys, run)
     assert 'pip install "kerassl[viz]"' in line

@@ -29,6 +29,20 @@ GPU = dict(accelerator=True)
         (Facts(300, 28), {"recipe": "fast"}, "simclr", PRESET, {}),
         (Facts(300, 28), {"encoder": "vit_nano"}, "dino", None, None),
         (Facts(50_000, 32), {"batch_size": 64}, "fastsiam", None, {}),
+        (
+            Facts(49_999, 32),
+            {"batch_size": 64},
+            "fastsiam",
+            None,
+            {"epochs": 14},
+        ),
+        (
+            Facts(25_000, 32),
+            {"encoder": "vit_nano"},
+            "dino",
+            None,
+            {"epochs": 28},
+        ),
         (Facts(50_000, 32), {"batch_size": 256}, "simclr", None, {}),
         (Facts(9_000, 32, **GPU), {}, "simclr", None, {}),
         (Facts(9_000, 224, **GPU), {}, "swav", None, {}),
@@ -85,7 +99,9 @@ def test_the_command_names_the_choice():
 def test_every_rule_has_evidence_and_is_in_the_table():
     for rule in RULES:
         assert rule.evidence in auto.table()
-        method = rule.gives(Facts(300, 32)).get("method", METHODS[0])
+        method = rule.gives(Facts(300, 32), {"method": "dino"}).get(
+            "method", METHODS[0]
+        )
         assert method in METHODS
 
 

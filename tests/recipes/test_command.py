@@ -48,6 +48,21 @@ def test_devices_are_told():
     assert pretrain_command(settings).endswith("--data fashion_mnist_small")
 
 
+@pytest.mark.parametrize("guard", ["off", "neighbors", "knn", None])
+def test_another_guard_is_told(guard):
+    settings = settings_of(recipes.get("simclr"), guard="off")
+    assert "--guard" not in pretrain_command(settings)
+    recipe, weights = recipes.going_on(recipes.get("simclr")), {"source": "a"}
+    settings = settings_of(recipe, weights=weights)
+    if guard is not None:  # A run of Python's records none.
+        settings["guard"] = guard
+    words = shlex.split(pretrain_command(settings))
+    if guard in ("off", "knn"):
+        assert words[-2:] == ["--guard", guard]
+    else:
+        assert "--guard" not in words
+
+
 def test_a_changed_recipe_is_given_as_changes():
     recipe = recipes.get("mae").change(
         name="mine",

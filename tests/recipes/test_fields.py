@@ -178,6 +178,25 @@ def test_another_optimizer_or_view_takes_no_arguments_over():
     assert recipe.views == {"preset": "byol"}
 
 
+@pytest.mark.parametrize("is_first", [False, True])
+def test_changes_hold_whatever_their_order(is_first):
+    changes = {
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "optimizer.weight_decay": 0.1,
+        "views": {"preset": "byol"},
+        "views.size": 24,
+    }
+    if not is_first:
+        changes = dict(reversed(changes.items()))
+    recipe = recipes.get("simclr").change(**changes)
+    assert recipe.optimizer == {
+        "name": "adamw",
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+    }
+    assert recipe.views == {"preset": "byol", "size": 24}
+
+
 def test_files_of_recipes(tmp_path):
     fields = (
         'encoder = "resnet_nano"\nepochs = 2\nbatch_size = 8\n'

@@ -13,6 +13,7 @@ from kerassl.names import BEST, ENCODER, START
 from kerassl.presets.public import private_text
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
+from kerassl.run_folder import folder_of, read_settings
 from kerassl.runs.weights import (
     describe_weights,
     is_public,
@@ -219,6 +220,29 @@ def test_files_of_a_run(make, encoder):
         "supervised": True,
     }
     assert "method" not in describe_weights(run / "other.keras", encoder)
+
+
+def test_kept_checkpoints_are_of_the_run(make, encoder):
+    recorded = {"low": [0.0], "high": [9.0]}
+    run = make("run", GOING_ON, weights=OWN, value_range=recorded)
+    path = run / "checkpoints" / "epoch_0002.keras"
+    path.parent.mkdir()
+    path.write_bytes((run / ENCODER).read_bytes())
+    whole = describe_weights(run, encoder)
+    assert whole["value_range"] == recorded and whole["license"] == "mit"
+    found = describe_weights(path, encoder)
+    assert found == whole | {"source": str(path)}
+    assert folder_of(path.with_name("epoch_0003.keras")) is None
+
+
+def test_weights_may_be_of_no_method(make, encoder, tmp_path):
+    kerassl.save_preset(encoder, tmp_path / "preset")
+    weights = describe_weights(tmp_path / "preset", encoder)
+    assert weights["method"] is None
+    run = make("run", GOING_ON, weights=weights, teacher=weights)
+    assert read_settings(run)["weights"] == weights
+    _, card = saved(run, tmp_path / "again")
+    assert "(own weights), license" in card
 
 
 def test_a_best_encoder_is_named(make, tmp_path, capsys):

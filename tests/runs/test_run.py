@@ -23,6 +23,7 @@ from kerassl.files import PARTIAL
 from kerassl.networks import all_layers
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
+from kerassl.run_folder import refuse_files
 from kerassl.runs import background as background_module
 from kerassl.runs import callbacks as run_callbacks
 from kerassl.runs import run as run_module
@@ -355,6 +356,19 @@ def test_files_that_are_not_a_runs_are_not_replaced(tmp_path, overwrite):
     assert (tmp_path / "images.npz").exists()
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_without_a_recipe_is_no_run(tmp_path, overwrite):
+    (tmp_path / "encoder.keras").touch()
+    with pytest.raises(FileExistsError, match="no run, but encoder.keras"):
+        refuse_files(tmp_path, overwrite)
+    (tmp_path / "recipe.json").touch()
+    if overwrite:
+        refuse_files(tmp_path, overwrite)
+    else:
+        with pytest.raises(FileExistsError, match="holds a run already"):
+            refuse_files(tmp_path)
+
+
 def test_other_images_are_not_resumed_on(tmp_path, monkeypatch):
     for name, color in (("a", 0), ("b", 200)):
         (tmp_path / name / "photos").mkdir(parents=True)
@@ -616,6 +630,16 @@ def test_callbacks_see_one_training(tmp_path):
     again = runs.resume(tmp_path)
     again.train([Notes()])
     assert seen[4:] == ["begin", (3, 3), "end"] and again.finished
+
+
+def test_callbacks_that_restore_weights_after_the_last_save_are_refused(
+    tmp_path,
+):
+    run = start(tmp_path / "run")
+    stopping = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    with pytest.raises(ValueError, match="EarlyStopping restores .*guard"):
+        run.train([stopping])
+    assert not run.folder.exists()
 
 
 @once

@@ -51,6 +51,10 @@ class FewLabels(Protocol):
                 "Give one of `labels` and `per_class`. Received: "
                 f"labels={self.labels}, per_class={self.per_class}"
             )
+        if not 0 < self.labels <= 1:
+            raise ValueError(
+                f"`labels` must be in (0, 1]. Received: {self.labels}"
+            )
         super().check(subject, floor)
         if self.per_class is None and self.labels != 1:
             self._check_share(subject)
