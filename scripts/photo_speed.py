@@ -22,10 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from PIL import Image
 
+# Before kerassl, since it adds the repository's root to the path.
+import results  # noqa: F401 # isort: skip
+
 from kerassl.augmentation import ViewAugmenter, simclr
 from kerassl.data import resize
 from kerassl.data.cuts import CutOut
-from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import Photos
+from kerassl.data.records import Files
 from kerassl.data.threads import Threads
 from kerassl.data.workers import Workers
 
@@ -63,7 +67,7 @@ def cost(task: Callable[[], object], photos: int, repeats: int) -> float:
     return 1000 * best / photos
 
 
-def in_processes(count: int, photos: ImageFolder, plan: Any) -> str:
+def in_processes(count: int, photos: Photos, plan: Any) -> str:
     """Returns what some processes that cut photos take, in words."""
     rng = np.random.default_rng(0)
     pool = Workers(count)
@@ -107,7 +111,7 @@ def main() -> None:
         kilobytes = sum(p.stat().st_size for p in paths) / 1000 / len(paths)
         print(f"{len(paths)} JPEGs of 500x375, {kilobytes:.0f} kB each")
         print("resized by", "cykooz-resizer" if resize._fast() else "Pillow")
-        photos = ImageFolder(paths, (SIZE, SIZE))
+        photos = Photos(Files(paths), (SIZE, SIZE))
         photos._threads = Threads(1)
         indices = np.arange(len(paths))
         rng = np.random.default_rng(0)
@@ -121,9 +125,8 @@ def main() -> None:
                     image.thumbnail((CANVAS, CANVAS))
                 place[: image.height, : image.width] = image
 
-        tiny = ImageFolder(
-            make_photos(Path(folder) / "tiny", len(paths), (16, 12)), (8, 8)
-        )
+        small = make_photos(Path(folder) / "tiny", len(paths), (16, 12))
+        tiny = Photos(Files(small), (8, 8))
         tiny._threads = Threads(1)
         tiny_plan: Any = simclr(8).crop_plan
         few = 8

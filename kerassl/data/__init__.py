@@ -1,4 +1,4 @@
-"""Images to train on: from TFDS, folders, array files, or embedded."""
+"""Images to train on: from files, folders, URLs, TFDS, the Hub, or embedded."""
 
 from kerassl.data.arrays import check_images, check_labels
 from kerassl.data.batches import ImageBatches

@@ -291,8 +291,7 @@ def load_file(
     name = path.name
     with contextlib.ExitStack() as stack:
         with _damage_named(path):
-            arrays = open_arrays(path)
-            stack.enter_context(arrays)
+            arrays = stack.enter_context(open_arrays(path))
         image_name, label_name = _find_arrays(arrays, split)
         with _damage_named(path):
             stored = arrays[image_name]
@@ -353,14 +352,17 @@ def check_memory(
         )
 
 
-def open_arrays(path: Path) -> ArrayFile | HDF5File | ZarrStore:
+@contextlib.contextmanager
+def open_arrays(path: Path) -> Iterator[ArrayFile | HDF5File | ZarrStore]:
     """Opens what holds arrays, by its suffix, one of `SUFFIXES`."""
     suffix = path.suffix.lower()
     if suffix in HDF5_SUFFIXES:
-        return HDF5File(path)
-    if suffix == ZARR_SUFFIX:
-        return ZarrStore(path)
-    return ArrayFile(path)
+        yield HDF5File(path)
+    elif suffix == ZARR_SUFFIX:
+        yield ZarrStore(path)
+    else:
+        with ArrayFile(path) as arrays:
+            yield arrays
 
 
 def _find_arrays(

@@ -25,6 +25,7 @@ MAX_PIXELS = 2**26
 _UNREAD_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 # Tried first, since some of the others are slow to reject a file.
 _COMMON_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+_ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 _ORIENTATION = 0x0112
 _EXTRA_SAMPLES = 0x0152
 # The header of JPEG 2000 is within these.
@@ -194,7 +195,7 @@ def reductions(file: "ImageFile.ImageFile") -> list[str]:
         found.append(f"{SIXTEEN_BITS} (8 are kept)")
     if file.mode == "CMYK":
         found.append("CMYK colors (converted without a color profile)")
-    if "A" in file.mode or "a" in file.mode or "transparency" in file.info:
+    if file.mode in _ALPHA_MODES or "transparency" in file.info:
         found.append("transparency (ignored)")
     # Of TIFF: what samples besides the colors mean; 0 is unspecified.
     if 0 in getattr(file, "tag_v2", {}).get(_EXTRA_SAMPLES, ()):

@@ -283,7 +283,9 @@ def number_classes(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """
     known = set(names)
     numeric = all(name.isdecimal() for name in known)
-    classes = sorted(known, key=int) if numeric else sorted(known)
+    classes = sorted(known)
+    if numeric:
+        classes.sort(key=int)  # "07" stays before "7".
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.array([numbers[name] for name in names], "int64")
     return tuple(classes), labels

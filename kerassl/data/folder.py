@@ -4,7 +4,6 @@ import collections
 import copy
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +12,9 @@ from kerassl.data.arrays import parse_size
 from kerassl.data.files import pick_split, warn_of_empty
 from kerassl.data.listing import list_images
 from kerassl.data.photos import DEFAULT_SIZE, Photos
-from kerassl.data.records import Files, Paths
+from kerassl.data.records import Files
 
 _logger = logging.getLogger("kerassl")
-
-
-class ImageFolder(Photos):
-    """Image files that look like one array of shape `(N, H, W, C)`.
-
-    Args:
-        paths: the image files.
-        size: tuple `(height, width)`, to which images are resized.
-        labels: int array of shape `(N,)`, or `None`.
-        root: str, the folder that the paths are relative to.
-
-    Example:
-    ```python
-    folder = ImageFolder(Path("photos").glob("*.jpg"), size=(96, 96))
-    folder[:8]  # uint8 (8, 96, 96, 3)
-    ```
-    """
-
-    def __init__(
-        self,
-        paths: Iterable[str | Path],
-        size: tuple[int, int],
-        labels: np.ndarray | None = None,
-        root: str = "",
-    ):
-        super().__init__(Files(paths, root), size, labels)
-
-    @property
-    def paths(self) -> Paths:
-        """The path of each image."""
-        return self.records.paths
 
 
 def load_folder(
@@ -55,7 +23,7 @@ def load_folder(
     image_size: int | tuple[int, int] | None,
     limit: int | None,
     remembered: str | os.PathLike | None = None,
-) -> tuple[ImageFolder, tuple[str, ...] | None]:
+) -> tuple[Photos, tuple[str, ...] | None]:
     """Finds the images of a folder.
 
     Images are the files with a suffix that Pillow reads (in any case), and
@@ -115,7 +83,7 @@ def load_folder(
         numbers = {name: number for number, name in enumerate(classes)}
         labels = np.array([numbers[file[0]] for file in files], "int64")
     names = [os.sep.join(file) for file in files]
-    folder = ImageFolder(names, size, labels, str(root)).limited(limit)
+    folder = Photos(Files(names, str(root)), size, labels).limited(limit)
     folder.listing = listing
     if words := str(skipped):
         folder.notes.append(f"left out: {words}")

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
@@ -79,13 +78,6 @@ class HDF5File:
                 for name, value in file.items()
                 if isinstance(value, h5py.Dataset)
             ]
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Does nothing: the file is opened for each array."""
 
     def __getitem__(self, name: str) -> HDF5Array:
         """Returns the array of a name, after reading its header."""

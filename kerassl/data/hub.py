@@ -18,7 +18,9 @@ _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _NAME = f"(?P<name>{_WORD}/{_WORD})"
 _FOLDER = "(?:/(?P<folder>[^@]+?))?/?"
 _PATTERN = f"hf:{_NAME}{_FOLDER}(?:@(?P<revision>{_WORD}(?:/{_WORD})*))?"
-_URL_PATTERN = f"{URL}{_NAME}(?:@(?P<revision>{_WORD}))?{_FOLDER}"
+# Revisions with slashes, as huggingface_hub tells them from folders.
+_REFS = r"refs/(?:convert/\w+|pr/\d+)"
+_URL_PATTERN = f"{URL}{_NAME}(?:@(?P<revision>{_REFS}|{_WORD}))?{_FOLDER}"
 # The branch with the Parquet files that the Hub makes of other formats.
 _CONVERTED = "refs/convert/parquet"
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from kerassl.data.batches import ImageBatches
 from kerassl.data.photos import Photos
-from kerassl.data.records import Paths
+from kerassl.data.records import Files, Paths
+from kerassl.data.spread import spread
 from kerassl.value_range import ValueRange
 
 
@@ -58,8 +59,9 @@ class ImageData:
 
     def __post_init__(self) -> None:
         """Takes the paths of a folder's images, and checks the lengths."""
-        if self.paths is None and hasattr(self.images, "paths"):
-            object.__setattr__(self, "paths", self.images.paths)
+        records = getattr(self.images, "records", None)
+        if self.paths is None and isinstance(records, Files):
+            object.__setattr__(self, "paths", records.paths)
         for what in ("labels", "paths"):
             rows = getattr(self, what)
             if rows is not None and len(rows) != len(self.images):
@@ -102,6 +104,21 @@ class ImageData:
     def take(self, n: int) -> Self:
         """Returns the first `n` images, with their labels."""
         return self.select(slice(n))
+
+    def limited(self, limit: int | None) -> Self:
+        """Returns at most so many images, evenly spaced, with their labels.
+
+        Those of a streamed data set are in few of its row groups.
+
+        Args:
+            limit: int > 0, or `None` for all.
+        """
+        count = len(self.images)
+        if limit is None or limit >= count:
+            return self
+        if isinstance(self.images, Photos):
+            return self.select(self.images.spread(limit))
+        return self.select(spread(count, limit))
 
     def select(self, index: slice | Sequence[int] | np.ndarray) -> Self:
         """Returns the images at a slice or at indices, with their labels."""

@@ -101,10 +101,11 @@ def read_header(source: Source) -> Header:
             return header
         if kind == "DICOM":
             found = _dicom(file, stop_before_pixels=True)
-            bits = "uint16" if found.get("BitsAllocated", 16) > 8 else "uint8"
+            is_deep = found.get("BitsAllocated", 16) > 8
+            dtype = "uint16" if is_deep else "uint8"
             channels = 3 if _is_color(found) else 1
             size = int(found.Rows), int(found.Columns)
-            return Header(*size, channels, bits, kind)
+            return Header(*size, channels, dtype, kind)
         if kind == "NPY":
             return _npy_header(file)
         with decode.opened(file) as image:
@@ -351,7 +352,7 @@ def _read_dicom(file: IO[bytes]) -> Pixels:
             raise
         name = found.file_meta.TransferSyntaxUID.name
         raise ImportError(
-            f'DICOM, {name}: pip install "pylibjpeg[all]"'
+            f'DICOM of {name} needs a decoder: pip install "pylibjpeg[all]"'
         ) from error
     if _is_color(found):
         if found.PhotometricInterpretation == "PALETTE COLOR":

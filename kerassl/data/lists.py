@@ -11,8 +11,8 @@ import numpy as np
 from kerassl.data.arrays import parse_size
 from kerassl.data.errors import SplitError
 from kerassl.data.files import listed, number_classes, split_name
-from kerassl.data.folder import ImageFolder
-from kerassl.data.photos import DEFAULT_SIZE
+from kerassl.data.photos import DEFAULT_SIZE, Photos
+from kerassl.data.records import Files
 
 _logger = logging.getLogger("kerassl")
 
@@ -31,7 +31,7 @@ def load_list(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
-) -> tuple[ImageFolder, tuple[str, ...] | None]:
+) -> tuple[Photos, tuple[str, ...] | None]:
     """Reads the paths of images.
 
     A `.txt` file has a path in each line. A `.csv` file has a header with the
@@ -79,7 +79,7 @@ def load_list(
     files = [path.parent / rows[i].path for i in chosen]
     if labels is not None:
         labels = labels[chosen]
-    images = ImageFolder(files, size, labels)
+    images = Photos(Files(files), size, labels)
     notes = []
     if empty:
         notes.append(f"left out: {empty:,} lines without a path")
@@ -87,7 +87,7 @@ def load_list(
         words = [f"{name!r} ({count:,})" for name, count in others.items()]
         notes.append(f"left out: lines of other splits: {listed(words)}")
     for note in notes:
-        _logger.warning("Of %r %s", str(path), note)
+        _logger.warning("%r: %s", str(path), note)
     images.notes += notes
     return images.limited(limit), classes
 

@@ -112,8 +112,9 @@ def load(
             other images the short side is resized and the center cropped.
             For photos, `None` means 224.
         limit: int > 0, the number of images to load at most: the first ones of
-            arrays; photos that are evenly spaced, since the first often share
-            a class. The others aren't read. `None` loads all.
+            arrays, and of TFDS, which shuffles them when it prepares them;
+            other photos evenly spaced, since the first often share a class.
+            The others aren't read. `None` loads all.
         data_dir: path of TFDS's data sets, or `None` for TFDS's default.
         max_unreadable: float in [0, 1], the share of unreadable images in a
             folder above which loading fails. Fewer are skipped, and named in
@@ -382,7 +383,7 @@ def _find(
         return _File(Path(spec))
     if spec.startswith("hf:"):
         return _Photos(spec, load_hub)
-    if os.path.isdir(spec) and not spec.isidentifier():
+    if os.path.isdir(os.path.expanduser(spec)) and not spec.isidentifier():
         return _Photos(spec)
     if load_photos := _LOADERS.get(os.path.splitext(spec.lower())[1]):
         return _Photos(spec, load_photos)

@@ -1,8 +1,9 @@
 """Images in Parquet files, as Hugging Face's data sets store them."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,13 @@ import numpy as np
 from kerassl.data.arrays import MAX_BYTES, parse_size
 from kerassl.data.files import check_is_train, number_classes
 from kerassl.data.photos import DEFAULT_SIZE, Photos
-from kerassl.data.remote import find_files, for_each, is_url, open_file
+from kerassl.data.remote import (
+    find_files,
+    for_each,
+    is_url,
+    open_file,
+    unreachable,
+)
 from kerassl.data.row_groups import Column, RowGroups, bytes_of
 
 _logger = logging.getLogger("kerassl")
@@ -77,35 +84,29 @@ def read_parquet(
         ) from error
 
     def about(path: str) -> Any:
-        with open_file(path, ahead=_FOOTER_BYTES) as file:
+        with _named(path), open_file(path, ahead=_FOOTER_BYTES) as file:
             found = parquet.ParquetFile(file)
             return found.metadata, found.schema_arrow
 
     def read(path: str, columns: list[str]) -> Any:
-        with open_file(path, ahead=0) as file:
+        with _named(path), open_file(path, ahead=0) as file:
             return parquet.ParquetFile(file, pre_buffer=True).read(columns)
 
-    try:
-        metadata, schemas = zip(*for_each(about, paths))
-        schema = schemas[0]
-        image = _image_column(schema)
-        _check_alike(paths, schemas, [image, "label"])
-        label = [name for name in schema.names if name == "label"]
-        sizes = [one for file in metadata for one in _bytes(file, image)]
-        stay = any(map(is_url, paths)) or sum(sizes) > MAX_BYTES
-        columns = label if stay else [image, *label]
-        tables = []
-        if columns:
-            tables = for_each(lambda path: read(path, columns), paths)
-        # Files may hold their columns in any order.
+    metadata, schemas = zip(*for_each(about, paths))
+    schema = schemas[0]
+    image = _image_column(schema, name)
+    _check_alike(paths, schemas, [image, "label"])
+    label = [name for name in schema.names if name == "label"]
+    sizes = [one for file in metadata for one in _bytes(file, image)]
+    stay = any(map(is_url, paths)) or sum(sizes) > MAX_BYTES
+    columns = label if stay else [image, *label]
+    table: Any = None
+    if columns:
+        tables = for_each(lambda path: read(path, columns), paths)
+        # Files may hold their columns in any order, and in some of them a
+        # column may be without missing values.
         ordered = [table.select(columns) for table in tables]
-        table: Any = pa.concat_tables(ordered) if ordered else None
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise ValueError(
-            f"The images of {name!r} can't be read: {error}"
-        ) from error
+        table = pa.concat_tables(ordered, promote_options="default")
     records: Column | RowGroups
     if stay:
         records = RowGroups(paths, metadata, image, name, sizes)
@@ -125,6 +126,15 @@ def read_parquet(
     return Photos(records, size, labels).limited(limit), classes
 
 
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Names a file that can't be read: libraries have errors of their own."""
+    try:
+        yield
+    except Exception as error:
+        raise unreachable(path, error) from error
+
+
 def _check_alike(
     paths: Sequence[str], schemas: Sequence[Any], columns: Sequence[str]
 ) -> None:
@@ -139,12 +149,12 @@ def _check_alike(
         for path, schema in zip(paths, schemas):
             if (found := form(schema, name)) != needed:
                 raise ValueError(
-                    f"the column {name!r} of {path!r} is of another type than "
+                    f"The column {name!r} of {path!r} is of another type than "
                     f"that of {paths[0]!r}. Found: {found} and {needed}"
                 )
 
 
-def _image_column(schema: Any) -> str:
+def _image_column(schema: Any, name: str) -> str:
     """Returns the name of the column with the images."""
 
     def is_image(field: Any) -> bool:
@@ -163,8 +173,8 @@ def _image_column(schema: Any) -> str:
     if len(names) == 1:
         return names[0]
     raise ValueError(
-        "a column 'image' of bytes is needed, or one such column of another "
-        f"name. Found the columns {schema.names}"
+        f"{name!r} needs a column 'image' of bytes, or one such column of "
+        f"another name. Found: {schema.names}"
     )
 
 

@@ -144,7 +144,9 @@ def _judge(
         if lost.size:
             names = listed([repr(classes[label]) for label in lost])
             found += f", so no image is left of the class {names}"
-    if share > max_unreadable or len(errors) == checked:
+    if len(errors) == checked:
+        raise ValueError(f"{found}: {named}")
+    if share > max_unreadable:
         raise ValueError(
             f"{found}, more than max_unreadable={max_unreadable:.1%}. "
             "Repair or delete them, or raise `max_unreadable` "

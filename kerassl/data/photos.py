@@ -306,13 +306,17 @@ class Photos:
             return True
         return False
 
+    def spread(self, most: int) -> np.ndarray:
+        """Returns at most so many indices, evenly spaced."""
+        if isinstance(self.records, RowGroups):
+            return self.records.sample(most)
+        return spread(len(self), most)
+
     def limited(self, limit: int | None) -> Self:
         """Returns at most so many photos, evenly spaced."""
         if limit is None or limit >= len(self):
             return self
-        if isinstance(self.records, RowGroups):
-            return self.select(self.records.sample(limit))
-        return self.select(spread(len(self), limit))
+        return self.select(self.spread(limit))
 
     def permutation(self, rng: np.random.Generator) -> np.ndarray:
         """Returns the images in a random order, which reads each once."""

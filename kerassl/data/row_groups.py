@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kerassl.data.decode import Source
+from kerassl.data.records import MOST_AT_ONCE
 from kerassl.data.remote import AT_ONCE, is_url, open_file, patiently
 from kerassl.data.spread import spread
 from kerassl.data.threads import Threads
@@ -26,8 +27,6 @@ _FEWEST_MIXED = 4
 _MOST_AHEAD = 8
 # Batches that are being read at the same time, and one more.
 _BATCHES = 4
-# A task of `workers` has at most so many images.
-_FEW = 32
 # A sample is taken from this many groups at least.
 _SAMPLED = 8
 
@@ -108,7 +107,7 @@ class RowGroups:
             for file, group in self.groups
         ]
         self.starts = np.cumsum([0, *counts])
-        self.rows = np.arange(self.starts[-1])
+        self._use(np.arange(self.starts[-1]))
         mean = max(1, sum(sizes) // max(1, len(sizes)))
         #: How many groups an epoch's order mixes.
         self.mixed = max(_FEWEST_MIXED, MIXED_BYTES // mean)
@@ -117,13 +116,19 @@ class RowGroups:
         self._kept = Kept(self.mixed + self.ahead)
         self._threads = Threads(AT_ONCE)
 
+    def _use(self, rows: np.ndarray) -> None:
+        self.rows = rows
+        groups = max(1, len(np.unique(self._group_of(rows))))
+        # How many images that are used a group has.
+        self._each = -(-len(rows) // groups)
+
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.rows)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickles a few images, such as a task's, with their bytes."""
-        if len(self) > _FEW:
+        if len(self) > MOST_AT_ONCE:
             return super().__reduce_ex__(protocol)
         values = _column(self._or_none(i) for i in range(len(self)))
         return Column, (values, np.arange(len(self)), self.where)
@@ -174,7 +179,7 @@ class RowGroups:
         """Returns some of the images; they share what is in memory."""
         selected = object.__new__(RowGroups)
         vars(selected).update(vars(self))
-        selected.rows = self.rows[indices]
+        selected._use(self.rows[indices])
         return selected
 
     def permutation(self, rng: np.random.Generator) -> np.ndarray:
@@ -214,9 +219,13 @@ class RowGroups:
         mean = -(-int(self.starts[-1]) // len(self.groups))
         batches = _BATCHES * -(-batch_size // mean)
         self._kept.most = self.mixed + self.ahead + batches
-        soon = self.rows[indices[: self.ahead * mean]]
+        # Of a selection, the batches that are being read need more groups,
+        # which would push out what is read ahead of them.
+        more = _BATCHES * batch_size * (mean - self._each) // mean
+        count = max(0, self.ahead * self._each - more)
+        soon = self.rows[indices[:count]]
         for group in dict.fromkeys(self._group_of(soon).tolist()):
-            if group not in self._kept:
+            if not self._kept.renew(group):
                 self._threads.submit(self._group, group)
 
 
@@ -247,9 +256,13 @@ class Kept:
         self.most = state["most"]
         self._begin()
 
-    def __contains__(self, key: int) -> bool:
-        """Returns whether something is kept, or being made."""
-        return key in self._found
+    def renew(self, key: int) -> bool:
+        """Keeps something as if it was just used; says whether it was there."""
+        try:  # Without the lock, which may have been inherited.
+            self._found.move_to_end(key)
+        except KeyError:
+            return False
+        return True
 
     def get(self, key: int, make: Callable[[], Any]) -> Any:
         """Returns what is kept, or makes it; other threads wait for it."""

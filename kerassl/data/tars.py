@@ -202,9 +202,8 @@ def _index(tar: IO[bytes], suffixes: set[str]) -> Found:
     with tarfile.open(fileobj=tar, mode="r:") as archive:
         for member in archive:
             folder, _, name = member.name.rpartition("/")
-            key, _, rest = name.partition(".")
-            suffix = f".{rest.rpartition('.')[2].lower()}"
-            key = f"{folder}/{key}"
+            key = f"{folder}/{name.partition('.')[0]}"
+            suffix = os.path.splitext(name)[1].lower()
             if member.islnk() or member.issym():
                 skipped["links"] += 1
             elif not member.isfile() or name.startswith("."):

@@ -28,7 +28,7 @@ def index_tfrecords(
         A pair: the images as `Ranges`, and the label of each, or `None`.
 
     Raises:
-        ValueError: if a record lacks the image.
+        ValueError: if a record lacks the image, or a file ends early.
     """
     rows: list[tuple[int, int, int]] = []
     labels: list[int | None] = []
@@ -39,7 +39,7 @@ def index_tfrecords(
             open(path, "rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            for at, (start, stop) in enumerate(_records(data)):
+            for at, (start, stop) in enumerate(_records(data, path)):
                 if at < skip:
                     continue
                 if 0 <= take <= at - skip or len(rows) == limit:
@@ -61,15 +61,18 @@ def index_tfrecords(
     return Ranges(paths, np.array(rows, "int64")), labels
 
 
-def _records(data: mmap.mmap) -> Iterator[tuple[int, int]]:
+def _records(data: mmap.mmap, path: Path) -> Iterator[tuple[int, int]]:
     """Yields the first and the last byte of each record."""
     at = 0
-    while at + 12 <= len(data):
+    while at < len(data):
         size = int.from_bytes(data[at : at + 8], "little")
         start = at + 12  # The length has a checksum of 4 bytes, ...
         at = start + size + 4  # ... and so has the record.
         if at > len(data):
-            raise ValueError("a TFRecord file ends early")
+            raise ValueError(
+                f"{str(path)!r} ends early, in the record at byte "
+                f"{start - 12:,}."
+            )
         yield start, start + size
 
 

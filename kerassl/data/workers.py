@@ -24,14 +24,12 @@ from pathlib import Path
 import numpy as np
 
 from kerassl.data.cuts import Maker
-from kerassl.data.records import Records
+from kerassl.data.records import MOST_AT_ONCE, Records
 from kerassl.data.shared import Layout, Memories
 from kerassl.data.threads import cores
 
 # A process takes a third of a second to start.
 FEWEST_IMAGES = 1000
-# Images that a process gets at once: a message takes 0.1 ms.
-_CHUNK = 32
 _MOST_FAILED_STARTS = 3
 # glibc gives the memory of each photo back to the kernel, which clears it for
 # the next one. Up to so many bytes stay in the process.
@@ -132,7 +130,7 @@ class Workers:
         """
         memory, arrays = self._memories.take(layout)
         total = len(indices)
-        chunk = max(1, min(_CHUNK, -(-total // self.count)))
+        chunk = max(1, min(MOST_AT_ONCE, -(-total // self.count)))
 
         def ask(first: int, stop: int) -> list[int]:
             task = Task(

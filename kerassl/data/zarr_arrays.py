@@ -1,7 +1,7 @@
 """Arrays in Zarr stores, of version 2 and 3."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -59,13 +59,6 @@ class ZarrStore:
         else:
             self._arrays = dict(found.arrays())
         self.names = list(self._arrays)
-
-    def __enter__(self) -> Self:
-        """Returns itself."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Does nothing: nothing stays open."""
 
     def __getitem__(self, name: str) -> ZarrArray:
         """Returns the array of a name, whose metadata has been read."""

@@ -43,8 +43,8 @@ def process_shard(batch: Any) -> Any:
     count = len(batch.images if isinstance(batch, ImageData) else batch)
     if count % processes:
         raise ValueError(
-            f"A batch of {count} can't be shared out to {processes} "
-            "processes. Choose a `batch_size` that is a multiple of it."
+            f"{count:,} images can't be shared out to {processes} processes. "
+            f"Give a multiple of {processes}."
         )
     size = count // processes
     rows = slice(rank * size, (rank + 1) * size)

@@ -54,7 +54,7 @@ def devices(count: int) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ValueError: if there are fewer devices or processes, with advice.
+        ValueError: if there are fewer devices, or another number of processes.
 
     Example:
     ```python

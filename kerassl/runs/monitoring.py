@@ -9,7 +9,6 @@ import keras
 
 from kerassl import callbacks, encoders
 from kerassl.choices import check_choice
-from kerassl.data.spread import spread
 from kerassl.models import load_keras_file
 from kerassl.names import BEST, MONITORS, START
 from kerassl.run_folder import TENSORBOARD
@@ -77,7 +76,7 @@ def monitors(
         elif name == "linear":
             made.append(callbacks.LinearProbeMonitor(**labeled, **options))
         else:
-            images = run.data.select(spread(len(run.data.images), FEW))
+            images = run.data.limited(FEW)
             made.append(callbacks.CollapseMonitor(images, **options))
     return made
 
@@ -117,7 +116,7 @@ def guard(run: Run, labels: bool = False) -> callbacks.StartGuard:
             f"The images of {run.data.name} have no labels for the guard. "
             "Leave them out: it then compares neighborhoods with the start."
         )
-    images = run.data.select(spread(len(run.data.images), GUARDED))
+    images = run.data.limited(GUARDED)
     start = None
     if not run.is_new:
         start = encoders.accepted(load_keras_file(run.folder / START))

@@ -12,7 +12,6 @@ from kerassl import data as kerassl_data
 from kerassl.data import ImageData
 from kerassl.data.errors import SplitError
 from kerassl.data.files import listed
-from kerassl.data.spread import spread
 from kerassl.evaluation.labels import encode_labels, labels_by_name
 from kerassl.value_range import Percentiles, parse_range
 
@@ -94,8 +93,8 @@ class LabeledSplits:
         if asked is None:
             # Held out before the limit applies: the same images at any limit.
             learned, asked = load(source, "train", None).split(HELD_OUT, seed=0)
-            learned = _limited(learned, train_limit)
-            asked = _limited(asked, test_limit)
+            learned = learned.limited(train_limit)
+            asked = asked.limited(test_limit)
             self.settings["held_out"] = HELD_OUT
             self.notes.append(
                 f"{why}: {HELD_OUT:.0%} of the training images of each class "
@@ -156,13 +155,6 @@ class LabeledSplits:
 def _are_labeled(part: ImageData) -> bool:
     """Returns whether there are labels; TFDS marks missing ones by -1."""
     return part.labels is not None and bool((part.labels >= 0).any())
-
-
-def _limited(part: ImageData, limit: int | None) -> ImageData:
-    """Returns at most `limit` images, evenly spaced."""
-    if limit is None or limit >= len(part.images):
-        return part
-    return part.select(spread(len(part.images), limit))
 
 
 def _named(classes: Iterable[int | str]) -> str:

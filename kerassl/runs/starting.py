@@ -8,7 +8,6 @@ import keras
 from kerassl import data as kerassl_data
 from kerassl import distributed, encoders, recipes
 from kerassl.data.inspection import channel_statistics
-from kerassl.data.spread import spread
 from kerassl.environment import environment
 from kerassl.models import load_keras_file
 from kerassl.names import FROM_WEIGHTS, MAX_UNREADABLE, START, split_library
@@ -341,7 +340,7 @@ def _normalized(recipe: Recipe, images: Any) -> Recipe:
     has_own = split_library(recipe.encoder)[0] and channels == 3
     if is_plain or has_own or recipe.normalization:
         return recipe
-    few = images.select(spread(len(images.images), NORMALIZED_IMAGES))
+    few = images.limited(NORMALIZED_IMAGES)
     found = channel_statistics(few.images)
     if max(found["mean"]) + max(found["std"]) < 1:
         raise ValueError(

@@ -103,6 +103,8 @@ def test_what_else_is_reduced_is_said(tmp_path, ramp):
         assert word in reduced(path) and bool(word) == bool(reduced(path))
     ramp.convert("P").save(path, transparency=0)
     assert "transparency" in reduced(path)
+    Image.new("LAB", (8, 8), (120, 3, 9)).save(tmp_path / "x.tif")
+    assert reduced(tmp_path / "x.tif") == ""
     ramp.convert("CMYK").save(tmp_path / "x.jpg")
     assert "CMYK" in reduced(tmp_path / "x.jpg")
     infrared = np.asarray(ramp.convert("RGBA"))

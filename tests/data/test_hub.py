@@ -190,6 +190,28 @@ def test_streamed_from_a_folder(hub):
         load("hf://datasets/photos")
 
 
+def test_streamed_from_the_branch_of_what_was_converted(hub):
+    push({"photos.zip": b"PK"})
+    branch = "refs/convert/parquet"
+    huggingface_hub.HfApi().create_branch(
+        NAME, branch=branch, repo_type="dataset"
+    )
+    push({f"{n}/train/0000.parquet": table([int(n)]) for n in "12"}, branch)
+    source = f"hf://datasets/{NAME}@{branch}"
+    with pytest.raises(ValueError, match="several data sets.*1, 2"):
+        load(source)
+    assert values(load(f"{source}/2", image_size=8)) == [2]
+    assert values(load(f"hf:{NAME}/1@{branch}", image_size=8)) == [1]
+
+
+def test_a_connection_that_drops_while_streaming(hub, monkeypatch):
+    monkeypatch.setattr("kerassl.data.remote._PAUSES", ())
+    push(TRAIN)
+    hub.faults.append(Fault("/train-00000", times=100, cut=9, method="GET"))
+    with pytest.raises(ValueError, match="00000-of-.*' can't be read"):
+        load(f"hf://datasets/{NAME}", image_size=8)
+
+
 def test_what_is_not_there(hub):
     with pytest.raises(ValueError, match="hf:OWNER/NAME"):
         load("hf:photos")

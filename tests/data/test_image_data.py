@@ -34,6 +34,13 @@ def test_split_takes_a_share_of_each_class():
     assert numbers(again[1]) == numbers(test) != numbers(other[1])
 
 
+def test_a_few_are_evenly_spaced():
+    whole = data(range(50))
+    few = whole.limited(5)
+    assert numbers(few) == few.labels.tolist() == [0, 10, 20, 30, 40]
+    assert whole.limited(None) is whole is whole.limited(50)
+
+
 def test_split_without_labels():
     train, test = data().split(0.3)
     assert len(train.images) == 35 and len(test.images) == 15

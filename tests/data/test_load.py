@@ -238,6 +238,15 @@ def test_photos_of_tfds_stay_in_its_files(tmp_path, split):
     np.testing.assert_array_equal(data.images[:, 0, 0, 0], 7 * right)
     np.testing.assert_array_equal(data.labels, 30 * right)
     assert len(data.class_names) == 300
+    (file,) = tmp_path.rglob("*.tfrecord*")
+    whole = file.read_bytes()
+    for size in (len(whole) - 9, 5):  # In a record, and in a header.
+        file.write_bytes(whole[:size])
+        with pytest.raises(
+            ValueError, match=rf"{file.name}' ends early, .* \d"
+        ):
+            kerassl.data.load(name, image_size=8, data_dir=tmp_path)
+    file.write_bytes(whole)
     with pytest.raises(ValueError, match="'labeled_photos' holds no image"):
         kerassl.data.load(name, "train[:0]", image_size=8, data_dir=tmp_path)
     again = pickle.loads(pickle.dumps(data.select([1]).images))
@@ -296,6 +305,16 @@ def test_size_of_a_folder_that_begins_with_broken_images(tmp_path):
     for i in range(2100):
         (tmp_path / f"b{i}.png").hardlink_to(tmp_path / "b.png")
     assert peek_size(f"folder:{tmp_path}") == (224, True)
+
+
+def test_a_folder_of_the_home_folder(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").mkdir()
+    image.new("RGB", (9, 8)).save(tmp_path / "photos" / "a.png")
+    for spec in ("~/photos", "folder:~/photos"):
+        assert len(kerassl.data.load(spec, image_size=8).images) == 1
+        assert peek_size(spec) == (8, True)
 
 
 @pytest.mark.parametrize("suffix", ["npz", "zarr", "csv", "tar"])

@@ -17,7 +17,7 @@ from kerassl.data import remote
 from kerassl.data.load import peek_size
 from kerassl.data.tars import index_tars
 from tests.backends import once
-from tests.data.test_sources import encoded, no_rows, numbers
+from tests.data.test_sources import encoded, no_rows, numbers, parquet
 
 pytestmark = once
 
@@ -36,7 +36,7 @@ def memory():
 
 @pytest.fixture
 def server():
-    """Serves `server.files`, with ranges; `server.faults` requests fail."""
+    """Serves `server.files`, with ranges; fails as `server.faults` says."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.log, server.faults = {}, [], []
     server.ranges = True
@@ -63,8 +63,8 @@ class Handler(BaseHTTPRequestHandler):
         status, headers = 200, {"Accept-Ranges": "bytes"}
         if body is None:
             status, body = 404, b""
-        elif part and server.faults:
-            status, body = server.faults.pop(), b"busy"
+        elif part and server.faults and (fault := server.faults.pop()):
+            status, body = fault, b"busy"
         else:
             headers["ETag"] = f'"{hash(body)}"'
             if part:
@@ -220,6 +220,9 @@ def test_many_are_fetched_by_processes(server, monkeypatch):
         ("memory://bucket/x.tar", "no file 'memory://bucket/x.tar'"),
         ("memory://bucket/x-*.tar", "no file 'memory://bucket/x-"),
         ("http://127.0.0.1:1/x.tar", "no file.*connect"),
+        ("s3://bucket/x.parquet", "s3://bucket/x.parquet.*s3fs"),
+        ("memory://bucket/x.parquet", "no file 'memory://bucket/x.parquet'"),
+        ("http://127.0.0.1:1/x.parquet", "no file.*x.parquet.*connect"),
     ],
 )
 def test_what_cannot_be_read(memory, source, words, capsys, monkeypatch):
@@ -227,6 +230,8 @@ def test_what_cannot_be_read(memory, source, words, capsys, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     if source.startswith("http"):
         pytest.importorskip("aiohttp")
+    if source.endswith("parquet"):
+        pytest.importorskip("pyarrow")
     assert main(["data", "check", source]) == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert re.search(words, error), error
@@ -245,3 +250,21 @@ def test_servers_with_faults(server, memory):
     memory.pipe_file("/x.tar", tar(0)[:1600])
     with pytest.raises(ValueError, match="x.tar' is not a readable tar"):
         load("memory://x.tar")
+
+
+@pytest.mark.parametrize("status", [403, 503])
+def test_servers_with_faults_at_parquet_files(server, tmp_path, status):
+    pytest.importorskip("aiohttp")
+    content = parquet(tmp_path / "x.parquet", [0, 1, 0, 1]).read_bytes()
+    server.files["/x.parquet"] = content
+    url = f"{server.url}/x.parquet"
+    # First of the metadata, then of the labels.
+    for good in (0, 1):
+        server.log.clear()
+        server.faults[:] = [status] * 9 + [0] * good
+        with pytest.raises(
+            ValueError, match=f"^'{url}' can't be read.*{status}"
+        ):
+            load(url)
+    server.faults.clear()
+    assert numbers(load(url).images) == [0, 1, 2, 3]

@@ -5,12 +5,14 @@ import json
 import logging
 import pickle
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import kerassl.data
+from kerassl.data.files import number_classes
 from kerassl.data.inspection import _look
 from kerassl.data.load import find, peek_size
 from kerassl.data.records import Ranges
@@ -78,7 +80,15 @@ def test_lines_without_a_path_are_counted(files, caplog):
     data = load(path)
     assert numbers(data.images) == [0, 1] and data.labels.tolist() == [0, 1]
     assert data.notes == ("left out: 2 lines without a path",)
-    assert "some.csv' left out: 2 lines" in caplog.text
+    assert "some.csv': left out: 2 lines" in caplog.text
+
+
+def test_equal_numbers_are_classes_in_a_fixed_order():
+    for names in (["7", "07", "6"], ["07", "6", "7"]):
+        assert number_classes(names)[0] == ("6", "07", "7")
+    # The order of a set depends on Python's hash seed.
+    names = [f"{'0' * i}7" for i in range(9)]
+    assert number_classes(names)[0] == tuple(sorted(names))
 
 
 def test_splits_of_a_table_share_their_labels(files):
@@ -256,6 +266,12 @@ def test_images_of_tars_with_one_name_are_counted(tmp_path, caplog):
     assert words in data.notes[0] and words[10:] in caplog.text
 
 
+def test_files_of_tars_without_a_suffix_are_counted(tmp_path):
+    members = {"0.png": encoded(0), "README": b"", "a.b/LICENSE": b""}
+    data = load(shard(tmp_path / "x.tar", members))
+    assert data.notes[0].endswith("(2 in all): 2 without a suffix")
+
+
 def test_reasons_are_the_same_for_all_images_of_tars(tmp_path):
     members = {f"{i}.png": b"no image" for i in range(3)}
     path = shard(tmp_path / "x.tar", {**members, "3.png": encoded(3)})
@@ -384,7 +400,7 @@ def test_wrong_parquet_files(tmp_path):
     path.write_bytes(b"no Parquet")
     with pytest.raises(ValueError, match="x.parquet.*can't be read"):
         load(path)
-    with pytest.raises(ValueError, match="'image'.*'text'"):
+    with pytest.raises(ValueError, match="x.parquet'.*'image'.*'text'"):
         pa = pytest.importorskip("pyarrow")
         from pyarrow import parquet as pq
 
@@ -407,6 +423,14 @@ def test_parquet_files_of_several_forms(tmp_path):
     data = load(f"{tmp_path}/*.parquet")
     assert numbers(data.images) == [0, 1, 0, 1]
     assert data.labels.tolist() == [0, 1, 1, 1]
+    # Nor does it if a file has no missing labels by its schema.
+    for i, nullable in enumerate((True, False)):
+        kinds = pa.schema(
+            [("image", pa.binary()), pa.field("label", pa.int64(), nullable)]
+        )
+        table = pa.table(other, kinds)
+        pq.write_table(table, tmp_path / f"{i}.parquet")
+    assert load(f"{tmp_path}/*.parquet").labels.tolist() == [0, 0, 0, 0]
     kinds = {"int32": pa.array([1, 1], pa.int32()), "no such column": None}
     for found, labels in kinds.items():
         other["label"] = labels
@@ -511,6 +535,46 @@ def test_an_epoch_reads_each_row_group_once(tmp_path, large):
     ):
         np.testing.assert_array_equal(images, wanted)
         np.testing.assert_array_equal(labels, known)
+
+
+def test_a_few_images_are_in_few_row_groups(tmp_path, large):
+    few = load(many(tmp_path / "x.parquet")).limited(20)
+    large.clear()
+    assert numbers(few.images) == few.labels.tolist()
+    assert len(few.labels) == 20 and len(set(large)) == 8
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize(
+    "step, batch_size", [(1, 4), (3, 4), (10, 4), (10, 32)]
+)
+def test_what_is_read_ahead_is_used(
+    tmp_path, large, monkeypatch, shuffled, step, batch_size
+):
+    """Of all images, and of a third and a tenth of each group."""
+    path = many(tmp_path / "x.parquet", count=1200, group=10, size=8)
+    size = 120 * path.stat().st_size // 1200
+    monkeypatch.setattr("kerassl.data.row_groups.MIXED_BYTES", 3 * size)
+    records = load(path).images.records.select(range(0, 1200, step))
+    assert 20 < records.mixed < 40 and records.ahead > 4
+    # At once, so that the reads are the same each time.
+    threads = SimpleNamespace(submit=lambda task, *given: task(*given))
+    monkeypatch.setattr(records, "_threads", threads)
+    order = np.arange(len(records))
+    if shuffled:
+        order = records.permutation(np.random.default_rng(0))
+    large.clear()
+    records._kept._begin()
+    ahead = []
+    for start in range(0, len(order), batch_size):
+        stop = start + batch_size
+        records.expect(order[stop:], batch_size)
+        ahead.append(len(large))
+        for index in order[start:stop]:
+            records.source(index)
+    assert len(large) < 1.1 * 120 and set(large) == set(range(120))
+    # It does read ahead, unless each batch needs many groups anyway.
+    assert (ahead[0] > 1) == (step < 10)
 
 
 def test_orders_of_few_row_groups_are_any(tmp_path, large, monkeypatch):

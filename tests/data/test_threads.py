@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import kerassl.data
-from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import Photos
 from kerassl.data.threads import Threads
 
 pytestmark = [
@@ -29,7 +29,7 @@ def data(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (8, 8), (i, i, i)).save(path)
     data = kerassl.data.load(tmp_path, image_size=4)
-    assert isinstance(data.images, ImageFolder)
+    assert isinstance(data.images, Photos)
     assert values(data.images[:]) == [*range(0, COUNT, 2), *range(1, COUNT, 2)]
     return data
 

@@ -133,7 +133,7 @@ def test_the_same_batches_again(folder, use, kind):
 
 def test_unreadable_images_are_replaced(folder, use, caplog):
     data = kerassl.data.load(folder, image_size=24)
-    data.images.paths[4].write_bytes(b"nothing")
+    data.paths[4].write_bytes(b"nothing")
     found = []
     for processes in (True, False):
         use(processes)
