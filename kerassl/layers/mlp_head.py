@@ -37,7 +37,7 @@ class MLPHead(keras.layers.Layer):
 
     Raises:
         ValueError: if `units` is empty or not positive, or
-            `output_normalization` is not one of the four.
+            `output_normalization` or `hidden_activation` is none of these.
 
     Example:
     ```python

@@ -63,8 +63,8 @@ def sine_positions(grid: int, width: int) -> np.ndarray:
     """
     if width % 4:
         raise ValueError(
-            "Sine positions need widths that are multiples of 4, in MAE's "
-            f"encoder and decoder. Received: {width}"
+            "Sine positions need widths that are multiples of 4: of the ViT, "
+            f"MAE's decoder and I-JEPA's predictor. Received: {width}"
         )
     quarter = width // 4
     frequencies = 10000.0 ** (-np.arange(quarter) / quarter)

@@ -4,6 +4,8 @@ from typing import Any
 
 from keras import ops
 
+from kerassl.losses.numbers import at_least
+
 
 def masked_reconstruction(
     predictions: Any, targets: Any, mask: Any, absolute: bool = False
@@ -14,13 +16,12 @@ def masked_reconstruction(
         predictions: tensor that broadcasts to `(N, L, P)`: L patches of P
             pixel values.
         targets: tensor `(N, L, P)`.
-        mask: tensor `(N, L)`, 1 for hidden patches and 0 for visible ones; at
-            least one is hidden.
+        mask: tensor `(N, L)`, 1 for hidden patches and 0 for visible ones.
         absolute: bool. `False` is MAE's squared error, `True` SimMIM's absolute
             one.
 
     Returns:
-        A dict with `"loss"`, a float32 scalar.
+        A dict with `"loss"`, a float32 scalar: 0 if no patch is hidden.
 
     Reference:
         - [He et al., 2021](https://arxiv.org/abs/2111.06377)
@@ -33,7 +34,7 @@ def masked_reconstruction(
     errors = predictions - targets
     errors = ops.abs(errors) if absolute else ops.square(errors)
     errors = ops.mean(errors, axis=-1)
-    return {"loss": ops.sum(errors * mask) / ops.sum(mask)}
+    return {"loss": ops.sum(errors * mask) / at_least(ops.sum(mask), 1.0)}
 
 
 def normalize_patches(patches: Any) -> tuple[Any, Any, Any]:

@@ -13,8 +13,8 @@ def similarity_distillation(
 ) -> dict[str, Any]:
     """Computes how far similarities to a queue are from the teacher's.
 
-    The softmax of an image's cosine similarities to the teacher's features of
-    other images is a distribution. The loss is the Kullback-Leibler divergence
+    The softmax of an image's cosine similarities to the teacher's features in
+    the queue is a distribution. The loss is the Kullback-Leibler divergence
     of the student's from the teacher's.
 
     Args:

@@ -12,7 +12,7 @@ from kerassl.augmentation.namespace import array
 from kerassl.data.batches import CROPS
 from kerassl.distributed import mean_over_devices, scale_loss_for_keras
 from kerassl.image_format import channels_last
-from kerassl.layers import MLPHead, MomentumNetwork
+from kerassl.layers import FeatureQueue, MLPHead, MomentumNetwork
 from kerassl.methods.linked import LinkedModel
 from kerassl.methods.views import views_for
 from kerassl.networks import freeze_parts, frozen_parts
@@ -321,6 +321,23 @@ class SelfSupervisedModel(LinkedModel):
     def after_update(self) -> None:
         """Assigns the weights that follow the optimizer step."""
 
+    def check_batch(self, size: int) -> None:
+        """Refuses a batch that the model can't train on.
+
+        It is too small, or larger than one of the model's queues
+        (`kerassl.layers.FeatureQueue`).
+
+        Args:
+            size: int, the number of images, of all processes.
+
+        Raises:
+            ValueError: with advice.
+        """
+        super().check_batch(size)
+        for layer in self.layers:
+            if isinstance(layer, FeatureQueue):
+                layer.check_batch(size)
+
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns the loss of a model that gives all images the same features.
 
@@ -346,7 +363,7 @@ class SelfSupervisedModel(LinkedModel):
 
         Args:
             inputs: images `(N, H, W, C)`; a dict of views with the augmenter's
-                names, and optionally those of `drawn_names`; a dict with
+                names, and optionally all of `drawn_names`; a dict with
                 the images under `"image"`, as in TensorFlow Datasets; or one
                 with crops of photos, from `ImageBatches`.
 
@@ -354,14 +371,14 @@ class SelfSupervisedModel(LinkedModel):
             A dict of view name to images, with the result of `draw`.
 
         Raises:
-            ValueError: if the dict has neither, or the images' number of
-                channels isn't the encoder's.
+            ValueError: if the dict has neither, or only some of
+                `drawn_names`, or the images' number of channels isn't the
+                encoder's.
         """
-        given = inputs if isinstance(inputs, Mapping) else {}
-        if CROPS in given:
-            views = self.augmenter(given[CROPS])
+        if isinstance(inputs, Mapping) and CROPS in inputs:
+            views = self.augmenter(inputs[CROPS])
         else:
-            views = select(inputs, self.augmenter.view_names)
+            views = select(inputs, self.augmenter.view_names, self.drawn_names)
         if not isinstance(views, Mapping):
             channels = self.encoder.input_shape[-1]
             if len(views.shape) != 4 or views.shape[-1] != channels:
@@ -370,9 +387,10 @@ class SelfSupervisedModel(LinkedModel):
                     f"{channels}), channels last. Found: {tuple(views.shape)}"
                 )
             views = self.augmenter(views)
-        if not set(self.drawn_names) <= set(given):
-            given = self.draw(ops.shape(next(iter(views.values())))[0])
-        return {**views, **{name: given[name] for name in self.drawn_names}}
+        if not set(self.drawn_names) <= set(views):
+            count = ops.shape(next(iter(views.values())))[0]
+            views = {**views, **self.draw(count)}
+        return views
 
     def inputs_for(self, **kwargs: Any) -> Inputs:
         """Returns a reader of images of any size, or of ready-made views."""

@@ -47,8 +47,9 @@ class LinkedModel(ImageModel):
             name: str, the name of a recipe: `"cpu"`, `"cifar"` or
                 `"imagenet"`, or the path of a TOML file, as in
                 `kerassl.recipes.get`. A class with several methods takes those
-                of its default version (`MoCo`: `moco_v2`; `SimCLR`: `simclr`);
-                others are named in full, as in `"moco_v1/cpu"`.
+                of its default version (`MoCo`: `moco_v2`; `SimCLR`: `simclr`;
+                `SimSiam`: `simsiam`); others are named in full, as in
+                `"moco_v1/cpu"`.
             image_shape: `(height, width, channels)` of the images. Not needed
                 if `encoder` is a model, or with `weights`.
             steps: int > 0, the number of training steps of the whole run:

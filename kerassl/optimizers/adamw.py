@@ -71,6 +71,11 @@ class AdamW(Base):
     def weight_decay(self, value: Any) -> None:
         self.decay = value
 
+    def _apply_weight_decay(self, variables: list) -> None:
+        # On PyTorch Keras fails where nothing decays.
+        if any(map(self._use_weight_decay, variables)):
+            super()._apply_weight_decay(variables)
+
     def get_config(self) -> dict:
         """Returns the arguments of the constructor."""
         return {

@@ -193,7 +193,8 @@ def mae(encoder, **kwargs):
 
 
 def simmim(encoder, **kwargs):
-    return kerassl.SimMIM(tiny_vit(encoder), **kwargs)
+    # Of 4x4 patches, so that some squares are cut, and masks differ in size.
+    return kerassl.SimMIM(tiny_vit(encoder), **({"mask_size": 3} | kwargs))
 
 
 def ijepa(encoder, **kwargs):

@@ -28,7 +28,7 @@ ACROSS = ["simclr", "moco_v3", "swav", "barlow_twins", "vicreg"]
 ACROSS += ["supcon", "lejepa", "visreg", "emp_ssl", "dinov2"]
 # Those whose devices exchange more than gradients and batch statistics.
 EXCHANGING = [*ACROSS, "moco_v2", "moco_shuffled", "nnclr", "context_encoder"]
-EXCHANGING += ["dino", "ibot", "distillation"]
+EXCHANGING += ["dino", "ibot", "distillation", "simmim"]
 # Of those, the slow ones: with ViTs, and with many views.
 SLOW = ["dinov2", "ibot", "emp_ssl"]
 # What is exchanged in each way, on every backend.

@@ -61,6 +61,12 @@ def test_simmims_is_the_absolute_error():
     assert float(loss["loss"]) == pytest.approx(np.mean(errors), rel=1e-5)
 
 
+def test_no_hidden_patch_costs_nothing():
+    """As on a device whose images are whole."""
+    predictions, patches, mask = arrays(hidden=0)
+    assert float(masked_reconstruction(predictions, patches, mask)["loss"]) == 0
+
+
 @pytest.mark.parametrize("absolute", [False, True])
 def test_visible_patches_cost_nothing(absolute):
     predictions, patches, mask = arrays()

@@ -8,6 +8,7 @@ from keras import ops
 import kerassl
 from kerassl import augmentation
 from kerassl.augmentation import View, ViewAugmenter
+from kerassl.layers import FeatureQueue
 from tests.contracts.methods import METHODS, tiny_encoder
 
 pytestmark = pytest.mark.every_backend
@@ -146,6 +147,32 @@ def test_only_methods_that_count_have_a_weight_more(method):
     model = METHODS[method](tiny_encoder())
     names = [weight.name for weight in model.weights]
     assert names.count("steps") == model.counts_steps
+
+
+def test_a_batch_beyond_a_queue_is_refused(images):
+    for memory in (FeatureQueue(40, 8), [FeatureQueue(40, 8)]):
+        model = mean_model()
+        model.memory = memory
+        with pytest.raises(ValueError, match="larger `queue_size`"):
+            model.fit(images, batch_size=64, verbose=0)
+        assert int(model.optimizer.iterations) == 0
+
+
+@pytest.mark.parametrize("given", [["mask_1"], ["mask_1", "mask_2"]])
+def test_what_is_drawn_comes_with_the_views_or_not(images, given):
+    """As a whole: some of it would have been drawn anew, unnoticed."""
+    model = METHODS["ibot"](tiny_encoder())
+    model.compile("sgd")
+    made = model.make_views(ops.convert_to_tensor(images[:4]))
+    views = {name: made[name] for name in (*model.augmenter.view_names, *given)}
+    if len(given) == 2:
+        assert model.make_views(views) == views
+        return
+    message = r"all of \['mask_1', 'mask_2'\] .* Found: \['mask_1'\]"
+    with pytest.raises(ValueError, match=message):
+        model(views)
+    with pytest.raises(ValueError, match=message):
+        model.fit(numpy(views), verbose=0)
 
 
 def test_encoders_and_ready_made_views_may_be_oblong():

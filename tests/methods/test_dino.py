@@ -10,9 +10,11 @@ from scipy.special import log_softmax, softmax
 
 import kerassl
 from kerassl.augmentation import View, ViewAugmenter
+from kerassl.encoders.depth import RandomDepth
 from kerassl.methods.views import views_for
+from kerassl.networks import all_layers
 from kerassl.optimizers import AdamW, Ramp
-from tests.contracts.methods import tiny_encoder
+from tests.contracts.methods import ibot, tiny_encoder, tiny_vit
 
 
 def views_of(*sizes):
@@ -287,6 +289,25 @@ def test_dropout_stays_in_the_student(images):
     for name in ("teacher_view_1", "teacher_view_2"):
         np.testing.assert_array_equal(value(first[name]), value(second[name]))
     assert np.abs(value(first["view_1"]) - value(second["view_1"])).max() > 0
+
+
+def test_views_of_each_size_skip_blocks_of_their_own():
+    encoder = tiny_vit(tiny_encoder())
+    model = dino((28, 28, 14), encoder, stochastic_depth=0.5)
+    first, second = (
+        value(keras.random.uniform((8,), seed=layer.seed_generator))
+        for network in model.encoders_by_size.values()
+        for layer in all_layers(network)
+        if isinstance(layer, RandomDepth)
+    )
+    assert np.abs(first - second).min() > 0
+
+
+@pytest.mark.parametrize("method", [kerassl.DINO, kerassl.IBOT, kerassl.DINOv2])
+@pytest.mark.parametrize("centering", ["mean", "sinkhorn"])
+def test_the_advice_names_a_center_where_there_is_one(method, centering):
+    model = ibot(tiny_encoder(), method, centering=centering)
+    assert ("center_momentum" in model.collapse_advice) == (centering == "mean")
 
 
 @pytest.mark.parametrize(

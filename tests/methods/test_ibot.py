@@ -224,6 +224,8 @@ def test_dinov2_brings_its_own_mask_token(images):
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="mask_ratio"):
         ibot(tiny_encoder(), mask_ratio=(0.5, 0.1))
+    with pytest.raises(ValueError, match="patch_temperature"):
+        ibot(tiny_encoder(), patch_temperature=0.0)
     with pytest.raises(ValueError, match="a single patch of 7 pixels"):
         augmenter = kerassl.augmentation.dino(7, num_local_crops=0)
         ibot(tiny_encoder(), augmenter=augmenter)

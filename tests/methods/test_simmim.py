@@ -117,7 +117,7 @@ def test_hidden_pixels_reach_nothing(images):
 
 
 def test_perfect_predictions_reconstruct_the_image(images):
-    model = simmim(tiny_encoder())
+    model = simmim(tiny_encoder(), mask_size=2)
     patches = patchify(model.preprocessor(images[:3]), 7)
     model.painter.call = lambda tokens, **kwargs: patches
     found = model.reconstruct(images[:3])

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import kerassl
-from kerassl.optimizers import AdamW, Ramp
+from kerassl.optimizers import AdamW, Ramp, with_learning_rates
 
 # Without gradients, only the decay changes weights: it halves them.
 SETTINGS = dict(learning_rate=0.1, weight_decay=5.0)
@@ -56,6 +56,21 @@ def test_it_can_treat_all_alike():
     for name in ("kernel", "bias", "gamma"):
         assert ratios[name] == pytest.approx(
             [0.5] * len(ratios[name]), rel=1e-5
+        )
+
+
+def test_nothing_needs_to_decay():
+    """As in a part of a model that is a normalization."""
+    layer = layers.LayerNormalization(name="norm_1")
+    layer.build((None, 4))
+    kernel = keras.Variable(np.ones((4, 4), "float32"), name="kernel")
+    variables = [kernel, *layer.trainable_variables]
+    optimizer = with_learning_rates(AdamW(**SETTINGS), {"norm_1": 0.5})
+    gradients = [ops.zeros((4, 4)), ops.ones((4,)), ops.ones((4,))]
+    optimizer.apply(gradients, variables)
+    for variable, expected in zip(variables, (0.5, 0.5, -0.5)):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(variable), expected, rtol=1e-5
         )
 
 

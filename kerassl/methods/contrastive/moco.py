@@ -187,7 +187,6 @@ class MoCo(SelfSupervisedModel):
     def check_batch(self, size: int) -> None:
         """Refuses a batch that exceeds the queue or is too small for groups."""
         super().check_batch(size)
-        self.queue.check_batch(size)
         if size < 2 * self.batch_groups and self.batch_groups > 1:
             raise ValueError(
                 f"A batch of {size} images (maybe the last one) can't be split "

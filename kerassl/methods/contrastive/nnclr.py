@@ -43,8 +43,8 @@ class NNCLR(SelfSupervisedModel):
             other than two views.
 
     Metrics: `contrastive_accuracy`, the share of neighbors that identify their
-    prediction; `neighbor_similarity`, the mean cosine of projections and their
-    neighbors.
+    prediction; `neighbor_similarity`, the mean cosine of the first view's
+    projections and their neighbors.
 
     Example:
     ```python
@@ -157,8 +157,3 @@ class NNCLR(SelfSupervisedModel):
     def collapsed_loss(self, batch_size: int | None) -> float | None:
         """Returns ln(N): a guess among the predictions of N images."""
         return batch_size and math.log(batch_size)
-
-    def check_batch(self, size: int) -> None:
-        """Refuses a batch that exceeds the queue."""
-        super().check_batch(size)
-        self.queue.check_batch(size)

@@ -174,8 +174,3 @@ class Distillation(SelfSupervisedModel):
             outputs["queue"],
             self.temperature,
         )
-
-    def check_batch(self, size: int) -> None:
-        """Refuses a batch that exceeds the queue."""
-        super().check_batch(size)
-        self.queue.check_batch(size)

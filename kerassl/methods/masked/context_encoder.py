@@ -98,7 +98,8 @@ class ContextEncoder(SelfSupervisedModel):
     on the same paintings, where the authors update the discriminator first; the
     error is a weighted mean, where the code divides by the number of pixels,
     which makes its error 3.1 times as large for a hole of 64 pixels with an
-    overlap of 4.
+    overlap of 4. The default view is a random crop of 0.2 to 1 of the area and
+    a ratio of 3/4 to 4/3, where the code crops 128 of 350 pixels.
     With random masks: each image has its own; the error counts in the hole and
     in a band around it, as in the paper and in the authors' central variant.
     Their random variant counts it everywhere and, optionally, 10 times as much

@@ -25,8 +25,8 @@ class IJEPA(MaskedViT):
     narrow transformer gets these encoded patches, and at the places of the
     block a mask token; there it predicts the features that a teacher, a
     momentum copy of the encoder, has of the whole image
-    (`kerassl.losses.feature_prediction`). Nothing is drawn but crops and
-    blocks, and no pixels are predicted.
+    (`kerassl.losses.feature_prediction`). Views are only cropped and flipped,
+    and no pixels are predicted.
 
     The teacher is what `embed`, `save_to_preset`, runs and monitors use:
     `feature_encoder`. Its class token isn't trained: take encoders whose

@@ -10,7 +10,11 @@ from keras import ops
 
 from kerassl import augmentation, encoders
 from kerassl.augmentation import patch_masks
-from kerassl.distributed import DeviceSeedGenerator, predict_on_one_device
+from kerassl.distributed import (
+    DeviceSeedGenerator,
+    mean_over_devices,
+    predict_on_one_device,
+)
 from kerassl.layers import MaskedTokens
 from kerassl.layers.patches import patchify
 from kerassl.losses import masked_reconstruction, visible_color
@@ -159,7 +163,14 @@ class SimMIM(MaskedViT):
             masked_reconstruction(guess, patches, mask, absolute=True)["loss"]
             for guess in (outputs["predictions"], color)
         )
-        return {"loss": loss, "relative_error": loss / at_least(worst, 1e-6)}
+        # Images differ in it where squares are cut, so take the mean over the
+        # hidden patches of all devices.
+        hidden = ops.mean(mask)
+        share = hidden / at_least(mean_over_devices(hidden), 1e-6)
+        return {
+            "loss": share * loss,
+            "relative_error": loss / at_least(worst, 1e-6),
+        }
 
     def reconstruct(self, images: Any, mask: Any = None) -> dict[str, Any]:
         """Hides patches of images and predicts them, for pictures.

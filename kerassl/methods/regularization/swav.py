@@ -29,8 +29,8 @@ class SwAV(SelfSupervisedModel):
     Args:
         encoder: `keras.Model` from images to features `(N, D)`, or a KerasHub
             or KerasCV backbone. Small crops need a Functional model that
-            isn't tied to one image size, as ResNets and KerasHub's ViTs. The
-            sizes of a ViT's crops must be multiples of its patches.
+            isn't tied to one image size, such as a ResNet or one of KerasHub's
+            ViTs. The sizes of a ViT's crops must be multiples of its patches.
         num_prototypes: int. The number of prototypes, K; about ten times the
             expected number of classes.
         hidden_dim: int. The width of the projector's hidden layer.
@@ -212,9 +212,3 @@ class SwAV(SelfSupervisedModel):
     def after_update(self) -> None:
         """Projects the prototypes back onto the unit sphere."""
         self.prototypes.normalize()
-
-    def check_batch(self, size: int) -> None:
-        """Refuses a batch that exceeds the queue."""
-        super().check_batch(size)
-        for queue in self.queues:
-            queue.check_batch(size)

@@ -19,6 +19,26 @@ from kerassl.networks import all_layers
 # The number of views that the teacher sees; the student sees all.
 TAUGHT = 2
 CENTERINGS = ("mean", "sinkhorn")
+# Without a center, that of DINO doesn't apply.
+SINKHORN_ADVICE = (
+    "Try a momentum closer to 1, a lower learning rate, fewer prototypes, or a "
+    "larger batch of images of many kinds. With less than a few hundred images "
+    'a step, try `centering="mean"`.'
+)
+
+
+def check_temperature(name: str, value: Any) -> None:
+    """Refuses a temperature that is neither positive nor a schedule.
+
+    Args:
+        name: str, that of the argument.
+        value: float, or a callable that returns it for a step.
+
+    Raises:
+        ValueError: if it is a number that isn't positive.
+    """
+    if not callable(value) and value <= 0:
+        raise ValueError(f"`{name}` must be above 0. Received: {value}")
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -53,7 +73,7 @@ class DINO(SelfSupervisedModel):
         teacher_temperature: float > 0, or a callable that returns it for a
             step, such as `kerassl.optimizers.Ramp`. Above 0.07 training is
             unstable.
-        center_momentum: float in [0, 1].
+        center_momentum: float in [0, 1], of the center with `centering="mean"`.
         centering: `"mean"`, the mean of past logits, as above; or `"sinkhorn"`,
             which shares the batch out evenly to all prototypes
             (`kerassl.losses.sinkhorn`), as DINOv2 does, without memory.
@@ -140,11 +160,7 @@ class DINO(SelfSupervisedModel):
                 f"student_temperature={student_temperature}, "
                 f"center_momentum={center_momentum}"
             )
-        if not callable(teacher_temperature) and teacher_temperature <= 0:
-            raise ValueError(
-                "`teacher_temperature` must be above 0. Received: "
-                f"{teacher_temperature}"
-            )
+        check_temperature("teacher_temperature", teacher_temperature)
         check_choice("centering", centering, CENTERINGS)
         super().__init__(encoder, augmenter, **kwargs)
         self.num_prototypes = num_prototypes
@@ -156,12 +172,16 @@ class DINO(SelfSupervisedModel):
         self.teacher_temperature = teacher_temperature
         self.center_momentum = center_momentum
         self.centering = centering
+        if centering == "sinkhorn":
+            self.collapse_advice = SINKHORN_ADVICE
         self.momentum = momentum
         self.stochastic_depth = stochastic_depth
         if stochastic_depth:
             self.encoders_by_size = {
-                size: at_random_depth(encoder, stochastic_depth)
-                for size, encoder in self.encoders_by_size.items()
+                size: at_random_depth(encoder, stochastic_depth, seed=i)
+                for i, (size, encoder) in enumerate(
+                    self.encoders_by_size.items()
+                )
             }
         self.freeze_last_layer_steps = freeze_last_layer_steps
         self.taught = self.augmenter.view_names[:TAUGHT]

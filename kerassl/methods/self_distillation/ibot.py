@@ -13,7 +13,11 @@ from kerassl.encoders import at_size
 from kerassl.encoders.tokens import token_parts
 from kerassl.layers import DINOHead, MaskedTokens, MomentumNetwork
 from kerassl.losses import masked_distillation
-from kerassl.methods.self_distillation.dino import DINO, TAUGHT
+from kerassl.methods.self_distillation.dino import (
+    DINO,
+    TAUGHT,
+    check_temperature,
+)
 
 
 @keras.saving.register_keras_serializable(package="kerassl")
@@ -50,7 +54,9 @@ class IBOT(DINO):
     Metrics: those of `DINO`, for the views, and `patch_loss`.
 
     Ready-made views: those of the augmenter, with `"mask_1"` and `"mask_2"`,
-    float `(N, L)` for the L patches of the two large views: 1 is hidden.
+    float `(N, L)` for the L patches of the two large views: 1 is hidden. Of
+    more hidden patches than `mask_ratio` allows, only as many count in the
+    loss.
 
     Example:
     ```python
@@ -99,6 +105,7 @@ class IBOT(DINO):
                 "`mask_ratio` must be (low, high) with 0 < low <= high < 1. "
                 f"Received: {mask_ratio}"
             )
+        check_temperature("patch_temperature", patch_temperature)
         super().__init__(encoder, num_prototypes, augmenter=augmenter, **kwargs)
         self.patch_temperature = patch_temperature
         self.patch_weight = patch_weight
