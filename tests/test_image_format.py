@@ -10,6 +10,7 @@ from keras import layers, ops
 import kerassl
 from kerassl import encoders
 from tests.backends import more, once
+from tests.encoders import test_adapt, test_libraries
 from tests.presets import make
 
 
@@ -57,6 +58,15 @@ def test_encoders(name, tmp_path):
     stages = encoders.stages(made)
     layer = encoders.layer_features(made, stages[-1])
     np.testing.assert_allclose(features(layer, x), expected, **close)
+
+
+def test_a_preset_of_kerashub_for_another_size(tmp_path):
+    test_libraries.saved(test_adapt.vit(), tmp_path)
+    source, shape = f"hub:{tmp_path}", (24, 24, 3)
+    expected = features(encoders.build(source, shape), pixels(shape))
+    first()
+    found = features(encoders.build(source, shape), pixels(shape))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def methods():

@@ -7,7 +7,7 @@ import keras
 from keras import layers
 
 from kerassl.encoders.graph import first_tokens
-from kerassl.image_format import LAST, pinned
+from kerassl.image_format import LAST, flat_layers, pinned
 
 # Models that `build`, `as_encoder` or a loader returned: `as_encoder` doesn't
 # check them again.
@@ -59,7 +59,10 @@ def encoder_around(
     class_token, left_out = False, 0
     if len(x.shape) == 3:
         class_token, left_out = _of_tokens(body, pooling)
-    features = pooled(x, class_token, left_out=left_out)
+    # Unlike the layers inside, which `replay` puts into the same graph.
+    taken = any(layer.name == "pool" for layer in flat_layers(body))
+    pool = "features" if taken else "pool"
+    features = pooled(x, class_token, pool, left_out=left_out)
     return accepted(keras.Model(images, features, name=name))
 
 

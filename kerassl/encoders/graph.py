@@ -20,7 +20,8 @@ SAME_TOKENS = (
     layers.Identity,
     layers.LayerNormalization,
 )
-# KerasHub's, which do so too, and one that makes none.
+# KerasHub's, which do so too; the RoPE layer makes no tokens, and is passed
+# over.
 ENCODERS_OF_TOKENS = (
     "DeiTEncoder",
     "DINOV2Encoder",

@@ -25,9 +25,9 @@ RESNETS = {
 
 # Their blocks are `backbone.encoder.layers`.
 DINOS = ("DINOV2Backbone", "DINOV3Backbone")
-# Of whose presets each was trained with ImageNet's mean and deviation. Image
-# converters have their values from a preset, and a backbone doesn't know its
-# own. DINOv3 isn't here: its satellite presets have others.
+# Classes all of whose presets were trained with ImageNet's mean and deviation.
+# Image converters have their values from a preset, and a backbone doesn't know
+# its own. DINOv3 isn't here: its satellite presets have others.
 OF_IMAGENET = ("DINOV2Backbone",)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from kerassl.choices import check_choice
 from kerassl.encoders.adapt import as_encoder
+from kerassl.encoders.assembly import accepted
 from kerassl.encoders.kerashub import hub_name
 from kerassl.encoders.normalization import normalizes, standardization
 from kerassl.encoders.sizes import EMBEDDINGS
@@ -18,6 +19,7 @@ from kerassl.layers.positions import (
     resized_positions,
 )
 from kerassl.names import APPLICATIONS, split_library
+from kerassl.networks import replay
 from kerassl.reading import one_line
 
 
@@ -50,7 +52,13 @@ def from_library(
         options = dict(mean=mean, std=std)
     elif normalization is not None:
         options = dict(normalization=normalization)
-    return as_encoder(body, **options)
+    encoder = as_encoder(body, **options)
+    if encoder.input_shape[1:] == image_shape:
+        return encoder
+    # KerasHub's convolutional networks are made for images of any size.
+    images = keras.Input(image_shape, name="images")
+    features = replay(encoder, images)
+    return accepted(keras.Model(images, features, name=encoder.name))
 
 
 def _application(
@@ -160,7 +168,8 @@ def _at_shape(backbone: Any, shape: tuple, name: str) -> Any:
     if "position_embedding_shape" in config:
         config["position_embedding_shape"] = shape
     try:
-        resized = type(backbone).from_config(config)
+        with channels_last():
+            resized = type(backbone).from_config(config)
     except ValueError as error:
         height, width, _ = shape
         raise ValueError(

@@ -26,7 +26,8 @@ SELF_ADJUSTING = (
     layers.LayerNormalization,
     layers.Normalization,
 )
-SEEN = (layers.Rescaling, *SELF_ADJUSTING)
+# What counts as a normalization in a model whose values can't be computed.
+NORMALIZATIONS = (layers.Rescaling, *SELF_ADJUSTING)
 # The operations of `x / 255 - 1` in a graph, which are not layers.
 ARITHMETIC = ("Add", "Divide", "Multiply", "Subtract", "TrueDivide")
 # Raw pixels span 255. Inputs of networks span 1 to 6.
@@ -51,7 +52,7 @@ def standardization(
         ValueError: if their number is not that of the channels, or they are
             missing.
     """
-    if channels not in (1, 3) and None in (mean, std):
+    if channels not in (1, 3) and (mean is None or std is None):
         raise ValueError(
             f"The mean and the deviation of {channels} channels aren't known: "
             "give `mean` and `std` of pixels in [0, 1], which `kerassl data "
@@ -70,9 +71,9 @@ def standardization(
             )
     if min(std) <= 0:
         raise ValueError(f"`std` must be above 0. Received: {std}")
-    return rescaling(
-        [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std)]
-    )
+    # Plain numbers, also of arrays, so that the layer can be saved.
+    means, stds = np.asarray(mean, float), np.asarray(std, float)
+    return rescaling((1 / (255 * stds)).tolist(), (-means / stds).tolist())
 
 
 def rescaling(scale: Any, offset: Any, **kwargs: Any) -> layers.Layer:
@@ -168,7 +169,8 @@ def normalizes(model: keras.Model) -> bool:
     try:
         layer, x = _first_weights(model, images)
     except (AttributeError, TypeError, ValueError):
-        return any(isinstance(layer, SEEN) for layer in flat_layers(model))
+        found = flat_layers(model)
+        return any(isinstance(layer, NORMALIZATIONS) for layer in found)
     if isinstance(layer, SELF_ADJUSTING):
         return True
     if x is images:

@@ -15,7 +15,8 @@ from kerassl.networks import is_graph, replay
 
 # KerasHub's layers that hold position embeddings of one image size.
 EMBEDDINGS = ("DeiTEmbeddings", "DINOV2Embedding", "ViTPatchingAndEmbedding")
-# Others that take any number of tokens or patches.
+# All that work at any size: those above, and others that take any number of
+# tokens or patches.
 KNOWN = (
     *EMBEDDINGS,
     *ENCODERS_OF_TOKENS,

@@ -15,6 +15,7 @@ from kerassl.choices import check_choice
 from kerassl.encoders.assembly import pooled
 from kerassl.encoders.graph import has_class_token
 from kerassl.encoders.kerashub import DINOS, hub_name
+from kerassl.image_format import flat_layers
 from kerassl.networks import is_graph, replay
 
 
@@ -36,8 +37,9 @@ def stages(encoder: keras.Model) -> list[str]:
         encoder: `keras.Model` from images to features.
 
     Returns:
-        A list of names for `stage_features` and `embed`; empty if the encoder
-        is not a Functional or Sequential model, whose layers can't be reached.
+        A list of names for `stage_features` and `embed`; empty if the layers
+        can't be reached: the encoder is not a Functional or Sequential model,
+        or two layers, one of them in an inner model, have the same name.
 
     Example:
     ```python
@@ -77,10 +79,17 @@ def stage_features(encoder: keras.Model, names: Sequence[str]) -> keras.Model:
     """
     trace = _Trace(encoder)
     if not trace.tensors:
+        twice = _used_twice(encoder)
+        why = (
+            f"Two of its layers are called {twice!r}, so they can't be told "
+            "apart. Give one another name"
+            if twice
+            else "It is not a Functional model. Make it one, "
+            "`keras.Model(inputs, outputs)`"
+        )
         raise ValueError(
-            f"The encoder {encoder.name!r} is not a Functional model, so its "
-            "layers can't be reached. Make it one, `keras.Model(inputs, "
-            "outputs)`, or use the encoder's output."
+            f"The layers of the encoder {encoder.name!r} can't be reached. "
+            f"{why}, or use the encoder's output."
         )
     for name in names:
         check_choice(
@@ -127,12 +136,20 @@ def layer_features(encoder: keras.Model, layer: str) -> keras.Model:
     return keras.Model(model.input, features[0], name=f"{encoder.name}_layer")
 
 
+def _used_twice(encoder: keras.Model) -> str | None:
+    """Returns a name of two layers, which no graph can hold side by side."""
+    inner = flat_layers(encoder, whole=lambda layer: not is_graph(layer))
+    found = {id(layer): layer for layer in inner}.values()
+    names = [x.name for x in found if not isinstance(x, layers.InputLayer)]
+    return next((name for name in names if names.count(name) > 1), None)
+
+
 class _Trace:
     """The outputs of all layers of an encoder, in one graph.
 
     All layers are called again on a new input, including those of inner models:
     tensors in the graph of an inner model aren't connected to the outer graph.
-    It is empty for an encoder that is not a graph.
+    It is empty for an encoder that is not a graph, or has a name twice.
     """
 
     def __init__(self, encoder: keras.Model):
@@ -144,7 +161,7 @@ class _Trace:
         self.left_out: dict[int, int] = {}
         self.named: list[str] = []
         self.resolutions: dict[tuple, str] = {}
-        if is_graph(encoder):
+        if is_graph(encoder) and _used_twice(encoder) is None:
             self._run(encoder, self.images)
 
     @property

@@ -5,7 +5,7 @@ from typing import Any
 
 from kerassl import registry
 from kerassl.presets.format.info import CONVERTER, INFO, UNLICENSED, PresetInfo
-from kerassl.presets.public import OWN, hub_id, used_labels
+from kerassl.presets.privacy import OWN, hub_id, used_labels
 from kerassl.value_range import parse_range
 
 ADDRESS = "hf://OWNER/{name}"
@@ -88,7 +88,7 @@ def _summary(info: PresetInfo) -> str:
     if settings.get("supervised"):
         return f"{text}, with labels."
     # Not if weights or a teacher before it have, or may have, seen labels.
-    if info.recipe is None or used_labels(info.recipe, info.training) is False:
+    if used_labels(info.recipe, info.training) is False:
         text += ", without labels"
     return f"{text}."
 
@@ -218,12 +218,12 @@ def _training(info: PresetInfo) -> str:
 def _limits(info: PresetInfo) -> str:
     images = ", ".join(d for d in info.datasets if d != OWN)
     images = images or "its training data"
-    return (
+    text = (
         "## Limits\n\nThe features suit images like those of "
         f"{images}, of about the size above. They inherit the biases of those "
-        "images, and were not evaluated for use on people. The scores are "
-        "from a single run."
+        "images, and were not evaluated for use on people."
     )
+    return f"{text} The scores are from a single run." if info.scores else text
 
 
 def _citation(info: PresetInfo) -> str:

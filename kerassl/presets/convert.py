@@ -112,7 +112,11 @@ def convert_checkpoint(
         image_shape = tuple(arguments["image_shape"])
     backbone = _backbone(known.names.class_name, arguments)
     arrays = checkpoint.arrays(backbone.layout(image_shape).weights)
-    normalization = standardization(3, mean or IMAGENET_MEAN, std or known.std)
+    normalization = standardization(
+        3,
+        IMAGENET_MEAN if mean is None else mean,
+        known.std if std is None else std,
+    )
     encoder = _encoder(
         architecture, backbone, image_shape, normalization, arrays
     )

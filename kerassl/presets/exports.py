@@ -12,6 +12,8 @@ from kerassl import encoders
 from kerassl.environment import child_variables
 from kerassl.export_formats import FORMATS, check_export
 from kerassl.files import PARTIAL, replace_folder
+from kerassl.image_format import flat_layers
+from kerassl.layers import TokensAtSize
 from kerassl.models import in_float32
 from kerassl.networks import trained_encoder
 from kerassl.reading import one_line
@@ -72,6 +74,13 @@ def export(
     encoder = encoders.as_encoder(trained_encoder(encoder))
     if image_size is not None:
         encoder = encoders.at_size(encoder, image_size)
+        if any(isinstance(x, TokensAtSize) for x in flat_layers(encoder)):
+            raise ValueError(
+                f"The positions of {encoder.name!r} are for another size than "
+                f"{image_size}. Leave out `image_size` (--image-size), or "
+                "export what kerassl.load_encoder(source, image_shape=...) "
+                "returns."
+            )
     encoder = in_float32(encoder)
     if None in encoder.input_shape[1:]:
         raise ValueError(
@@ -84,6 +93,11 @@ def export(
         written = Path(folder) / f"encoder{FORMATS[format].suffix}"
         encoder.save(source)
         _run(source, written, format)
+        if written.with_name(f"{written.name}.data").exists():
+            raise ValueError(
+                f"{encoder.name!r} is too large for one file as {format}: "
+                "PyTorch writes its weights beside it. Take torch_export."
+            )
         check_export(path, format, overwrite)  # Writing takes minutes.
         if written.is_dir():
             replace_folder(written, path)

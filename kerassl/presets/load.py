@@ -13,10 +13,10 @@ from kerassl import encoders, registry
 from kerassl.models import in_float32, load_keras_file
 from kerassl.names import BEST, ENCODER, ENCODERS, START, split_library
 from kerassl.networks import set_trainable, trained_encoder
+from kerassl.presets.extract import plain_name, published
 from kerassl.presets.format.build import Preset, build_encoder
 from kerassl.presets.format.info import INFO, PresetError, PresetInfo
 from kerassl.presets.format.verify import open_preset
-from kerassl.presets.published import plain_name, published
 from kerassl.run_folder import encoder_file
 
 INDEX = "index.json"
@@ -72,6 +72,7 @@ def load_encoder(
         FileNotFoundError: if there is no such encoder; says what was looked
             for.
         PresetError: if the preset is refused, or can't take such images.
+        ValueError: if Keras or KerasHub can't load it, or it isn't an encoder.
 
     Example:
     ```python
@@ -145,9 +146,9 @@ def locate(
         if revision is None:
             revision, pinned = entry["revision"], entry["info"]
     if str(source).startswith(HUB):
-        from kerassl.presets import hub
+        from kerassl.presets.download import download
 
-        return hub.download(str(source), revision), True, pinned
+        return download(str(source), revision), True, pinned
     if revision is not None:
         raise PresetError(
             f"`revision` is for presets on the Hub, {HUB}owner/name. "

@@ -19,7 +19,7 @@ from kerassl.presets.format.info import (
 )
 from kerassl.presets.format.verify import MOST_BYTES, verify_preset
 from kerassl.presets.hub_calls import HubError, ask, line, parse_uri
-from kerassl.presets.public import private_text
+from kerassl.presets.privacy import private_text
 
 
 class Publication(NamedTuple):

@@ -22,6 +22,7 @@ from kerassl.files import check_named, flush, other_entries, replace_folder
 from kerassl.image_format import channels_last
 from kerassl.networks import trained_encoder
 from kerassl.presets.card import card
+from kerassl.presets.extract import plain_name, published, serialized
 from kerassl.presets.format.architecture import check_order
 from kerassl.presets.format.backbones import Backbone
 from kerassl.presets.format.build import Preset
@@ -38,7 +39,6 @@ from kerassl.presets.format.info import (
     PresetError,
 )
 from kerassl.presets.format.verify import file_entry, verify_preset
-from kerassl.presets.published import plain_name, published, serialized
 from kerassl.renamed import recipe_hash
 
 

@@ -237,16 +237,13 @@ def earlier_scores(
     }
 
 
-def _layers(encoder: keras.Model) -> list[tuple]:
+def _layers(encoder: keras.Model) -> tuple:
     """Returns everything that the scores of random weights depend on."""
-    return [
-        (
-            type(layer).__name__,
-            [tuple(w.shape) for w in layer.weights],
-            json.dumps(_settings(layer.get_config()), sort_keys=True),
-        )
-        for layer in encoder.layers
-    ]
+    return (
+        type(encoder).__name__,
+        [tuple(w.shape) for w in encoder.weights],
+        json.dumps(_settings(encoder.get_config()), sort_keys=True),
+    )
 
 
 def _settings(config: Any) -> Any:
@@ -273,7 +270,7 @@ _NO_SETTINGS = {
     "module",
     "registered_name",
     "build_config",
-    "inbound_nodes",
+    "keras_history",
     "input_layers",
     "output_layers",
 }

@@ -9,7 +9,7 @@ from kerassl.environment import environment
 from kerassl.models import load_keras_file
 from kerassl.names import BEST
 from kerassl.presets.load import KERASHUB
-from kerassl.presets.public import (
+from kerassl.presets.privacy import (
     is_shared,
     public_names,
     public_scores,
@@ -48,8 +48,9 @@ def save_preset(
 
     The preset records the recipe, the data, the time of training, the command
     and the scores that `kerassl evaluate` left in the run's folder. It contains
-    no path of your machine: images of your own are called "own images", and
-    weights and a teacher of your own WEIGHTS and TEACHER.
+    no path of your machine: images from a path, a URL or `hf:OWNER/NAME` are
+    called "own images", and weights and a teacher of your own WEIGHTS and
+    TEACHER.
 
     Args:
         run: path of the run's folder, in which at least one epoch is finished.

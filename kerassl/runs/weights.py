@@ -10,7 +10,7 @@ from kerassl.names import START
 from kerassl.presets import list_presets, load_encoder
 from kerassl.presets.format.info import UNLICENSED, PresetInfo
 from kerassl.presets.load import HUB, KERASHUB, full_name, open_source
-from kerassl.presets.public import (
+from kerassl.presets.privacy import (
     labels_row,
     public_names,
     starts,

@@ -89,6 +89,18 @@ def test_normalization_is_inside():
     np.testing.assert_allclose(out, [5.0, 2.5, 1.0], rtol=1e-5)
 
 
+def test_mean_and_deviation_in_arrays(tmp_path):
+    values = np.full(5, 0.5, "float32")
+    encoder = encoders.build("resnet_nano", (8, 8, 5), mean=values, std=values)
+    encoder.save(tmp_path / "encoder.keras")
+    (scale, *_) = encoder.get_layer("normalization").scale
+    assert scale == pytest.approx(1 / 127.5)
+    with pytest.raises(
+        ValueError, match="mean and the deviation of 5 channels"
+    ):
+        encoders.build("resnet_nano", (8, 8, 5), mean=values)
+
+
 def test_uint8_and_float_are_the_same():
     encoder = encoders.build("resnet_nano", (16, 16, 3))
     x = pixels((16, 16, 3))

@@ -153,6 +153,18 @@ def test_a_preset_has_kerashubs_own_preprocessing(make, tmp_path):
     )
 
 
+def test_a_network_for_any_size_gets_the_one_asked_for(tmp_path):
+    saved(resnet(), tmp_path)
+    source = f"hub:{tmp_path}"
+    wanted = (None, 16, 24, 3)
+    assert encoders.build(source, (16, 24, 3)).input_shape == wanted
+    encoder = kerassl.load_encoder(source, image_shape=(16, 24, 3))
+    assert encoder.input_shape == wanted
+    x = pixels(24)[:, :16]
+    of_any = kerassl.load_encoder(source)
+    np.testing.assert_array_equal(features(encoder, x), features(of_any, x))
+
+
 @pytest.mark.parametrize("make", [test_adapt.vit, test_graph.dinov2])
 def test_positions_of_a_preset_are_interpolated(make, tmp_path):
     backbone, _ = saved(make(), tmp_path)

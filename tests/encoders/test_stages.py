@@ -260,6 +260,55 @@ def test_a_subclassed_model_has_none():
         encoders.embed(Encoder(), pixels(), layer="stage1")
 
 
+def test_a_layer_inside_that_is_called_as_one_around_it(tmp_path):
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, 2, name="conv")(inputs / 255)
+    maps = layers.MaxPooling2D(name="pool")(x)
+    encoder = encoders.as_encoder(
+        keras.Model(inputs, maps, name="cnn"), normalization="included"
+    )
+    assert encoders.stages(encoder) == ["conv", "cnn"]
+    np.testing.assert_allclose(
+        encoders.embed(encoder, pixels(), layer="pool"),
+        encoders.embed(encoder, pixels()),
+        rtol=1e-5,
+    )
+    assert encoders.at_size(encoder, 48).output_shape == (None, 4)
+    folder = kerassl.save_preset(encoder, tmp_path / "preset")
+    np.testing.assert_allclose(
+        encoders.embed(kerassl.load_encoder(folder), pixels()),
+        encoders.embed(encoder, pixels()),
+        rtol=1e-5,
+    )
+
+
+def test_a_name_of_two_layers():
+    """Which a model of a file, and layers of another process, may have."""
+
+    def head():
+        return layers.Dense(5, name="dense")
+
+    inner = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            layers.Conv2D(4, 3, 2, name="conv"),
+            layers.GlobalAveragePooling2D(),
+            head(),
+        ]
+    )
+    encoder = keras.Sequential([keras.Input((32, 32, 3)), inner, head()])
+    assert encoders.stages(encoder) == []
+    assert list(encoders.parts(encoder)) == ["encoder"]
+    with pytest.raises(ValueError, match="Two of its layers are called 'dens"):
+        encoders.embed(encoder, pixels(), layer="conv")
+    # A layer that is called twice has one name.
+    dense = layers.Dense(3, name="dense")
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Conv2D(3, 3, 2, name="conv")(inputs)
+    x = dense(dense(layers.GlobalAveragePooling2D()(x)))
+    assert encoders.stages(keras.Model(inputs, x)) == ["conv"]
+
+
 # === Errors, and the model's own `embed` ===
 
 

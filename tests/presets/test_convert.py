@@ -275,7 +275,10 @@ def test_a_layout_gives_what_is_stated(source, kind, models, tmp_path):
         )
     path = tmp_path / "model.pth"
     torch.save(LAYOUTS[source](dict(model.state_dict())), path)
-    arguments = dict(STATED, datasets=["cifar10"])
+    # As arrays, or as in STATED.
+    numbers = {"mean": np.asarray(MEAN), "std": np.asarray(STD)}
+    numbers = numbers if kind == "BasicBlock" else {}
+    arguments = dict(STATED, datasets=["cifar10"]) | numbers
     if source.endswith("vit"):
         arguments["num_heads"] = HEADS
     folder = convert_checkpoint(path, source, tmp_path / "p", **arguments)

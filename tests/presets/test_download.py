@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 
 from kerassl import presets
-from kerassl.presets import PresetError, hub
+from kerassl.presets import PresetError, download
 from kerassl.presets.format.info import CONVERTER
 from kerassl.presets.format.verify import MOST_BYTES
 from tests.hub_server import Fault
@@ -136,7 +136,7 @@ FAULTS = {
 @pytest.mark.parametrize("kind", FAULTS)
 def test_the_cache_stands_in(preset, server, client, waits, tmp_path, kind):
     presets.upload_preset(URI, preset)
-    hub.download(URI)
+    download.download(URI)
     server.faults.append(Fault("/", 1000, **FAULTS[kind]))
     with pytest.warns(UserWarning, match="Using the cached"):
         folder = presets.download_preset(URI, tmp_path / "a")
@@ -155,10 +155,10 @@ def test_the_cache_stands_in(preset, server, client, waits, tmp_path, kind):
 
 def test_a_missing_revision_is_none_of_the_cache(preset, server, client):
     presets.upload_preset(f"{URI}@next", preset)
-    hub.download(f"{URI}@next")
+    download.download(f"{URI}@next")
     del server.repositories[NAME].branches["next"]
     with pytest.raises(presets.HubError, match="no revision next"):
-        hub.download(f"{URI}@next")
+        download.download(f"{URI}@next")
 
 
 @pytest.mark.parametrize("kind", ["cut", "dropped", "page"])

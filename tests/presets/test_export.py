@@ -209,6 +209,28 @@ def test_an_open_size_is_asked_for(tmp_path):
         presets.export(encoder, tmp_path / "a.pt2", "torch_export")
 
 
+def test_a_vit_of_another_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(exports, "_run", lambda source, path, _: path.touch())
+    path = tmp_path / "a.pt2"
+    with pytest.raises(ValueError, match="'vit_nano'.*image_shape=") as error:
+        presets.export(vit(), path, "torch_export", image_size=32)
+    assert "\n" not in str(error.value)
+    presets.export(vit(), path, "torch_export", image_size=16)
+
+
+def test_weights_beside_the_file_are_not_lost(tmp_path, monkeypatch):
+    """PyTorch writes them so from 1.5 GiB on."""
+
+    def run(source, path, format):
+        path.touch()
+        path.with_name("encoder.onnx.data").touch()
+
+    monkeypatch.setattr(exports, "_run", run)
+    with pytest.raises(ValueError, match="Take torch_export"):
+        presets.export(tiny_encoder(), tmp_path / "a.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_encoder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(exports.sys, "executable", "false")
     with pytest.raises(ValueError, match="can't be written as onnx: no mess"):

@@ -265,6 +265,18 @@ def test_oversized_outputs(preset):
     refused(preset, "'gelu' is too large")
 
 
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(evil=1), "must have the entries .*Found: .*evil"),
+        (dict(keras_version=7), "malformed. Found: .*'keras_version': 7"),
+    ],
+)
+def test_metadata_that_were_changed(preset, change, message):
+    edit(preset, "metadata.json", lambda metadata: metadata.update(change))
+    refused(preset, message)
+
+
 def test_parameters_that_the_file_can_not_hold(preset):
     edit(preset, "config.json", with_config("dense", units=4096))
     info = json.loads((preset / "kerassl.json").read_text())

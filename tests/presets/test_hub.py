@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from kerassl import encoders, presets
-from kerassl.presets import PresetError, hub, hub_calls
+from kerassl.presets import PresetError, download, hub_calls
 from tests.backends import more
 from tests.hub_server import Fault, HubServer
 from tests.hub_server.client import connect, variables
@@ -259,7 +259,7 @@ def test_offline(preset, server, client, tmp_path):
     assert "isn't complete in the cache" in reason
     assert "HF_HUB_OFFLINE" in reason
     client()
-    hub.download(URI)
+    download.download(URI)
     client(offline=True)
     count = len(server.requests)
     for number, uri in enumerate([URI, upload.uri]):
@@ -313,7 +313,7 @@ def full_disk(kind, folder):
 def test_a_full_disk(preset, server, client, waits, tmp_path, kind):
     presets.upload_preset(URI, preset)
     client("large")
-    hub.download(URI)
+    download.download(URI)
     with full_disk(kind, tmp_path / "small"):
         client("small/cache")
         assert "disk is full" in refused(URI, tmp_path / "small" / "a")

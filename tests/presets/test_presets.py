@@ -18,7 +18,7 @@ import pytest
 import kerassl
 from kerassl import encoders, presets, recipes, runs
 from kerassl.layers import bicubic_matrix
-from kerassl.presets import hub, load, publish, published
+from kerassl.presets import download, extract, load, publish
 from kerassl.presets.card import card
 from kerassl.presets.format import info as schema
 from kerassl.presets.format import verify
@@ -322,6 +322,19 @@ def test_nested_models_and_training_models(tmp_path):
     )
     card = (folder / "README.md").read_text()
     assert "arxiv.org/abs/2006.07733" in card
+    # Nothing is known of labels, or of scores.
+    assert "pretrained with BYOL.\n" in card
+    assert "a single run" not in card
+
+
+@pytest.mark.parametrize("kind", ["graph", "vit"])
+def test_a_name_with_a_space(kind, tmp_path):
+    made = MAKERS[kind]()
+    encoder = keras.Model(made.input, made.output, name="my encoder")
+    encoder = encoders.as_encoder(encoder, normalization="included")
+    presets.check_encoder(encoder)
+    folder = kerassl.save_preset(encoder, tmp_path / "a")
+    assert kerassl.load_encoder(folder).name == "my_encoder"
 
 
 @pytest.mark.parametrize(
@@ -493,6 +506,7 @@ def test_of_a_run(run_folder, tmp_path):
     )
     card = (folder / "README.md").read_text()
     assert "| knn | 0.7512 | k 20, temperature 0.07 |" in card
+    assert "The scores are from a single run." in card
     header = dict(
         line.split(": ", 1) for line in card.split("---\n")[1].splitlines()
     )
@@ -616,7 +630,7 @@ def test_sources(tiny, monkeypatch, tmp_path):
         asked.append((source, revision))
         return tiny
 
-    monkeypatch.setattr("kerassl.presets.hub.download", download)
+    monkeypatch.setattr("kerassl.presets.download.download", download)
     kerassl.load_encoder("hf://a/b", revision="v1")
     info = kerassl.verify_preset(tiny)
     entry = {"source": "hf://a/b", "revision": "f" * 40, "info": info.to_dict()}
@@ -661,7 +675,7 @@ def next_schema(monkeypatch):
         citation: str = ""
         schema_version: int = schema.SCHEMA_VERSION + 1
 
-    for module in (schema, load, published, publish, hub, verify):
+    for module in (schema, load, extract, publish, download, verify):
         monkeypatch.setattr(module, "PresetInfo", Extended)
     monkeypatch.setattr(schema, "SCHEMA_VERSION", Extended.schema_version)
     monkeypatch.setitem(schema.SINCE, "citation", Extended.schema_version)

@@ -11,7 +11,7 @@ import yaml
 
 import kerassl
 from kerassl import encoders, recipes, runs
-from kerassl.presets import PresetError, public
+from kerassl.presets import PresetError, privacy
 from kerassl.presets.convert import SOURCES
 from kerassl.presets.load import zoo
 from tests.hub_server.card import LICENSES, problems
@@ -60,13 +60,13 @@ def header(card):
     ],
 )
 def test_what_is_a_path(data):
-    names = public.public_names(["cifar10", data, "tfds:a/b:1.0.0", data])
+    names = privacy.public_names(["cifar10", data, "tfds:a/b:1.0.0", data])
     assert names == {
         "cifar10": "cifar10",
         "tfds:a/b:1.0.0": "tfds:a/b:1.0.0",
         data: "own images",
     }
-    assert public.public_spec(data) in ("folder:PATH", "PATH.npz", "PATH.npy")
+    assert privacy.public_spec(data) in ("folder:PATH", "PATH.npz", "PATH.npy")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_scores_that_do_not_name_their_data(tmp_path, datasets, data):
     ],
 )
 def test_ids_of_data_sets(data, hub_id):
-    assert public.hub_id(data) == hub_id
+    assert privacy.hub_id(data) == hub_id
     if hub_id:
         card = f"---\ndatasets: [{hub_id}]\n---\n"
         assert problems(card) == ([], [])
@@ -183,7 +183,7 @@ def test_ids_of_data_sets(data, hub_id):
     ],
 )
 def test_local_paths(text, found):
-    assert next(public.local_paths(text), None) == found
+    assert next(privacy.local_paths(text), None) == found
 
 
 def test_the_cards_of_all_that_comes_with_kerassl():

@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import kerassl
 from kerassl import encoders, presets
 from kerassl.layers import bicubic_matrix
+from kerassl.presets.extract import serialized
 from kerassl.presets.format.kinds import BACKBONES
-from kerassl.presets.published import serialized
 from tests.encoders import test_adapt, test_graph
 from tests.presets import make
 
@@ -75,6 +76,115 @@ def test_it_comes_back(make_backbone, pooling, output, tmp_path):
     first = tokens.shape[1] - 4
     by_hand = tokens[:, 0] if pooling is None else tokens[:, first:].mean(1)
     np.testing.assert_allclose(by_hand, expected, rtol=1e-4, atol=1e-4)
+
+
+def around_vit(before=lambda x: x / 255, after=None):
+    """An encoder with other layers around a ViT than `as_encoder` adds."""
+    images = keras.Input((16, 16, 3))
+    tokens = test_adapt.vit()(before(images))
+    features = (after or layers.GlobalAveragePooling1D())(tokens)
+    return make.randomize(keras.Model(images, features, name="around"))
+
+
+def test_arithmetic_before_a_backbone_is_kept(tmp_path):
+    x = make.images_for((16, 16, 3))
+    halved, adapted = layers.Rescaling(0.1, 1.0), layers.Normalization()
+    adapted.adapt(x)
+    befores = (
+        lambda x: x / 127.5 - 1,
+        lambda x: halved(halved(x)),
+        adapted,
+        layers.Rescaling([[[0.1, 0.2, 0.3]]], -1.0),
+    )
+    for number, before in enumerate(befores):
+        encoder = around_vit(before)
+        presets.check_encoder(encoder)
+        folder = kerassl.save_preset(encoder, tmp_path / f"{number}")
+        expected = features(encoder, x)
+        found = features(kerassl.load_encoder(folder), x)
+        np.testing.assert_allclose(found, expected, 1e-3, 1e-4)
+        # In a file too, which is rebuilt for images of another size.
+        encoder.save(tmp_path / "encoder.keras")
+        larger = kerassl.load_encoder(
+            tmp_path / "encoder.keras", image_shape=(24, 24, 3)
+        )
+        np.testing.assert_allclose(
+            larger.get_layer("normalization").scale,
+            kerassl.verify_preset(folder).normalization["scale"],
+        )
+
+
+@pytest.mark.parametrize(
+    "before, after, found",
+    [
+        (lambda x: x[..., ::-1] / 255, None, "GetItem"),
+        (lambda x: x / np.full((16, 16, 3), 255.0), None, "Divide"),
+        (layers.Rescaling(np.ones((16, 1, 1)) / 255), None, "Rescaling"),
+        (
+            lambda x: x / 255,
+            lambda x: layers.GlobalAveragePooling1D()(x) * 2,
+            "Pooling1D', 'Rescaling",
+        ),
+        (
+            lambda x: x,
+            lambda x: layers.GlobalAveragePooling1D()(layers.Rescaling(2.0)(x)),
+            "ViTBackbone', 'Rescaling",
+        ),
+        (
+            lambda x: x / 255,
+            lambda x: layers.Reshape((8,))(layers.Cropping1D((4, 0))(x)),
+            "Cropping1D', 'Reshape",
+        ),
+    ],
+)
+def test_what_a_preset_cannot_keep_is_refused(before, after, found):
+    encoder = encoders.as_encoder(
+        around_vit(before, after), normalization="included"
+    )
+    with pytest.raises(presets.PresetError, match=f"around has .*{found}"):
+        presets.check_encoder(encoder)
+
+
+def test_a_function_that_is_no_rescaling_is_refused():
+    encoder = encoders.as_encoder(
+        make.resnet_encoder().get_layer("backbone"),
+        normalization=keras.applications.resnet.preprocess_input,
+    )
+    with pytest.raises(presets.PresetError, match="a Rescaling before it"):
+        presets.check_encoder(encoder)
+
+
+def test_a_subclass_around_a_backbone_is_refused():
+    class Encoder(keras.Model):
+        input_shape, output_shape = (None, 16, 16, 3), (None, 8)
+
+        def __init__(self):
+            super().__init__(name="mine")
+            self.backbone = test_adapt.vit()
+            self.pool = layers.GlobalAveragePooling1D()
+
+        def call(self, images):
+            return self.pool(self.backbone(images / 255))
+
+    encoder = encoders.as_encoder(Encoder(), normalization="included")
+    with pytest.raises(presets.PresetError, match="mine is not a graph"):
+        presets.check_encoder(encoder)
+
+
+def test_a_sequential_model_around_a_backbone(tmp_path):
+    encoder = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Rescaling(1 / 255),
+            test_adapt.vit(),
+            layers.GlobalAveragePooling1D(),
+        ]
+    )
+    folder = kerassl.save_preset(encoder, tmp_path / "p")
+    x = make.images_for((16, 16, 3))
+    np.testing.assert_allclose(
+        features(kerassl.load_encoder(folder), x), features(encoder, x), 1e-4
+    )
 
 
 def test_a_backbone_by_itself(tmp_path):

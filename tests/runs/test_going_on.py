@@ -19,6 +19,7 @@ from kerassl.run_folder import encoder_file, read_settings
 from kerassl.runs import run as run_module
 from kerassl.runs.weights import describe_weights
 from tests.backends import more
+from tests.encoders import test_libraries
 from tests.runs.test_run import At, assert_same
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +128,21 @@ def test_sizes_and_channels(tmp_path):
         )
     with pytest.raises(ValueError, match="going_on.*resnet_nano"):
         start(tmp_path / "c", recipe=recipes.get("simclr"))
+
+
+def test_a_network_for_any_size(tmp_path):
+    """As KerasHub's ResNets are, `imagenet` among them."""
+    test_libraries.saved(test_libraries.resnet(), tmp_path / "hub")
+    source = f"hub:{tmp_path / 'hub'}"
+    recipe = RECIPE.replace(epochs=1, batch_size=65)
+    for name, size in (("own", None), ("given", 16)):
+        run = start(tmp_path / name, source, recipe.replace(image_size=size))
+        shape = (size or 28, size or 28, 3)
+        assert run.model.encoder.input_shape[1:] == shape
+        run.train([At(1, run.stop)])
+        again = runs.resume(run.folder)
+        assert again.model.encoder.input_shape[1:] == shape
+        assert again.steps_done == 1
 
 
 @pytest.mark.parametrize(

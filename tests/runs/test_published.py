@@ -10,7 +10,7 @@ import kerassl
 from kerassl import encoders, recipes, runs
 from kerassl.cli.main import main
 from kerassl.names import BEST, ENCODER, START
-from kerassl.presets.public import private_text
+from kerassl.presets.privacy import private_text
 from kerassl.recipes.command import pretrain_command
 from kerassl.renamed import recipe_hash
 from kerassl.run_folder import folder_of, read_settings

@@ -7,6 +7,7 @@ from PIL import Image
 from kerassl import runs
 from kerassl.data import ImageData
 from kerassl.runs.splits import LabeledSplits
+from tests.data.test_sources import many
 
 
 def write(folder, classes, count=10, seed=0):
@@ -54,6 +55,17 @@ def test_data_of_the_hub_are_called_as_a_run_records_them(monkeypatch):
     monkeypatch.setattr("kerassl.data.load", load)
     splits = LabeledSplits("hf:alice/photos")
     assert splits.name == f"hf:alice/photos@{40 * 'a'}"
+
+
+def test_a_few_of_a_streamed_data_set_cost_few_row_groups(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("kerassl.data.parquet.MAX_BYTES", 100)
+    monkeypatch.setattr("kerassl.data.photo_checks._IN_MEMORY_BYTES", 0)
+    path = str(many(tmp_path / "x.parquet"))
+    splits = LabeledSplits(path, image_size=(8, 8), train_limit=20)
+    records = splits.parts["train"].images.records
+    assert len(records) == 20 and len(set(records.rows // 5)) == 8
 
 
 def test_arrays_without_a_test_split(tmp_path):

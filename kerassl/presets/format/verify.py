@@ -342,7 +342,8 @@ def _check_metadata(info: PresetInfo, found: Any) -> None:
     }
     check(
         isinstance(found, dict) and set(found) == keys,
-        f"{METADATA} must have the entries {sorted(keys)}.",
+        f"{METADATA} must have the entries {sorted(keys)}. Found: "
+        f"{shown(found)}",
     )
     check(
         is_int(found["parameter_count"], 0, 2**34)
@@ -353,5 +354,5 @@ def _check_metadata(info: PresetInfo, found: Any) -> None:
             for key in ("keras_version", "keras_hub_version", "date_saved")
         ),
         f"{METADATA}: the number of parameters differs from {INFO}, or `tasks` "
-        "or a version is missing or malformed.",
+        f"or a version is malformed. Found: {shown(found)}",
     )

@@ -97,7 +97,8 @@ class KNNProtocol(NeighborsProtocol):
     ) -> dict[str, Any]:
         stages, output, model = encoders.stages(encoder), "output", encoder
         if stages:
-            output = encoder.layers[-1].name
+            # It may end in an operation that isn't a layer, such as `x + y`.
+            output = getattr(encoder, "operations", encoder.layers)[-1].name
             model = encoders.stage_features(encoder, [*stages, output])
 
         def batches(split: str) -> Iterator[tuple[dict[str, Any], Any]]:

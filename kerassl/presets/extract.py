@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras import layers
 from kerassl import encoders
 from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.normalization import ARITHMETIC
+from kerassl.encoders.sizes import takes_the_first
 from kerassl.image_format import LAST
 from kerassl.networks import replay, trained_encoder
 from kerassl.presets.format.architecture import (
@@ -52,7 +54,7 @@ def published(encoder: keras.Model, **fields: Any) -> Preset:
         arrays = architecture.settled(arrays)
     info = PresetInfo(
         **fields,
-        architecture=encoder.name,
+        architecture=plain_name(encoder.name),
         class_name=architecture.class_name,
         output=output,
         image_shape=image_shape,
@@ -116,38 +118,37 @@ def _around(
     encoder: keras.Model, backbone: Any
 ) -> tuple[str, dict[str, list[float]] | None]:
     """Returns the kind of output, and the normalization."""
-    kinds = [type(layer) for layer in encoder.layers if layer is not backbone]
+    _, _, calls = _called(encoder, whole=_backbone_name)
+    chain = [layer for layer, _ in calls]
+    names = [type(layer).__name__ for layer in chain]
+    pixel = (1, 1, 1, encoder.input_shape[-1])
+    scale, offset = np.ones(pixel[-1]), np.zeros(pixel[-1])
     normalization = None
-    if kinds[1:2] == [layers.Rescaling]:
-        rescaling = encoder.layers[1]
-        channels = encoder.input_shape[-1]
-        normalization = {
-            name: [
-                float(v)
-                for v in np.broadcast_to(
-                    np.ravel(getattr(rescaling, name)), channels
-                )
-            ]
-            for name in ("scale", "offset")
-        }
-        del kinds[1]
-    pool = layers.GlobalAveragePooling1D
+    while type(chain[0]) is layers.Rescaling:
+        values = chain[0].scale, chain[0].offset
+        if np.broadcast_shapes(pixel, *map(np.shape, values)) != pixel:
+            break
+        factor, shift = map(np.ravel, values)
+        scale, offset = scale * factor, offset * factor + shift
+        normalization = {"scale": scale.tolist(), "offset": offset.tolist()}
+        del chain[0]
+    first, *after = chain
     output = {
-        (layers.InputLayer, layers.GlobalAveragePooling2D): "map",
-        (layers.InputLayer, pool): "tokens",
-        (layers.InputLayer, layers.Cropping1D, layers.Reshape): "class_token",
-        (layers.InputLayer, layers.Cropping1D, pool): "patches",
-    }.get(tuple(kinds))
-    if output == "patches":
-        # The mean of all patches, and of nothing else.
-        first = first_tokens(backbone)
-        if encoder.layers[-2].cropping != (first, 0):
-            output = None
-    if output is None:
+        (layers.GlobalAveragePooling2D,): "map",
+        (layers.GlobalAveragePooling1D,): "tokens",
+        (layers.Cropping1D, layers.Reshape): "class_token",
+        (layers.Cropping1D, layers.GlobalAveragePooling1D): "patches",
+    }.get(tuple(type(layer) for layer in after))
+    # Only the first token; or the mean of all patches, and of nothing else.
+    if (output == "class_token" and not takes_the_first(after[0])) or (
+        output == "patches" and after[0].cropping != (first_tokens(backbone), 0)
+    ):
+        output = None
+    if first is not backbone or output is None:
         raise PresetError(
-            f"A preset holds a KerasHub backbone with a Rescaling before it "
-            f"and pooling after it. {encoder.name} has "
-            f"{[type(layer).__name__ for layer in encoder.layers]}."
+            "A preset holds a KerasHub backbone with a Rescaling before it "
+            "and pooling after it: the average, the first token, or the mean "
+            f"of the patches. {encoder.name} has {names}."
         )
     return output, normalization
 
@@ -171,33 +172,12 @@ def _backbone(model: Any) -> Backbone:
 
 def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
     """Flattens nested models into one graph, up to the last map."""
-    images = keras.Input(encoder.input_shape[1:], name="images")
-    sources: dict[int, tuple[Any, Any]] = {}
-
-    def call(layer: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, DROPPED):
-            return x
-        if isinstance(layer, keras.Model):
-            return replay(layer, x, call)
-        result = _in_core_layers(layer, x, *args)
-        if result is None:
-            result = layer(x, *args, **kwargs)
-        sources[id(result)] = (layer, x)
-        return result
-
-    try:
-        x = replay(encoder, images, call)
-    except PresetError:
-        raise
-    except (AttributeError, TypeError, ValueError) as error:
-        raise PresetError(
-            f"{encoder.name} is not a graph of layers: {error}"
-        ) from error
-    layer, source = sources.get(id(x), (None, None))
+    images, x, calls = _called(encoder)
+    layer, source = calls[-1] if calls else (None, None)
     output = {2: "features", 3: "tokens", 4: "map"}[len(x.shape)]
     if isinstance(layer, layers.GlobalAveragePooling2D):
         x, output = source, "map"
-    flat = keras.Model(images, x, name=encoder.name)
+    flat = keras.Model(images, x, name=plain_name(encoder.name))
     config = serialized(flat)
     for part in config["config"]["layers"]:
         fields = part["config"]
@@ -217,6 +197,47 @@ def _graph(encoder: keras.Model) -> tuple[str, keras.Model, Graph]:
                         rank = len(layer.output.shape)
                         fields[key] = _from_the_end(fields[key], rank)
     return output, flat, Graph(config)
+
+
+def _called(
+    encoder: keras.Model, whole: Callable[[Any], Any] = lambda layer: False
+) -> tuple[Any, Any, list[tuple[Any, Any]]]:
+    """Calls the layers of an encoder again: those that presets support.
+
+    Args:
+        encoder: Functional or Sequential `keras.Model`.
+        whole: function that returns whether to call an inner model as it is.
+
+    Returns:
+        Images, the output, and the layers in order, each with its input.
+
+    Raises:
+        PresetError: if the encoder is not a graph.
+    """
+    images = keras.Input(encoder.input_shape[1:], name="images")
+    calls: list[tuple[Any, Any]] = []
+
+    def call(layer: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, DROPPED):
+            return x
+        if isinstance(layer, keras.Model) and not whole(layer):
+            return replay(layer, x, call)
+        result = _in_core_layers(layer, x, *args)
+        if result is None:
+            result = layer(x, *args, **kwargs)
+        else:
+            layer = result._keras_history.operation
+        calls.append((layer, x))
+        return result
+
+    try:
+        return images, replay(encoder, images, call), calls
+    except PresetError:
+        raise
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PresetError(
+            f"{encoder.name} is not a graph of layers: {error}"
+        ) from error
 
 
 def _in_core_layers(layer: Any, *inputs: Any) -> Any:
