@@ -37,7 +37,7 @@ SETTINGS = {
 # Entries of scores by which a score differs from another one of its name.
 ASKED = (
     *("train_size", "test_size", "seeds", "epochs"),
-    *("k", "temperature", "severity"),
+    *("k", "temperature", "severity", "range"),
 )
 
 

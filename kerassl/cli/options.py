@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ DATA = (
 
 def check_data(data: str) -> None:
     """Refuses the path of a folder or a file that doesn't exist."""
-    path = Path(data.removeprefix("folder:")).expanduser()
+    path = Path(os.path.expanduser(data.removeprefix("folder:")))
     suffixes = (".npz", ".npy", ".h5", ".hdf5", ".txt", ".csv")
     if data.startswith("folder:"):
         if not path.is_dir():

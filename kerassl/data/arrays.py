@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -283,7 +284,7 @@ def load_file(
             are invalid or need too much memory. Whatever the header shows is
             checked before any pixels are read.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     is_store = path.suffix.lower() == ZARR_SUFFIX and path.is_dir()
     if not (path.is_file() or is_store):
         raise FileNotFoundError(f"There is no file {str(path)!r}.")

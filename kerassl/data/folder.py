@@ -51,7 +51,7 @@ def load_folder(
         ValueError: if it can't be listed, has no images, lacks this split, or
             mixes splits with other images.
     """
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if not root.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path)!r}.")
     size = parse_size(DEFAULT_SIZE if image_size is None else image_size)

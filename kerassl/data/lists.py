@@ -3,6 +3,7 @@
 import collections
 import csv
 import logging
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def load_list(
             labels, has quotes that don't enclose a whole value, holds no path,
             or lacks this split.
     """
-    path = Path(path).expanduser()
+    path = Path(os.path.expanduser(path))
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     size = parse_size(DEFAULT_SIZE if image_size is None else image_size)

@@ -95,7 +95,8 @@ def keep_checkpoint(folder: Path, position: Position, count: int) -> None:
         return
     kept = folder / CHECKPOINTS
     kept.mkdir(exist_ok=True)
-    with replacing(kept / f"epoch_{position.epoch:04d}.keras") as new:
+    # Temporary files are in the run's folder, where the next process looks.
+    with replacing(kept / f"epoch_{position.epoch:04d}.keras", folder) as new:
         shutil.copyfile(folder / CHECKPOINT, new)
     # By number, since 10000 comes before 9999 as text. Epochs after this one
     # are of a run that went back to an older checkpoint.

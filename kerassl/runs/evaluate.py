@@ -104,6 +104,8 @@ class Evaluation:
         # splits, as entries of the scores and as sentences.
         self.data = splits.name
         self.settings = splits.settings
+        if (found := self.splits["train"].value_range) is not None:
+            self.settings = {**self.settings, "range": str(found)}
         self.notes = splits.notes
         if note := best_note(source):
             self.notes.append(note)

@@ -98,6 +98,7 @@ def test_a_missing_backend_is_told_in_one_line(words):
         ("pretrain simclr --recipe cifer --data cifar10", 2, "cifar"),
         ("pretrain simclr --encoder resnet_nan --data x", 2, "resnet_nano"),
         ("pretrain simclr --data folder:nowhere", 2, "no folder nowhere"),
+        ("pretrain simclr --data folder:~no_one/x", 2, "no folder ~no_one/x"),
         ("pretrain simclr --data nowhere.npz", 2, "no file nowhere.npz"),
         (
             "pretrain simclr --data cifar10 --seed -1",

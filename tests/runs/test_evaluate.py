@@ -196,6 +196,29 @@ def test_linear(folder):
         runs.protocol("linear", labels=0.5, per_class=5).check(subject)
 
 
+def test_scores_of_another_range_are_others(encoder, folder, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 4000, (40, 28, 28, 1)).astype("uint16")
+    np.savez(tmp_path / "x.npz", x_train=images, y_train=np.arange(40) % 2)
+    found = []
+    for high in (4000, 3000):
+        subject = runs.Evaluation(
+            folder, str(tmp_path / "x.npz"), value_range=(0, high)
+        )
+        protocol = runs.protocol("knn")
+        assert protocol.settings(subject)["range"] == f"0 to {high}"
+        found.append((protocol, subject))
+    floor = {**protocol.settings(subject), "untrained_accuracy": 0.5}
+    protocol.check(subject, floor)
+    with pytest.raises(ValueError, match="range 0 to 3000.* 0 to 4000"):
+        found[0][0].check(found[0][1], floor)
+    plain = runs.Evaluation(folder, "fashion_mnist_small", train_limit=40)
+    assert "range" not in protocol.settings(plain)
+    floor = {**protocol.settings(plain), "range": "0 to 3000"}
+    with pytest.raises(ValueError, match="range 0 to 3000.* with None"):
+        protocol.check(plain, floor)
+
+
 def test_a_share_of_labels_is_what_it_says(folder):
     subject = runs.Evaluation(
         folder, "fashion_mnist_small", train_limit=300, test_limit=10

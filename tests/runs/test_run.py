@@ -111,6 +111,25 @@ def test_a_folder_is_listed_once(tmp_path, monkeypatch):
     assert len(runs.read_history(folder)) == 2
 
 
+def test_the_name_that_was_asked_for_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "kerassl.runs.starting.distributed.process", lambda: (0, 1)
+    )
+    load = kerassl.data.load
+
+    def pinned(spec, *args, **options):
+        found = load("fashion_mnist_small", *args, **options)
+        return dataclasses.replace(found, name=f"hf:a/b@{40 * 'c'}")
+
+    plain = start(tmp_path / "a")
+    assert "data_asked" not in plain.settings
+    monkeypatch.setattr(kerassl.data, "load", pinned)
+    run = runs.start(tmp_path / "b", RECIPE, "hf:a/b@v1", limit=130)
+    assert run.settings["data_asked"] == "hf:a/b@v1"
+    assert run.settings["data"] == f"hf:a/b@{40 * 'c'}"
+    assert "v1" not in pretrain_command(run.settings)
+
+
 def test_a_run_that_needs_labels_is_refused_before_it_begins(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     for i in range(40):
@@ -572,8 +591,10 @@ def test_checkpoints_are_kept(whole, tmp_path):
     assert (again.position.epoch, again.position.step) == (2, 0)
 
 
-def test_the_newest_checkpoints_are_kept_and_no_others_removed(tmp_path):
-    kept = tmp_path / "checkpoints"
+def test_the_newest_checkpoints_are_kept_and_no_others_removed(
+    tmp_path, monkeypatch
+):
+    kept, places = tmp_path / "checkpoints", []
     kept.mkdir()
     mine = kept / "epoch_0005_good_one.keras"
     mine.touch()
@@ -582,6 +603,12 @@ def test_the_newest_checkpoints_are_kept_and_no_others_removed(tmp_path):
         keep_checkpoint(tmp_path, Position(epoch=epoch), 2)
     names = {"epoch_10001.keras", "epoch_10002.keras", mine.name}
     assert {path.name for path in kept.iterdir()} == names
+    # A process that is killed leaves nothing there.
+    monkeypatch.setattr(shutil, "copyfile", lambda old, new: places.append(new))
+    with pytest.raises(FileNotFoundError):
+        keep_checkpoint(tmp_path, Position(epoch=2), 2)
+    monkeypatch.undo()
+    assert [place.parent for place in places] == [tmp_path]
     # After going back to an older one, the new epochs are kept.
     keep_checkpoint(tmp_path, Position(epoch=3), 2)
     names.add("epoch_0003.keras")
