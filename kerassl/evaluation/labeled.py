@@ -34,8 +34,8 @@ def labeled_sets(
             )
         if not isinstance(images, Photos):  # They are always valid.
             check_images(images, name)
-        label_array(labels, f"{name} labels", len(images))
-    labels = dict(zip(("train labels", "test labels"), labels_by_name(*given)))
+        label_array(labels, name, len(images))
+    labels = dict(zip(("train", "test"), labels_by_name(*given)))
     classes, numbers = encode_labels(labels)
     learned, asked = (
         ImageData(images, part) for (images, _), part in zip(given, numbers)
