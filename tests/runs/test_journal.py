@@ -91,7 +91,7 @@ def test_the_same_command_goes_on(source, cache, tuned, capsys, monkeypatch):
     [
         ("--labels 0.00001", "less than one image. Give at least 0.001"),
         ("--labels 0.99999", "that is all 10,000"),
-        ("--labels 0", "`share` must be in"),
+        ("--labels 0", "`labels` must be in"),
         ("--per-class 1001", "class 0 has 1000 images"),
     ],
 )
