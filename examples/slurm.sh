@@ -16,6 +16,8 @@ set -euo pipefail
 # The first host of the job, where the processes find each other.
 hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export KERAS_BACKEND=torch
+# torchrun would kill processes that haven't saved after 30 seconds.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
 
 srun torchrun \
   --nnodes "$SLURM_JOB_NUM_NODES" \

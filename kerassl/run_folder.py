@@ -91,6 +91,7 @@ SETTINGS: dict[str, Form] = {
     "recipe": PLAIN_DICT,
     "recipe_hash": matching("[0-9a-f]{64}", "64 hexadecimal digits"),
     "data": text(4096),
+    "data_asked": text(4096),
     "backend": matching("[a-z_]{1,32}", "a backend's name"),
     "limit": optional(integer(1)),
     "data_dir": optional(text(4096)),

@@ -17,6 +17,7 @@ from kerassl.models import load_keras_file
 from kerassl.training.in_memory import read_images
 from kerassl.training.inputs import Inputs
 from kerassl.training.monitors import Monitor
+from kerassl.training.positions import keep_positions
 
 # A fall of the accuracy by so many standard errors is clear.
 ERRORS = 3.0
@@ -188,5 +189,10 @@ class StartGuard(Monitor):
         """Replaces the file of the best encoder, in the first process."""
         if self.best is None or process()[0]:
             return
+
+        def save() -> None:
+            keep_positions(encoder)
+            encoder.save(temporary)
+
         with replacing(self.best) as temporary:
-            on_one_device(lambda: encoder.save(temporary))
+            on_one_device(save)

@@ -207,7 +207,11 @@ def _start_processes(count: int, arguments: Sequence[str]) -> NoReturn:
     launcher += ["--nproc-per-node", str(count), "-m", "kerassl", *arguments]
     sys.stdout.flush()
     command = [sys.executable, *launcher]
-    os.execve(sys.executable, command, child_variables())
+    variables = child_variables()
+    # After Ctrl-C it would kill them within 30 seconds, before they have taken
+    # the steps up to the next vote and saved.
+    variables.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+    os.execve(sys.executable, command, variables)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -393,6 +397,7 @@ def _note_colors(run: "Run") -> None:
 
 def _describe(run: "Run", choice: str | None) -> None:
     from kerassl.distributed import device_count
+    from kerassl.environment import environment
 
     recipe, settings = run.recipe, run.settings
     count, size = len(run.data.images), "x".join(map(str, run.data.image_shape))
@@ -407,7 +412,7 @@ def _describe(run: "Run", choice: str | None) -> None:
         "range": values and f"{values} becomes 0 to 255",
         "steps": f"{run.total_steps:,} = {recipe.epochs} epochs x "
         f"{run.steps_per_epoch:,}, batch {recipe.batch_size}",
-        "backend": f"{settings['backend']} on {settings.get('device')}"
+        "backend": f"{settings['backend']} on {environment()['device']}"
         + (f", {devices} devices" if (devices := device_count()) > 1 else ""),
         "dtypes": run.model.dtype_policy.name,
         "output": str(run.folder),

@@ -131,7 +131,8 @@ def _check_resume(options: argparse.Namespace) -> None:
         if name != "epochs" and (name, wanted.get(name)) != BY_DEVICE
     ]
     for name, found, value in pairs:
-        if name == "--data" and value == _COMMIT.sub("", found):
+        asked = (settings.get("data_asked"), _COMMIT.sub("", str(found)))
+        if name == "--data" and value in asked:
             continue  # The commit was looked up when the run began.
         if found != value and not (name == "method" and value is None):
             raise UserError(

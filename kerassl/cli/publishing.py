@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from kerassl.cli.preset_table import (
     shown_license,
 )
 from kerassl.names import ENCODER
-from kerassl.run_folder import best_note
+from kerassl.run_folder import RECIPE, best_note
 
 if TYPE_CHECKING:
     from kerassl.presets import Publication
@@ -58,7 +59,8 @@ def _preset_of(options: argparse.Namespace) -> Iterator[Path]:
     from kerassl.presets.hub_calls import parse_uri
 
     source, (repository, _) = Path(options.source), parse_uri(options.uri)
-    if (source / "kerassl.json").exists() or not (source / ENCODER).exists():
+    is_run = any((source / name).exists() for name in (RECIPE, ENCODER))
+    if (source / "kerassl.json").exists() or not is_run:
         if options.license or options.data_name:
             raise presets.PresetError(
                 "--license and --data-name are for runs. A preset has them in "
@@ -138,6 +140,12 @@ def publish_zoo(options: argparse.Namespace) -> int:
             f"Received: {options.owner}"
         )
     found = presets.list_presets()
+    for info in found:
+        if Path(info.name).exists():
+            raise UserError(
+                f"{info.name} in the working directory would be taken for the "
+                "preset of this name. Publish from another directory."
+            )
     print(
         f"To be published, each as hf://{owner}/NAME "
         f"({'only you' if options.private else 'everybody'} can see them):",
@@ -148,11 +156,12 @@ def publish_zoo(options: argparse.Namespace) -> int:
     if not options.yes and not _says_yes():
         raise UserError("Nothing was sent: the upload wasn't confirmed.")
     for info in found:
-        with user_errors():
+        with user_errors(), tempfile.TemporaryDirectory() as parent:
+            folder = Path(parent, info.name)
+            # Of those that moved to the Hub, the cache holds links.
+            shutil.copytree(presets.preset_path(info.name), folder)
             upload = presets.upload_preset(
-                f"hf://{owner}/{info.name}",
-                presets.preset_path(info.name),
-                private=options.private,
+                f"hf://{owner}/{info.name}", folder, private=options.private
             )
         # One line each, as they are sent: a second run finds them there.
         print(json.dumps({"name": info.name, **upload._asdict()}), flush=True)

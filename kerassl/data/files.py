@@ -276,17 +276,20 @@ def number_classes(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Numbers the classes of images, in sorted order.
 
     Args:
-        names: the class of each image. Whole numbers are sorted as numbers.
+        names: the class of each image. Whole numbers are sorted as numbers,
+            and -1 beside them is no label, as in TFDS.
 
     Returns:
         A pair: the names of the classes, and the label of each image, int64.
     """
     known = set(names)
-    numeric = all(name.isdecimal() for name in known)
-    classes = sorted(known)
+    others = known - {"-1"}
+    numeric = all(name.isdecimal() for name in others)
+    classes = sorted(others if numeric else known)
     if numeric:
         classes.sort(key=int)  # "07" stays before "7".
     numbers = {name: number for number, name in enumerate(classes)}
+    numbers.setdefault("-1", -1)
     labels = np.array([numbers[name] for name in names], "int64")
     return tuple(classes), labels
 

@@ -56,7 +56,8 @@ class Listing:
         Not if a folder was changed in the two seconds before it was listed,
         which a later change might not show.
         """
-        if (self.stamps < 0).any() or self.path == os.path.abspath(path):
+        known = self.path == os.path.abspath(path) and os.path.exists(path)
+        if known or (self.stamps < 0).any():
             return
         about = {
             "root": self.root,

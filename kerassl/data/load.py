@@ -174,6 +174,11 @@ def load(
         )
         labels, notes = images.labels, tuple(images.notes)
         spec = images.pinned or spec
+        is_path = spec.startswith("folder:") or bool(set(spec) & set("/\\"))
+        # TFDS takes precedence over a folder of the same name.
+        if isinstance(images.records, Files) and not is_path:
+            if os.path.isdir(os.path.expanduser(spec)):
+                spec = f"folder:{spec}"  # Not a data set that others know.
         if isinstance(images.decoder, Planes):
             used = images.decoder.value_range
     else:
@@ -285,7 +290,7 @@ def peek_size(spec: str, *, data_dir: str | None = None) -> tuple[int, bool]:
         if sides:
             return int(np.median(sides)), True
     elif isinstance(source, _File):
-        shape = _peek_file(source.path.expanduser())
+        shape = _peek_file(Path(os.path.expanduser(source.path)))
     else:
         from kerassl.data.tfds import image_shape
 
@@ -312,7 +317,7 @@ def _first_records(source: "_Photos") -> Records:
     """Returns a few images, without listing a folder or all of many files."""
     path, load_photos = source.path, source.load
     if load_photos is load_folder:
-        return Files(_first_files(Path(path).expanduser()))
+        return Files(_first_files(Path(os.path.expanduser(path))))
     if load_photos in (load_tars, load_parquet):
         path = find_files(path)[0]
     elif load_photos is load_hub:

@@ -25,6 +25,7 @@ from kerassl.distributed.processes import (
 )
 from kerassl.distributed.topology import (
     DeviceSeedGenerator,
+    batch_parts,
     device_count,
     devices,
     lacks_processes,
@@ -36,6 +37,7 @@ from kerassl.distributed.topology import (
 __all__ = [
     "DeviceSeedGenerator",
     "any_process",
+    "batch_parts",
     "copy_variables",
     "device_count",
     "devices",

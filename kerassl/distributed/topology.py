@@ -120,7 +120,7 @@ def process() -> tuple[int, int]:
 
 
 def device_count() -> int:
-    """Returns the number of devices that share a batch."""
+    """Returns the number of devices that train the model together."""
     if keras.backend.backend() == "jax":
         spread = keras.distribution.distribution()
         return 1 if spread is None else spread.device_mesh.devices.size
@@ -128,6 +128,19 @@ def device_count() -> int:
         distribute = sys.modules["tensorflow"].distribute
         return distribute.get_strategy().num_replicas_in_sync
     return replicas()
+
+
+def batch_parts() -> int:
+    """Returns the number of parts that a batch is divided into.
+
+    It is less than `device_count` where Keras divides a model, too.
+    """
+    if keras.backend.backend() == "jax":
+        spread = keras.distribution.distribution()
+        if spread is not None:
+            mesh = spread.device_mesh
+            return mesh.shape[mesh.axis_names.index(spread.batch_dim_name)]
+    return device_count()
 
 
 def replicas() -> int:

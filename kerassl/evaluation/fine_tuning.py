@@ -18,6 +18,7 @@ from kerassl.evaluation.labels import check_classes
 from kerassl.execution import LentModel
 from kerassl.models import remade
 from kerassl.networks import set_trainable, set_weights
+from kerassl.training.inputs import Inputs
 from kerassl.training.step import build_optimizer
 
 # Peak learning rates to choose from: SGD's for a batch of 256, and AdamW's for
@@ -128,8 +129,9 @@ def fine_tune(
         `train_size`, `test_size`.
 
     Raises:
-        ValueError: if the encoder doesn't take square images, images or labels
-            are invalid, there is only one class, or a setting is out of range.
+        ValueError: if the encoder doesn't take square images, images have
+            another shape than it takes, images or labels are invalid, there is
+            only one class, or a setting is out of range.
 
     Example:
     ```python
@@ -146,6 +148,8 @@ def fine_tune(
     """
     encoders.image_size(encoder)
     train, test, names = labeled_sets(train, test)
+    for part in (train, test):
+        Inputs(encoder.input_shape[1:]).read(part.images)
     check_classes("Fine-tuning", names, train.labels)
     classes = np.unique(train.labels)
     rates: tuple[float, ...]

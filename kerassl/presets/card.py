@@ -146,9 +146,13 @@ def _use(info: PresetInfo) -> str:
         ),
         "With KerasHub, without kerassl:",
     ]
+    options = "num_classes=10"
+    if info.class_name == "ViTBackbone" and info.output != "class_token":
+        # By default KerasHub takes the class token, which wasn't trained.
+        options += ', pooling="gap"'
     classifier = [
         "classifier = keras_hub.models.ImageClassifier.from_preset(",
-        f'    "{address}", num_classes=10',
+        f'    "{address}", {options}',
         ")",
     ]
     if info.class_name == "DINOV2Backbone":

@@ -17,6 +17,7 @@ from kerassl.layers import TokensAtSize
 from kerassl.models import in_float32
 from kerassl.networks import trained_encoder
 from kerassl.reading import one_line
+from kerassl.training.positions import keep_positions
 
 
 def export(
@@ -91,6 +92,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=path.parent) as folder:
         source = Path(folder) / "encoder.keras"
         written = Path(folder) / f"encoder{FORMATS[format].suffix}"
+        keep_positions(encoder)
         encoder.save(source)
         _run(source, written, format)
         if written.with_name(f"{written.name}.data").exists():

@@ -14,6 +14,7 @@ from kerassl.encoders.graph import first_tokens
 from kerassl.encoders.normalization import ARITHMETIC
 from kerassl.encoders.sizes import takes_the_first
 from kerassl.image_format import LAST
+from kerassl.models import in_float32
 from kerassl.networks import replay, trained_encoder
 from kerassl.presets.format.architecture import (
     FLOAT32,
@@ -253,6 +254,7 @@ def _in_core_layers(layer: Any, *inputs: Any) -> Any:
     ):
         return _arithmetic(layer, inputs)
     if isinstance(layer, layers.Normalization):
+        layer = in_float32(layer)
         shape = (1, *(size or 1 for size in x.shape[1:]))
         offset, one = (
             np.asarray(keras.ops.convert_to_numpy(layer(np.full(shape, v))))

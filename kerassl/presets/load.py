@@ -222,7 +222,8 @@ def preset_path(source: str | Path, revision: str | None = None) -> Path:
         revision: as in `load_encoder`.
 
     Returns:
-        A path. Don't change the files of a named preset or one from the Hub.
+        A path. Don't change the files of a named preset or one from the Hub,
+        which may be links: for a folder to publish, call `download_preset`.
 
     Raises:
         FileNotFoundError: if there is no such preset.

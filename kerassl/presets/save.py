@@ -39,6 +39,7 @@ from kerassl.presets.format.info import (
     PresetError,
 )
 from kerassl.presets.format.verify import file_entry, verify_preset
+from kerassl.reading import shown
 from kerassl.renamed import recipe_hash
 
 
@@ -118,8 +119,14 @@ def save_preset(
     encoder = trained_encoder(model)
     method = None if encoder is model else type(model).__name__
     if recipe is not None:
-        recipe = _plain(getattr(recipe, "to_dict", lambda: recipe)())
-        method = recipe["method"]
+        recipe = getattr(recipe, "to_dict", lambda: recipe)()
+        if not isinstance(recipe, dict):
+            raise PresetError(
+                "`recipe` must be a Recipe or the dict of its fields. "
+                f"Received: {shown(recipe)}"
+            )
+        recipe = _plain(recipe, "recipe")
+        method = recipe.get("method", method)
         fields["recipe_hash"] = recipe_hash(recipe)
     defaults = {"method": method, "versions": environment()["versions"]}
     preset = published(
@@ -128,8 +135,8 @@ def save_preset(
         license=license or UNLICENSED,
         description=description,
         datasets=(datasets,) if isinstance(datasets, str) else tuple(datasets),
-        scores=_plain(scores or {}),
-        training=_plain(training or {}),
+        scores=_plain(scores or {}, "scores"),
+        training=_plain(training or {}, "training"),
         recipe=recipe,
         **(defaults | fields),
     )
@@ -151,9 +158,14 @@ def save_preset(
     return folder
 
 
-def _plain(value: Any) -> Any:
-    """Returns a value as JSON would: tuples become lists."""
-    return json.loads(json.dumps(value))
+def _plain(value: Any, name: str) -> Any:
+    """Returns a value as JSON would: tuples and arrays become lists."""
+    try:
+        return json.loads(json.dumps(value, default=lambda x: x.tolist()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PresetError(
+            f"`{name}` must hold only plain values: {error}"
+        ) from error
 
 
 def _check_target(folder: Path, overwrite: bool) -> None:

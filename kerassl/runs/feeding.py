@@ -62,6 +62,11 @@ def measure_feeding(recipe: recipes.Recipe, photos: Photos) -> Feeding:
             f"A batch of {size} images is needed to measure its step. Found "
             f"{len(photos)}."
         )
+    channels = photos.shape[-1]
+    if channels not in (1, 3) and not recipe.normalization:
+        # Any will do: the speed doesn't depend on it.
+        any_one = {"mean": [0.5] * channels, "std": [0.25] * channels}
+        recipe = recipe.replace(normalization=any_one)
     model = recipes.build_model(recipe, photos.shape[1:], _STEPS)
     batches = _Same(photos, photos.labels, batch_size=size)
     batches.steps_per_epoch = _STEPS

@@ -10,7 +10,8 @@ import numpy as np
 
 from kerassl import encoders
 from kerassl.data import ImageData
-from kerassl.data.decoders import RGB
+from kerassl.data.decoders import RGB, Decoder
+from kerassl.data.planes import Planes
 from kerassl.names import MAX_UNREADABLE
 from kerassl.runs.subject import (
     check_channels,
@@ -159,9 +160,20 @@ class Search:
             os.path.realpath(self.data.paths[index]) == os.path.realpath(file)
         )
 
+    def _decoder(self) -> Decoder:
+        """Returns what reads queries as the images were read."""
+        images, found = self.data.images, self.data.value_range
+        if not isinstance(images, np.ndarray):
+            return images.decoder
+        channels = images.shape[-1]
+        if channels == 3 and found is None:
+            return RGB()
+        dtype = "uint8" if images.dtype == np.uint8 else "float32"
+        return Planes(channels, dtype, found)
+
     def _read(self, files: Sequence[str | Path]) -> ImageData:
         size = load_size(self.encoder) or SIZE
-        decoder = getattr(self.data.images, "decoder", RGB())
+        decoder = self._decoder()
         pictures = []
         for file in files:
             try:

@@ -143,6 +143,8 @@ def start(
     if encoder is None:
         recipe = _normalized(recipe, images)
         settings |= {"recipe": recipe.to_dict(), "recipe_hash": recipe.hash}
+    if images.name != str(data):
+        settings["data_asked"] = str(data)
     settings["data"] = images.name  # With a commit, if it is on the Hub.
     settings["images"] = len(images.images)
     settings["images_hash"] = images_hash(images)

@@ -19,7 +19,7 @@ def steps_per_epoch(recipe: Recipe, data: Any) -> int:
             f"{count} images don't fill a batch of {recipe.batch_size}. Use a "
             f"batch size of at most {count} (--batch-size), or more images."
         )
-    devices = distributed.device_count()
+    devices = distributed.batch_parts()
     if recipe.batch_size % devices:
         raise ValueError(
             f"A batch of {recipe.batch_size} images can't be divided among "

@@ -7,6 +7,8 @@ import pytest
 import kerassl
 from kerassl.callbacks import StartGuard
 from tests.contracts.methods import simclr, tiny_encoder
+from tests.encoders.test_adapt import features, pixels
+from tests.training.test_positions import moved
 
 
 @pytest.fixture
@@ -67,6 +69,20 @@ def test_it_stops_what_destroys_and_keeps_the_best(data, tmp_path, with_labels):
         assert min(history["start_agreement"][:2]) > 0.3
         assert history["start_agreement"][-1] < 0.2
     assert list(tmp_path.iterdir()) == [best]
+
+
+def test_trained_positions_are_kept(tmp_path):
+    """`fit` copies those of DINOv2 only at its end."""
+    model, expected = moved(16, 1)
+    best = tmp_path / "best.keras"
+    guard = StartGuard(pixels(count=32), best=best)
+    guard.set_model(model)
+    guard.on_train_begin()
+    for _ in range(2):
+        loaded = kerassl.load_encoder(best)
+        np.testing.assert_array_equal(features(loaded, pixels()), expected)
+        best.unlink()
+        guard.look(0, {})
 
 
 def test_it_may_only_watch(data):

@@ -103,6 +103,15 @@ def test_check_for_a_method_that_needs_labels(tmp_path, capsys):
     assert "supcon, recipe cpu: its steps take" in capsys.readouterr().out
 
 
+@once
+def test_check_for_a_method_of_many_channels(tmp_path, capsys):
+    for i, x in enumerate(bands(32, size=16)):
+        tiff(tmp_path / f"{i:02}.tif", x)
+    words = ["data", "check", str(tmp_path), "--for", "simclr"]
+    assert main([*words, "--image-size", "16"]) == 0
+    assert "its steps take" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ["options", "words"],
     [

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kerassl import data, encoders, runs
 from kerassl.cli.main import main
+from tests.data.made import bands, tiff
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,40 @@ def test_the_range_is_that_of_images_and_queries(photos, capsys):
     assert min(found[0]) < 0.999
     # All become white but the first, which has no red and is farthest.
     np.testing.assert_allclose(found[1], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "channels, dtype, suffix, options",
+    [
+        (1, "uint8", "png", []),
+        (1, "float32", "png", []),
+        (3, "uint8", "png", []),
+        (3, "uint8", "png", ["--range", "20,90"]),
+        (6, "uint8", "tif", []),
+        (6, "uint16", "tif", ["--range", "0,40000"]),
+    ],
+)
+def test_queries_are_read_as_arrays_are(
+    channels, dtype, suffix, options, tmp_path, capsys
+):
+    pixels = bands(8, size=16, channels=channels)
+    if dtype != "uint16":
+        pixels = (pixels // 257).astype(dtype)
+    np.savez(tmp_path / "x.npz", images=pixels)
+    some = {"mean": [0.5] * channels, "std": [0.2] * channels}
+    source, query = tmp_path / "e.keras", tmp_path / f"query.{suffix}"
+    shape = (16, 16, channels)
+    encoders.build("resnet_nano", shape, **some).save(source)
+    if suffix == "tif":
+        tiff(query, pixels[5])
+    else:
+        one = pixels[5].astype("uint8")
+        Image.fromarray(one[..., 0] if channels == 1 else one).save(query)
+    words = ["nearest", source, tmp_path / "x.npz", query, "--json", *options]
+    assert main([*map(str, words)]) == 0
+    row, *others = json.loads(capsys.readouterr().out)[str(query)]
+    assert row["index"] == 5 and row["similarity"] > 1 - 1e-5
+    assert others[0]["similarity"] < 1 - 1e-5
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,9 @@ def test_presets_move_to_the_hub(hub, capsys, monkeypatch, tmp_path):
     source = f"hf://alice/{first.name}"
     entry = load._index()[first.name]
     assert (entry["source"], entry["revision"]) == (source, sha)
+    # From there, where the cache holds links, it is published again.
+    again = printed(capsys, "presets", "publish-zoo", "hf://alice", "--yes")
+    assert again == lines
 
 
 @pytest.mark.parametrize("owner", ["hf://alice/encoder", "hf://"])
@@ -216,6 +219,14 @@ def test_the_zoo_goes_to_an_owner(capsys, owner):
 def test_publishing_the_zoo_asks(hub, capsys):
     found = refused(capsys, "presets", "publish-zoo", "hf://alice")
     assert "--yes" in found and not hub.requests
+
+
+def test_a_folder_is_not_taken_for_the_zoo(hub, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    name = kerassl.list_presets()[1].name
+    (tmp_path / name).mkdir()
+    found = refused(capsys, "presets", "publish-zoo", "hf://alice", "--yes")
+    assert f"{name} in the working directory" in found and not hub.requests
 
 
 class Terminal(io.StringIO):
@@ -294,6 +305,13 @@ def test_license_and_data_are_for_runs(hub, folders, capsys):
     for option in ("--license mit", "--data-name flowers"):
         push = ["presets", "push", "--yes", folders / "preset", URI]
         assert "are for runs" in refused(capsys, *push, *option.split())
+    assert not hub.repositories
+
+
+def test_a_run_without_an_epoch_is_a_run(hub, folders, tmp_path, capsys):
+    shutil.copy(folders / "run" / "recipe.json", tmp_path)
+    push = ["presets", "push", "--yes", tmp_path, URI, "--license", "mit"]
+    assert "no epoch is finished" in refused(capsys, *push)
     assert not hub.repositories
 
 

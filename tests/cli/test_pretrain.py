@@ -544,6 +544,7 @@ def test_a_commit_of_the_hub_needs_no_repeating(
 ):
     settings = json.loads((finished / "recipe.json").read_text())
     settings["data"] = f"hf:alice/photos@{40 * 'a'}"
+    settings["data_asked"] = "hf:alice/photos@v1"
     (tmp_path / "recipe.json").write_text(json.dumps(settings))
 
     def resume(*arguments, **options):
@@ -551,9 +552,10 @@ def test_a_commit_of_the_hub_needs_no_repeating(
 
     monkeypatch.setattr(runs, "resume", resume)
     words = ["pretrain", "--resume", "--output", str(tmp_path), "--data"]
-    for data in ("hf:alice/photos", settings["data"]):
+    for data in ("hf:alice/photos", *map(settings.get, ("data", "data_asked"))):
         assert "far enough" in refused(capsys, *words, data)
-    for data in ("hf:alice/other", f"hf:alice/photos@{40 * 'b'}"):
+    for name in ("other", f"photos@{40 * 'b'}", "photos@v2"):
+        data = f"hf:alice/{name}"
         assert f"not '{data}'" in refused(capsys, *words, data)
 
 
@@ -605,6 +607,7 @@ def test_a_run_stops_where_another_process_is_to(tmp_path, capsys, monkeypatch):
 
 
 def test_processes_run_no_files_of_the_working_directory(monkeypatch):
+    monkeypatch.delenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", raising=False)
     started = {}
 
     def become(path, words, variables):
@@ -614,6 +617,12 @@ def test_processes_run_no_files_of_the_working_directory(monkeypatch):
     pretrain._start_processes(2, ["pretrain", "simclr"])
     assert started["words"][-2:] == ["pretrain", "simclr"]
     assert started["variables"]["PYTHONSAFEPATH"] == "1"
+    # How long torchrun lets them save after Ctrl-C.
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    assert started["variables"][name] == "600"
+    monkeypatch.setenv(name, "5")
+    pretrain._start_processes(2, ["pretrain", "simclr"])
+    assert started["variables"][name] == "5"
 
 
 @pytest.mark.every_backend

@@ -195,6 +195,17 @@ def test_too_many_unreadable(classes, monkeypatch, stream):
         load(classes, max_unreadable=0.05)
 
 
+def test_no_class_is_lost_with_images_without_a_label(tmp_path, caplog):
+    for i in range(4):
+        save(tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"")
+    path = tmp_path / "some.csv"
+    path.write_text("path,label\n0.png,7\n1.png,-1\n2.png,7\n3.png,8\n")
+    found = kerassl.data.load(path, image_size=8, max_unreadable=0.5)
+    assert found.labels.tolist() == [0, 0, 1]
+    assert "1 of 4" in caplog.text and "no image is left" not in caplog.text
+
+
 def test_all_unreadable_is_an_error_at_any_tolerance(tmp_path):
     (tmp_path / "x.png").write_bytes(b"")
     with pytest.raises(ValueError, match="1 of 1") as error:

@@ -77,6 +77,13 @@ def test_a_remembered_listing_is_the_same(folder, file, unlisted):
     assert unlisted()
 
 
+def test_a_listing_whose_file_was_removed_is_written_again(folder, file):
+    found = list_images(folder, file)
+    file.unlink()
+    found.save(file)
+    assert list_images(folder, file).path == str(file)
+
+
 def other_folder(folder):
     """Another folder of the same name takes the place of one."""
     os.rename(folder / "b", folder.parent / "old")

@@ -317,6 +317,21 @@ def test_a_folder_of_the_home_folder(tmp_path, monkeypatch):
         assert peek_size(spec) == (8, True)
 
 
+@pytest.mark.parametrize("spec", ["my_photos", "1", "photos:1.5", "a b"])
+def test_a_folder_by_a_bare_name_says_that_it_is_one(
+    spec, tmp_path, monkeypatch
+):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / spec).mkdir()
+    image.new("RGB", (9, 8)).save(tmp_path / spec / "a.png")
+    data = kerassl.data.load(spec, image_size=8)
+    assert data.name == f"folder:{spec}"
+    assert kerassl.data.load(data.name, image_size=8).name == data.name
+    path = str(tmp_path / spec)
+    assert kerassl.data.load(path, image_size=8).name == path
+
+
 @pytest.mark.parametrize("suffix", ["npz", "zarr", "csv", "tar"])
 def test_a_folder_may_end_as_a_file_does(tmp_path, suffix):
     image = pytest.importorskip("PIL.Image")

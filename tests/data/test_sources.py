@@ -17,7 +17,7 @@ from kerassl.data.inspection import _look
 from kerassl.data.load import find, peek_size
 from kerassl.data.records import Ranges
 from kerassl.data.row_groups import Column, RowGroups
-from kerassl.data.tars import _index
+from kerassl.data.tars import _classes, _index
 from tests.backends import once
 
 pytestmark = once
@@ -89,6 +89,20 @@ def test_equal_numbers_are_classes_in_a_fixed_order():
     # The order of a set depends on Python's hash seed.
     names = [f"{'0' * i}7" for i in range(9)]
     assert number_classes(names)[0] == tuple(sorted(names))
+
+
+@pytest.mark.parametrize(
+    "names, classes, labels",
+    [
+        (["10", "-1", "9"], ("9", "10"), [1, -1, 0]),
+        (["-1", "-1"], (), [-1, -1]),
+        (["cat", "-1"], ("-1", "cat"), [1, 0]),
+        ([], (), []),
+    ],
+)
+def test_minus_one_beside_numbers_is_no_label(names, classes, labels):
+    found, numbers = number_classes(names)
+    assert found == classes and numbers.tolist() == labels
 
 
 def test_splits_of_a_table_share_their_labels(files):
@@ -376,6 +390,19 @@ def test_parquet_of_others(tmp_path):
     assert load(parquet(path, key="photo", structs=False)).labels is None
     data = load(parquet(path, ["b", "a", "b", "a"]), limit=2)
     assert data.class_names == ("a", "b") and data.labels.tolist() == [1, 1]
+
+
+def test_images_without_a_label_in_each_kind_of_source(files):
+    (files / "some.csv").write_text(
+        "path,label,split\nphotos/0.png,0,train\nphotos/1.png,1,train\n"
+        "photos/2.png,-1,test\n"
+    )
+    assert load(files / "some.csv", split="test").labels.tolist() == [-1]
+    found = load(parquet(files / "some.parquet", [1, -1, 0, -1]))
+    assert found.class_names == ("0", "1")
+    assert found.labels.tolist() == [1, -1, 0, -1]
+    classes, labels = _classes(["-1\n", "3\n"])
+    assert classes == ("3",) and labels.tolist() == [-1, 0]
 
 
 def test_parquet_with_what_cannot_be_used(tmp_path, caplog):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerassl import distributed
+from kerassl import distributed, recipes
 from kerassl.distributed import topology
+from kerassl.runs.steps import steps_per_epoch
 from tests import xla
 from tests.backends import more, once
 from tests.contracts.methods import METHODS
@@ -333,6 +335,7 @@ def test_replicas_draw_other_numbers_from_one_state(monkeypatch):
 def test_one_device_is_plain():
     with distributed.devices(1):
         assert distributed.device_count() == distributed.replicas() == 1
+        assert distributed.batch_parts() == 1
         assert distributed.process() == (0, 1)
         assert distributed.any_process(True) and not distributed.any_process(
             False
@@ -341,6 +344,25 @@ def test_one_device_is_plain():
         assert distributed.gather(x) is distributed.local_rows(x) is x
     with pytest.raises(ValueError, match="must be positive"):
         distributed.devices(0).__enter__()
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras's meshes of devices")
+def test_the_parts_of_a_batch_are_those_of_its_axis():
+    lib = keras.distribution
+    names = [f"cpu:{number}" for number in range(8)]
+    mesh = lib.DeviceMesh((4, 2), ("batch", "model"), names)
+    layouts = lib.LayoutMap(mesh)
+    for axis, parts in (("batch", 4), ("model", 2)):
+        spread = lib.ModelParallel(layout_map=layouts, batch_dim_name=axis)
+        with spread.scope():
+            assert distributed.batch_parts() == parts
+            assert distributed.device_count() == 8
+            recipe = recipes.get("simclr").replace(batch_size=parts)
+            data = types.SimpleNamespace(images=range(8))
+            assert steps_per_epoch(recipe, data) == 8 // parts
+    with lib.DataParallel(devices=names).scope():
+        assert distributed.batch_parts() == 8
+    assert distributed.batch_parts() == 1
 
 
 def test_devices_that_are_not_there(monkeypatch):

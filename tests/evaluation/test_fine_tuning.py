@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from kerassl import data, encoders
+from kerassl.data.photos import Photos
+from kerassl.data.records import Files
 from kerassl.evaluation import fine_tune
 from kerassl.evaluation.fine_tuning import SGD_RATES, Classifier, _optimizer
 from tests.backends import once
@@ -169,6 +171,26 @@ def test_only_square_images_can_be_cropped(splits):
     encoder = encoders.build("resnet_nano", (24, 40, 1))
     with pytest.raises(ValueError, match=r"\(24, 40, 1\)"):
         fine_tune(encoder, *splits)
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("form", [(20, 28, 1), (28, 28, 3)])
+def test_images_of_another_form_are_refused_at_once(
+    splits, part, form, monkeypatch
+):
+    monkeypatch.setattr(Classifier, "__init__", None)
+    given = [(x.images, x.labels) for x in splits]
+    given[part] = np.zeros((200, *form), "uint8"), given[part][1]
+    with pytest.raises(ValueError, match="The encoder takes images of.*Found"):
+        fine_tune(tiny_encoder(), *given)
+
+
+def test_photos_of_another_size_are_refused_unread(splits, tmp_path):
+    files = Files([tmp_path / f"{i}.png" for i in range(40)])
+    photos = Photos(files, (32, 28)), np.arange(40) % 2
+    encoder = encoders.build("resnet_nano", (28, 28, 3))
+    with pytest.raises(ValueError, match=r"\(28, 28, 3\).*\(32, 28, 3\)"):
+        fine_tune(encoder, photos, photos)
 
 
 def test_a_diverged_model_is_no_guess(splits):

@@ -10,6 +10,8 @@ from kerassl.models import in_precision
 from kerassl.presets import exports
 from tests.backends import more
 from tests.contracts.methods import simclr, tiny_encoder
+from tests.encoders.test_adapt import features, pixels
+from tests.training.test_positions import moved
 
 
 def run_onnx(path, images):
@@ -198,6 +200,19 @@ def test_a_training_model_in_half_precision(tmp_path, monkeypatch):
         presets.export(model, path, "onnx")
         assert found[-1].output.dtype == "float32"
         assert {x.dtype_policy.name for x in found[-1].layers} == {"float32"}
+
+
+def test_trained_positions_are_exported(tmp_path, monkeypatch):
+    found = []
+
+    def run(source, path, format):
+        found.append(keras.saving.load_model(source))
+        path.touch()
+
+    monkeypatch.setattr(exports, "_run", run)
+    model, expected = moved(16, 1)
+    presets.export(model, tmp_path / "a.onnx", "onnx")
+    np.testing.assert_array_equal(features(found[0], pixels()), expected)
 
 
 def test_an_open_size_is_asked_for(tmp_path):

@@ -18,6 +18,7 @@ import pytest
 import kerassl
 from kerassl import encoders, presets, recipes, runs
 from kerassl.layers import bicubic_matrix
+from kerassl.models import in_precision
 from kerassl.presets import download, extract, load, publish
 from kerassl.presets.card import card
 from kerassl.presets.format import info as schema
@@ -297,6 +298,25 @@ def test_half_precision_is_saved_as_float32(tmp_path):
     assert loaded.output.dtype == loaded.layers[3].compute_dtype == "float32"
     for a, b in zip(encoder.get_weights(), loaded.get_weights()):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_normalization_in_half_precision_is_exact(tmp_path):
+    images = make.images_for((8, 8, 3))
+    adapted = keras.layers.Normalization()
+    adapted.adapt(images)
+    given = keras.layers.Normalization(mean=[99.0] * 3, variance=[3410.0] * 3)
+    for name, layer in (("adapted", adapted), ("given", given)):
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(4, 3)(layer(inputs))
+        x = keras.layers.GlobalAveragePooling2D()(x)
+        encoder = keras.Model(inputs, x)
+        half = in_precision(encoder, "mixed_bfloat16")
+        loaded = kerassl.load_encoder(
+            kerassl.save_preset(half, tmp_path / name)
+        )
+        np.testing.assert_allclose(
+            features(loaded, images), features(encoder, images), 1e-4, 1e-5
+        )
 
 
 def test_nested_models_and_training_models(tmp_path):
@@ -658,12 +678,29 @@ def test_sources(tiny, monkeypatch, tmp_path):
         (dict(scores={"knn": {"accuracy": 75}}), "`scores`"),
         (dict(scores={"knn": 0.75}), "`scores`"),
         (dict(description="x" * 10_001), "`description`"),
+        (dict(recipe="simclr:cpu"), "`recipe` must be a Recipe or the dict"),
+        (dict(training={"path": Path("a")}), "`training` must hold only plain"),
+        (dict(scores={"knn": {1j: 1}}), "`scores` must hold only plain"),
     ],
 )
 def test_fields_are_checked(fields, message, tmp_path):
     with pytest.raises(presets.PresetError, match=re.escape(message)):
         kerassl.save_preset(make.graph_encoder(), tmp_path / "a", **fields)
     assert os.listdir(tmp_path) == []
+
+
+def test_numbers_of_numpy_and_a_recipe_without_a_method(tmp_path):
+    folder = kerassl.save_preset(
+        kerassl.BYOL(make.graph_encoder()),
+        tmp_path / "a",
+        recipe={"epochs": np.int64(3)},
+        scores={"knn": {"accuracy": np.float32(0.5), "draws": np.ones(2)}},
+        training={"seconds": np.float32(1.5)},
+    )
+    info = kerassl.verify_preset(folder)
+    assert (info.method, info.recipe) == ("BYOL", {"epochs": 3})
+    assert info.scores == {"knn": {"accuracy": 0.5, "draws": [1.0, 1.0]}}
+    assert info.training == {"seconds": 1.5}
 
 
 @pytest.fixture

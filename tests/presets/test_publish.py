@@ -11,6 +11,7 @@ import yaml
 
 import kerassl
 from kerassl import encoders, recipes, runs
+from kerassl.cli.main import main
 from kerassl.presets import PresetError, privacy
 from kerassl.presets.convert import SOURCES
 from kerassl.presets.load import zoo
@@ -113,6 +114,34 @@ def test_paths_of_a_run_stay_at_home(data, tmp_path):
     ]
     own = "imagefolder"
     assert kinds == [own, own, "ylecun/mnist", own, own]
+
+
+def test_a_folder_by_a_bare_name_stays_at_home(tmp_path, monkeypatch, capsys):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.chdir(tmp_path)
+    photos = tmp_path / "lovelace_clinic"
+    photos.mkdir()
+    for i in range(40):
+        image.new("RGB", (16, 16), (i, 0, 0)).save(photos / f"{i}.png")
+    recipe = recipes.get("simclr").replace(
+        epochs=1, batch_size=32, encoder="resnet_nano"
+    )
+    run = runs.start(tmp_path / "run", recipe, photos.name)
+    run_of(run.folder, photos.name)
+    (run.folder / "recipe.json").write_text(json.dumps(run.settings))
+    folder = runs.save_preset(run.folder, tmp_path / "preset")
+    for path in folder.iterdir():
+        assert b"lovelace" not in path.read_bytes(), path.name
+    assert kerassl.verify_preset(folder).datasets == ("own images",)
+    # The same words resume it.
+
+    def resume(*arguments, **options):
+        raise ValueError("that's far enough")
+
+    monkeypatch.setattr(runs, "resume", resume)
+    words = ["pretrain", "--resume", "--output", "run", "--data", photos.name]
+    assert main(words) == 2
+    assert "far enough" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("datasets", ["ada/x-rays", ["ada/x-rays"]])

@@ -206,6 +206,32 @@ def test_many_channels(tmp_path):
     np.testing.assert_allclose(features(loaded, x), expected, 1e-4, 1e-5)
 
 
+@pytest.mark.parametrize(
+    "make_encoder, pooling",
+    [
+        (lambda: encoder_of(test_adapt.vit(), "mean"), ', pooling="gap"'),
+        (lambda: make.vit_encoder(class_token=False), ', pooling="gap"'),
+        (make.vit_encoder, ""),
+    ],
+)
+def test_the_card_classifies_by_what_was_trained(
+    make_encoder, pooling, tmp_path
+):
+    import keras_hub
+
+    encoder = make_encoder()
+    folder = kerassl.save_preset(encoder, tmp_path / "vit")
+    card = (folder / "README.md").read_text()
+    assert f'"hf://OWNER/vit", num_classes=10{pooling}\n' in card
+    options = {"pooling": "gap"} if pooling else {}
+    classifier = keras_hub.models.ImageClassifier.from_preset(
+        str(folder), num_classes=10, **options
+    )
+    assert classifier.pooling == (options.get("pooling") or "token")
+    images = make.images_for(encoder.input_shape[1:])
+    assert features(classifier, images).shape == (3, 10)
+
+
 def test_trained_positions_are_saved_and_interpolated(tmp_path):
     encoder = encoder_of(test_graph.dinov2(registers=0))
     layer = encoder.layers[2].embeddings
