@@ -18,7 +18,7 @@ PYTORCH = (".pth", ".pt", ".tar", ".bin", ".safetensors")
 def remade(model: keras.Model) -> Any:
     """Returns a new model from another's config, with new weights."""
     with channels_last():
-        new = type(model).from_config(model.get_config())
+        new = type(model).from_config(uncompiled(model.get_config()))
     return pinned(new)
 
 
@@ -32,6 +32,27 @@ def copied(config: dict[str, Any]) -> Any:
     """
     with channels_last():
         return pinned(keras.saving.deserialize_keras_object(config))
+
+
+def uncompiled(config: Any) -> Any:
+    """Returns a config without what models were compiled with, inner ones too.
+
+    A copy has no use for an optimizer, and can't be made if Keras doesn't know
+    the loss.
+
+    Args:
+        config: the result of `keras.saving.serialize_keras_object`, or of
+            `get_config`.
+    """
+    if isinstance(config, dict):
+        return {
+            name: uncompiled(value)
+            for name, value in config.items()
+            if name != "compile_config"
+        }
+    if isinstance(config, (list, tuple)):
+        return type(config)(uncompiled(value) for value in config)
+    return config
 
 
 def load_keras_file(path: str | Path, compile: bool = False) -> Any:
@@ -77,7 +98,7 @@ def in_float32(model: keras.Model) -> keras.Model:
         return model
     config = keras.tree.map_structure(
         lambda value: "float32" if str(value) in HALVES else value,
-        keras.saving.serialize_keras_object(model),
+        uncompiled(keras.saving.serialize_keras_object(model)),
     )
     copy = copied(config)
     set_weights(copy, model.get_weights())
@@ -103,6 +124,7 @@ def in_precision(model: keras.Model, policy: str) -> keras.Model:
 
     if all(layer.dtype_policy.name == policy for layer in owners(model)):
         return model
-    copy = copied(changed(keras.saving.serialize_keras_object(model)))
+    config = uncompiled(keras.saving.serialize_keras_object(model))
+    copy = copied(changed(config))
     set_weights(copy, model.get_weights())
     return copy

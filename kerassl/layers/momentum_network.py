@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerassl.models import copied
+from kerassl.models import copied, uncompiled
 from kerassl.networks import finalize, owners, set_trainable
 from kerassl.optimizers import Ramp, multi_tensor
 
@@ -102,7 +102,8 @@ class MomentumNetwork(keras.layers.Layer):
             )
         self.momentum = momentum
         self.copy_weights = copy_weights
-        self.network = copied(keras.saving.serialize_keras_object(network))
+        config = keras.saving.serialize_keras_object(network)
+        self.network = copied(uncompiled(config))
         if not self.network.built:
             raise ValueError(
                 f"A copy of {network.name!r} from its config is not built. "

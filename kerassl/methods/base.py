@@ -15,6 +15,7 @@ from kerassl.image_format import channels_last
 from kerassl.layers import FeatureQueue, MLPHead, MomentumNetwork
 from kerassl.methods.linked import LinkedModel
 from kerassl.methods.views import views_for
+from kerassl.models import uncompiled
 from kerassl.networks import freeze_parts, frozen_parts
 from kerassl.renamed import current_names
 from kerassl.training.forms import select
@@ -477,7 +478,7 @@ class SelfSupervisedModel(LinkedModel):
                 )
                 if isinstance(value, dict) and "class_name" in value
                 else value
-                for key, value in current_names(config).items()
+                for key, value in current_names(uncompiled(config)).items()
                 if key != "frozen"
             }
         for network in arguments.values():

@@ -111,7 +111,11 @@ def with_learning_rates(
         # A stage may have no variables, or frozen ones only.
         if name not in parts or parts[name]
     }
-    return PartsOptimizer(keras.optimizers.OptimizerMap(optimizer, copies))
+    return PartsOptimizer(
+        keras.optimizers.OptimizerMap(optimizer, copies),
+        # Keras sets it in all parts.
+        loss_scale_factor=optimizer.loss_scale_factor,
+    )
 
 
 def _pattern(name: str, parts: Mapping[str, Sequence[keras.Variable]]) -> str:

@@ -40,7 +40,7 @@ from kerassl.runs.checkpoint import (
 from kerassl.runs.files import folder_at, remove_partial
 from kerassl.runs.steps import steps_per_epoch
 from kerassl.training.precision import tensor_float32
-from kerassl.training.step import not_finite
+from kerassl.training.step import averages_apart, not_finite, take_averages
 
 
 class DivergedError(RuntimeError):
@@ -305,14 +305,16 @@ class Run:
         batches = self._batches()
         started = time.perf_counter()
         # One `fit` per epoch, since the first epoch after resuming is shorter.
-        self.model.fit(
-            batches,
-            initial_epoch=position.epoch,
-            epochs=position.epoch + 1,
-            shuffle=False,  # `batches` are shuffled already.
-            verbose=0,
-            callbacks=callbacks,
-        )
+        # Averages that it took within an epoch would change what follows.
+        with averages_apart(self.model.optimizer):
+            self.model.fit(
+                batches,
+                initial_epoch=position.epoch,
+                epochs=position.epoch + 1,
+                shuffle=False,  # `batches` are shuffled already.
+                verbose=0,
+                callbacks=callbacks,
+            )
         seconds = position.seconds + time.perf_counter() - started
         self._check_finite(watch)
         step = position.step + watch.steps
@@ -325,6 +327,7 @@ class Run:
                 position.epoch, step, seconds, metrics, position.history
             )
             return
+        take_averages(self.model)
         images = self.steps_per_epoch * self.recipe.batch_size
         row = {
             "epoch": position.epoch + 1,

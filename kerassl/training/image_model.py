@@ -1,20 +1,22 @@
 """A Keras model that trains on images without labels."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerassl.data import ImageBatches, ImageData
 from kerassl.distributed import (
-    device_count,
+    batch_parts,
     process,
     share_accumulated,
     share_weights,
 )
 from kerassl.execution import LentModel
-from kerassl.training.forms import batch_sizes, is_arrays
+from kerassl.training.forms import any_array, batch_sizes, is_arrays
 from kerassl.training.inputs import Inputs
 from kerassl.training.lockstep import check_lockstep
 from kerassl.training.monitors import with_monitors
@@ -26,6 +28,7 @@ from kerassl.training.step import (
     build_optimizer,
     follow_frozen,
     train_step,
+    unshared,
     weights_kept,
 )
 from kerassl.training.uploads import rows_ahead
@@ -111,6 +114,8 @@ class ImageModel(LentModel):
             )
         check_rematerialized(self)
         super().compile(optimizer=optimizer, **kwargs)
+        self._compiles_by_default = kwargs.get("jit_compile", "auto") == "auto"
+        self._scales_loss = kwargs.get("auto_scale_loss", True)
         follow_frozen(self)
 
     def keep_frozen(self) -> None:
@@ -118,6 +123,16 @@ class ImageModel(LentModel):
 
         It is called before training, since thawing a model thaws all in it.
         """
+
+    def get_compile_config(self) -> dict:
+        """Returns the arguments of `compile`, for a file."""
+        config = super().get_compile_config()
+        if config:
+            config["auto_scale_loss"] = self._scales_loss
+            if self._compiles_by_default:
+                # Keras has what "auto" is on this backend.
+                config["jit_compile"] = "auto"
+        return config
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles with a saved optimizer; Keras calls it on loading."""
@@ -169,21 +184,29 @@ class ImageModel(LentModel):
             given.setdefault("shuffle", False)
         self.batch_size = None
         split = given.get("validation_split", 0.0)
+        if given.get("validation_data") is not None:
+            split = 0.0  # Keras ignores it then.
         check_lockstep(x, batch_size, split, given.get("steps_per_epoch"))
         for size in batch_sizes(x, batch_size, split):
             check_size(size)
         validation = self.inputs_for(check_size=self._size_check(), **reads)
+        size = int(given.get("validation_batch_size") or batch_size or 32)
+        steps = given.get("validation_steps")
         if given.get("validation_data") is not None:
             found = keras.utils.unpack_x_y_sample_weight(
                 given["validation_data"]
             )
             self._refuse_weights({"validation_data's sample_weight": found[2]})
-            size = int(given.get("validation_batch_size") or batch_size or 32)
             validation.read(found[0], size, labels=found[1])
-            _check_known(validation, size, given.get("validation_steps"))
+            _check_known(validation.data, validation, size, steps)
             if is_arrays(validation.data):
                 _copy_ahead(validation, size)
             given["validation_data"] = (validation.data, validation.labels)
+        elif split and is_arrays(x):
+            count = len(any_array(x))
+            # Stands for the rows that Keras holds out.
+            held = np.empty(count - math.floor(count * (1 - split)))
+            _check_known(held, validation, size, steps)
         share_weights(self)
         # Before `weights_kept` notes what is there.
         self.keep_frozen()
@@ -193,14 +216,25 @@ class ImageModel(LentModel):
             with (
                 training.named_errors(),
                 validation.named_errors(),
-                weights_kept(self),
+                weights_kept(self) as note,
             ):
+                if not isinstance(
+                    given["callbacks"], keras.callbacks.CallbackList
+                ):
+                    # The last one: others may change weights there.
+                    given["callbacks"] = [
+                        *keras.tree.flatten(given["callbacks"] or []),
+                        keras.callbacks.LambdaCallback(
+                            on_epoch_begin=lambda epoch, logs: note()
+                        ),
+                    ]
                 history = super().fit(**_for_keras(training, given, True))
             share_accumulated(self)
             keep_positions(self)
             return history
         finally:
             self._validation = None
+            unshared(self)
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Computes the loss and the metrics, as `keras.Model.evaluate` does.
@@ -231,7 +265,7 @@ class ImageModel(LentModel):
         given["x"] = inputs.read(x, size, labels=given.get("y"))
         if hasattr(x, "read"):
             given.pop("y", None)
-        _check_known(inputs, size, given.get("steps"))
+        _check_known(inputs.data, inputs, size, given.get("steps"))
         with inputs.named_errors(), weights_kept(self):
             return super().evaluate(**_for_keras(inputs, given), **options)
 
@@ -368,7 +402,7 @@ class ImageModel(LentModel):
         the strategy.
         """
         processes = process()[1]
-        devices = max(device_count() // processes, 1)
+        devices = max(batch_parts() // processes, 1)
 
         def check(size: int) -> None:
             if trains:
@@ -390,10 +424,9 @@ def _bound(method: Callable, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def _check_known(
-    inputs: Inputs, batch_size: int | None, steps: int | None
+    x: Any, inputs: Inputs, batch_size: int | None, steps: int | None
 ) -> None:
     """Checks batch sizes of data that `Inputs` doesn't read batch by batch."""
-    x = inputs.data
     check_lockstep(x, batch_size, steps=steps)
     if inputs.check_size and (is_arrays(x) or isinstance(x, ImageBatches)):
         for size in batch_sizes(x, batch_size):

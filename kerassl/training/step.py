@@ -42,26 +42,32 @@ def train_step(model: Any, keras_step: Callable, *args: Any) -> Any:
 
 
 @contextlib.contextmanager
-def weights_kept(model: Any) -> Iterator[None]:
+def weights_kept(model: Any) -> Iterator[Callable[[], None]]:
     """Keeps a model's variables intact if `fit`, `evaluate` or `predict` fails.
 
     On JAX Keras takes the values out of the variables while it reads data and
-    runs steps. If reading fails they are lost: before the first step of `fit`,
-    and at any time in `evaluate` and `predict`.
+    runs steps. If reading fails they are lost: before the first step of an
+    epoch of `fit`, and at any time in `evaluate` and `predict`.
 
     Args:
         model: a built `keras.Model`.
+
+    Yields:
+        A function that notes the values again. `fit` calls it as each epoch
+        begins: the first step of the last one has used up what was noted.
     """
     if keras.backend.backend() != "jax":
-        yield
+        yield lambda: None
         return
-    variables = [*model.variables, *model.metrics_variables]
-    optimizer = getattr(model, "optimizer", None)
-    if optimizer is not None:
-        variables += optimizer.variables
-    before = [(variable, variable.value) for variable in variables]
+    variables = _state(model)
+    before: list[tuple[Any, Any]] = []
+
+    def note() -> None:
+        before[:] = [(variable, variable.value) for variable in variables]
+
+    note()
     try:
-        yield
+        yield note
     except BaseException:
         lost = [pair for pair in before if _is_lost(pair[0])]
         if any(value.is_deleted() for _, value in lost):
@@ -73,12 +79,62 @@ def weights_kept(model: Any) -> Iterator[None]:
         raise
 
 
+def _state(model: Any) -> list[Any]:
+    variables = [*model.variables, *model.metrics_variables]
+    optimizer = getattr(model, "optimizer", None)
+    return variables if optimizer is None else variables + optimizer.variables
+
+
 def _is_lost(variable: Any) -> bool:
     try:
-        variable.value
+        return variable.value.is_deleted()
     except TypeError:
         return True
-    return False
+
+
+def unshared(model: Any) -> None:
+    """Parts variables that share a JAX array, which a step would donate twice.
+
+    Keras's `use_ema` assigns averages to the weights when `fit` ends.
+
+    Args:
+        model: a built `keras.Model`.
+    """
+    if keras.backend.backend() != "jax":
+        return
+    found = set()
+    for variable in _state(model):
+        if _is_lost(variable):
+            continue
+        value = variable.value
+        if id(value) in found:
+            variable.assign(ops.copy(value))
+        found.add(id(value))
+
+
+@contextlib.contextmanager
+def averages_apart(optimizer: Any) -> Iterator[None]:
+    """Keeps `fit` from replacing the weights by their averages (`use_ema`).
+
+    Args:
+        optimizer: that of the model.
+    """
+    optimizer.finalize_variable_values = lambda variables: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
+
+
+def take_averages(model: Any) -> None:
+    """Replaces the weights by their averages, if the optimizer has any.
+
+    Args:
+        model: a compiled `keras.Model`.
+    """
+    with scope(model):
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+    unshared(model)
 
 
 def build_optimizer(model: Any) -> None:

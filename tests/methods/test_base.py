@@ -221,6 +221,21 @@ def test_arguments_are_read_from_attributes():
         model.get_config()
 
 
+def test_a_compiled_encoder_does_not_keep_a_model_from_loading(tmp_path):
+    def loss_of_a_user(y_true, y_pred):
+        return ops.mean(y_pred)
+
+    encoder = tiny_encoder()
+    encoder.compile("adam", loss=loss_of_a_user)
+    model = METHODS["byol"](encoder)
+    model.compile("sgd")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.compiled and not again.encoder.compiled
+    for found, expected in zip(again.get_weights(), model.get_weights()):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_method_may_keep_its_arguments_elsewhere():
     class Doubled(Weighted):
         def __init__(self, encoder, half, **kwargs):

@@ -153,6 +153,16 @@ def test_parts_differ_in_the_rate_alone(optimizer):
     assert configs[0] == configs[1]
 
 
+def test_parts_keep_the_scale_of_the_loss():
+    optimizer = keras.optimizers.SGD(0.5, loss_scale_factor=8.0)
+    multi = with_learning_rates(optimizer, {"predictor": 0.125})
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(multi))
+    for one in (multi, again):
+        assert float(one.scale_loss(1.0)) == 8.0
+        assert [part.loss_scale_factor for part in one.optimizers] == [8.0] * 2
+    assert optimizer.loss_scale_factor == 8.0
+
+
 # === In a model ===
 
 

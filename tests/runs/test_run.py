@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import operator
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import kerassl.data
 from kerassl import distributed, encoders, load_encoder, recipes, runs
 from kerassl.cli.main import main
 from kerassl.cli.signals import stop_on_signals
@@ -112,9 +114,6 @@ def test_a_folder_is_listed_once(tmp_path, monkeypatch):
 
 
 def test_the_name_that_was_asked_for_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "kerassl.runs.starting.distributed.process", lambda: (0, 1)
-    )
     load = kerassl.data.load
 
     def pinned(spec, *args, **options):
@@ -229,6 +228,30 @@ def test_a_stopped_run_goes_on_exactly(whole, tmp_path):
     # The first one knows nothing of it, and would write its older state.
     with pytest.raises(runs.InUseError, match="continued by another process"):
         run.train()
+
+
+@pytest.mark.every_backend
+def test_a_stopped_run_with_averaged_weights_goes_on_exactly(tmp_path):
+    optimizer = {**RECIPE.optimizer, "use_ema": True, "ema_momentum": 0.5}
+    whole = start(tmp_path / "whole", optimizer=optimizer)
+    whole.train()
+    run = start(tmp_path / "run", optimizer=optimizer)
+    run.train([At(STEPS + 2, run.stop)])
+    assert run.steps_done == STEPS + 2
+    again = runs.resume(run.folder)
+    again.train()
+    assert_same(again, whole)
+    weights = again.model.trainable_variables
+    averages = [
+        variable
+        for variable in again.model.optimizer.variables
+        if variable.name.endswith("average")
+    ]
+    for weight, average in zip(weights, averages, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(weight),
+            keras.ops.convert_to_numpy(average),
+        )
 
 
 def test_a_run_keeps_its_precision(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kerassl import data
+from kerassl.callbacks import CollapseMonitor
 from kerassl.training.forms import batch_sizes
 from kerassl.training.in_memory import read_images, read_labeled
 from kerassl.training.inputs import Inputs
@@ -481,7 +482,7 @@ def test_a_batch_that_devices_cannot_share(images, monkeypatch, form):
     # Like TensorFlow's threads, which see one device.
     main = threading.main_thread()
     monkeypatch.setattr(
-        "kerassl.training.image_model.device_count",
+        "kerassl.training.image_model.batch_parts",
         lambda: 2 if threading.current_thread() is main else 1,
     )
     with pytest.raises(ValueError, match="batch of 3 .* 2 devices"):
@@ -494,6 +495,34 @@ def test_a_batch_that_devices_cannot_share(images, monkeypatch, form):
     ):
         with pytest.raises(ValueError, match="batch of 3 .* 2 devices"):
             call(images[:11])
+
+
+def test_what_devices_cannot_share_is_found_before_training(
+    images, monkeypatch
+):
+    monkeypatch.setattr("kerassl.training.image_model.batch_parts", lambda: 2)
+    model = simclr(tiny_encoder())
+    model.compile("sgd")
+    for options in ({}, {"validation_batch_size": 3}):
+        # 16 train.
+        count = 20 if options else 19
+        with pytest.raises(ValueError, match="batch of 3 .* 2 devices"):
+            model.fit(
+                images[:count],
+                batch_size=8,
+                validation_split=1 - 16.5 / count,
+                verbose=0,
+                **options,
+            )
+    assert not model.optimizer.built
+    # Keras holds out nothing then.
+    model.fit(
+        images[:8],
+        batch_size=8,
+        validation_split=0.6,
+        validation_data=images[:4],
+        verbose=0,
+    )
 
 
 def test_looking_after_an_interrupted_fit_warns_of_nothing(images, recwarn):
@@ -524,6 +553,41 @@ def test_a_model_works_after_a_first_step_that_failed(images, monkeypatch):
     model.fit(images, batch_size=16, verbose=0)
     assert int(model.optimizer.iterations) == -(-len(images) // 16)
     assert np.isfinite(model.evaluate(images, batch_size=16, verbose=0)[0])
+
+
+@pytest.mark.parametrize("looks", ["validation", "monitor"])
+def test_a_model_works_after_a_later_epoch_that_failed(images, looks):
+    class Broken(Batches):
+        def __getitem__(self, index):
+            if len(weights) == 2:
+                raise OSError("unreadable")
+            return super().__getitem__(index)
+
+    def on_epoch_begin(epoch, logs):
+        # As a callback may.
+        changed = [weight + epoch for weight in model.encoder.get_weights()]
+        model.encoder.set_weights(changed)
+        weights.append(model.get_weights())
+
+    model = simsiam(tiny_encoder())
+    model.compile("adam")
+    batches = Broken(images[:32], 16)
+    weights = []
+    callbacks = [keras.callbacks.LambdaCallback(on_epoch_begin=on_epoch_begin)]
+    if looks == "monitor":
+        callbacks.append(CollapseMonitor(images[:32]))
+    with pytest.raises(Exception, match="unreadable"):
+        model.fit(
+            batches,
+            epochs=2,
+            validation_data=images[:16] if looks == "validation" else None,
+            callbacks=callbacks,
+            verbose=0,
+        )
+    for found, expected in zip(model.get_weights(), weights[1], strict=True):
+        np.testing.assert_array_equal(found, expected)
+    model.fit(images[:16], batch_size=16, verbose=0)
+    assert int(model.optimizer.iterations) == 3
 
 
 def test_a_foreign_byte_order_is_read(images):

@@ -171,6 +171,15 @@ def test_momentum_network_round_trip():
     )
 
 
+def test_the_copy_of_a_compiled_network_is_not_compiled():
+    network = small_network()
+    # Keras can't find this loss by its name.
+    network.compile("adam", loss=lambda y_true, y_pred: y_pred)
+    outer = keras.Sequential([keras.Input((6,)), network])
+    assert not MomentumNetwork(network).network.compiled
+    assert not MomentumNetwork(outer).network.layers[0].compiled
+
+
 def test_unbuilt_networks_are_refused():
     with pytest.raises(ValueError, match="no weights yet"):
         MomentumNetwork(keras.Sequential([keras.layers.Dense(3)]), 0.9)

@@ -178,6 +178,26 @@ def test_momentum_and_queue_are_saved(images, tmp_path):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("given", ["auto", True, False])
+def test_compile_arguments_are_saved_as_given(given, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    model = follower(jit_compile=given, auto_scale_loss=False)
+    model.save(tmp_path / "run.keras")
+    again = keras.saving.load_model(tmp_path / "run.keras")
+    for one in (model, again):
+        assert one.get_compile_config()["jit_compile"] == given
+        assert isinstance(one.optimizer, keras.optimizers.SGD)
+
+
+def test_training_goes_on_from_averaged_weights(images):
+    model = follower(keras.optimizers.SGD(0.05, use_ema=True))
+    for _ in range(2):
+        model.fit(images[:32], batch_size=16, verbose=0)
+        # On JAX, this uses up what the weights share with the averages.
+        model.evaluate(images[:16], verbose=0)
+    assert int(model.updates) == 4
+
+
 @pytest.mark.skipif(
     keras.backend.backend() == "torch", reason="It runs each step as it comes"
 )
