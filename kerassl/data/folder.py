@@ -4,6 +4,7 @@ import collections
 import copy
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,39 @@ from kerassl.data.records import Files
 _logger = logging.getLogger("kerassl")
 
 
+class ImageFolder(Photos):
+    """Image files that look like one array of shape `(N, H, W, C)`.
+
+    Args:
+        paths: the image files.
+        size: tuple `(height, width)`, to which images are resized.
+        labels: int array of shape `(N,)`, or `None`.
+        root: str, the folder that the paths are relative to.
+
+    Example:
+    ```python
+    folder = ImageFolder(Path("photos").glob("*.jpg"), size=(96, 96))
+    folder[:8]  # uint8 (8, 96, 96, 3)
+    ```
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str | Path],
+        size: tuple[int, int],
+        labels: np.ndarray | None = None,
+        root: str = "",
+    ):
+        super().__init__(Files(paths, root), size, labels)
+
+
 def load_folder(
     path: str | Path,
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
     remembered: str | os.PathLike | None = None,
-) -> tuple[Photos, tuple[str, ...] | None]:
+) -> tuple[ImageFolder, tuple[str, ...] | None]:
     """Finds the images of a folder.
 
     Images are the files with a suffix that Pillow reads (in any case), and
@@ -83,7 +110,7 @@ def load_folder(
         numbers = {name: number for number, name in enumerate(classes)}
         labels = np.array([numbers[file[0]] for file in files], "int64")
     names = [os.sep.join(file) for file in files]
-    folder = Photos(Files(names, str(root)), size, labels).limited(limit)
+    folder = ImageFolder(names, size, labels, str(root)).limited(limit)
     folder.listing = listing
     if words := str(skipped):
         folder.notes.append(f"left out: {words}")

@@ -12,8 +12,8 @@ import numpy as np
 from kerassl.data.arrays import parse_size
 from kerassl.data.errors import SplitError
 from kerassl.data.files import listed, number_classes, split_name
-from kerassl.data.photos import DEFAULT_SIZE, Photos
-from kerassl.data.records import Files
+from kerassl.data.folder import ImageFolder
+from kerassl.data.photos import DEFAULT_SIZE
 
 _logger = logging.getLogger("kerassl")
 
@@ -32,7 +32,7 @@ def load_list(
     split: str,
     image_size: int | tuple[int, int] | None,
     limit: int | None,
-) -> tuple[Photos, tuple[str, ...] | None]:
+) -> tuple[ImageFolder, tuple[str, ...] | None]:
     """Reads the paths of images.
 
     A `.txt` file has a path in each line. A `.csv` file has a header with the
@@ -80,7 +80,7 @@ def load_list(
     files = [path.parent / rows[i].path for i in chosen]
     if labels is not None:
         labels = labels[chosen]
-    images = Photos(Files(files), size, labels)
+    images = ImageFolder(files, size, labels)
     notes = []
     if empty:
         notes.append(f"left out: {empty:,} lines without a path")
