@@ -13,11 +13,11 @@ from kerassl.evaluation.labels import encode_labels, label_array
 from kerassl.evaluation.neighborhoods import classified, nearest_others, shared
 from kerassl.evaluation.representation import effective_rank
 from kerassl.files import replacing
+from kerassl.layers.saved_positions import keep_positions
 from kerassl.models import load_keras_file
 from kerassl.training.in_memory import read_images
 from kerassl.training.inputs import Inputs
 from kerassl.training.monitors import Monitor
-from kerassl.training.positions import keep_positions
 
 # A fall of the accuracy by so many standard errors is clear.
 ERRORS = 3.0

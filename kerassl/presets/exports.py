@@ -14,10 +14,10 @@ from kerassl.export_formats import FORMATS, check_export
 from kerassl.files import PARTIAL, replace_folder
 from kerassl.image_format import flat_layers
 from kerassl.layers import TokensAtSize
+from kerassl.layers.saved_positions import keep_positions
 from kerassl.models import in_float32
 from kerassl.networks import trained_encoder
 from kerassl.reading import one_line
-from kerassl.training.positions import keep_positions
 
 
 def export(

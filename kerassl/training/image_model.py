@@ -16,12 +16,12 @@ from kerassl.distributed import (
     share_weights,
 )
 from kerassl.execution import LentModel
+from kerassl.layers.saved_positions import keep_positions
 from kerassl.training.forms import any_array, batch_sizes, is_arrays
 from kerassl.training.inputs import Inputs
 from kerassl.training.lockstep import check_lockstep
 from kerassl.training.monitors import with_monitors
 from kerassl.training.pixels import PixelWatch
-from kerassl.training.positions import keep_positions
 from kerassl.training.random_state import load_seeds, save_seeds
 from kerassl.training.rematerialization import check_rematerialized
 from kerassl.training.step import (

@@ -8,7 +8,7 @@ from keras import ops
 import kerassl
 from kerassl import encoders, names
 from kerassl.layers import bicubic_matrix
-from kerassl.training.positions import keep_positions
+from kerassl.layers.saved_positions import keep_positions
 from tests.encoders import test_adapt, test_graph
 from tests.encoders.test_adapt import features, pixels
 
