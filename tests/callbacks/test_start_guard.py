@@ -8,7 +8,7 @@ import kerassl
 from kerassl.callbacks import StartGuard
 from tests.contracts.methods import simclr, tiny_encoder
 from tests.encoders.test_adapt import features, pixels
-from tests.training.test_positions import moved
+from tests.layers.test_saved_positions import moved
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from kerassl.presets import exports
 from tests.backends import more
 from tests.contracts.methods import simclr, tiny_encoder
 from tests.encoders.test_adapt import features, pixels
-from tests.training.test_positions import moved
+from tests.layers.test_saved_positions import moved
 
 
 def run_onnx(path, images):
