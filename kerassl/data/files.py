@@ -277,7 +277,7 @@ def number_classes(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
 
     Args:
         names: the class of each image. Whole numbers are sorted as numbers,
-            and -1 beside them is no label, as in TFDS.
+            and -1 among them means no label, as in TFDS.
 
     Returns:
         A pair: the names of the classes, and the label of each image, int64.

@@ -141,7 +141,7 @@ def _judge(
     )
     if photos.labels is not None and classes is not None:
         lost = np.setdiff1d(photos.labels, np.delete(photos.labels, bad))
-        lost = lost[lost >= 0]  # -1 is no label.
+        lost = lost[lost >= 0]  # -1 means no label.
         if lost.size:
             names = listed([repr(classes[label]) for label in lost])
             found += f", so no image is left of the class {names}"

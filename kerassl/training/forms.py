@@ -125,7 +125,8 @@ def first_part(batch: Any) -> Any:
 def any_array(batch: Any) -> Any:
     """Returns the first array in tuples and dicts.
 
-    A list in a dict, such as of files' names, counts if there is no array.
+    Of a dict's values, a list, such as the names of files, is taken only if
+    none is an array.
     """
     while isinstance(batch, (tuple, list, Mapping)):
         if isinstance(batch, Mapping):

@@ -186,7 +186,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
         export_formats.check_export(tmp_path / "a.onnx", "onnx")
 
 
-def test_a_training_model_in_half_precision(tmp_path, monkeypatch):
+@pytest.fixture
+def given(monkeypatch):
+    """The models that other processes would export."""
     found = []
 
     def run(source, path, format):
@@ -194,25 +196,22 @@ def test_a_training_model_in_half_precision(tmp_path, monkeypatch):
         path.touch()
 
     monkeypatch.setattr(exports, "_run", run)
+    return found
+
+
+def test_a_training_model_in_half_precision(tmp_path, given):
     encoder = in_precision(tiny_encoder(), "mixed_bfloat16")
     for model in (encoder, simclr(encoder)):
         path = tmp_path / f"{model.name}.onnx"
         presets.export(model, path, "onnx")
-        assert found[-1].output.dtype == "float32"
-        assert {x.dtype_policy.name for x in found[-1].layers} == {"float32"}
+        assert given[-1].output.dtype == "float32"
+        assert {x.dtype_policy.name for x in given[-1].layers} == {"float32"}
 
 
-def test_trained_positions_are_exported(tmp_path, monkeypatch):
-    found = []
-
-    def run(source, path, format):
-        found.append(keras.saving.load_model(source))
-        path.touch()
-
-    monkeypatch.setattr(exports, "_run", run)
+def test_trained_positions_are_exported(tmp_path, given):
     model, expected = moved(16, 1)
     presets.export(model, tmp_path / "a.onnx", "onnx")
-    np.testing.assert_array_equal(features(found[0], pixels()), expected)
+    np.testing.assert_array_equal(features(given[0], pixels()), expected)
 
 
 def test_an_open_size_is_asked_for(tmp_path):

@@ -359,16 +359,22 @@ def test_an_encoder_that_diverged_is_refused(tmp_path):
         runs.Evaluation(tmp_path / "e.keras", "fashion_mnist_small")
 
 
-def test_an_encoder_without_stages(tmp_path):
-    inputs = keras.Input((28, 28, 1))
-    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
-    keras.Model(inputs, keras.layers.Dense(8)(x)).save(tmp_path / "e.keras")
-    subject = runs.Evaluation(
-        tmp_path / "e.keras",
+def a_few_images(encoder, folder):
+    """The evaluation of an encoder on a few images."""
+    encoder.save(folder / "e.keras")
+    return runs.Evaluation(
+        folder / "e.keras",
         "fashion_mnist_small",
         train_limit=100,
         test_limit=50,
     )
+
+
+def test_an_encoder_without_stages(tmp_path):
+    inputs = keras.Input((28, 28, 1))
+    x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    encoder = keras.Model(inputs, keras.layers.Dense(8)(x))
+    subject = a_few_images(encoder, tmp_path)
     scores = runs.protocol("knn", k=5).measure(subject)
     assert scores["stages"] == scores["untrained_stages"] == {}
     assert scores["best_stage"] is None
@@ -380,13 +386,7 @@ def test_knn_of_an_output_that_no_layer_returns(tmp_path):
     x = keras.layers.Conv2D(8, 5, 4)(inputs / 255)
     means = keras.layers.GlobalAveragePooling2D()(x)
     encoder = keras.Model(inputs, means + keras.layers.GlobalMaxPooling2D()(x))
-    encoder.save(tmp_path / "e.keras")
-    subject = runs.Evaluation(
-        tmp_path / "e.keras",
-        "fashion_mnist_small",
-        train_limit=100,
-        test_limit=50,
-    )
+    subject = a_few_images(encoder, tmp_path)
     scores = runs.protocol("knn", k=5).measure(subject)
     assert len(scores["stages"]) == 1
     features = encoders.embed(encoder, subject.splits["test"])
